@@ -1,0 +1,9 @@
+"""The one exception that means: the user can put this right."""
+
+
+class S2R2Error(Exception):
+    """A mistake or a condition outside the program, said in one line.
+
+    The message names what is wrong, where, and what to do. The command line prints it without a
+    traceback and leaves with exit code 2.
+    """

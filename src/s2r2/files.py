@@ -1,0 +1,76 @@
+"""Writing files so that a crash leaves the old one or the new one, never a torn one."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from s2r2.errors import S2R2Error
+
+_UMASK = os.umask(0o077)  # reading the mask means setting it; done once, at import
+os.umask(_UMASK)
+_FILE_MODE = 0o666 & ~_UMASK  # what open() would have given; mkstemp gives 0600
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside ``folder`` durable (fsync of the directory itself)."""
+    if os.name == "nt":  # directories cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside ``path`` and put it in place when the block ends without an error.
+
+    Temporary file in the same folder, fsync of the file, ``os.replace``, fsync of the folder: after a
+    crash at any moment ``path`` holds either its old or its new content.
+
+    Args:
+        path: The file to write.
+        mode: ``"wb"`` or ``"w"`` (UTF-8).
+
+    Yields:
+        The open temporary file.
+
+    Raises:
+        S2R2Error: The disk is full or the folder cannot be written to.
+    """
+    path = Path(path)
+    encoding = None if "b" in mode else "utf-8"
+    temporary: str | None = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(descriptor, mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, _FILE_MODE)
+        os.replace(temporary, path)
+        temporary = None
+        sync_folder(path.parent)
+    except OSError as error:
+        raise S2R2Error(f"cannot write {path}: {error.strerror or error}; free space or choose another folder") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` atomically (see :func:`atomic_write`)."""
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def write_text(path: str | Path, content: str) -> None:
+    """Write ``content`` to ``path`` atomically as UTF-8 (see :func:`atomic_write`)."""
+    with atomic_write(path, "w") as file:
+        file.write(content)
+

@@ -1,0 +1,29 @@
+"""What every room's tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def photo_folder() -> Path | None:
+    """The folder of real photographs: ``S2R2_DATA`` or ``../shared/data`` beside the checkout, if there."""
+    candidates = [os.environ.get("S2R2_DATA"), REPOSITORY.parent / "shared" / "data"]
+    return next((Path(c) for c in candidates if c and Path(c).is_dir()), None)
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """Folder with the real photographs; the test is skipped, saying so, where it is absent."""
+    folder = photo_folder()
+    if folder is None:
+        pytest.skip("real photos not found: set S2R2_DATA or put them into ../shared/data")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep pixel stores of tests away from the user's own cache."""
+    monkeypatch.setenv("S2R2_CACHE", str(tmp_path_factory.getbasetemp() / "s2r2-cache"))
