@@ -56,7 +56,9 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         temporary = None
         sync_folder(path.parent)
     except OSError as error:
-        raise S2R2Error(f"cannot write {path}: {error.strerror or error}; free space or choose another folder") from error
+        raise S2R2Error(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
+        ) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -73,4 +75,3 @@ def write_text(path: str | Path, content: str) -> None:
     """Write ``content`` to ``path`` atomically as UTF-8 (see :func:`atomic_write`)."""
     with atomic_write(path, "w") as file:
         file.write(content)
-

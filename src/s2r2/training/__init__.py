@@ -1,0 +1,27 @@
+"""The loop that joins photos, views, encoder and ranking loss, and what a run leaves on disk."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from s2r2.training.config import TrainConfig, read_config
+
+if TYPE_CHECKING:
+    from s2r2.training.gradient_cache import cached_backward
+    from s2r2.training.interrupt import Interrupted
+    from s2r2.training.loop import TrainingResult, train
+
+__all__ = ["Interrupted", "TrainConfig", "TrainingResult", "cached_backward", "read_config", "train"]
+
+# TrainConfig describes the command line, so importing it must not import torch.
+_LATER = {
+    "Interrupted": "s2r2.training.interrupt",
+    "TrainingResult": "s2r2.training.loop",
+    "cached_backward": "s2r2.training.gradient_cache",
+    "train": "s2r2.training.loop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f"module 's2r2.training' has no attribute {name!r}")

@@ -1,0 +1,103 @@
+"""Encoders from a run folder, from a file, or from timm."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+
+from s2r2.encoder.model import FORMAT_VERSION, Encoder, ProjectionHead, build_backbone, check_backbone, create_encoder
+from s2r2.errors import S2R2Error
+
+
+def load(source: str | Path, *, device: str | torch.device = "cpu", image_size: int | None = None) -> Encoder:
+    """Load an encoder, ready to embed.
+
+    Args:
+        source: A run folder, an ``encoder.safetensors``, ``timm:NAME`` (timm's pretrained weights) or
+            ``untrained:NAME`` (the same backbone with random weights, always the same ones).
+        device: Where to put it; ``"auto"`` takes a GPU if there is one.
+        image_size: Input side in pixels for ``timm:`` and ``untrained:``; by default what timm states.
+
+    Raises:
+        S2R2Error: There is no encoder, the file is damaged or of a newer version, or timm cannot give the weights.
+    """
+    text = str(source)
+    if text.startswith(("timm:", "untrained:")):
+        kind, _, name = text.partition(":")
+        encoder = _from_timm(name, pretrained=kind == "timm", image_size=image_size, title=text)
+    else:
+        encoder = _from_file(_encoder_file(Path(source)))
+    if str(device) == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return encoder.to(device).eval()
+
+
+def untrained_like(encoder: Encoder, seed: int = 0) -> Encoder:
+    """An encoder of the same architecture with random weights: what training is compared with."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = _build(encoder.architecture, f"untrained {encoder.architecture['backbone']}")
+    return fresh.to(encoder.device).eval()
+
+
+def _encoder_file(path: Path) -> Path:
+    file = path / "encoder.safetensors" if path.is_dir() else path
+    if file.is_file():
+        return file
+    if path.is_dir():
+        raise S2R2Error(f"no encoder.safetensors in {path}: give a run folder of s2r2 train, or finish that training")
+    raise S2R2Error(f"no encoder at {path}: give a run folder, an encoder.safetensors, or timm:NAME")
+
+
+def _from_file(file: Path) -> Encoder:
+    try:
+        with safe_open(file, framework="pt") as content:
+            description = json.loads((content.metadata() or {}).get("s2r2", "null"))
+            if description is None:
+                raise S2R2Error(f"{file} was not written by s2r2: give a run folder, or timm:NAME for a timm backbone")
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise S2R2Error(
+            f"{file} cannot be read ({error}): it is damaged, copy it again or resume the training"
+        ) from error
+    if description["version"] > FORMAT_VERSION:
+        raise S2R2Error(f"{file} was written by a newer s2r2 (format {description['version']}): upgrade s2r2")
+    encoder = _build(description["architecture"], description["name"])
+    try:
+        encoder.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise S2R2Error(
+            f"{file} does not fit {description['architecture']['backbone']} of timm {timm.__version__}: "
+            f"install the timm it was trained with"
+        ) from error
+    return encoder
+
+
+def _build(architecture: dict[str, Any], name: str) -> Encoder:
+    """Modules with fresh weights from the plain data that ``Encoder.architecture`` holds."""
+    backbone = architecture["backbone"]
+    check_backbone(backbone)
+    model = build_backbone(
+        backbone, architecture["image_size"], pretrained=False, small_stem=architecture["small_stem"]
+    )
+    head = None
+    if architecture["has_head"]:
+        head = ProjectionHead(
+            architecture["feature_dimensions"], architecture["head_hidden"], architecture["embedding_dimensions"]
+        )
+    return Encoder(model, head, dict(architecture), name)
+
+
+def _from_timm(name: str, *, pretrained: bool, image_size: int | None, title: str) -> Encoder:
+    check_backbone(name)
+    stated = timm.get_pretrained_cfg(name)
+    size = image_size or (stated.input_size[-1] if stated else 224)
+    mean, std = (stated.mean, stated.std) if stated else ((0.5,) * 3, (0.5,) * 3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return create_encoder(
+            name, image_size=size, pretrained=pretrained, embedding_dimensions=0, mean=mean, std=std, name=title
+        )

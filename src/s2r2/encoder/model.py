@@ -1,0 +1,283 @@
+"""The encoder: images to features (backbone) and to embeddings (backbone and projection head)."""
+
+import difflib
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import timm
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s2r2.encoder.images import ImagesLike, render_batches
+from s2r2.errors import S2R2Error
+from s2r2.files import write_bytes
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+FORMAT_VERSION = 1
+
+Output = Literal["feature", "embedding"]
+
+
+def store_side(image_size: int) -> int:
+    """Short side in pixels to which photos are stored for an encoder of ``image_size``.
+
+    Half as large again as the encoder's input, so that small random crops keep detail; at most 256, or
+    8/7 of the input where that is more, so that a store of COCO's 118,000 photos stays at about 31 GB.
+    """
+    return min(image_size * 3 // 2, max(256, image_size * 8 // 7))
+
+
+class ProjectionHead(nn.Sequential):
+    """Two linear layers with batch norm and ReLU between: features (N, F) to (N, D), as in SimCLR.
+
+    Source: Chen et al. 2020, *A Simple Framework for Contrastive Learning of Visual Representations*, 4.2.
+    """
+
+    def __init__(self, features: int, hidden: int, dimensions: int) -> None:
+        super().__init__(
+            nn.Linear(features, hidden, bias=False),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, dimensions, bias=False),
+        )
+
+
+class Encoder(nn.Module):
+    """A timm backbone with a projection head.
+
+    The *feature* of an image is the backbone's pooled output; its *embedding* is the head's output, which
+    the ranking objective sees. Features serve search and probes better, embeddings rank views of one image.
+
+    Attributes:
+        backbone: The timm model, with ``num_classes=0``.
+        head: The projection head, or None for a bare backbone (then embeddings equal features).
+        architecture: What is needed to build the same modules again, as plain data.
+        image_size: Side of the square input in pixels.
+        mean: Channel means that pixels in [0, 1] are normalised with.
+        std: Channel standard deviations, likewise.
+        name: What to call this encoder in tables.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module | None, architecture: dict[str, Any], name: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.architecture = architecture
+        self.name = name
+        self.image_size: int = architecture["image_size"]
+        self.mean: tuple[float, ...] = tuple(architecture["mean"])
+        self.std: tuple[float, ...] = tuple(architecture["std"])
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Backbone features of normalised pixels: (N, 3, P, P) to (N, F), not normalised."""
+        return self.backbone(pixels)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Embeddings of normalised pixels: (N, 3, P, P) to (N, D) with rows of length 1, in float32."""
+        features = self.features(pixels)
+        output = features if self.head is None else self.head(features)
+        return F.normalize(output.float(), dim=1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights, architecture and preprocessing: equal when two encoders give equal embeddings."""
+        digest = hashlib.blake2b(json.dumps(self.architecture, sort_keys=True).encode(), digest_size=12)
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def embed_pixels(self, pixels: np.ndarray | Tensor, *, output: Output = "feature") -> np.ndarray:
+        """Normalised pixels (N, 3, P, P) float32 to L2-normalised rows (N, D) float32, without gradient."""
+        batch = torch.as_tensor(pixels).to(self.device, non_blocking=True)
+        with self._evaluating(), torch.inference_mode():
+            rows = self(batch) if output == "embedding" else F.normalize(self.features(batch).float(), dim=1)
+        return rows.cpu().numpy()
+
+    def embed(
+        self, images: ImagesLike, *, output: Output = "feature", batch_size: int = 64, progress: bool = False
+    ) -> np.ndarray:
+        """Embed images: each is resized to the short side, centre-cropped, normalised and encoded.
+
+        Args:
+            images: One image or a sequence of them: paths, PIL images, arrays ``(H, W)``, ``(H, W, 3)`` or
+                ``(H, W, 4)`` of uint8, or a ``PixelStore``.
+            output: ``"feature"`` (backbone, the default: best for search and probes) or ``"embedding"`` (head).
+            batch_size: Images encoded at once.
+            progress: Show a progress bar.
+
+        Returns:
+            ``(N, D)`` float32 with rows of length 1; one row also for a single image.
+
+        Raises:
+            S2R2Error: A path cannot be read as an image, or an array has another shape or type.
+        """
+        if output not in ("feature", "embedding"):
+            raise S2R2Error(f"output={output!r} is not known: use 'feature' or 'embedding'")
+        batches = render_batches(
+            images, self.image_size, mean=self.mean, std=self.std, batch_size=batch_size, progress=progress
+        )
+        rows = [self.embed_pixels(pixels, output=output) for pixels in batches]
+        if not rows:
+            return np.empty((0, self.dimensions(output)), np.float32)
+        return np.concatenate(rows)
+
+    def dimensions(self, output: Output = "feature") -> int:
+        """Length of a feature or an embedding vector."""
+        key = "feature_dimensions" if output == "feature" else "embedding_dimensions"
+        return int(self.architecture[key])
+
+    def to_bytes(self) -> bytes:
+        """The content of ``encoder.safetensors``: weights, and in its metadata all that rebuilds the modules."""
+        description = {"version": FORMAT_VERSION, "name": self.name, "architecture": self.architecture}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        return safetensors_bytes(tensors, metadata={"s2r2": json.dumps(description)})
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``encoder.safetensors`` into ``folder`` (made if missing), atomically.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            S2R2Error: The folder cannot be written to or the disk is full.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise S2R2Error(f"cannot make the folder {folder}: {error.strerror}; choose another one") from error
+        path = folder / "encoder.safetensors"
+        write_bytes(path, self.to_bytes())
+        return path
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        was_training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was_training)
+
+
+def create_encoder(
+    backbone: str = "resnet18",
+    *,
+    image_size: int,
+    pretrained: bool = False,
+    head_hidden: int = 1024,
+    embedding_dimensions: int = 128,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+    name: str | None = None,
+) -> Encoder:
+    """Build an encoder on any timm backbone.
+
+    A ResNet for images of at most 48 px gets the usual small stem (3x3 convolution, stride 1, no pooling).
+
+    Args:
+        backbone: A timm model name; its tag (``resnet18.a1_in1k``) chooses the pretrained weights.
+        image_size: Side of the square input in pixels, at least 8.
+        pretrained: Load timm's weights (downloaded once by timm).
+        head_hidden: Width of the projection head's hidden layer.
+        embedding_dimensions: Length D of an embedding; 0 leaves the head out.
+        mean: Channel means for normalisation.
+        std: Channel standard deviations.
+        name: What to call the encoder; the backbone's name when None.
+
+    Raises:
+        S2R2Error: The backbone is unknown (near matches are named), its weights cannot be had, or it cannot
+            take images of this size.
+    """
+    check_backbone(backbone)
+    small_stem = image_size <= 48 and not pretrained
+    architecture: dict[str, Any] = {
+        "backbone": backbone,
+        "image_size": image_size,
+        "small_stem": small_stem,
+        "head_hidden": head_hidden,
+        "mean": list(mean),
+        "std": list(std),
+    }
+    model = build_backbone(backbone, image_size, pretrained=pretrained, small_stem=small_stem)
+    features = _feature_dimensions(model, backbone, image_size)
+    head = ProjectionHead(features, head_hidden, embedding_dimensions) if embedding_dimensions else None
+    architecture["feature_dimensions"] = features
+    architecture["embedding_dimensions"] = embedding_dimensions or features
+    architecture["has_head"] = head is not None
+    return Encoder(model, head, architecture, name or backbone)
+
+
+def check_backbone(name: str) -> None:
+    """Raise an S2R2Error that names near matches when timm does not know ``name``."""
+    if timm.is_model(name):
+        return
+    near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3, cutoff=0.6)
+    hint = (
+        f"did you mean {', '.join(near)}?" if near else "python -c 'import timm; print(timm.list_models())' lists them"
+    )
+    raise S2R2Error(f"backbone {name!r} is not known to timm {timm.__version__}: {hint}")
+
+
+def build_backbone(name: str, image_size: int, *, pretrained: bool, small_stem: bool) -> nn.Module:
+    """The timm model without classifier, told the image size where it wants to know it (vision transformers)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                model = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size)
+            except TypeError:  # convolutional networks take any size and no such argument
+                model = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except Exception as error:
+        what = "pretrained weights of" if pretrained else "backbone"
+        todo = "check the connection, or train without --pretrained" if pretrained else "choose another --image-size"
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise S2R2Error(f"{what} {name!r} for {image_size} px cannot be had ({first_line}): {todo}") from error
+    if small_stem and isinstance(model, timm.models.resnet.ResNet):
+        _shrink_stem(model)
+    return model
+
+
+def _shrink_stem(model: Any) -> None:
+    """Replace a ResNet's 7x7 stride-2 stem and its pooling, which would leave nothing of a tiny image."""
+    first = model.conv1 if isinstance(model.conv1, nn.Conv2d) else model.conv1[0]
+    stem = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    if isinstance(model.conv1, nn.Conv2d):
+        model.conv1 = stem
+    else:
+        model.conv1[0] = stem
+    model.maxpool = nn.Identity()
+
+
+def _feature_dimensions(model: nn.Module, name: str, image_size: int) -> int:
+    """Length of the model's output, asked of the model itself: timm's ``num_features`` is not always it."""
+    model.eval()
+    try:
+        with torch.inference_mode():
+            output = model(torch.zeros(1, 3, image_size, image_size))
+    except Exception as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise S2R2Error(
+            f"backbone {name!r} cannot take images of {image_size} px ({first_line}): choose another --image-size"
+        ) from error
+    finally:
+        model.train()
+    if output.ndim != 2:
+        raise S2R2Error(f"backbone {name!r} gives an output of shape {tuple(output.shape)}, not one vector an image")
+    return int(output.shape[1])

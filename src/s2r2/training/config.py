@@ -1,0 +1,141 @@
+"""What a training run is asked to do, as plain data: command line, ``config.yaml`` and Python share it."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+import yaml
+
+from s2r2.errors import S2R2Error
+from s2r2.files import write_text
+
+BASE_LEARNING_RATE = 1e-3
+BASE_VIEWS = 512
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run.
+
+    Learning rate 0 means: 0.001 * sqrt(views in a step / 512), the square-root rule for Adam-like optimisers.
+    """
+
+    backbone: str = "resnet18"
+    """Any timm model name."""
+    pretrained: bool = False
+    """Start from timm's pretrained weights instead of random ones."""
+    image_size: int = 96
+    """Side of a view in pixels."""
+    views: int = 8
+    """Random views of each image in a step (V, at least 2)."""
+    batch_size: int = 64
+    """Images in a step (B); a step ranks B x V views."""
+    epochs: int = 100
+    """Times that every image is seen."""
+    recipe: str = "photos"
+    """Distribution of the random views: photos, mild, documents, aerial, swav-multicrop."""
+    temperature: float = 0.05
+    """Temperature of the sigmoid that makes ranks differentiable."""
+    lr: float = 0.0
+    """Learning rate after warm-up; 0 chooses it from the number of views in a step."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay; not applied to biases and normalisation."""
+    warmup_epochs: float = 5.0
+    """Epochs of linear warm-up (at most a tenth of the run); cosine decay to zero follows."""
+    head_hidden: int = 1024
+    """Width of the projection head's hidden layer."""
+    embedding_dimensions: int = 128
+    """Length of an embedding."""
+    seed: int = 0
+    """Everything random follows from it."""
+    device: str = "auto"
+    """auto, cpu, cuda, or cuda:1 and the like."""
+    precision: str = "auto"
+    """auto (bf16-mixed on CUDA, 32-true elsewhere), 32-true, bf16-mixed, 16-mixed; the ranks are always float32."""
+    threads: int = 0
+    """Threads that make views; 0: one for each processor core."""
+    store: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where decoded photos are kept; by default a cache folder (see s2r2 cache)."""
+    check_every: int = 0
+    """Epochs between online checks; 0: ten checks in the run."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints."""
+
+    def validate(self) -> None:
+        """Raise an S2R2Error naming the first setting that cannot work."""
+        rules = [
+            (self.views >= 2, f"--views {self.views}: a view needs another view of its image to find; use 2 or more"),
+            (self.batch_size >= 2, f"--batch-size {self.batch_size}: ranking needs at least 2 images in a step"),
+            (self.image_size >= 8, f"--image-size {self.image_size}: use at least 8 pixels"),
+            (self.epochs >= 1, f"--epochs {self.epochs}: use at least 1"),
+            (self.temperature > 0, f"--temperature {self.temperature}: must be above 0 (0.02 to 0.1 works)"),
+            (self.lr >= 0, f"--lr {self.lr}: must not be negative (0 chooses it)"),
+            (self.weight_decay >= 0, f"--weight-decay {self.weight_decay}: must not be negative"),
+            (self.warmup_epochs >= 0, f"--warmup-epochs {self.warmup_epochs}: must not be negative"),
+            (self.head_hidden >= 1, f"--head-hidden {self.head_hidden}: use at least 1"),
+            (self.embedding_dimensions >= 2, f"--embedding-dimensions {self.embedding_dimensions}: use at least 2"),
+            (self.threads >= 0, f"--threads {self.threads}: must not be negative (0: one for each core)"),
+            (self.check_every >= 0, f"--check-every {self.check_every}: must not be negative (0: ten checks)"),
+            (self.checkpoint_minutes > 0, f"--checkpoint-minutes {self.checkpoint_minutes}: must be above 0"),
+            (
+                self.precision in ("auto", "32-true", "bf16-mixed", "16-mixed"),
+                f"--precision {self.precision}: use auto, 32-true, bf16-mixed or 16-mixed",
+            ),
+        ]
+        for holds, message in rules:
+            if not holds:
+                raise S2R2Error(message)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate in force: ``lr``, or the square-root rule where it is 0."""
+        return self.lr or BASE_LEARNING_RATE * (self.batch_size * self.views / BASE_VIEWS) ** 0.5
+
+    @property
+    def epochs_between_checks(self) -> int:
+        """Epochs from one online check to the next."""
+        return self.check_every or max(1, self.epochs // 10)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for YAML."""
+        return {
+            key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
+        """The config that :meth:`to_dict` described.
+
+        Raises:
+            S2R2Error: A key is not a setting of this version.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise S2R2Error(
+                f"config has settings this s2r2 does not know: {', '.join(unknown)}; use the s2r2 that wrote it"
+            )
+        store = values.get("store")
+        return cls(**{**values, "store": Path(store) if store else None})
+
+
+def write_config(folder: Path, config: TrainConfig, about: dict[str, Any]) -> None:
+    """Write ``config.yaml``: the settings, and under ``run`` what was found and used (data, versions, counts)."""
+    content = {"config": config.to_dict(), "run": about}
+    write_text(folder / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def read_config(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
+    """What :func:`write_config` wrote.
+
+    Raises:
+        S2R2Error: There is no readable ``config.yaml`` in the folder.
+    """
+    path = folder / "config.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return TrainConfig.from_dict(content["config"]), content["run"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise S2R2Error(f"cannot read {path}: {folder} is not a run folder of s2r2 train, or it is damaged") from error

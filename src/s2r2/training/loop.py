@@ -1,0 +1,171 @@
+"""Training by ranking, top to bottom: views in, embeddings out, one ranking loss over all of them."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch.nn.utils import get_total_norm
+
+from s2r2.encoder import Encoder
+from s2r2.errors import S2R2Error
+from s2r2.images import ImageSource
+from s2r2.losses import SmoothAPLoss
+from s2r2.training.checkpoint import restore_random_state, save_checkpoint
+from s2r2.training.checks import OnlineCheck
+from s2r2.training.config import TrainConfig
+from s2r2.training.interrupt import Interrupted, StopOnInterrupt
+from s2r2.training.metrics import MetricsLog
+from s2r2.training.optimiser import build_optimiser, learning_rate_at, set_learning_rate
+from s2r2.training.preparation import Preparation, announce, build_encoder, facts, prepare
+from s2r2.training.progress import TrainingProgress, format_seconds
+from s2r2.views import ViewLoader
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished run: its folder, the trained encoder, steps taken and the last online check."""
+
+    folder: Path
+    encoder: Encoder
+    steps: int
+    check: dict[str, float]
+
+
+def train(
+    data: str | Path | ImageSource | None,
+    config: TrainConfig | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> TrainingResult:
+    """Train an encoder on photos, without labels, by ranking random views (S2R2, arXiv 2010.07258).
+
+    Args:
+        data: A folder, a manifest, a ``.tar``, a built-in name or an opened source; at a resume it may be None.
+        config: The settings; the defaults when None.
+        out: The run folder; by default the first free ``runs/DATA-BACKBONE``.
+        resume: Go on with the run in ``out``, at the step where it stopped.
+        quiet: Print nothing.
+
+    Raises:
+        S2R2Error: The request cannot work, or the disk is full; one line says what to do.
+        Interrupted: Ctrl-C; everything was saved and the message says how to go on.
+    """
+    console = Console(quiet=quiet)
+    prepared = prepare(data, config or TrainConfig(), Path(out) if out else None, resume, console)
+    encoder = build_encoder(prepared)
+    if prepared.resumed:
+        encoder.load_state_dict(prepared.resumed["encoder"])
+    announce(prepared, encoder, console)
+    return _run(prepared, encoder, console)
+
+
+def _run(prepared: Preparation, encoder: Encoder, console: Console) -> TrainingResult:
+    config, store, device = prepared.config, prepared.store, prepared.device
+    fabric = _fabric(config, device)
+    optimiser = build_optimiser(encoder, config.learning_rate, config.weight_decay)
+    step = 0
+    if prepared.resumed:
+        optimiser.load_state_dict(prepared.resumed["optimiser"])
+        step = prepared.resumed["step"]
+    model, fabric_optimiser = fabric.setup(encoder, optimiser)
+    loss_function = SmoothAPLoss(config.temperature)
+    check = OnlineCheck(prepared)
+    log = MetricsLog(prepared.folder, prepared.steps, resume_at=step)
+    loader = ViewLoader(
+        store,
+        prepared.recipe,
+        view_size=config.image_size,
+        views=config.views,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        device=device,
+        threads=config.threads or None,
+    )
+    per_epoch, steps = prepared.steps_per_epoch, prepared.steps
+    warmup = max(1, round(per_epoch * min(config.warmup_epochs, config.epochs / 10)))
+    progress = TrainingProgress(console, steps, step, config.epochs)
+    figures = check.last
+    if prepared.resumed:
+        restore_random_state(prepared.resumed)
+    elif step == 0:
+        figures = check(encoder)
+        log.add_check(0, 0, figures)
+    began = saved = time.monotonic()
+    encoder.train()
+    with loader, progress, StopOnInterrupt() as interrupt:
+        for epoch in range(step // per_epoch, config.epochs):
+            batches = loader.epoch(epoch, start_step=step % per_epoch)
+            moment, waited = time.perf_counter(), loader.wait_seconds
+            for batch in batches:
+                learning_rate = learning_rate_at(step, peak=config.learning_rate, steps=steps, warmup=warmup)
+                set_learning_rate(optimiser, learning_rate)
+                fabric_optimiser.zero_grad(set_to_none=True)
+                embeddings = torch.cat([model(pixels) for pixels in batch.pixels])
+                loss = loss_function(embeddings, torch.cat(batch.groups))
+                fabric.backward(loss)
+                gradient_norm = get_total_norm([p.grad for p in encoder.parameters() if p.grad is not None])
+                fabric_optimiser.step()
+                step += 1
+
+                now = time.perf_counter()
+                views_per_second = len(embeddings) / (now - moment)
+                wait_share = (loader.wait_seconds - waited) / (now - moment)
+                moment, waited = now, loader.wait_seconds
+                if log.wants(step):
+                    log.add(
+                        step,
+                        epoch,
+                        loss=loss.detach(),
+                        lr=learning_rate,
+                        views_per_second=views_per_second,
+                        wait_share=wait_share,
+                        gradient_norm=gradient_norm,
+                    )
+                if device.type == "cpu" or step % 10 == 0:  # reading the loss waits for a GPU
+                    _refuse_non_finite(float(loss.detach()), step, batch.images.tolist())
+                    progress.update(step, epoch, float(loss.detach()), views_per_second, wait_share)
+                if interrupt.requested or time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                    _save(prepared, encoder, optimiser, step, log)
+                    saved = time.monotonic()
+                    if interrupt.requested:
+                        raise Interrupted(
+                            f"stopped after step {step:,} of {steps:,} and saved; go on with: "
+                            f"s2r2 train --resume --out {prepared.folder}"
+                        )
+            if (epoch + 1) % config.epochs_between_checks == 0 or epoch + 1 == config.epochs:
+                figures = check(encoder)
+                log.add_check(step, epoch, figures)
+                console.print(f"check     epoch {epoch + 1}: {check.describe(figures)}", highlight=False)
+    _save(prepared, encoder, optimiser, step, log)
+    log.close()
+    console.print(f"trained   {steps:,} steps in {format_seconds(time.monotonic() - began)}", highlight=False)
+    return TrainingResult(prepared.folder, encoder.eval(), step, figures)
+
+
+def _fabric(config: TrainConfig, device: torch.device) -> Fabric:
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if device.type == "cuda" else "32-true"
+    devices = [device.index or 0] if device.type == "cuda" else 1
+    return Fabric(accelerator=device.type, devices=devices, precision=precision)  # type: ignore[arg-type]
+
+
+def _save(
+    prepared: Preparation, encoder: Encoder, optimiser: torch.optim.Optimizer, step: int, log: MetricsLog
+) -> None:
+    log.flush()
+    epoch = step // prepared.steps_per_epoch
+    save_checkpoint(
+        prepared.folder, encoder=encoder, optimiser=optimiser, epoch=epoch, step=step, facts=facts(prepared)
+    )
+    encoder.save(prepared.folder)
+
+
+def _refuse_non_finite(loss: float, step: int, images: list[int]) -> None:
+    if loss != loss or loss in (float("inf"), float("-inf")):
+        raise S2R2Error(f"the loss is {loss} at step {step} (images {images[:8]} ...): use a smaller --lr")

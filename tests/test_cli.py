@@ -1,0 +1,105 @@
+"""The command line as a user meets it: real processes, wrong use, one clear line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def s2r2(*arguments: str | Path, cwd: Path | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run the real command."""
+    command = [sys.executable, "-m", "s2r2", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False)
+
+
+def one_line(result: subprocess.CompletedProcess[str]) -> str:
+    """The single line of an expected refusal; fails on a traceback or another exit code."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.fixture
+def photos_of_noise(tmp_path: Path) -> Path:
+    """A folder of twelve small images."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(generator.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_help_is_quick_because_it_imports_neither_torch_nor_lancedb() -> None:
+    code = (
+        "import sys\nfrom s2r2.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'lancedb', 'timm', 'sklearn', 'matplotlib', 'numba', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "train" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "embed", "index", "search", "views", "cache"])
+def test_every_command_has_help(command: str) -> None:
+    result = s2r2(command, "--help")
+    assert result.returncode == 0
+    assert command in result.stdout
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    assert "nowhere" in one_line(s2r2("train", tmp_path / "nowhere", "--out", tmp_path / "run"))
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in one_line(s2r2("train", tmp_path / "empty", "--out", tmp_path / "run"))
+
+
+def test_one_view(photos_of_noise: Path, tmp_path: Path) -> None:
+    assert "--views" in one_line(s2r2("train", photos_of_noise, "--views", 1, "--out", tmp_path / "run"))
+
+
+def test_unknown_backbone_suggests_near_matches(photos_of_noise: Path, tmp_path: Path) -> None:
+    line = one_line(s2r2("train", photos_of_noise, "--backbone", "resnet81", "--out", tmp_path / "run"))
+    assert "resnet18" in line
+
+
+def test_unknown_recipe(photos_of_noise: Path, tmp_path: Path) -> None:
+    assert "documents" in one_line(s2r2("train", photos_of_noise, "--recipe", "document", "--out", tmp_path / "run"))
+
+
+def test_batch_larger_than_the_data(photos_of_noise: Path, tmp_path: Path) -> None:
+    line = one_line(s2r2("train", photos_of_noise, "--batch-size", 13, "--out", tmp_path / "run"))
+    assert "12" in line
+    assert "--batch-size" in line
+
+
+def test_run_folder_that_exists(photos_of_noise: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "something").write_text("kept")
+    line = one_line(s2r2("train", photos_of_noise, "--batch-size", 4, "--out", run))
+    assert "--resume" in line
+    assert (run / "something").read_text() == "kept"
+
+
+def test_resume_without_a_run(photos_of_noise: Path, tmp_path: Path) -> None:
+    assert "config.yaml" in one_line(s2r2("train", photos_of_noise, "--resume", "--out", tmp_path / "none"))
+
+
+def test_run_folder_that_cannot_be_made(photos_of_noise: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert "file" in one_line(s2r2("train", photos_of_noise, "--batch-size", 4, "--out", tmp_path / "file" / "run"))
+
+
+def test_no_cuda_device_here(photos_of_noise: Path, tmp_path: Path) -> None:
+    line = one_line(s2r2("train", photos_of_noise, "--device", "cuda:99", "--out", tmp_path / "run"))
+    assert "--device" in line

@@ -1,0 +1,193 @@
+"""The loop on real pixels: it learns, it resumes to the same result, it says what is wrong."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from s2r2.errors import S2R2Error
+from s2r2.training import TrainConfig, read_config, train
+from s2r2.training.checkpoint import checkpoint_path, load_checkpoint
+from s2r2.training.metrics import read_metrics
+from s2r2.training.optimiser import build_optimiser, learning_rate_at
+
+TINY = TrainConfig(
+    backbone="test_resnet", image_size=32, views=4, batch_size=64, epochs=2, recipe="documents", head_hidden=32,
+    embedding_dimensions=16, check_every=1, threads=1, device="cpu",
+)  # fmt: skip
+
+
+def losses(folder: Path) -> list[float]:
+    return [entry["loss"] for entry in read_metrics(folder / "metrics.jsonl") if "loss" in entry]
+
+
+def checks(folder: Path) -> list[dict[str, float]]:
+    return [entry["check"] for entry in read_metrics(folder / "metrics.jsonl") if "check" in entry]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished tiny run on handwritten digits."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    train("digits:test", TINY, out=folder, quiet=True)
+    return folder
+
+
+def test_a_run_leaves_what_is_promised(run: Path) -> None:
+    for name in ("config.yaml", "metrics.jsonl", "skipped.csv", "views.png", "encoder.safetensors"):
+        assert (run / name).is_file(), name
+    assert checkpoint_path(run).is_file()
+    assert list((run / "tensorboard").glob("events*"))
+    config, about = read_config(run)
+    assert config == TINY
+    assert about["images"] == 360
+    steps = [entry for entry in read_metrics(run / "metrics.jsonl") if "loss" in entry]
+    assert [entry["step"] for entry in steps] == list(range(1, 11))
+    assert {"lr", "views_per_second", "wait_share", "gradient_norm"} <= set(steps[0])
+    assert {"view_ap", "knn"} <= set(checks(run)[-1])
+
+
+def test_it_learns_to_rank(run: Path) -> None:
+    assert checks(run)[-1]["view_ap"] > checks(run)[0]["view_ap"] + 0.02
+
+
+def test_the_same_seed_gives_the_same_run(run: Path, tmp_path: Path) -> None:
+    train("digits:test", TINY, out=tmp_path / "again", quiet=True)
+    assert losses(tmp_path / "again") == losses(run)
+    train("digits:test", dataclasses.replace(TINY, seed=1), out=tmp_path / "other", quiet=True)
+    assert losses(tmp_path / "other") != losses(run)
+
+
+def test_interrupt_and_resume_equal_an_undisturbed_run(run: Path, tmp_path: Path) -> None:
+    """A real Ctrl-C in a real process, then --resume: same losses, same checks, same weights."""
+    folder = tmp_path / "run"
+    options = [
+        "--backbone", "test_resnet", "--image-size", "32", "--views", "4", "--batch-size", "64", "--epochs", "2",
+        "--recipe", "documents", "--head-hidden", "32", "--embedding-dimensions", "16", "--check-every", "1",
+        "--threads", "1", "--device", "cpu",
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "s2r2", "train"]
+    process = subprocess.Popen(
+        [*command, "digits:test", *options, "--out", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and "left" not in (process.stdout.readline() or ""):
+        pass  # the first progress line: training is on its way
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert "--resume" in stderr
+    assert "Traceback" not in stderr
+    stopped_at = load_checkpoint(folder)["step"]
+    assert 0 < stopped_at < 10
+    resumed = subprocess.run([*command, "--resume", "--out", str(folder)], capture_output=True, text=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"going on at step {stopped_at + 1}" in resumed.stdout
+    assert losses(folder) == losses(run)
+    assert checks(folder) == checks(run)
+    expected, actual = load_checkpoint(run), load_checkpoint(folder)
+    assert all(torch.equal(expected["encoder"][name], value) for name, value in actual["encoder"].items())
+
+
+def test_kill_and_resume(run: Path, tmp_path: Path) -> None:
+    """After kill -9 the run goes on from its last checkpoint and ends with the same weights."""
+    folder = tmp_path / "run"
+    code = (
+        "import dataclasses, sys\n"
+        "from s2r2.training import train, TrainConfig\n"
+        "import s2r2.training.loop as loop, os, signal\n"
+        f"config = TrainConfig.from_dict({TINY.to_dict()!r})\n"
+        "save = loop._save\n"
+        "def save_and_die(prepared, encoder, optimiser, step, log):\n"
+        "    save(prepared, encoder, optimiser, step, log)\n"
+        "    if step >= 4: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "loop._save = save_and_die\n"
+        f"train('digits:test', dataclasses.replace(config, checkpoint_minutes=1e-6), out={str(folder)!r}, quiet=True)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "epoch": 0, "loss": 123.0}\n{"step": 6, "epo')  # lines from after the checkpoint
+    train(None, TrainConfig(), out=folder, resume=True, quiet=True)
+    assert losses(folder) == losses(run)
+
+
+def test_resume_refuses_other_settings_and_other_photos(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(S2R2Error, match="--temperature"):
+        train(None, TrainConfig(temperature=0.5), out=run, resume=True, quiet=True)
+    with pytest.raises(S2R2Error, match="photos"):
+        train("digits:train", TrainConfig(), out=run, resume=True, quiet=True)
+
+
+def test_damaged_checkpoint_is_said_in_one_line(run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    path = checkpoint_path(copy)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(S2R2Error, match="damaged"):
+        train(None, TrainConfig(), out=copy, resume=True, quiet=True)
+
+
+def test_full_disk_during_training_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s2r2.files
+
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(s2r2.files.os, "replace", full)
+    with pytest.raises(S2R2Error, match="No space left"):
+        train("digits:test", TINY, out=tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"views": 1}, {"batch_size": 1}, {"image_size": 4}, {"epochs": 0}, {"temperature": 0.0}, {"lr": -1.0},
+        {"precision": "64-true"}, {"backbone": "resnet81"}, {"recipe": "phots"}, {"device": "tpu"}, {"batch_size": 361},
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_before_anything_is_written(change: dict, tmp_path: Path) -> None:
+    with pytest.raises(S2R2Error) as error:
+        train("digits:test", dataclasses.replace(TINY, **change), out=tmp_path / "run", quiet=True)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_config_survives_yaml_and_names_unknown_settings() -> None:
+    assert TrainConfig.from_dict(TINY.to_dict()) == TINY
+    with pytest.raises(S2R2Error, match="colour"):
+        TrainConfig.from_dict({"colour": 1})
+
+
+def test_learning_rate_rises_and_decays() -> None:
+    rates = [learning_rate_at(step, peak=1.0, steps=100, warmup=10) for step in range(100)]
+    assert rates[:10] == pytest.approx(np.linspace(0.1, 1.0, 10))
+    assert rates[10] == 1.0
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert 0 < rates[-1] < 0.01
+
+
+def test_weight_decay_spares_biases_and_normalisation() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    decayed, free = build_optimiser(model, 1e-3, 0.1).param_groups
+    assert [p.ndim for p in decayed["params"]] == [2]
+    assert [p.ndim for p in free["params"]] == [1, 1, 1]
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
+
+
+def test_metrics_are_one_json_object_a_line(run: Path) -> None:
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        assert isinstance(json.loads(line)["step"], int)
