@@ -1,0 +1,168 @@
+"""From what the caller gives to what the backends want: checked, gathered, every positive found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from s2r2.errors import S2R2Error
+from s2r2.losses.distributed import Distributed, gather, gather_sizes, gather_with_gradient, process_group
+from s2r2.losses.groups import Relevance, count_queries, find_relevant
+from s2r2.losses.memory_bank import MemoryBank
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is ranked in one call.
+
+    Attributes:
+        queries: This process's embeddings ``(N, D)``.
+        candidates: What they are ranked against ``(M, D)``: everybody's embeddings or gallery, then the bank's.
+        relevance: This process's valid queries and their positives.
+        total: Number of valid queries of all processes.
+        world_size: Number of processes.
+        fresh: The first candidates, all but the bank's, without gradient.
+        fresh_groups: Their groups, on the CPU.
+        sizes: Number of rows of ``fresh`` that come from each process.
+        kind: ``"embeddings"`` or ``"gallery"``: what the candidates are.
+    """
+
+    queries: Tensor
+    candidates: Tensor
+    relevance: Relevance
+    total: int
+    world_size: int
+    fresh: Tensor
+    fresh_groups: Tensor
+    sizes: list[int]
+    kind: str
+
+    def check_finite(self) -> None:
+        """Raise if any embedding is NaN or infinite; all processes see, and raise, the same.
+
+        Raises:
+            S2R2Error: Names the first such row.
+        """
+        _check_finite(self.kind, self.fresh, self.sizes)
+        if self.kind == "gallery":
+            _check_finite("embeddings", self.queries.detach(), [len(self.queries)])
+
+
+def check_arguments(
+    embeddings: Tensor,
+    groups: Tensor,
+    gallery: Tensor | None,
+    gallery_groups: Tensor | None,
+    query_mask: Tensor | None,
+) -> None:
+    """Check shapes, types and devices.
+
+    Raises:
+        S2R2Error: Says which argument is wrong, and what it should be.
+    """
+    _check_pair("embeddings", embeddings, "groups", groups)
+    if (gallery is None) != (gallery_groups is None):
+        raise S2R2Error("gallery and gallery_groups belong together; give both or neither")
+    if gallery is not None and gallery_groups is not None:
+        _check_pair("gallery", gallery, "gallery_groups", gallery_groups)
+        if gallery.shape[1] != embeddings.shape[1] or gallery.device != embeddings.device:
+            raise S2R2Error(
+                f"gallery is {tuple(gallery.shape)} on {gallery.device}, embeddings are {tuple(embeddings.shape)} on "
+                f"{embeddings.device}; make width and device equal"
+            )
+    if query_mask is not None and (query_mask.shape != groups.shape or query_mask.dtype != torch.bool):
+        raise S2R2Error(
+            f"query_mask is {query_mask.dtype} {tuple(query_mask.shape)}; it must be bool {tuple(groups.shape)}"
+        )
+
+
+def assemble(
+    embeddings: Tensor,
+    groups: Tensor,
+    *,
+    gallery: Tensor | None,
+    gallery_groups: Tensor | None,
+    query_mask: Tensor | None,
+    include_self: bool,
+    distributed: Distributed,
+    bank: MemoryBank | None,
+) -> Batch:
+    """Gather what other processes hold, add the bank, and find the positives of this process's queries."""
+    kind = "embeddings" if gallery is None else "gallery"
+    exact = torch.float64 in (embeddings.dtype, None if gallery is None else gallery.dtype)
+    dtype = torch.float64 if exact else torch.float32
+    queries = embeddings.to(dtype)
+    local = queries if gallery is None else gallery.to(dtype)
+    local_groups = groups if gallery_groups is None else gallery_groups
+    world = process_group(distributed)
+    own: Tensor | None = torch.arange(len(queries))
+    if world is None:
+        candidates, candidate_groups, sizes = local, _on_cpu(local_groups), [len(local)]
+        query_groups, mask = _on_cpu(groups), None if query_mask is None else query_mask.cpu()
+        all_groups, all_mask = query_groups, mask
+        world_size = 1
+    else:
+        world_size, rank = dist.get_world_size(world), dist.get_rank(world)
+        sizes = gather_sizes(local, world)
+        candidates = gather_with_gradient(local, sizes, world)
+        # Groups and mask travel together; every process then knows all valid queries without another exchange.
+        flags = torch.ones_like(groups, dtype=torch.bool) if query_mask is None else query_mask
+        table = torch.stack([groups.to(torch.int64), flags.to(torch.int64)], dim=1).to(local.device)
+        query_sizes = sizes if gallery is None else gather_sizes(queries, world)
+        table = gather(table, query_sizes, world).cpu()
+        all_groups, all_mask = table[:, 0].contiguous(), table[:, 1].bool()
+        query_groups, mask = all_groups.split(query_sizes)[rank], all_mask.split(query_sizes)[rank]
+        if gallery is None:
+            candidate_groups, own = all_groups, torch.arange(len(queries)) + sum(sizes[:rank])
+        else:
+            candidate_groups = gather(local_groups.to(torch.int64).to(local.device), sizes, world).cpu()
+    if gallery is not None:
+        own = None
+    fresh, fresh_groups, extra = candidates.detach(), candidate_groups, 0
+    if bank is not None and len(bank):
+        remembered, remembered_groups = bank.contents(like=candidates)
+        candidates = torch.cat([candidates, remembered])
+        if bank.positives:
+            candidate_groups = torch.cat([candidate_groups, remembered_groups])
+        else:
+            extra = len(remembered)
+    relevance = find_relevant(
+        query_groups, candidate_groups, own=own, query_mask=mask, include_self=include_self, extra=extra
+    )
+    total = count_queries(all_groups, candidate_groups, all_mask, among_candidates=own is not None)
+    relevance = relevance.to(queries.device)
+    return Batch(queries, candidates, relevance, total, world_size, fresh, fresh_groups, sizes, kind)
+
+
+def _on_cpu(groups: Tensor) -> Tensor:
+    return groups.detach().to(device="cpu", dtype=torch.int64)
+
+
+def _check_pair(name: str, vectors: Tensor, groups_name: str, groups: Tensor) -> None:
+    if not isinstance(vectors, Tensor) or vectors.ndim != 2 or not vectors.is_floating_point():
+        shape = f"{vectors.dtype} {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(vectors).__name__
+        raise S2R2Error(f"{name} must be a floating point tensor (N, D), got {shape}")
+    if not isinstance(groups, Tensor) or groups.is_floating_point() or groups.is_complex():
+        kind = groups.dtype if isinstance(groups, Tensor) else type(groups).__name__
+        raise S2R2Error(f"{groups_name} must be a tensor of integers, one a row of {name}, got {kind}")
+    if groups.shape != vectors.shape[:1]:
+        raise S2R2Error(
+            f"{groups_name} is {tuple(groups.shape)} for {name} {tuple(vectors.shape)}; "
+            f"give one integer a row: ({len(vectors)},)"
+        )
+
+
+def _check_finite(name: str, vectors: Tensor, sizes: list[int]) -> None:
+    finite = torch.isfinite(vectors).all(1)
+    if bool(finite.all()):
+        return
+    row = int((~finite).nonzero()[0, 0])
+    process = 0
+    while row >= sizes[process]:
+        row -= sizes[process]
+        process += 1
+    where = f"row {row}" if len(sizes) == 1 else f"row {row} of process {process}"
+    raise S2R2Error(f"{name} are not finite in {where}; look for a diverging learning rate or a broken image")

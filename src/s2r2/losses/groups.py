@@ -1,0 +1,142 @@
+"""Which candidates are relevant to which query, for groups of any size in any order.
+
+Candidates are sorted by group once, so that the members of a group are one segment of that order. A query
+then needs only the start and the length of its segment: memory grows with N, never with N times the largest
+group, and one giant group costs nothing to the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+_NO_SKIP = torch.iinfo(torch.int64).max
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Queries that have a positive, and where their positives lie among M candidates.
+
+    The queries are ordered by falling number of positives, so that neighbours need about equal padding.
+
+    Attributes:
+        rows: Row of each valid query in the query tensor, ``(Q,)`` int64.
+        own: Position of the query itself among the candidates, -1 where it is none, ``(Q,)`` int64.
+        start: First position of the query's group in ``members``, ``(Q,)`` int64.
+        skip: Position within the group at which the query itself is left out, ``(Q,)`` int64.
+        count: Number of positives of the query, at least 1, ``(Q,)`` int64, on the CPU.
+        members: Candidates sorted by group, ``(K,)`` int64.
+        candidate_ids: Group of each candidate as a small integer, -1 for relevant to nobody, ``(M,)`` int32.
+    """
+
+    rows: Tensor
+    own: Tensor
+    start: Tensor
+    skip: Tensor
+    count: Tensor
+    members: Tensor
+    candidate_ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def query_ids(self) -> Tensor:
+        """Group of each query in the numbering of ``candidate_ids``, ``(Q,)`` int32."""
+        return self.start.to(torch.int32)
+
+    def to(self, device: torch.device) -> Relevance:
+        """The same on another device, except ``count``, by which chunks are planned on the CPU."""
+        if device.type == "cpu":
+            return self
+        names = ("rows", "own", "start", "skip", "members", "candidate_ids")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+    def chunks(self, per_query: int, per_pair: int, budget: int) -> Iterator[tuple[int, int]]:
+        """Cut the queries into ranges whose buffers have about ``budget`` elements.
+
+        Args:
+            per_query: Elements that one query needs however many positives it has.
+            per_pair: Elements that each positive of a query needs in addition.
+            budget: Elements that a chunk may need; a single query may exceed it.
+
+        Yields:
+            First and last (exclusive) position of the chunk.
+        """
+        first = 0
+        while first < len(self):
+            largest = int(self.count[first])
+            last = min(len(self), first + max(1, budget // (per_query + per_pair * largest)))
+            yield first, last
+            first = last
+
+    def positives(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Positives of the queries ``first:last``, padded to the largest number of them, P.
+
+        Returns:
+            Candidate positions ``(last - first, P)``, padded with the query's first positive, and the mask
+            of those that are real, ``(last - first, P)``.
+        """
+        width = int(self.count[first])
+        place = torch.arange(width, device=self.rows.device)
+        valid = place < self.count[first:last, None].to(self.rows.device, non_blocking=True)
+        place = torch.where(valid, place, 0)
+        place = place + (place >= self.skip[first:last, None])
+        return self.members[self.start[first:last, None] + place], valid
+
+
+def count_queries(
+    query_groups: Tensor, candidate_groups: Tensor, query_mask: Tensor | None, *, among_candidates: bool
+) -> int:
+    """Number of queries with a positive other than themselves."""
+    ordered = torch.sort(candidate_groups).values
+    size = torch.searchsorted(ordered, query_groups, right=True) - torch.searchsorted(ordered, query_groups)
+    valid = size > int(among_candidates)
+    return int((valid if query_mask is None else valid & query_mask).sum())
+
+
+def find_relevant(
+    query_groups: Tensor,
+    candidate_groups: Tensor,
+    *,
+    own: Tensor | None = None,
+    query_mask: Tensor | None = None,
+    include_self: bool = False,
+    extra: int = 0,
+) -> Relevance:
+    """Find the positives of each query.
+
+    Args:
+        query_groups: Group of each query, ``(N,)`` integers on the CPU.
+        candidate_groups: Group of each candidate, ``(K,)`` integers on the CPU.
+        own: Position of each query among the candidates, ``(N,)`` int64; None if the queries are not among them.
+        query_mask: Which queries count, ``(N,)`` bool on the CPU; None means all.
+        include_self: Count the query as a candidate and as a positive of itself (original Smooth-AP).
+        extra: Number of further candidates, after the first K, that are relevant to nobody.
+
+    Returns:
+        The queries with at least one positive other than themselves.
+    """
+    members = torch.argsort(candidate_groups, stable=True)
+    ordered = candidate_groups[members]
+    start = torch.searchsorted(ordered, query_groups)
+    size = torch.searchsorted(ordered, query_groups, right=True) - start
+    others = size if own is None else size - 1
+    valid = others > 0 if query_mask is None else (others > 0) & query_mask
+    rows = valid.nonzero()[:, 0]
+    count = (size if include_self else others)[rows]
+    count, by_count = torch.sort(count, descending=True, stable=True)
+    rows = rows[by_count]
+    skip = torch.full_like(rows, _NO_SKIP)
+    if own is None:
+        own = torch.full_like(query_groups, -1)
+    elif not include_self:
+        position = torch.empty_like(members)
+        position[members] = torch.arange(len(members))
+        skip = position[own[rows]] - start[rows]
+    candidate_ids = torch.full((len(candidate_groups) + extra,), -1, dtype=torch.int32)
+    candidate_ids[: len(candidate_groups)] = torch.searchsorted(ordered, candidate_groups).to(torch.int32)
+    return Relevance(rows, own[rows], start[rows], skip, count, members, candidate_ids)

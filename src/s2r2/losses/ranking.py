@@ -1,0 +1,238 @@
+"""The call that every ranking loss shares: check, gather, find positives, evaluate, average."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from s2r2.errors import S2R2Error
+from s2r2.losses.backends import Evaluate, RankingProblem, choose_backend, load_backend
+from s2r2.losses.batch import assemble, check_arguments
+from s2r2.losses.distributed import Distributed
+from s2r2.losses.memory_bank import MemoryBank
+from s2r2.losses.surrogates import Surrogate, create_surrogate
+
+
+class RankingLoss(nn.Module):
+    """A loss made of the ranks of positives, chosen by name.
+
+    Every embedding is a query; the others with its group are positives, the rest negatives. Groups are integers of
+    any size and order: which image a view comes from, or a class label. Embeddings are used as they are: normalise
+    them to compare by cosine. A query without positives is left out but remains a candidate for the others.
+
+    Args:
+        name: ``"smooth-ap"``, ``"sup-ap"``, ``"recall-at-k"`` or ``"quantised-ap"``; formulas, sources and options in
+            :mod:`s2r2.losses.surrogates`.
+        temperature: Width of the kernel in units of similarity, > 0; None takes the loss's own default. An
+            attribute: assign a new value whenever you like. (``"quantised-ap"`` has none.)
+        include_self: Count the query as a candidate and as a positive of itself, as the original Smooth-AP does.
+        reduction: ``"mean"`` over queries that have a positive, or ``"none"``: one loss per embedding ``(N,)``, zero
+            for embeddings that are no queries.
+        backend: ``"auto"``, ``"torch"``, ``"numba"`` or ``"triton"``: same result, other speed.
+        distributed: ``"auto"`` gathers over the default process group if there is one, a process group over that
+            one, False not at all. See :mod:`s2r2.losses.distributed` for what each process returns.
+        check_finite: Look for NaN and infinity first. Costs one host synchronisation on an accelerator.
+        bank: Embeddings of recent steps as further candidates.
+        **options: Options of the named loss, such as ``outer="log"`` of ``"smooth-ap"``.
+
+    Shape:
+        embeddings ``(N, D)`` floating point, groups ``(N,)`` integers; the result is a scalar, float64 for float64
+        embeddings and otherwise float32.
+    """
+
+    def __init__(
+        self,
+        name: str = "smooth-ap",
+        *,
+        temperature: float | None = None,
+        include_self: bool = False,
+        reduction: str = "mean",
+        backend: str = "auto",
+        distributed: Distributed = "auto",
+        check_finite: bool = True,
+        bank: MemoryBank | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.surrogate = create_surrogate(name, **options)
+        self.temperature = self.surrogate.temperature if temperature is None else temperature
+        self.include_self = include_self
+        self.reduction = reduction
+        self.backend = backend
+        self.distributed = distributed
+        self.check_finite = check_finite
+        self.bank = bank
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        groups: Tensor,
+        *,
+        gallery: Tensor | None = None,
+        gallery_groups: Tensor | None = None,
+        query_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            embeddings: Queries, and candidates too if there is no gallery, ``(N, D)``.
+            groups: Group of each embedding, ``(N,)``. On the CPU they save an accelerator a synchronisation.
+            gallery: Candidates instead of the embeddings themselves, ``(M, D)``; gradients flow into them.
+            gallery_groups: Their groups, ``(M,)``.
+            query_mask: Which embeddings are queries, ``(N,)`` bool; the others are candidates only.
+
+        Returns:
+            Scalar, or ``(N,)`` with ``reduction="none"``.
+
+        Raises:
+            S2R2Error: Wrong shapes or types, NaN or infinity, or no query with a positive.
+        """
+        return ranking_loss(
+            embeddings,
+            groups,
+            self.surrogate,
+            temperature=self.temperature,
+            gallery=gallery,
+            gallery_groups=gallery_groups,
+            query_mask=query_mask,
+            include_self=self.include_self,
+            reduction=self.reduction,
+            backend=self.backend,
+            distributed=self.distributed,
+            check_finite=self.check_finite,
+            bank=self.bank,
+        )
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows."""
+        return f"{self.surrogate}, temperature={self.temperature}, backend={self.backend!r}"
+
+
+def ranking_loss(
+    embeddings: Tensor,
+    groups: Tensor,
+    surrogate: Surrogate,
+    *,
+    temperature: float,
+    gallery: Tensor | None = None,
+    gallery_groups: Tensor | None = None,
+    query_mask: Tensor | None = None,
+    include_self: bool = False,
+    reduction: str = "mean",
+    backend: str = "auto",
+    distributed: Distributed = "auto",
+    check_finite: bool = True,
+    bank: MemoryBank | None = None,
+) -> Tensor:
+    """Functional form of :class:`RankingLoss`, which describes the arguments."""
+    if reduction not in ("mean", "none"):
+        raise S2R2Error(f"reduction is {reduction!r}; choose 'mean' or 'none'")
+    if not (isinstance(temperature, (int, float)) and 0 < temperature < math.inf):
+        raise S2R2Error(f"temperature is {temperature!r}; it must be a number above 0")
+    check_arguments(embeddings, groups, gallery, gallery_groups, query_mask)
+    if gallery is not None and (include_self or bank is not None):
+        raise S2R2Error("a gallery excludes include_self and bank: the queries are not among the candidates")
+
+    with full_precision(embeddings.device):
+        batch = assemble(
+            embeddings,
+            groups,
+            gallery=gallery,
+            gallery_groups=gallery_groups,
+            query_mask=query_mask,
+            include_self=include_self,
+            distributed=distributed,
+            bank=bank,
+        )
+        if check_finite:
+            batch.check_finite()
+        if batch.total == 0:
+            raise S2R2Error(
+                f"no query has a positive: no group occurs {'twice' if gallery is None else 'in the gallery'} among "
+                f"{len(groups)} embeddings, or query_mask hides those that do; give each image at least two views"
+            )
+        problem = RankingProblem(batch.queries, batch.candidates, batch.relevance, surrogate, float(temperature))
+        evaluate = load_backend(choose_backend(backend, surrogate, batch.queries))
+        if reduction == "none":
+            loss: Tensor = _LossPerQuery.apply(batch.queries, batch.candidates, problem, evaluate)
+        else:
+            loss = _MeanLoss.apply(batch.queries, batch.candidates, problem, evaluate, batch.world_size / batch.total)
+    if bank is not None and torch.is_grad_enabled():
+        bank.add(batch.fresh, batch.fresh_groups)
+    return loss
+
+
+@contextlib.contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Float32 means float32 inside: no autocast, no TF32 or bfloat16 in matrix products.
+
+    Ranks are counts; a similarity rounded to TF32 or bfloat16 is off by 0.5 to 10 percent of a rank.
+    """
+    backends: Any = torch.backends
+    settings = (backends.cuda.matmul, backends.mkldnn.matmul)
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
+
+
+class _MeanLoss(torch.autograd.Function):
+    """``scale * sum of losses``. Forward computes the gradient too; backward multiplies it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, queries: Tensor, candidates: Tensor, problem: RankingProblem, evaluate: Evaluate, scale: float
+    ) -> Tensor:
+        problem = replace(problem, queries=queries.detach(), candidates=candidates.detach())
+        wanted = any(ctx.needs_input_grad[:2])
+        weights = queries.new_full((len(problem.relevance),), scale) if wanted else None
+        losses, gradient = evaluate(problem, weights)
+        if gradient is not None:
+            ctx.save_for_backward(*gradient)
+        return (losses.double().sum() * scale).to(queries.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        by_queries, by_candidates = ctx.saved_tensors
+        needs_queries, needs_candidates = ctx.needs_input_grad[:2]
+        return (
+            gradient * by_queries if needs_queries else None,
+            gradient * by_candidates if needs_candidates else None,
+            None,
+            None,
+            None,
+        )
+
+
+class _LossPerQuery(torch.autograd.Function):
+    """Losses ``(N,)``, zero for embeddings that are no queries. Backward evaluates again with its weights."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, candidates: Tensor, problem: RankingProblem, evaluate: Evaluate) -> Tensor:
+        ctx.save_for_backward(queries, candidates)
+        ctx.problem, ctx.evaluate = replace(problem, queries=queries[:0], candidates=candidates[:0]), evaluate
+        losses, _ = evaluate(replace(problem, queries=queries.detach(), candidates=candidates.detach()), None)
+        return queries.new_zeros(len(queries)).index_copy(0, problem.relevance.rows, losses)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        queries, candidates = ctx.saved_tensors
+        problem = replace(ctx.problem, queries=queries.detach(), candidates=candidates.detach())
+        with full_precision(queries.device):
+            _, by = ctx.evaluate(problem, gradient[problem.relevance.rows].contiguous())
+        needs_queries, needs_candidates = ctx.needs_input_grad[:2]
+        return by.queries if needs_queries else None, by.candidates if needs_candidates else None, None, None
