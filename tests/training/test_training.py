@@ -1,6 +1,7 @@
 """The loop on real pixels: it learns, it resumes to the same result, it says what is wrong."""
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -176,7 +177,7 @@ def test_learning_rate_rises_and_decays() -> None:
     rates = [learning_rate_at(step, peak=1.0, steps=100, warmup=10) for step in range(100)]
     assert rates[:10] == pytest.approx(np.linspace(0.1, 1.0, 10))
     assert rates[10] == 1.0
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert 0 < rates[-1] < 0.01
 
 

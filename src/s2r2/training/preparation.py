@@ -72,8 +72,8 @@ def prepare(
     _refuse_small(len(store), config, f"{source.name}, readable")
     if resumed is not None and resumed["facts"]["store"] != store.fingerprint:
         raise S2R2Error(
-            f"the photos of {source.name} are not those that {folder} was trained on ({resumed['facts']['images']} then, "
-            f"{len(store)} now, or others): restore them, or start a new run"
+            f"the photos of {source.name} are not those that {folder} was trained on "
+            f"({resumed['facts']['images']} then, {len(store)} now, or others): restore them, or start a new run"
         )
     prepared = Preparation(folder, config, store, recipe, device, resumed)
     if resumed is None:
@@ -88,9 +88,9 @@ def announce(prepared: Preparation, encoder: Encoder, console: Console) -> None:
     skipped = f", {len(store.skipped)} skipped (see {prepared.folder / 'skipped.csv'})" if store.skipped else ""
     weights = "pretrained" if config.pretrained else "random weights"
     console.print(f"photos    {len(store):,} of {store.name}{labels}{skipped}", highlight=False)
+    size = sum(p.numel() for p in encoder.parameters()) / 1e6
     console.print(
-        f"encoder   {config.backbone}, {weights}, {sum(p.numel() for p in encoder.parameters()) / 1e6:.1f} M parameters, "
-        f"{config.image_size} px, on {prepared.device}",
+        f"encoder   {config.backbone}, {weights}, {size:.1f} M parameters, {config.image_size} px, on {prepared.device}",
         highlight=False,
     )
     console.print(

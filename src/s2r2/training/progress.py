@@ -54,8 +54,8 @@ class TrainingProgress:
         self._said = now
         left = (now - self._began) / max(1, step - self._first) * (self.steps - step)
         self.console.print(
-            f"epoch {epoch + 1}/{self.epochs}  step {step}/{self.steps}  loss {figures['loss']}  {figures['speed']} views/s  "
-            f"waiting {figures['wait']}  left {format_seconds(left)}",
+            f"epoch {epoch + 1}/{self.epochs}  step {step}/{self.steps}  loss {figures['loss']}  "
+            f"{figures['speed']} views/s  waiting {figures['wait']}  left {format_seconds(left)}",
             highlight=False,
         )
 
