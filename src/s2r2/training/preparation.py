@@ -90,7 +90,7 @@ def announce(prepared: Preparation, encoder: Encoder, console: Console) -> None:
     console.print(f"photos    {len(store):,} of {store.name}{labels}{skipped}", highlight=False)
     size = sum(p.numel() for p in encoder.parameters()) / 1e6
     console.print(
-        f"encoder   {config.backbone}, {weights}, {size:.1f} M parameters, {config.image_size} px, on {prepared.device}",
+        f"encoder   {config.backbone}, {weights}, {size:.1f} M parameters, {config.image_size} px, {prepared.device}",
         highlight=False,
     )
     console.print(
