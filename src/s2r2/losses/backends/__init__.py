@@ -51,7 +51,7 @@ def choose_backend(name: str, surrogate: Surrogate, embeddings: Tensor) -> str:
     if isinstance(surrogate, QuantisedAP) and name in ("auto", "torch"):
         return "histogram"
     if name == "auto":
-        fused = "torch"
+        fused = {"cpu": "numba", "cuda": "triton"}.get(device, "torch")
         if not surrogate.sigmoid_kernel or (fused == "triton" and embeddings.dtype == torch.float64):
             return "torch"
         return fused if _installed(fused) else "torch"
