@@ -130,7 +130,7 @@ def facts(prepared: Preparation) -> dict[str, Any]:
     return {
         "store": prepared.store.fingerprint,
         "images": len(prepared.store),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "torch_threads": torch.get_num_threads(),
     }
 
@@ -226,7 +226,7 @@ def _write_beginnings(prepared: Preparation, data: str) -> None:
         "learning_rate": config.learning_rate,
         "recipe": prepared.recipe.to_dict(),
         "s2r2": s2r2.__version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "timm": timm.__version__,
         "python": platform.python_version(),
         "began": time.strftime("%Y-%m-%d %H:%M:%S"),
