@@ -26,6 +26,9 @@ Plain TF32 is no choice: it moves a rank by up to 0.5 percent."""
 _BUDGET = 2**24
 """Elements of the (queries, positives, D) buffers of a chunk (64 MiB)."""
 _ROWS, _COLUMNS, _DEPTH, _WIDTH, _POSITIVES = 64, 64, 32, 128, 8
+"""Tile of queries and candidates, of D inside a product, of D in a gradient; positives counted together."""
+_WARPS = 8
+"""With fewer, the kernels need more than 255 registers a thread on sm_80 and sm_90 and spill."""
 
 
 def evaluate(problem: RankingProblem, weights: Tensor | None) -> tuple[Tensor, PairGradient | None]:
@@ -86,7 +89,8 @@ class _Tiles:
         self.sizes = (len(query), len(candidates), candidates.shape[1], positive.shape[1], 1 / problem.temperature)
         width = max(16, min(_WIDTH, triton.next_power_of_2(candidates.shape[1])))
         self.width_programs = triton.cdiv(candidates.shape[1], width)
-        self.options: dict[str, Any] = {"BM": _ROWS, "BN": _COLUMNS, "BK": _DEPTH, "PRECISION": PRECISION}
+        tile: dict[str, Any] = {"BM": _ROWS, "BN": _COLUMNS, "BK": _DEPTH, "PRECISION": PRECISION}
+        self.options = {**tile, "num_warps": _WARPS}
         self.width = {"BD": width}
 
     def count(self, above: Tensor, slope: Tensor) -> None:

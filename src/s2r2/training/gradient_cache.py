@@ -1,0 +1,182 @@
+"""A loss over a batch of any size in the memory of one slice (Gao, Zhang, Han, Callan, arXiv 2101.06983).
+
+A ranking loss needs all embeddings at once, but not all activations:
+
+1. embed the batch slice by slice, keeping no graph;
+2. take the loss and its gradient with respect to the embeddings, once, over the whole batch;
+3. embed each slice again, with the same random numbers, and push its part of that gradient into the parameters.
+
+The gradients are those of the whole batch, for one more forward pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import get_device_states, set_device_states
+
+from s2r2.errors import S2R2Error
+
+
+class CachedStep(NamedTuple):
+    """What a cached step leaves behind besides gradients: loss (scalar) and embeddings ``(N, D)``, both detached."""
+
+    loss: Tensor
+    embeddings: Tensor
+
+
+def cached_backward(
+    model: Callable[[Tensor], Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    loss_fn: Callable[[Tensor], Tensor],
+    *,
+    micro_batch: int | Sequence[int],
+    backward: Callable[[Tensor], Any] = torch.Tensor.backward,
+    no_sync: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
+    loss_parameters: Iterable[Tensor] | None = None,
+) -> CachedStep:
+    """Do what ``loss_fn(model(inputs)).backward()`` does, in the memory of one slice.
+
+    Gradients are added to ``.grad`` of the parameters; calling the optimiser is yours. Dropout and other random
+    layers see the same random numbers (of torch, on the CPU and on the device) in both passes. Batch norm sees one
+    slice at a time: its statistics are those of a slice, and enter the running averages once. Works under autocast.
+
+    Args:
+        model: Embeds a slice, ``(n, ...)`` to ``(n, D)``. Wrapped in ``DistributedDataParallel`` (or FSDP), gradients
+            are exchanged with the last slice only; the number of slices may differ between processes.
+        inputs: The batch ``(N, ...)``; or several tensors of different sizes (multi-crop), whose embeddings are
+            concatenated in their order.
+        loss_fn: Takes the embeddings ``(N, D)`` and returns a scalar.
+        micro_batch: Rows of a slice; one number for all inputs or one for each.
+        backward: Called with a scalar in place of ``scalar.backward()``: ``fabric.backward``, or
+            ``lambda loss: scaler.scale(loss).backward()``.
+        no_sync: Opens a context without gradient exchange; found by itself for a model wrapped in DDP or FSDP,
+            also by Fabric.
+        loss_parameters: Parameters of the loss itself; found by itself if ``loss_fn`` is a module.
+
+    Returns:
+        Loss and embeddings, detached.
+
+    Raises:
+        S2R2Error: Wrong slice sizes, an output that is no matrix, or parameters in the loss that were not named.
+    """
+    slices = _cut(inputs, micro_batch)
+    own = loss_parameters if loss_parameters is not None else _parameters(loss_fn)
+    parameters = [parameter for parameter in own if parameter.requires_grad]
+    without_exchange = no_sync or _find_no_sync(model)
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+    states, outputs = [], []
+    with torch.no_grad(), _buffers_kept(inner):
+        for piece in slices:
+            states.append(_RandomState.now(piece))
+            outputs.append(_checked(inner(piece), piece))
+    embeddings = torch.cat(outputs).requires_grad_()
+    with torch.enable_grad():
+        loss = loss_fn(embeddings)
+    _check_leaves(loss, [embeddings, *parameters])
+    by_embedding, *by_parameter = torch.autograd.grad(loss, [embeddings, *parameters], allow_unused=True)
+    if by_embedding is None:
+        raise S2R2Error("the loss does not depend on the embeddings; loss_fn must use its argument")
+    after = _RandomState.now(slices[0])
+
+    gradients = by_embedding.split([len(piece) for piece in slices])
+    for number, (piece, state, gradient) in enumerate(zip(slices, states, gradients, strict=True)):
+        last = number == len(slices) - 1
+        # Weights that autocast has cached belong to the pass without graph, or to a graph already freed.
+        torch.clear_autocast_cache()
+        state.restore()
+        with contextlib.nullcontext() if last else without_exchange():
+            # A scalar whose gradient is the one wanted: hooks such as a loss scaler then apply exactly once.
+            scalar = (model(piece) * gradient).sum()
+            if last:
+                pairs = zip(parameters, by_parameter, strict=True)
+                scalar = sum(((p * g).sum() for p, g in pairs if g is not None), start=scalar)
+            backward(scalar)
+    after.restore()
+    return CachedStep(loss.detach(), embeddings.detach())
+
+
+@dataclass(frozen=True)
+class _RandomState:
+    """State of torch's generators on the CPU and on the device of a slice."""
+
+    cpu: Tensor
+    devices: list[int]
+    states: list[Tensor]
+    kind: str
+
+    @classmethod
+    def now(cls, piece: Tensor) -> _RandomState:
+        devices, states = get_device_states(piece)
+        return cls(torch.get_rng_state(), devices, states, piece.device.type)
+
+    def restore(self) -> None:
+        torch.set_rng_state(self.cpu)
+        if self.devices:
+            set_device_states(self.devices, self.states, device_type=self.kind)
+
+
+def _cut(inputs: Tensor | Sequence[Tensor], micro_batch: int | Sequence[int]) -> list[Tensor]:
+    tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    sizes = [micro_batch] * len(tensors) if isinstance(micro_batch, int) else list(micro_batch)
+    if len(sizes) != len(tensors) or any(size < 1 for size in sizes):
+        raise S2R2Error(
+            f"micro_batch is {micro_batch} for {len(tensors)} inputs; give a number of rows above 0, or one for each"
+        )
+    slices = [piece for tensor, size in zip(tensors, sizes, strict=True) for piece in tensor.split(size) if len(piece)]
+    if not slices:
+        raise S2R2Error("the batch is empty; give at least two views of an image")
+    return slices
+
+
+def _parameters(loss_fn: Callable[[Tensor], Tensor]) -> Iterable[Tensor]:
+    return loss_fn.parameters() if isinstance(loss_fn, nn.Module) else ()
+
+
+def _find_no_sync(model: Any) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    wrapped: Any = getattr(model, "_forward_module", None)  # what Fabric's wrapper calls: DDP or FSDP, if it uses one
+    for module in (model, wrapped):
+        if hasattr(module, "no_sync"):
+            return module.no_sync
+    return contextlib.nullcontext
+
+
+@contextlib.contextmanager
+def _buffers_kept(model: Any) -> Iterator[None]:
+    """Undo what the block does to buffers: running statistics must not count a slice twice."""
+    buffers = list(model.buffers()) if isinstance(model, nn.Module) else []
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+
+
+def _checked(output: Tensor, piece: Tensor) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(piece):
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise S2R2Error(f"the model made {shape} of {len(piece)} inputs; it must return embeddings ({len(piece)}, D)")
+    return output
+
+
+def _check_leaves(loss: Tensor, known: list[Tensor]) -> None:
+    """Refuse a loss with parameters that would silently get no gradient."""
+    if loss.grad_fn is None or loss.numel() != 1:
+        raise S2R2Error(f"loss_fn returned {tuple(loss.shape)} without gradient or not scalar; reduce it to one number")
+    seen, waiting = set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and not any(leaf is tensor for tensor in known):
+            raise S2R2Error(f"the loss has a parameter {tuple(leaf.shape)} of its own; name it in loss_parameters")
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
