@@ -73,6 +73,6 @@ def test_wrong_width_is_refused():
         SmoothAPLoss(0.1, bank=MemoryBank(4, 5))(*make_batch([3, 3], 0.5, 1))
     with pytest.raises(S2R2Error, match="at least 1"):
         MemoryBank(0, 5)
+    z, groups = make_batch([3, 3], 0.5, 1)
     with pytest.raises(S2R2Error, match="gallery excludes"):
-        z, groups = make_batch([3, 3], 0.5, 1)
         SmoothAPLoss(bank=MemoryBank(4, 6))(z, groups, gallery=z, gallery_groups=groups)

@@ -1,5 +1,7 @@
 """Figures for the log."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from ranking_cases import make_batch
@@ -16,7 +18,7 @@ def test_against_loops():
     torch.testing.assert_close(found["positive_cosine"], mean)
     order = groups.argsort(stable=True).tolist()
     slopes = []
-    for q, p in zip(order, order[1:], strict=False):
+    for q, p in pairwise(order):
         if groups[q] == groups[p]:
             above = torch.stack([torch.sigmoid((s[q, j] - s[q, p]) / 0.1) for j in order if groups[j] != groups[q]])
             slopes += (above * (1 - above)).tolist()

@@ -61,6 +61,7 @@ def slow_quantised(z, groups, bins=25, low=-1.0, high=1.0):
 @given(case=batches())
 def test_sup_ap_equals_its_definition(case):
     z, groups, temperature = case
+    z = z + 1e-3 * torch.rand_like(z)  # H+ is a step: two ways of rounding an exact tie may disagree
     loss = RankingLoss("sup-ap", temperature=temperature)(z, groups)
     torch.testing.assert_close(loss, slow_sup_ap(z, groups, temperature), rtol=1e-9, atol=1e-10)
 

@@ -1,0 +1,160 @@
+"""One process of a gloo group; test_distributed.py starts several and reads their exit codes.
+
+Every process also computes, alone, what one process makes of the whole batch, and compares.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.functional import normalize
+from torch.nn.parallel import DistributedDataParallel
+
+sys.path.insert(0, str(Path(__file__).parent))
+from ranking_cases import make_batch
+
+from s2r2.errors import S2R2Error
+from s2r2.losses import MemoryBank, RankingLoss, SmoothAPLoss
+from s2r2.training.gradient_cache import cached_backward
+
+RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+SIZES = {2: [11, 6], 4: [7, 0, 4, 6]}[WORLD]  # uneven; with four processes one has nothing
+TOLERANCE = 1e-6
+
+
+def whole_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """17 inputs in ragged groups, in random order: some have positives only in another process, some none."""
+    inputs, groups = make_batch([5, 1, 2, 6, 1, 2], 0.7, 0)
+    assert len(inputs) == sum(SIZES)
+    return inputs, groups
+
+
+def mine(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.split(SIZES)[RANK]
+
+
+class Model(nn.Module):
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.layers = nn.Sequential(nn.Linear(6, 9), nn.LayerNorm(9), nn.Dropout(dropout), nn.Linear(9, 4)).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return normalize(self.layers(x), dim=1)
+
+
+def gradient_of(model: nn.Module) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def check(name: str, found: torch.Tensor, expected: torch.Tensor) -> None:
+    error = ((found - expected).norm() / expected.norm()).item()
+    print(f"process {RANK}: {name}: relative error {error:.1e}", flush=True)
+    assert expected.norm() > 1e-4, f"{name}: nothing to compare"
+    assert error < TOLERANCE, name
+
+
+def same_as_one_process(name: str, make_loss, **rows: torch.Tensor) -> None:  # type: ignore[no-untyped-def]
+    inputs, groups = whole_batch()
+    alone = Model()
+    expected = make_loss(distributed=False)(alone(inputs), groups, **rows)
+    expected.backward()
+    together = DistributedDataParallel(Model())
+    loss = make_loss()(together(mine(inputs)), mine(groups), **{key: mine(value) for key, value in rows.items()})
+    loss.backward()
+    check(name, gradient_of(together), gradient_of(alone))
+    average = loss.detach().clone()
+    dist.all_reduce(average)
+    check(f"{name}, mean of the losses", average / WORLD, expected.detach())
+
+
+def galleries() -> None:
+    inputs, groups = whole_batch()
+    gallery, gallery_groups = make_batch([4, 2, 3, 1, 4, 3], 0.7, 0)
+    sizes = {2: [5, 12], 4: [2, 9, 5, 1]}[WORLD]
+    part, part_groups = gallery.split(sizes)[RANK], gallery_groups.split(sizes)[RANK]
+    alone, together = Model(), DistributedDataParallel(Model())
+    loss = SmoothAPLoss(0.1, distributed=False)
+    loss(alone(inputs), groups, gallery=alone(gallery), gallery_groups=gallery_groups).backward()
+    embedded = together(torch.cat([mine(inputs), part]))
+    queries, candidates = embedded.split([SIZES[RANK], len(part)])
+    SmoothAPLoss(0.1)(queries, mine(groups), gallery=candidates, gallery_groups=part_groups).backward()
+    check("gallery", gradient_of(together), gradient_of(alone))
+
+
+def per_query() -> None:
+    inputs, groups = whole_batch()
+    weights = torch.linspace(0.1, 2, len(inputs), dtype=torch.float64)
+    alone, together = Model(), DistributedDataParallel(Model())
+    expected = SmoothAPLoss(0.1, reduction="none", distributed=False)(alone(inputs), groups)
+    (expected * weights).sum().backward()
+    found = SmoothAPLoss(0.1, reduction="none")(together(mine(inputs)), mine(groups))
+    assert found.shape == (SIZES[RANK],)
+    (WORLD * (found * mine(weights)).sum()).backward()
+    check("reduction none", gradient_of(together), gradient_of(alone))
+    if len(found):
+        check("reduction none, value", found.detach(), mine(expected.detach()))
+
+
+def banks() -> None:
+    inputs, groups = whole_batch()
+    results = []
+    for world, rows in ((False, slice(None)), ("auto", None)):
+        bank = MemoryBank(25, 4).double()
+        loss = SmoothAPLoss(0.1, bank=bank, distributed=world)
+        model = Model() if rows else DistributedDataParallel(Model())
+        for step in range(3):
+            model.zero_grad()
+            x = torch.roll(inputs, step, dims=1)
+            loss(model(x if rows else mine(x)), groups if rows else mine(groups)).backward()
+        results.append((gradient_of(model), bank.embeddings))
+    check("memory bank", results[1][0], results[0][0])
+    check("memory bank, contents", results[1][1], results[0][1])
+
+
+def cached() -> None:
+    """Slices of two rows: the processes have different numbers of them."""
+    inputs, groups = whole_batch()
+    alone, together = Model(), DistributedDataParallel(Model())
+    SmoothAPLoss(0.1, distributed=False)(alone(inputs), groups).backward()
+    if min(SIZES) > 0:
+        cached_backward(together, mine(inputs), lambda z: SmoothAPLoss(0.1)(z, mine(groups)), micro_batch=2)
+        check("gradient cache", gradient_of(together), gradient_of(alone))
+
+
+def errors() -> None:
+    inputs, groups = whole_batch()
+    z = normalize(inputs, dim=1)
+    z[8, 1] = float("nan")  # the second process that has rows
+    with pytest.raises(S2R2Error, match="not finite in row"):
+        SmoothAPLoss(0.1)(mine(z), mine(groups))
+    with pytest.raises(S2R2Error, match="no query has a positive"):
+        SmoothAPLoss(0.1)(mine(inputs), mine(torch.arange(len(inputs))))
+    with pytest.raises(S2R2Error, match="make them equal"):
+        SmoothAPLoss(0.1)(mine(inputs)[:, : 6 - RANK], mine(groups))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=os.environ["INIT"], rank=RANK, world_size=WORLD)
+    for backend in ("torch", "numba"):
+        same_as_one_process(backend, lambda b=backend, **o: SmoothAPLoss(0.1, backend=b, **o))
+    mask = torch.arange(17) % 3 != 1
+    same_as_one_process("query mask", lambda **o: SmoothAPLoss(0.1, **o), query_mask=mask)
+    same_as_one_process("include self", lambda **o: SmoothAPLoss(0.1, include_self=True, **o))
+    for name in ("sup-ap", "recall-at-k", "quantised-ap"):
+        same_as_one_process(name, lambda n=name, **o: RankingLoss(n, temperature=0.1, **o))
+    galleries()
+    per_query()
+    banks()
+    cached()
+    errors()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
