@@ -98,6 +98,7 @@ def cached_backward(
                 pairs = zip(parameters, by_parameter, strict=True)
                 scalar = sum(((p * g).sum() for p, g in pairs if g is not None), start=scalar)
             backward(scalar)
+            del scalar  # and with it the graph, before the next slice makes its own
     after.restore()
     return CachedStep(loss.detach(), embeddings.detach())
 
