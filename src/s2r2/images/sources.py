@@ -1,0 +1,331 @@
+"""Where images come from: a folder, a manifest, a tar read in place, arrays, or several of these."""
+
+import csv
+import os
+import stat
+import tarfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from s2r2.errors import S2R2Error
+from s2r2.images.decoding import EXTENSIONS, UnreadableImage, decode
+from s2r2.images.labels import Labels
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An image or folder that was left out: where, and why."""
+
+    key: str
+    reason: str
+
+
+class ImageSource(ABC):
+    """A sequence of images with a stable key each.
+
+    Attributes:
+        name: What to call it.
+        keys: Unique name of each image inside the source, in the source's order.
+        labels: What is known of the images, or None.
+        problems: What could not even be listed, such as folders without read permission.
+    """
+
+    def __init__(self, name: str, keys: Sequence[str], labels: Labels | None, problems: Sequence[Skipped] = ()) -> None:
+        self.name = name
+        self.keys = keys
+        self.labels = labels
+        self.problems = list(problems)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @abstractmethod
+    def read(self, index: int, short_side: int | None = None) -> np.ndarray:
+        """Pixels of one image, ``(H, W, 3)`` uint8, reduced to ``short_side`` if that is less.
+
+        Raises:
+            UnreadableImage: It cannot be decoded; the exception says why.
+        """
+
+    @abstractmethod
+    def stamp(self, index: int) -> tuple[int | str, ...]:
+        """What changes when the image does, found without reading it.
+
+        Raises:
+            UnreadableImage: The file is gone or cannot be looked at.
+        """
+
+    def location(self, index: int) -> str:
+        """Where a person finds the image."""
+        return f"{self.name}::{self.keys[index]}"
+
+    @property
+    def identity(self) -> str:
+        """What tells this source from others: its pixel store is found again by it."""
+        return self.name
+
+
+class FileSource(ImageSource):
+    """Image files on disk."""
+
+    def __init__(
+        self,
+        name: str,
+        keys: Sequence[str],
+        paths: Sequence[str],
+        labels: Labels | None,
+        problems: Sequence[Skipped] = (),
+    ) -> None:
+        super().__init__(name, keys, labels, problems)
+        self.paths = paths
+
+    @property
+    def identity(self) -> str:
+        """Where the first path leads, less its key, and the name."""
+        return os.path.abspath(self.name)
+
+    def read(self, index: int, short_side: int | None = None) -> np.ndarray:
+        """Decode the file."""
+        return decode(read_file(self.paths[index]), short_side=short_side)
+
+    def stamp(self, index: int) -> tuple[int | str, ...]:
+        """Size and modification time."""
+        try:
+            status = os.stat(self.paths[index])
+        except OSError as error:
+            raise UnreadableImage(error.strerror or str(error)) from None
+        return (status.st_size, status.st_mtime_ns)
+
+    def location(self, index: int) -> str:
+        """The path."""
+        return self.paths[index]
+
+
+class TarSource(ImageSource):
+    """Members of an uncompressed tar, read in place by offset."""
+
+    def __init__(
+        self, path: Path, keys: Sequence[str], members: Sequence[tuple[str, int, int]], labels: Labels | None
+    ) -> None:
+        super().__init__(path.name, keys, labels)
+        self.path = path
+        self.members = members
+        self._stamp = _tar_stamp(path)
+
+    @property
+    def identity(self) -> str:
+        """The tar's place."""
+        return os.path.abspath(self.path)
+
+    def read(self, index: int, short_side: int | None = None) -> np.ndarray:
+        """Decode the member."""
+        _, offset, size = self.members[index]
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(offset)
+                content = file.read(size)
+        except OSError as error:
+            raise UnreadableImage(error.strerror or str(error)) from None
+        if len(content) < size:
+            raise UnreadableImage("the tar ends before the image does")
+        return decode(content, short_side=short_side)
+
+    def stamp(self, index: int) -> tuple[int | str, ...]:
+        """Place and size of the member, and the tar's own size and time."""
+        return (*self.members[index][1:], *self._stamp)
+
+    def location(self, index: int) -> str:
+        """Path of the tar and name of the member."""
+        return f"{self.path}::{self.members[index][0]}"
+
+
+class ArraySource(ImageSource):
+    """Images in memory, ``(N, H, W)`` or ``(N, H, W, 3)`` uint8."""
+
+    def __init__(self, name: str, images: np.ndarray, labels: Labels | None, keys: Sequence[str] | None = None) -> None:
+        super().__init__(name, keys or [f"{i:06d}" for i in range(len(images))], labels)
+        self.images = images
+
+    def read(self, index: int, short_side: int | None = None) -> np.ndarray:
+        """The pixels."""
+        image = self.images[index]
+        return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+
+    def stamp(self, index: int) -> tuple[int | str, ...]:
+        """A hash of the pixels."""
+        import hashlib
+
+        return (hashlib.blake2b(self.images[index].tobytes(), digest_size=8).hexdigest(),)
+
+
+class JoinedSource(ImageSource):
+    """Several sources one after another; their labels are joined by name."""
+
+    def __init__(self, sources: Sequence[ImageSource]) -> None:
+        names = [f"{i}-{source.name}" for i, source in enumerate(sources)]
+        keys = [f"{name}/{key}" for name, source in zip(names, sources, strict=True) for key in source.keys]
+        super().__init__(" + ".join(s.name for s in sources), keys, _joined_labels(sources))
+        self.sources = list(sources)
+        self.problems = [problem for source in sources for problem in source.problems]
+        self._starts = np.cumsum([0, *(len(source) for source in sources)])
+
+    @property
+    def identity(self) -> str:
+        """Those of the sources."""
+        return "\n".join(source.identity for source in self.sources)
+
+    def read(self, index: int, short_side: int | None = None) -> np.ndarray:
+        """Read from the source that the image belongs to."""
+        source, inner = self._find(index)
+        return source.read(inner, short_side)
+
+    def stamp(self, index: int) -> tuple[int | str, ...]:
+        """The stamp of the source that the image belongs to."""
+        source, inner = self._find(index)
+        return source.stamp(inner)
+
+    def location(self, index: int) -> str:
+        """The location in the source that the image belongs to."""
+        source, inner = self._find(index)
+        return source.location(inner)
+
+    def _find(self, index: int) -> tuple[ImageSource, int]:
+        which = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self.sources[which], index - int(self._starts[which])
+
+
+def read_file(path: str | Path) -> bytes:
+    """The content of a regular file; anything else (a pipe, a device) would block and is refused.
+
+    Raises:
+        UnreadableImage: It is gone, not a regular file, or may not be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UnreadableImage("not a regular file")
+            return file.read()
+    except OSError as error:
+        raise UnreadableImage(error.strerror or str(error)) from None
+
+
+def open_folder(folder: Path) -> ImageSource:
+    """All images below a folder; sub-folders are labels when every image lies exactly one level down.
+
+    Raises:
+        S2R2Error: There is no image in it.
+    """
+    found: list[str] = []
+    problems: list[Skipped] = []
+    _walk(folder, "", found, problems, set())
+    if not found:
+        hint = f" ({problems[0].key}: {problems[0].reason})" if problems else ""
+        raise S2R2Error(f"no images in {folder}{hint}: looked for {', '.join(sorted(EXTENSIONS))}")
+    found.sort()
+    paths = [str(folder / key) for key in found]
+    return FileSource(str(folder), found, paths, folder_labels(found), problems)
+
+
+def folder_labels(keys: Sequence[str]) -> Labels | None:
+    """Labels from sub-folders, when every key is ``label/file`` and there are at least two labels."""
+    parts = [PurePosixPath(key).parts for key in keys]
+    if any(len(p) != 2 for p in parts) or len({p[0] for p in parts}) < 2:
+        return None
+    return Labels.from_lists([[p[0]] for p in parts])
+
+
+def open_tar(path: Path) -> ImageSource:
+    """The images of a tar, labelled by folder or by a table inside it.
+
+    Raises:
+        S2R2Error: It is compressed, damaged, or holds no image.
+    """
+    members: list[tuple[str, int, int]] = []
+    tables: list[tuple[str, bytes]] = []
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                name = PurePosixPath(member.name)
+                if not member.isfile() or any(part.startswith((".", "__MACOSX")) for part in name.parts):
+                    continue
+                if name.suffix.lower() in EXTENSIONS:
+                    members.append((member.name, member.offset_data, member.size))
+                elif name.suffix.lower() == ".csv" and member.size < 1 << 28:
+                    tables.append((member.name, archive.extractfile(member).read()))  # type: ignore[union-attr]
+    except (tarfile.TarError, OSError) as error:
+        raise S2R2Error(f"cannot read {path} ({error}): it must be an uncompressed tar; unpack it otherwise") from error
+    if not members:
+        raise S2R2Error(f"no images in {path}: looked for {', '.join(sorted(EXTENSIONS))}")
+    members.sort()
+    names = [name for name, _, _ in members]
+    common = _common_folder(names)
+    keys = [name[len(common) :] for name in names]
+    labels = next((table for content in tables if (table := _table_labels(content[1], keys))), None)
+    return TarSource(path, keys, members, labels or folder_labels(keys))
+
+
+def _walk(folder: Path, prefix: str, found: list[str], problems: list[Skipped], seen: set[tuple[int, int]]) -> None:
+    """Collect image names below a folder; each real folder once, so that links cannot go round."""
+    try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        problems.append(Skipped(prefix or str(folder), f"folder: {error.strerror or error}"))
+        return
+    for entry in entries:
+        if entry.name.startswith((".", "__MACOSX")):
+            continue
+        if entry.is_dir():
+            _walk(Path(entry.path), f"{prefix}{entry.name}/", found, problems, seen)
+        elif Path(entry.name).suffix.lower() in EXTENSIONS:
+            found.append(prefix + entry.name)
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    """The folders that all names begin with, with a slash, or nothing; each file keeps at least its own folder."""
+    folders = [PurePosixPath(name).parts[:-1] for name in names]
+    shortest = min(len(parts) for parts in folders)
+    first = folders[0]
+    same = next((n for n in range(shortest) if any(parts[n] != first[n] for parts in folders)), shortest)
+    return "".join(f"{part}/" for part in first[:same])
+
+
+def _table_labels(content: bytes, keys: Sequence[str]) -> Labels | None:
+    """Labels from a table with a file column and a label column, when it names at least one of the images."""
+    try:
+        rows = list(csv.DictReader(content.decode("utf-8-sig").splitlines()))
+    except (UnicodeDecodeError, csv.Error):
+        return None
+    if not rows:
+        return None
+    file_column = next((c for c in ("path", "filename", "file_name") if c in rows[0]), None)
+    label_column = next((c for c in ("labels", "label", "categories") if c in rows[0]), None)
+    if file_column is None or label_column is None:
+        return None
+    by_name = {PurePosixPath(row[file_column]).name: row[label_column] or "" for row in rows}
+    lists = [[part for part in by_name.get(PurePosixPath(key).name, "").split(";") if part] for key in keys]
+    return Labels.from_lists(lists)
+
+
+def _joined_labels(sources: Sequence[ImageSource]) -> Labels | None:
+    lists: list[list[str]] = []
+    for source in sources:
+        if source.labels is None:
+            lists.extend([] for _ in range(len(source)))
+        else:
+            names = source.labels.names
+            lists.extend([names[column] for column in np.flatnonzero(row)] for row in source.labels.targets)
+    return Labels.from_lists(lists)
+
+
+def _tar_stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return (status.st_size, status.st_mtime_ns)

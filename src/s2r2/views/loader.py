@@ -1,0 +1,203 @@
+"""Steps of views for training, prepared by threads while the encoder works on the step before."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s2r2.errors import S2R2Error
+from s2r2.views.parameters import ViewParameters, draw_parameters, epoch_order
+from s2r2.views.recipe import Recipe, view_sizes
+from s2r2.views.rendering import Backend, choose_backend, render_views
+
+_IMAGES_A_TASK = 8
+
+
+class Images(Protocol):
+    """What the loader reads: a ``PixelStore``, or anything that gives pixels, sizes and stable ids."""
+
+    sizes: np.ndarray
+    image_ids: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class ViewBatch:
+    """The views of a step.
+
+    Attributes:
+        pixels: One tensor ``(n, 3, P, P)`` float32, normalised, for each size of view (one unless multi-crop).
+        groups: For each of them ``(n,)`` int64: the position in the global batch of the image a view comes from.
+        images: ``(B,)`` numbers of this process's images in the data.
+        epoch: Which epoch.
+        step: Which step of it.
+    """
+
+    pixels: tuple[Tensor, ...]
+    groups: tuple[Tensor, ...]
+    images: np.ndarray
+    epoch: int
+    step: int
+
+
+class ViewLoader:
+    """Iterates over steps of random views.
+
+    The same seed gives the same views whatever the number of threads or processes, and after a resume: the order of
+    an epoch follows from (seed, epoch), a view's parameters from (seed, epoch, image id, view).
+
+    Args:
+        images: Pixels, sizes and ids.
+        recipe: Distributions of the views.
+        view_size: Side of a full view in pixels.
+        views: Views of each image.
+        batch_size: Images in a step, over all processes.
+        seed: The run's seed.
+        device: Where the views go. To a GPU they travel as bytes, asynchronously, and are normalised there.
+        threads: Threads that render; by default one for each core.
+        backend: ``"numba"``, ``"torchvision"`` or ``"auto"``.
+        prefetch: Steps prepared ahead.
+        rank: This process; it gets its share of each step's images, in order.
+        world_size: How many processes there are.
+        drop_last: Leave out the images that do not fill a step (others in each epoch).
+
+    Attributes:
+        wait_seconds: How long the consumer has waited for views so far.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        recipe: Recipe,
+        *,
+        view_size: int,
+        views: int,
+        batch_size: int,
+        seed: int,
+        device: str | torch.device = "cpu",
+        threads: int | None = None,
+        backend: Backend = "auto",
+        prefetch: int = 2,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = True,
+    ) -> None:
+        if not batch_size >= 1 or (drop_last and batch_size > len(images)):
+            raise S2R2Error(f"a step of {batch_size} images needs more than {len(images)}: use a smaller batch size")
+        if batch_size < world_size:
+            raise S2R2Error(
+                f"{world_size} processes cannot share a step of {batch_size} images: use a larger batch size"
+            )
+        self.images, self.recipe = images, recipe
+        self.view_size, self.views, self.batch_size, self.seed = view_size, views, batch_size, seed
+        self.device = torch.device(device)
+        self.backend = choose_backend(backend)
+        self.prefetch = max(1, prefetch)
+        self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
+        self.wait_seconds = 0.0
+        sides = np.array(view_sizes(recipe, view_size, views))
+        # Columns of views of one size, for each size; the full one first.
+        self._kinds = [(int(side), np.flatnonzero(sides == side)) for side in dict.fromkeys(sides.tolist())]
+        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="s2r2-views")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch."""
+        whole, rest = divmod(len(self.images), self.batch_size)
+        return whole if self.drop_last or not rest else whole + 1
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ViewBatch]:
+        """The steps of an epoch, from ``start_step`` on."""
+        order = epoch_order(len(self.images), self.seed, epoch)
+        coming = iter(range(start_step, self.steps_per_epoch))
+        ahead: deque[_Step] = deque()
+        try:
+            for step in coming:
+                ahead.append(self._begin(order, epoch, step))
+                if len(ahead) > self.prefetch:
+                    yield self._finish(ahead.popleft())
+            while ahead:
+                yield self._finish(ahead.popleft())
+        finally:
+            for begun in ahead:
+                for future in begun.futures:
+                    future.cancel()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> "ViewLoader":
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+    def _begin(self, order: np.ndarray, epoch: int, step: int) -> "_Step":
+        """Draw a step's parameters and hand its images to the threads."""
+        chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+        bounds = np.linspace(0, len(chosen), self.world_size + 1).astype(int)
+        low, high = bounds[self.rank], bounds[self.rank + 1]
+        mine = chosen[low:high]
+        table = draw_parameters(
+            self.recipe, self.images.sizes[mine], self.images.image_ids[mine], self.views,
+            seed=self.seed, epoch=epoch, view_size=self.view_size,
+        )  # fmt: skip
+        on_gpu = self.device.type == "cuda"
+        outputs, groups, futures = [], [], []
+        for side, columns in self._kinds:
+            rows = (np.arange(len(mine))[:, None] * self.views + columns).reshape(-1)
+            shape = (len(rows), 3, side, side)
+            output = torch.empty(shape, dtype=torch.uint8 if on_gpu else torch.float32, pin_memory=on_gpu)
+            outputs.append(output)
+            groups.append(torch.arange(low, high).repeat_interleave(len(columns)))
+            for first in range(0, len(mine), _IMAGES_A_TASK):
+                last = min(first + _IMAGES_A_TASK, len(mine))
+                part = slice(first * len(columns), last * len(columns))
+                task = (mine[first:last], table.rows(rows[part]), side, output[part].numpy())
+                futures.append(self._pool.submit(self._render, *task))
+        return _Step(outputs, groups, futures, mine, epoch, step)
+
+    def _render(self, images: np.ndarray, table: ViewParameters, side: int, out: np.ndarray) -> None:
+        pixels = [self.images[int(i)] for i in images]
+        mean, std = self.recipe.mean, self.recipe.std
+        dtype: Any = str(out.dtype)
+        render_views(pixels, table, side, mean=mean, std=std, backend=self.backend, out=out, dtype=dtype)
+
+    def _finish(self, step: "_Step") -> ViewBatch:
+        began = time.perf_counter()
+        for future in step.futures:
+            future.result()
+        self.wait_seconds += time.perf_counter() - began
+        pixels = step.outputs
+        groups = step.groups
+        if self.device.type == "cuda":
+            pixels = [self._normalise(p.to(self.device, non_blocking=True)) for p in pixels]
+        return ViewBatch(tuple(pixels), tuple(groups), step.images, step.epoch, step.step)
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        mean = torch.tensor(self.recipe.mean, device=self.device).view(3, 1, 1)
+        std = torch.tensor(self.recipe.std, device=self.device).view(3, 1, 1)
+        return pixels.float().div_(255).sub_(mean).div_(std)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step that the threads are working on."""
+
+    outputs: list[Tensor]
+    groups: list[Tensor]
+    futures: list[Future[None]]
+    images: np.ndarray
+    epoch: int
+    step: int

@@ -1,0 +1,182 @@
+"""The table of random parameters: one row for each view, the same on any machine and in any order.
+
+Each row's random numbers are a stream of SplitMix64 (Steele, Lea, Flood 2014, *Fast splittable pseudorandom number
+generators*) whose start is a hash of (seed, epoch, image id, view). No state is carried from row to row, so a view is
+the same whatever batch, thread or process draws it, and after a resume.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from s2r2.views.recipe import Recipe, view_sizes
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_TRIES = 10  # torchvision's RandomResizedCrop: so many crops are drawn before it takes the centre
+_SCALE, _RATIO, _TOP, _LEFT, _FLIP, _FLOP, _TURN = 0, _TRIES, 2 * _TRIES, 21, 22, 23, 24
+_JITTER, _FACTORS, _HUE, _ORDER, _GREY, _BLUR, _SIGMA, _SOLARISE = 25, 26, 29, 30, 34, 35, 36, 37
+_NUMBERS = 38
+
+
+@dataclass(frozen=True)
+class ViewParameters:
+    """What makes each of N views, as arrays ``(N,)`` or as stated.
+
+    Attributes:
+        size: Side of the view in pixels, int32.
+        top: First row of the crop, int32.
+        left: First column, int32.
+        height: Rows of the crop, int32.
+        width: Columns, int32.
+        flip: Mirror left and right, bool.
+        flop: Mirror top and bottom, bool.
+        turns: Quarter turns counter-clockwise, int32.
+        jitter: Whether colours are jittered, bool.
+        order: ``(N, 4)`` int32, the order of brightness (0), contrast (1), saturation (2) and hue (3).
+        factors: ``(N, 3)`` float32 factors of brightness, contrast and saturation.
+        hue: Shift of the hue as a part of the colour circle, float32.
+        grey: Whether colour is taken away, bool.
+        sigma: Standard deviation of the blur in pixels, 0 for none, float32.
+        solarise: Whether pixels above one half are inverted, bool.
+    """
+
+    size: np.ndarray
+    top: np.ndarray
+    left: np.ndarray
+    height: np.ndarray
+    width: np.ndarray
+    flip: np.ndarray
+    flop: np.ndarray
+    turns: np.ndarray
+    jitter: np.ndarray
+    order: np.ndarray
+    factors: np.ndarray
+    hue: np.ndarray
+    grey: np.ndarray
+    sigma: np.ndarray
+    solarise: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.size)
+
+    def rows(self, index: np.ndarray | slice) -> "ViewParameters":
+        """Some of the rows."""
+        return ViewParameters(**{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)})
+
+
+def draw_parameters(
+    recipe: Recipe,
+    sizes: np.ndarray,
+    image_ids: np.ndarray,
+    views: int,
+    *,
+    seed: int,
+    epoch: int,
+    view_size: int,
+    first_view: int = 0,
+) -> ViewParameters:
+    """Draw the parameters of V views of each of B images.
+
+    Args:
+        recipe: The distributions.
+        sizes: ``(B, 2)`` heights and widths of the images in pixels.
+        image_ids: ``(B,)`` uint64.
+        views: V.
+        seed: The run's seed.
+        epoch: The epoch: another one, other views.
+        view_size: Side of a full view in pixels.
+        first_view: Number of the first view; views of other numbers are other views.
+
+    Returns:
+        ``B * V`` rows, those of an image together: row ``b * V + v``.
+    """
+    sizes = np.asarray(sizes, np.int64)
+    ids = np.asarray(image_ids, np.uint64)
+    numbers = np.arange(first_view, first_view + views, dtype=np.uint64)
+    uniform = _uniform(_row_keys(seed, epoch, ids, numbers))
+    side = np.tile(np.array(view_sizes(recipe, view_size, views), np.int32), len(ids))
+    small = side < view_size
+    top, left, height, width = _crops(recipe, np.repeat(sizes, views, axis=0), small, uniform)
+    jitter = uniform[:, _JITTER] < recipe.jitter_probability
+    strengths = np.array([recipe.brightness, recipe.contrast, recipe.saturation])
+    low = np.maximum(0.0, 1.0 - strengths)
+    factors = low + (1.0 + strengths - low) * uniform[:, _FACTORS : _FACTORS + 3]
+    low_sigma, high_sigma = recipe.blur_sigma
+    sigma = low_sigma + (high_sigma - low_sigma) * uniform[:, _SIGMA]
+    turns = (4 * uniform[:, _TURN]).astype(np.int32)
+    return ViewParameters(
+        size=side,
+        top=top,
+        left=left,
+        height=height,
+        width=width,
+        flip=uniform[:, _FLIP] < recipe.horizontal_flip,
+        flop=uniform[:, _FLOP] < recipe.vertical_flip,
+        turns=turns if recipe.quarter_turns else np.zeros_like(turns),
+        jitter=jitter,
+        order=np.argsort(uniform[:, _ORDER : _ORDER + 4], axis=1).astype(np.int32),
+        factors=factors.astype(np.float32),
+        hue=((2 * uniform[:, _HUE] - 1) * recipe.hue).astype(np.float32),
+        grey=uniform[:, _GREY] < recipe.grey_probability,
+        sigma=np.where(uniform[:, _BLUR] < recipe.blur_probability, sigma, 0.0).astype(np.float32),
+        solarise=uniform[:, _SOLARISE] < recipe.solarise_probability,
+    )
+
+
+def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
+    """``(images,)`` int64: the order in which an epoch visits the images."""
+    return np.random.default_rng([seed, epoch]).permutation(images)
+
+
+def _crops(
+    recipe: Recipe, sizes: np.ndarray, small: np.ndarray, uniform: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Top, left, height, width as torchvision's RandomResizedCrop finds them."""
+    rows, columns = sizes[:, :1].astype(np.float64), sizes[:, 1:].astype(np.float64)
+    low = np.where(small, recipe.small_crop_scale[0], recipe.crop_scale[0])[:, None]
+    high = np.where(small, recipe.small_crop_scale[1], recipe.crop_scale[1])[:, None]
+    area = rows * columns * (low + (high - low) * uniform[:, _SCALE : _SCALE + _TRIES])
+    narrow, wide = recipe.crop_ratio
+    log_ratio = math.log(narrow) + (math.log(wide) - math.log(narrow)) * uniform[:, _RATIO : _RATIO + _TRIES]
+    ratio = np.exp(log_ratio)
+    width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
+    fits = (width >= 1) & (width <= columns) & (height >= 1) & (height <= rows)
+    first = fits.argmax(axis=1)[:, None]
+    chosen_w, chosen_h = np.take_along_axis(width, first, 1)[:, 0], np.take_along_axis(height, first, 1)[:, 0]
+    rows, columns = rows[:, 0], columns[:, 0]
+    # No crop fitted: the largest one in the centre whose ratio is allowed.
+    shape = columns / rows
+    centre_w = np.where(shape > wide, np.rint(rows * wide), columns)
+    centre_h = np.where(shape < narrow, np.rint(columns / narrow), rows)
+    found = fits.any(axis=1)
+    width = np.where(found, chosen_w, np.clip(centre_w, 1, columns))
+    height = np.where(found, chosen_h, np.clip(centre_h, 1, rows))
+    top = np.where(found, np.floor(uniform[:, _TOP] * (rows - height + 1)), (rows - height) // 2)
+    left = np.where(found, np.floor(uniform[:, _LEFT] * (columns - width + 1)), (columns - width) // 2)
+    return tuple(a.astype(np.int32) for a in (top, left, height, width))  # type: ignore[return-value]
+
+
+def _row_keys(seed: int, epoch: int, image_ids: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """``(B * V,)`` uint64 starts of the streams."""
+    with np.errstate(over="ignore"):
+        run = _mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64) + _GOLDEN)
+        run = _mix(run ^ (np.uint64(epoch) + _GOLDEN))
+        image = _mix(image_ids ^ run)
+        return _mix(image[:, None] ^ _mix(views + _GOLDEN)[None, :]).reshape(-1)
+
+
+def _uniform(keys: np.ndarray) -> np.ndarray:
+    """``(N, numbers)`` float64 in [0, 1) from each key's stream: 53 random bits each."""
+    with np.errstate(over="ignore"):
+        steps = np.arange(1, _NUMBERS + 1, dtype=np.uint64) * _GOLDEN
+        bits = _mix(keys[:, None] + steps[None, :])
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser: every bit of the input changes about half of the output's."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

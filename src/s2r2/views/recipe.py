@@ -1,0 +1,139 @@
+"""What views are drawn from: the distributions of every random operation, as plain data."""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+from s2r2.errors import S2R2Error
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Distributions of the random views of an image.
+
+    The operations, in this order: crop and antialiased resize, flips, quarter turns, colour jitter (its four parts
+    in an order drawn for each view), greyscale, Gaussian blur, solarisation, normalisation. The meaning of each
+    setting is torchvision's; the defaults are SimCLR's (Chen et al. 2020, appendix A).
+
+    Attributes:
+        crop_scale: Share of the image's area that a crop covers.
+        crop_ratio: Its ratio of width to height, drawn uniformly in the logarithm.
+        horizontal_flip: Probability of mirroring left and right.
+        vertical_flip: Probability of mirroring top and bottom.
+        quarter_turns: Whether to turn by 0, 90, 180 or 270 degrees, each as likely.
+        brightness: b: factor drawn from [max(0, 1 - b), 1 + b].
+        contrast: Likewise.
+        saturation: Likewise.
+        hue: h <= 0.5: shift drawn from [-h, h], as a part of the colour circle.
+        jitter_probability: Probability of colour jitter.
+        grey_probability: Probability of greyscale.
+        blur_probability: Probability of blur.
+        blur_sigma: Its standard deviation in pixels of the view; the kernel is a tenth of the view wide.
+        solarise_probability: Probability of inverting the pixels above one half.
+        mean: Channel means that the pixels in [0, 1] are normalised with.
+        std: Channel standard deviations, likewise.
+        large_views: Multi-crop: how many of the views are of full size; 0 means all.
+        small_size: Multi-crop: side of the other views as a share of the full side.
+        small_crop_scale: Multi-crop: share of the area that they cover.
+    """
+
+    crop_scale: Range = (0.08, 1.0)
+    crop_ratio: Range = (3 / 4, 4 / 3)
+    horizontal_flip: float = 0.5
+    vertical_flip: float = 0.0
+    quarter_turns: bool = False
+    brightness: float = 0.8
+    contrast: float = 0.8
+    saturation: float = 0.8
+    hue: float = 0.2
+    jitter_probability: float = 0.8
+    grey_probability: float = 0.2
+    blur_probability: float = 0.5
+    blur_sigma: Range = (0.1, 2.0)
+    solarise_probability: float = 0.0
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    large_views: int = 0
+    small_size: float = 3 / 7
+    small_crop_scale: Range = (0.05, 0.14)
+
+    def __post_init__(self) -> None:
+        for name in ("crop_scale", "small_crop_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise S2R2Error(f"recipe: {name} {low}, {high} must be two shares, 0 < low <= high <= 1")
+        for name in ("crop_ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise S2R2Error(f"recipe: {name} {low}, {high} must be 0 < low <= high")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith(("probability", "flip")) and not 0 <= value <= 1:
+                raise S2R2Error(f"recipe: {field.name} {value} must be a probability")
+        for name in ("brightness", "contrast", "saturation"):
+            if getattr(self, name) < 0:
+                raise S2R2Error(f"recipe: {name} {getattr(self, name)} must not be negative")
+        if not 0 <= self.hue <= 0.5:
+            raise S2R2Error(f"recipe: hue {self.hue} must be between 0 and 0.5")
+        if min(self.std) <= 0:
+            raise S2R2Error(f"recipe: std {self.std} must be above 0")
+        if self.large_views < 0 or not 0 < self.small_size <= 1:
+            raise S2R2Error("recipe: large_views must not be negative, small_size must be in (0, 1]")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, for YAML."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """The recipe that :meth:`to_dict` described.
+
+        Raises:
+            S2R2Error: A key or a value is not one of a recipe's.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise S2R2Error(f"recipe: {', '.join(unknown)} is not among its settings ({', '.join(sorted(known))})")
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**settings)
+
+
+RECIPES: dict[str, Recipe] = {
+    "photos": Recipe(),
+    "mild": Recipe(
+        crop_scale=(0.3, 1.0), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grey_probability=0.1,
+        blur_probability=0.2, blur_sigma=(0.1, 1.0),
+    ),
+    "documents": Recipe(
+        crop_scale=(0.4, 1.0), crop_ratio=(0.5, 2.0), horizontal_flip=0.0, brightness=0.4, contrast=0.4,
+        saturation=0.0, hue=0.0, grey_probability=0.0, blur_probability=0.2, blur_sigma=(0.1, 1.0),
+    ),
+    "aerial": Recipe(crop_scale=(0.2, 1.0), vertical_flip=0.5, quarter_turns=True, hue=0.1),
+    "swav-multicrop": Recipe(crop_scale=(0.14, 1.0), large_views=2),
+}  # fmt: skip
+"""SimCLR's views for photos; milder ones; for scans and handwriting (no mirror, no colour); from above (any way up);
+SwAV's two full and several small crops (Caron et al. 2020)."""
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        S2R2Error: There is none; near matches are named.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    near = difflib.get_close_matches(name, RECIPES, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"use {', '.join(RECIPES)}"
+    raise S2R2Error(f"recipe {name!r} is not known: {hint}")
+
+
+def view_sizes(recipe: Recipe, view_size: int, views: int) -> tuple[int, ...]:
+    """Side in pixels of each of an image's views: full ones first, then the small ones of multi-crop."""
+    large = views if recipe.large_views == 0 else min(recipe.large_views, views)
+    small = max(1, round(view_size * recipe.small_size))
+    return (view_size,) * large + (small,) * (views - large)
