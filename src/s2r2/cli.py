@@ -64,7 +64,7 @@ def views(
         seed: Another seed, other views.
         picture: Where to write the picture.
     """
-    from s2r2.encoder.sizes import store_side
+    from s2r2.encoder import store_side
     from s2r2.images import open_source
     from s2r2.views import get_recipe, sample_sheet
 

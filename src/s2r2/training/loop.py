@@ -89,7 +89,7 @@ def _run(prepared: Preparation, encoder: Encoder, console: Console) -> TrainingR
     per_epoch, steps = prepared.steps_per_epoch, prepared.steps
     warmup = max(1, round(per_epoch * min(config.warmup_epochs, config.epochs / 10)))
     progress = TrainingProgress(console, steps, step, config.epochs)
-    figures = check.last
+    figures: dict[str, float] = {}
     if prepared.resumed:
         restore_random_state(prepared.resumed)
     elif step == 0:
