@@ -1,0 +1,132 @@
+"""The CUDA kernels against the definition: on a GPU if there is one, else by triton's interpreter on the CPU."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from ranking_cases import make_batch, value_and_gradient
+
+from s2r2.losses import MemoryBank, RankingLoss, SmoothAPLoss, smooth_ap_definition
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+installed = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
+interpreted = pytest.mark.skipif(
+    not INTERPRETED and DEVICE == "cpu", reason="needs a GPU or TRITON_INTERPRET=1; another test starts it so"
+)
+
+SHAPES = [  # sizes of groups, width: widths that are no multiple of a block, P that is no power of two, many tiles
+    ([4, 1, 3, 2, 2], 5),
+    ([8] * 13, 64),
+    ([3] * 40 + [1] * 3, 48),
+    ([12, 5, 9, 1, 20], 130),
+]
+
+
+@installed
+@pytest.mark.skipif(INTERPRETED, reason="this is the inner process")
+def test_kernels_under_the_interpreter():
+    """Triton decides at import whether to interpret: the tests below marked so run in a process of their own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", __file__, "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
+
+
+def compare(loss, expected_loss, z, groups, temperature):
+    expected, expected_gradient = value_and_gradient(expected_loss, z.double(), groups)
+    found, gradient = value_and_gradient(loss, z.to(DEVICE), groups)
+    assert abs(found.item() - expected.item()) < 1e-5
+    assert (gradient.cpu() - expected_gradient).norm() < 1e-4 * expected_gradient.norm() + 2e-7 / temperature
+
+
+@interpreted
+@pytest.mark.parametrize("temperature", [0.01, 0.05, 0.5])
+@pytest.mark.parametrize("separation", [0.0, 1.0, float("inf")])
+@pytest.mark.parametrize(("sizes", "width"), SHAPES)
+def test_equals_definition(sizes, width, separation, temperature):
+    z, groups = make_batch(sizes, separation, 0, width=width, dtype=torch.float32)
+    loss = SmoothAPLoss(temperature, backend="triton")
+    compare(loss, lambda x, g: smooth_ap_definition(x, g, temperature), z, groups, temperature)
+
+
+@interpreted
+@pytest.mark.parametrize(
+    "options",
+    [{"include_self": True}, {"outer": "log"}, {"reduction": "none"}],
+    ids=lambda options: next(iter(options)),
+)
+def test_options(options):
+    z, groups = make_batch([4, 1, 3, 9], 0.5, 1, width=20, dtype=torch.float32)
+    weights = torch.linspace(0.5, 2, len(z)) if "reduction" in options else torch.ones(())
+    triton, plain = (SmoothAPLoss(0.1, backend=name, **options) for name in ("triton", "torch"))
+    total = lambda loss: lambda x, g: (loss(x, g) * weights.to(x)).sum()  # noqa: E731
+    compare(total(triton), total(plain), z, groups, 0.1)
+
+
+@interpreted
+def test_recall_at_k():
+    z, groups = make_batch([4, 1, 3, 9], 0.5, 1, width=20, dtype=torch.float32)
+    triton, plain = (RankingLoss("recall-at-k", temperature=0.1, backend=name) for name in ("triton", "torch"))
+    compare(triton, plain, z, groups, 0.1)
+
+
+@interpreted
+def test_gallery_mask_and_bank():
+    z, groups = make_batch([4, 1, 3, 5], 0.5, 2, width=20, dtype=torch.float32)
+    gallery, gallery_groups = make_batch([2, 7, 3, 70], 0.5, 2, width=20, dtype=torch.float32)
+    z, gallery = z.to(DEVICE), gallery.to(DEVICE)
+    mask = torch.arange(len(z)) % 3 > 0
+    bank = MemoryBank(50, 20).to(DEVICE)
+    bank.add(gallery, gallery_groups)
+    for backend_options in ({"gallery": gallery, "gallery_groups": gallery_groups}, {"query_mask": mask}):
+        values = [SmoothAPLoss(0.1, backend=name)(z, groups, **backend_options).item() for name in ("triton", "torch")]
+        assert values[0] == pytest.approx(values[1], abs=1e-6)
+    with torch.no_grad():
+        values = [SmoothAPLoss(0.1, backend=name, bank=bank)(z, groups).item() for name in ("triton", "torch")]
+    assert values[0] == pytest.approx(values[1], abs=1e-6)
+
+
+@interpreted
+def test_collapsed_embeddings_are_finite():
+    z = torch.nn.functional.normalize(torch.ones(12, 5, device=DEVICE), dim=1)
+    _, gradient = value_and_gradient(SmoothAPLoss(0.005, backend="triton"), z, torch.arange(4).repeat(3))
+    assert gradient.isfinite().all()
+
+
+@installed
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="compiles instead")
+@pytest.mark.parametrize("capability", [80, 90])
+def test_kernels_compile_for_cuda(capability, tmp_path):
+    """For machines without a GPU: types and shapes are right for the real compiler, and a tile fits."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from s2r2.losses.backends import triton_cuda as room
+
+    constants = {"PB": 8, "BM": room._ROWS, "BN": room._COLUMNS, "BK": room._DEPTH, "BD": room._WIDTH}
+    for kernel in (room._count, room._pull_queries, room._pull_candidates):
+        kinds = {}
+        for name in kernel.arg_names:
+            if name.isupper():
+                kinds[name] = "constexpr"
+            elif name == "scale":
+                kinds[name] = "fp32"
+            elif name.endswith("_ids"):
+                kinds[name] = "*i32"
+            else:
+                kinds[name] = "i32" if name.startswith("n_") or name == "depth" else "*fp32"
+        values = {name: constants.get(name, room.PRECISION) for name, kind in kinds.items() if kind == "constexpr"}
+        target = GPUTarget("cuda", capability, 32)
+        built = compile(ASTSource(kernel, kinds, values), target=target, options={"num_warps": room._WARPS})
+        assert len(built.asm["cubin"]) > 0
+        assert built.metadata.shared <= 96 * 1024
