@@ -49,7 +49,7 @@ def compare(loss, expected_loss, z, groups, temperature):
 
 
 @interpreted
-@pytest.mark.parametrize("temperature", [0.01, 0.05, 0.5])
+@pytest.mark.parametrize("temperature", [0.01, 0.5])
 @pytest.mark.parametrize("separation", [0.0, 1.0, float("inf")])
 @pytest.mark.parametrize(("sizes", "width"), SHAPES)
 def test_equals_definition(sizes, width, separation, temperature):

@@ -207,7 +207,8 @@ def test_bad_use_is_said(options, message):
 
 
 RESIDENT = """
-import resource, sys, torch
+import re, sys, torch
+from pathlib import Path
 from torch import nn
 from s2r2.losses import SmoothAPLoss
 from s2r2.training.gradient_cache import cached_backward
@@ -220,14 +221,15 @@ pixels = torch.randn(views, 16, 16)
 embed = lambda x: nn.functional.normalize(model(x).mean(1), dim=1)
 loss = SmoothAPLoss(0.1)
 cached_backward(embed, pixels[:16], lambda z: loss(z, groups[:16]), micro_batch=16)  # what libraries load once
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+before = peak()
 cached_backward(embed, pixels, lambda z: loss(z, groups), micro_batch=256)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts kilobytes on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_memory_of_4096_views_is_that_of_256():
     """Resident memory of real processes, besides what python and torch take without a batch."""
     # The allocator of the C library is told to give every large block back at once: what is measured is then what

@@ -78,15 +78,10 @@ class _Gather(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         sizes, group = ctx.sizes, ctx.group
-        rank = dist.get_rank(group)
-        if dist.get_backend(group) == "nccl":
-            most = max(sizes)
-            padded = gradient.new_zeros((len(sizes), most, *gradient.shape[1:]))
-            for slot, part in zip(padded, gradient.split(sizes), strict=True):
-                slot[: len(part)] = part
-            mine = gradient.new_empty((most, *gradient.shape[1:]))
-            dist.reduce_scatter_tensor(mine, padded.flatten(0, 1), group=group)
-            return mine[: sizes[rank]], None, None
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total, group=group)
-        return total.split(sizes)[rank].clone(), None, None
+        most = max(sizes)
+        padded = gradient.new_zeros((len(sizes), most, *gradient.shape[1:]))
+        for slot, part in zip(padded, gradient.split(sizes), strict=True):
+            slot[: len(part)] = part
+        mine = gradient.new_empty((most, *gradient.shape[1:]))
+        dist.reduce_scatter_tensor(mine, padded.flatten(0, 1), group=group)
+        return mine[: sizes[dist.get_rank(group)]], None, None

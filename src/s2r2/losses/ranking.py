@@ -38,7 +38,8 @@ class RankingLoss(nn.Module):
         backend: ``"auto"``, ``"torch"``, ``"numba"`` or ``"triton"``: same result, other speed.
         distributed: ``"auto"`` gathers over the default process group if there is one, a process group over that
             one, False not at all. See :mod:`s2r2.losses.distributed` for what each process returns.
-        check_finite: Look for NaN and infinity first. Costs one host synchronisation on an accelerator.
+        check_finite: Look for NaN and infinity first. False skips that on an accelerator, where it costs a host
+            synchronisation; such numbers then make the loss NaN.
         bank: Embeddings of recent steps as further candidates.
         **options: Options of the named loss, such as ``outer="log"`` of ``"smooth-ap"``.
 
@@ -151,7 +152,7 @@ def ranking_loss(
             distributed=distributed,
             bank=bank,
         )
-        if check_finite:
+        if check_finite or embeddings.device.type == "cpu":
             batch.check_finite()
         if batch.total == 0:
             raise S2R2Error(
@@ -201,7 +202,7 @@ class _MeanLoss(torch.autograd.Function):
         losses, gradient = evaluate(problem, weights)
         if gradient is not None:
             ctx.save_for_backward(*gradient)
-        return (losses.double().sum() * scale).to(queries.dtype)
+        return losses.sum() * scale
 
     @staticmethod
     @once_differentiable

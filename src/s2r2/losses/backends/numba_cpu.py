@@ -216,13 +216,13 @@ _ready = False
 
 @contextmanager
 def _announced() -> Iterator[None]:
-    """Say so if the first call is compiling, and not merely loading from the cache."""
+    """Say so if the first call takes long: then it is compiling, and not merely loading from the cache."""
     global _ready
     if _ready:
         yield
         return
-    message = "s2r2: compiling the ranking loss for this processor, once (about 10 s, then cached)"
-    timer = threading.Timer(1.5, print, (message,), {"file": sys.stderr, "flush": True})
+    message = "s2r2: compiling the ranking loss for this processor, once (some seconds, then cached)"
+    timer = threading.Timer(3, print, (message,), {"file": sys.stderr, "flush": True})
     timer.daemon = True
     timer.start()
     try:
