@@ -113,7 +113,13 @@ def test_kernels_compile_for_cuda(capability, tmp_path):
 
     from s2r2.losses.backends import triton_cuda as room
 
-    constants = {"PB": 8, "BM": room._ROWS, "BN": room._COLUMNS, "BK": room._DEPTH, "BD": room._WIDTH}
+    constants = {
+        "PB": 8,
+        "BM": room.rows_of_tile(capability),
+        "BN": room._COLUMNS,
+        "BK": room._DEPTH,
+        "BD": room._WIDTH,
+    }
     for kernel in (room._count, room._pull_queries, room._pull_candidates):
         kinds = {}
         for name in kernel.arg_names:
@@ -127,6 +133,6 @@ def test_kernels_compile_for_cuda(capability, tmp_path):
                 kinds[name] = "i32" if name.startswith("n_") or name == "depth" else "*fp32"
         values = {name: constants.get(name, room.PRECISION) for name, kind in kinds.items() if kind == "constexpr"}
         target = GPUTarget("cuda", capability, 32)
-        built = compile(ASTSource(kernel, kinds, values), target=target, options={"num_warps": room._WARPS})
+        built = compile(ASTSource(kernel, kinds, values), target=target, options=room._LAUNCH)
         assert len(built.asm["cubin"]) > 0
         assert built.metadata.shared <= 96 * 1024

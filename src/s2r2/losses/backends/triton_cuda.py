@@ -25,10 +25,15 @@ Plain TF32 is no choice: it moves a rank by up to 0.5 percent."""
 
 _BUDGET = 2**24
 """Elements of the (queries, positives, D) buffers of a chunk (64 MiB)."""
-_ROWS, _COLUMNS, _DEPTH, _WIDTH, _POSITIVES = 64, 64, 32, 128, 8
-"""Tile of queries and candidates, of D inside a product, of D in a gradient; positives counted together."""
-_WARPS = 8
-"""With fewer, the kernels need more than 255 registers a thread on sm_80 and sm_90 and spill."""
+_COLUMNS, _DEPTH, _WIDTH, _POSITIVES = 64, 32, 128, 8
+"""Candidates of a tile, D inside a product, D of a gradient, positives that are counted together."""
+_LAUNCH = {"num_warps": 8, "num_stages": 2}
+"""With fewer warps the kernels need more than 255 registers a thread and spill."""
+
+
+def rows_of_tile(capability: int) -> int:
+    """Queries of a tile on a device of compute capability ``10 * major + minor``: what registers allow."""
+    return 64 if capability >= 90 else 32
 
 
 def evaluate(problem: RankingProblem, weights: Tensor | None) -> tuple[Tensor, PairGradient | None]:
@@ -87,21 +92,23 @@ class _Tiles:
     ) -> None:
         self.pointers = (query, candidates, query_ids, candidate_ids, positive)
         self.sizes = (len(query), len(candidates), candidates.shape[1], positive.shape[1], 1 / problem.temperature)
+        major, minor = torch.cuda.get_device_capability(query.device) if query.is_cuda else (9, 0)
+        self.rows = rows_of_tile(10 * major + minor)
         width = max(16, min(_WIDTH, triton.next_power_of_2(candidates.shape[1])))
         self.width_programs = triton.cdiv(candidates.shape[1], width)
-        tile: dict[str, Any] = {"BM": _ROWS, "BN": _COLUMNS, "BK": _DEPTH, "PRECISION": PRECISION}
-        self.options = {**tile, "num_warps": _WARPS}
+        tile: dict[str, Any] = {"BM": self.rows, "BN": _COLUMNS, "BK": _DEPTH, "PRECISION": PRECISION}
+        self.options = {**tile, **_LAUNCH}
         self.width = {"BD": width}
 
     def count(self, above: Tensor, slope: Tensor) -> None:
         """Fill sum_j sigma_ij and sum_j sigma_ij (1 - sigma_ij), both ``(Q, P)``."""
-        grid = (triton.cdiv(len(above), _ROWS), triton.cdiv(above.shape[1], _POSITIVES))
+        grid = (triton.cdiv(len(above), self.rows), triton.cdiv(above.shape[1], _POSITIVES))
         _count[grid](*self.pointers, above, slope, *self.sizes, PB=_POSITIVES, **self.options)
 
     def pull_queries(self, by_above: Tensor) -> Tensor:
         """Gradient of the queries ``(Q, D)`` through the scores of their negatives."""
         by_query = torch.empty_like(self.pointers[0])
-        grid = (triton.cdiv(len(by_query), _ROWS), self.width_programs)
+        grid = (triton.cdiv(len(by_query), self.rows), self.width_programs)
         _pull_queries[grid](*self.pointers, by_above, by_query, *self.sizes, **self.options, **self.width)
         return by_query
 
