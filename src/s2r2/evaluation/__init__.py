@@ -1,22 +1,81 @@
-"""Embeddings to figures: retrieval, nearest neighbours, linear probes, S2R2's own task, and the report."""
+"""Embeddings to figures: retrieval, nearest neighbours, probes, S2R2's own task, health, and the report."""
 
-from s2r2.evaluation.bootstrap import Interval, bootstrap_interval
-from s2r2.evaluation.evaluate import EvaluationTable, evaluate
-from s2r2.evaluation.linear_probe import LinearProbe, fit_linear_probe
-from s2r2.evaluation.neighbours import knn_predictions
-from s2r2.evaluation.retrieval import RetrievalResult, retrieval_metrics
-from s2r2.evaluation.views_task import held_out_views, view_retrieval
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from s2r2.evaluation.bootstrap import Interval, bootstrap_interval, mean_average_precision_interval
+    from s2r2.evaluation.evaluating import evaluate
+    from s2r2.evaluation.health_figures import (
+        Duplicate,
+        Health,
+        alignment,
+        duplicates,
+        effective_rank,
+        health,
+        uniformity,
+    )
+    from s2r2.evaluation.linear_probe import LinearProbe, fit_linear_probe
+    from s2r2.evaluation.neighbours import knn_accuracy, knn_predictions, knn_scores, nearest
+    from s2r2.evaluation.report import write_report
+    from s2r2.evaluation.result import Evaluation, Row
+    from s2r2.evaluation.retrieval import RetrievalResult, retrieval_metrics
+    from s2r2.evaluation.views_task import (
+        HeldOutViews,
+        held_out_views,
+        rank_views,
+        view_average_precision,
+        view_retrieval,
+    )
+
+# Reports and rankings need no torch, so nothing is imported before it is asked for.
+_PLACES = {
+    "bootstrap": ("Interval", "bootstrap_interval", "mean_average_precision_interval"),
+    "evaluating": ("evaluate",),
+    "health_figures": ("Duplicate", "Health", "alignment", "duplicates", "effective_rank", "health", "uniformity"),
+    "linear_probe": ("LinearProbe", "fit_linear_probe"),
+    "neighbours": ("knn_accuracy", "knn_predictions", "knn_scores", "nearest"),
+    "report": ("write_report",),
+    "result": ("Evaluation", "Row"),
+    "retrieval": ("RetrievalResult", "retrieval_metrics"),
+    "views_task": ("HeldOutViews", "held_out_views", "rank_views", "view_average_precision", "view_retrieval"),
+}
+_MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
-    "EvaluationTable",
+    "Duplicate",
+    "Evaluation",
+    "Health",
+    "HeldOutViews",
     "Interval",
     "LinearProbe",
     "RetrievalResult",
+    "Row",
+    "alignment",
     "bootstrap_interval",
+    "duplicates",
+    "effective_rank",
     "evaluate",
     "fit_linear_probe",
+    "health",
     "held_out_views",
+    "knn_accuracy",
     "knn_predictions",
+    "knn_scores",
+    "mean_average_precision_interval",
+    "nearest",
+    "rank_views",
     "retrieval_metrics",
+    "uniformity",
+    "view_average_precision",
     "view_retrieval",
+    "write_report",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        value = getattr(importlib.import_module(f"s2r2.evaluation.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 's2r2.evaluation' has no attribute {name!r}")

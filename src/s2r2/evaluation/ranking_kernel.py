@@ -197,7 +197,8 @@ def measure_rows(
         ties: EXPECTED, OPTIMISTIC or PESSIMISTIC.
         harmonic: ``(M + 1,)`` sums of 1/i.
         discounts: ``(M + 1,)`` sums of 1/log2(1 + i); length 0 leaves nDCG out.
-        out: ``(Q, 6 + K)`` float64, filled: relevant images, 1 if a tie mattered, AP, AP@R, R-Precision, nDCG, Recall@k.
+        out: ``(Q, 6 + K)`` float64, filled: relevant images, AP's span over tie rules, AP, AP@R,
+            R-Precision, nDCG, Recall@k.
     """
     gallery = similarities.shape[1]
     keys = np.empty(gallery, np.uint32)
@@ -228,7 +229,7 @@ def measure_rows(
         out[q, :] = 0.0
         out[q, 0] = relevant
         if relevant == 0:
-            out[q, 2:] = np.nan
+            out[q, 1:] = np.nan
             continue
         _sort(keys, spare, count, low, high)
         _walk(keys, count, relevant, ks, ties, harmonic, out[q])
@@ -254,11 +255,12 @@ def _walk(
                 for i in range(len(ks)):
                     out[6 + i] = _group_hit(t, n, r, ks[i], ties)
             if r < n:
-                out[1] = 1.0
+                best = _group_precision(t, n, c, r, count, harmonic, OPTIMISTIC)
+                out[1] += best - _group_precision(t, n, c, r, count, harmonic, PESSIMISTIC)
             out[2] += _group_precision(t, n, c, r, count, harmonic, ties)
             out[3] += _group_precision(t, n, c, r, relevant, harmonic, ties)
             out[4] += _group_share(t, n, r, relevant, ties)
         t += n
         c += r
-    for column in range(2, 5):
+    for column in range(1, 5):
         out[column] /= relevant

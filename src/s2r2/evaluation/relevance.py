@@ -88,4 +88,4 @@ def _relevance(labels: np.ndarray) -> Relevance:
     padded = np.zeros((len(labels), -(-max(1, labels.shape[1]) // 64) * 64), bool)
     padded[:, : labels.shape[1]] = labels
     words = np.packbits(padded, axis=1, bitorder="little").view(np.uint64)
-    return Relevance(np.ascontiguousarray(words), several=True, known=labels.any(1))
+    return Relevance(np.ascontiguousarray(words), several=True, known=np.asarray(labels.any(1)))

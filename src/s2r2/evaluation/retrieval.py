@@ -1,5 +1,6 @@
 """Retrieval figures over whole rankings: mAP, mAP@R, R-Precision, Recall@k and graded nDCG, exactly."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.relevance import LabelsLike, Relevance, relevance_pair
+from s2r2.images import Labels
 
 Ties = Literal["expected", "optimistic", "pessimistic"]
 WithoutRelevant = Literal["skip", "zero", "error"]
@@ -35,7 +37,7 @@ class RetrievalResult:
         unlabelled_queries: Queries left out because they have no label.
         unlabelled_gallery: Gallery images left out for the same reason.
         without_relevant: Labelled queries for which nothing in the gallery is relevant (singletons).
-        tied: Queries whose figures depend on the order of equal scores.
+        tie_span: ``(Q,)`` best minus worst AP over the orders of equal scores: 0 where ties do not matter.
         ties: The tie rule.
     """
 
@@ -49,7 +51,7 @@ class RetrievalResult:
     unlabelled_queries: int
     unlabelled_gallery: int
     without_relevant: int
-    tied: int
+    tie_span: np.ndarray
     ties: Ties
 
     @property
@@ -70,6 +72,7 @@ class RetrievalResult:
             "R-Precision": mean(self.r_precision),
             **{f"Recall@{k}": mean(hits) for k, hits in self.recall.items()},
         }
+        figures["tie_span"] = mean(self.tie_span)
         if self.ndcg is not None:
             figures["nDCG"] = mean(self.ndcg)
         counts = {
@@ -78,7 +81,6 @@ class RetrievalResult:
             "without_relevant": self.without_relevant,
             "unlabelled_queries": self.unlabelled_queries,
             "unlabelled_gallery": self.unlabelled_gallery,
-            "tied": self.tied,
         }
         return {**figures, **counts}
 
@@ -130,7 +132,7 @@ def retrieval_metrics(
     rows = np.flatnonzero(query_relevance.known)
     columns = np.flatnonzero(gallery_relevance.known)
     out = np.full((len(queries), 6 + len(ks)), np.nan)
-    out[:, :2] = 0
+    out[:, 0] = 0
     own = np.arange(len(queries)) if gallery is None else np.full(len(queries), -1) if exclude is None else exclude
     if len(rows) and len(columns):
         out[rows] = _measure(
@@ -154,7 +156,7 @@ def retrieval_metrics(
             'leave them out, or use without_relevant="skip"'
         )
     if without_relevant == "zero":
-        out[lonely, 2:] = 0.0
+        out[lonely, 1:] = 0.0
     return RetrievalResult(
         average_precision=out[:, 2],
         average_precision_at_r=out[:, 3],
@@ -166,7 +168,7 @@ def retrieval_metrics(
         unlabelled_queries=int((~query_relevance.known).sum()),
         unlabelled_gallery=int((~gallery_relevance.known).sum()),
         without_relevant=int(lonely.sum()),
-        tied=int((out[:, 1] > 0).sum()),
+        tie_span=out[:, 1],
         ties=ties,
     )
 
@@ -270,7 +272,7 @@ def _measure(
                     discounts,
                     out[start + a : start + b],
                 )
-                for a, b in zip(edges[:-1], edges[1:], strict=True)
+                for a, b in itertools.pairwise(edges)
                 if b > a
             ]
             for task in tasks:
@@ -310,7 +312,7 @@ def _check_options(
         raise S2R2Error("a gallery needs gallery_labels, and the other way round")
     for rows, labels, what in ((queries, query_labels, "queries"), (gallery, gallery_labels, "gallery")):
         if rows is not None and labels is not None:
-            count = len(getattr(labels, "targets", labels))
+            count = len(labels.targets if isinstance(labels, Labels) else labels)
             if count != len(rows):
                 raise S2R2Error(f"{count} labels for {len(rows)} {what}: there must be one for each")
     if exclude is not None:

@@ -1,5 +1,7 @@
 """S2R2's own task as an evaluation: does a view find the other views of its image?"""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from s2r2.encoder import Encoder
@@ -11,29 +13,82 @@ HELD_OUT_EPOCH = 1 << 40
 """Views of this epoch number are drawn by no training run."""
 
 
+@dataclass(frozen=True)
+class HeldOutViews:
+    """Random views that training never draws, rendered once so that every check sees the same.
+
+    Attributes:
+        pixels: ``(N, 3, P, P)`` float32, normalised.
+        groups: ``(N,)`` int64, the image that each view comes from.
+    """
+
+    pixels: np.ndarray
+    groups: np.ndarray
+
+
 def held_out_views(
-    store: PixelStore, images: np.ndarray, recipe: Recipe, *, view_size: int, views: int, seed: int = 0
-) -> np.ndarray:
-    """Random full-size views that training does not see: ``(len(images) * views, 3, P, P)`` float32, normalised."""
-    sizes, ids = store.sizes[images], store.image_ids[images]
-    if recipe.large_views:  # multi-crop: only the full views, so that all have one size
-        views = min(views, recipe.large_views)
-    parameters = draw_parameters(
-        recipe, sizes, ids, views, seed=seed, epoch=HELD_OUT_EPOCH, view_size=view_size
-    )  # fmt: skip
-    pixels = [store[int(i)] for i in images]
-    return render_views(pixels, parameters, view_size, mean=recipe.mean, std=recipe.std)
+    store: PixelStore,
+    recipe: Recipe,
+    *,
+    view_size: int,
+    images: int | np.ndarray = 256,
+    views: int = 8,
+    seed: int = 0,
+) -> HeldOutViews:
+    """Draw full-size views of some images, from a stream that no training epoch uses.
+
+    Args:
+        store: The photos.
+        recipe: Distribution of the views; of a multi-crop recipe the large views only.
+        view_size: Side of a view in pixels.
+        images: How many images, taken evenly from the store, or their indices.
+        views: Views of each image, at least 2.
+        seed: Another seed, other views.
+    """
+    if isinstance(images, int | np.integer):
+        images = np.unique(np.linspace(0, len(store) - 1, num=min(int(images), len(store)), dtype=np.int64))
+    if recipe.large_views:
+        views = max(2, min(views, recipe.large_views))
+    parts = []
+    for start in range(0, len(images), 64):
+        part = images[start : start + 64]
+        parameters = draw_parameters(
+            recipe,
+            store.sizes[part],
+            store.image_ids[part],
+            views,
+            seed=seed,
+            epoch=HELD_OUT_EPOCH,
+            view_size=view_size,
+        )
+        pixels = [store[int(i)] for i in part]
+        parts.append(render_views(pixels, parameters, view_size, mean=recipe.mean, std=recipe.std))
+    return HeldOutViews(np.concatenate(parts), np.repeat(images, views))
+
+
+def rank_views(encoder: Encoder, held_out: HeldOutViews, *, batch_size: int = 128) -> RetrievalResult:
+    """Rank held-out views by cosine of their embeddings; relevant are the other views of the query's image."""
+    rows = [
+        encoder.embed_pixels(held_out.pixels[start : start + batch_size], output="embedding")
+        for start in range(0, len(held_out.pixels), batch_size)
+    ]
+    return retrieval_metrics(np.concatenate(rows), held_out.groups)
 
 
 def view_retrieval(
-    encoder: Encoder, store: PixelStore, recipe: Recipe, *, images: int = 256, views: int = 8, output: str = "embedding"
+    encoder: Encoder, store: PixelStore, recipe: Recipe, *, images: int = 256, views: int = 8, seed: int = 0
 ) -> RetrievalResult:
-    """Rank held-out views of up to ``images`` images, taken evenly, by which image they come from."""
-    chosen = np.unique(np.linspace(0, len(store) - 1, num=min(images, len(store)), dtype=np.int64))
-    vectors, groups = [], []
-    for start in range(0, len(chosen), 16):
-        part = chosen[start : start + 16]
-        pixels = held_out_views(store, part, recipe, view_size=encoder.image_size, views=views)
-        vectors.append(encoder.embed_pixels(pixels, output=output))  # type: ignore[arg-type]
-        groups.append(np.repeat(part, len(pixels) // len(part)))
-    return retrieval_metrics(np.concatenate(vectors), np.concatenate(groups))
+    """Rank held-out random views of up to ``images`` images, taken evenly, by the image they come from.
+
+    This is what S2R2 trains for, on views and preferably images that it did not see. Its AP falls as more images
+    take part, so compare only figures with the same numbers of images and views.
+    """
+    held_out = held_out_views(store, recipe, view_size=encoder.image_size, images=images, views=views, seed=seed)
+    return rank_views(encoder, held_out)
+
+
+def view_average_precision(
+    encoder: Encoder, store: PixelStore, recipe: Recipe, *, images: int = 256, views: int = 8, seed: int = 0
+) -> float:
+    """Mean AP of :func:`view_retrieval`, in 0..1."""
+    return view_retrieval(encoder, store, recipe, images=images, views=views, seed=seed).mean_average_precision

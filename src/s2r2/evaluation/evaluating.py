@@ -1,0 +1,231 @@
+"""What raw pixels, an untrained and a trained encoder are worth, on images that training did not see."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+import s2r2
+from s2r2.encoder import Encoder
+from s2r2.errors import S2R2Error
+from s2r2.evaluation.bootstrap import DRAWS, bootstrap_interval
+from s2r2.evaluation.health_figures import duplicates, health
+from s2r2.evaluation.neighbours import usual_neighbours
+from s2r2.evaluation.protocols import Task, build_task, columns_for, judge
+from s2r2.evaluation.rankings import write_rankings
+from s2r2.evaluation.raw_pixels import LARGEST_SIDE, raw_pixel_features
+from s2r2.evaluation.result import Evaluation, Row
+from s2r2.evaluation.retrieval import retrieval_metrics, unit_rows
+from s2r2.evaluation.views_task import HeldOutViews, held_out_views
+from s2r2.images import PixelStore
+from s2r2.views import Recipe
+
+Embedder: TypeAlias = Encoder | Callable[[PixelStore], np.ndarray]
+
+RAW = "raw pixels"
+VIEW_IMAGES = 256
+VIEWS = 8
+
+
+def evaluate(
+    encoders: Mapping[str, Embedder],
+    train: PixelStore | None,
+    test: PixelStore,
+    *,
+    recipe: Recipe | None = None,
+    raw_pixels: bool = True,
+    ks: Sequence[int] = (1, 5, 10),
+    folder: str | Path | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    progress: bool = False,
+) -> Evaluation:
+    """Judge encoders, and raw pixels beside them, on test images.
+
+    Retrieval ranks the test images for each of them, itself left out. kNN and the linear probe learn from the labels
+    of the training images only. Images without label take no part in either. With a ``recipe``, S2R2's own task is
+    judged as well: AP of held-out random views of the test images; for unlabelled images that and the health figures
+    are all there is.
+
+    Args:
+        encoders: By the name of their row; an :class:`~s2r2.encoder.Encoder` (judged before and, unless untrained,
+            after its projection head) or a function from a store to ``(N, D)``.
+        train: Images whose labels kNN and probe may use; None: kNN among the test images, no probe.
+        test: Images to judge on.
+        recipe: Distribution of the random views for S2R2's own task.
+        raw_pixels: Whether to judge the pixels themselves: the centred square at the encoder's image size, at most
+            32 px, less the mean image, flattened.
+        ks: Cut-offs of Recall@k.
+        folder: Run folder; ``evaluation.json`` and the pictures of some rankings go there for the report.
+        draws: Bootstrap resamples.
+        seed: Of resamples, splits and views.
+        progress: Show progress bars.
+
+    Raises:
+        S2R2Error: There is nothing to judge by, or both sets are the same images.
+    """
+    if train is not None and train.fingerprint == test.fingerprint:
+        raise S2R2Error(
+            f"{test.name} and the training images are the same images, so every figure would be too good: "
+            "give held-out images as test, or only test images"
+        )
+    task = build_task(train, test, ks=ks, draws=draws, seed=seed)
+    sized = [encoder for encoder in encoders.values() if isinstance(encoder, Encoder)]
+    if task is None and (recipe is None or not sized):
+        raise S2R2Error(f"{test.name} has no labels: give labelled test images, or a view recipe to judge views by")
+    side = min([LARGEST_SIDE, *(encoder.image_size for encoder in sized)])
+    evaluation = Evaluation(about=_about(train, test, task, side))
+    judged: list[tuple[Row, np.ndarray, dict[str, np.ndarray]]] = []
+    views = _Views(test, recipe, seed)
+    if raw_pixels:
+        train_rows, test_rows = raw_pixel_features(train, test, side)
+        row = Row(RAW, "pixels", test_rows.shape[1])
+        judged.append((row, test_rows, _judge(row, train_rows, test_rows, task)))
+        _judge_raw_views(row, views, side, task)
+        if train_rows is not None:
+            _note_duplicates(evaluation, train_rows, test_rows)
+    for name, encoder in encoders.items():
+        for output in _outputs(encoder):
+            train_rows = None if train is None or task is None else _embed(encoder, train, output, progress)
+            test_rows = _embed(encoder, test, output, progress)
+            row = Row(name, output, test_rows.shape[1])
+            judged.append((row, test_rows, _judge(row, train_rows, test_rows, task)))
+            if isinstance(encoder, Encoder):
+                _judge_views(row, encoder, output, views, task)
+    evaluation.rows = [row for row, _, _ in judged]
+    neighbours = sorted({int(n.split("@")[1]) for row in evaluation.rows for n in row.figures if n.startswith("knn@")})
+    columns = columns_for(task, neighbours, VIEWS, min(VIEW_IMAGES, len(test)))
+    used = {name for row in evaluation.rows for name in row.figures}
+    evaluation.columns = {name: column for name, column in columns.items() if name in used}
+    evaluation.notes += _notes(evaluation, train, test, task)
+    if folder is not None:
+        best = next((j for j in reversed(judged) if j[0].output == "feature"), judged[-1])
+        write_rankings(evaluation, Path(folder), test, task, judged, best)
+        evaluation.save(folder)
+    return evaluation
+
+
+class _Views:
+    """Held-out views of the test images, rendered once for each size that encoders want."""
+
+    def __init__(self, store: PixelStore, recipe: Recipe | None, seed: int) -> None:
+        self.store = store
+        self.recipe = recipe
+        self.seed = seed
+        self._rendered: dict[tuple[object, ...], HeldOutViews] = {}
+
+    def at(self, size: int, recipe: Recipe) -> HeldOutViews:
+        key = (size, recipe.mean, recipe.std)
+        if key not in self._rendered:
+            self._rendered.clear()  # one size at a time: 2,048 views of 224 px are 1.2 GB
+            self._rendered[key] = held_out_views(
+                self.store, recipe, view_size=size, images=VIEW_IMAGES, views=VIEWS, seed=self.seed
+            )
+        return self._rendered[key]
+
+
+def _judge(row: Row, train: np.ndarray | None, test: np.ndarray, task: Task | None) -> dict[str, np.ndarray]:
+    row.health = health(test).to_dict()
+    return {} if task is None else judge(row, train, test, task)
+
+
+def _judge_views(row: Row, encoder: Encoder, output: str, views: _Views, task: Task | None) -> None:
+    if views.recipe is None:
+        return
+    recipe = _normalised_for(views.recipe, encoder.mean, encoder.std)
+    held_out = views.at(encoder.image_size, recipe)
+    rows = [
+        encoder.embed_pixels(held_out.pixels[start : start + 128], output=output)  # type: ignore[arg-type]
+        for start in range(0, len(held_out.pixels), 128)
+    ]
+    _note_views(row, np.concatenate(rows), held_out.groups, task)
+
+
+def _judge_raw_views(row: Row, views: _Views, side: int, task: Task | None) -> None:
+    if views.recipe is None:
+        return
+    held_out = views.at(side, _normalised_for(views.recipe, (0.0,) * 3, (1.0,) * 3))
+    rows = held_out.pixels.reshape(len(held_out.pixels), -1)
+    _note_views(row, rows - rows.mean(0) + 1e-6, held_out.groups, task)
+
+
+def _note_views(row: Row, embeddings: np.ndarray, groups: np.ndarray, task: Task | None) -> None:
+    result = retrieval_metrics(embeddings, groups)
+    draws, seed = (task.draws, task.seed) if task else (DRAWS, 0)
+    by_image = result.average_precision.reshape(-1, int((groups == groups[0]).sum())).mean(1)
+    row.figures["view_ap"] = bootstrap_interval(by_image, draws=draws, seed=seed)  # views of one image go together
+    row.health["alignment"] = health(unit_rows(embeddings), view_embeddings=embeddings, view_groups=groups).alignment
+
+
+def _normalised_for(recipe: Recipe, mean: Sequence[float], std: Sequence[float]) -> Recipe:
+    return Recipe.from_dict({**recipe.to_dict(), "mean": list(mean), "std": list(std)})
+
+
+def _outputs(encoder: Embedder) -> tuple[str, ...]:
+    if not isinstance(encoder, Encoder) or encoder.head is None or encoder.name.startswith("untrained"):
+        return ("feature",)
+    return ("feature", "embedding")
+
+
+def _embed(encoder: Embedder, store: PixelStore, output: str, progress: bool) -> np.ndarray:
+    if isinstance(encoder, Encoder):
+        return encoder.embed(store, output=output, progress=progress)  # type: ignore[arg-type]
+    rows = np.asarray(encoder(store), np.float32)
+    if rows.ndim != 2 or len(rows) != len(store):
+        raise S2R2Error(f"the encoder gave an array of shape {rows.shape} for {len(store)} images: it must be (N, D)")
+    return rows
+
+
+def _about(train: PixelStore | None, test: PixelStore, task: Task | None, side: int) -> dict[str, object]:
+    about: dict[str, object] = {
+        "test": test.name,
+        "test_images": len(test),
+        "train": train.name if train is not None else None,
+        "train_images": len(train) if train is not None else 0,
+        "labels": len(task.names) if task is not None else 0,
+        "several_labels": task is not None and task.several,
+        "raw_pixels_side": side,
+        "s2r2": s2r2.__version__,
+        "at": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    if task is not None:
+        about["test_labelled"] = int(task.judged.sum())
+        about["train_labelled"] = int(task.teaching.sum())
+    return about
+
+
+def _note_duplicates(evaluation: Evaluation, train: np.ndarray, test: np.ndarray) -> None:
+    pairs = duplicates(train, test)
+    evaluation.about["duplicates"] = len({pair.test for pair in pairs})
+    if pairs:
+        evaluation.notes.append(
+            f"{evaluation.about['duplicates']} of {len(test):,} test images have a copy among the training images "
+            "(same pixels at low resolution): kNN and probe figures are a little too good."
+        )
+
+
+def _notes(evaluation: Evaluation, train: PixelStore | None, test: PixelStore, task: Task | None) -> list[str]:
+    notes = []
+    if task is None:
+        notes.append(f"{test.name} has no labels, so only the ranking of random views could be judged.")
+    else:
+        counts = evaluation.rows[0].details["retrieval"]
+        if counts["without_relevant"]:
+            notes.append(
+                f"{counts['without_relevant']:,} test images are the only ones of their class: they were no queries, "
+                "but stayed among the images to be ranked."
+            )
+        if counts["unlabelled_queries"]:
+            notes.append(f"{counts['unlabelled_queries']:,} test images without label were left out.")
+        if train is None or task.train is None or not task.teaching.any():
+            notes.append("No labelled training images: kNN asks the other test images, and there is no linear probe.")
+        ks = usual_neighbours(int(task.teaching.sum() if task.teaching.any() else task.judged.sum()))
+        if max(ks) < 200:
+            notes.append(f"kNN with {max(ks)} instead of the usual 200 neighbours: a tenth of the labelled images.")
+    side = evaluation.about["raw_pixels_side"]
+    if any(row.encoder == RAW for row in evaluation.rows):
+        notes.append(f"Raw pixels: the centred square at {side} x {side} px, less the mean image.")
+    notes.append("± is half of the 95 % interval over resampled test images; it does not cover other training runs.")
+    return notes

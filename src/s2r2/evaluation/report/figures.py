@@ -1,0 +1,112 @@
+"""The evaluation in the form in which a report shows it: a sentence, bars, a table."""
+
+import math
+from typing import Any
+
+from s2r2.evaluation.bootstrap import Interval
+from s2r2.evaluation.result import Evaluation, Row
+
+BARS = ("map", "recall@1", "probe", "view_ap")
+
+
+def headline(evaluation: Evaluation) -> str:
+    """What the evaluation says, in one or two sentences."""
+    key = "map" if "map" in evaluation.columns else "view_ap"
+    rows = [row for row in evaluation.rows if key in row.figures and row.output != "embedding"]
+    if not rows:
+        return ""
+    best, others = rows[-1], rows[:-1]
+    if key == "map":
+        alike = "images that share a label with the query" if evaluation.about.get("several_labels") else None
+        task = f"Asked for {alike or 'images of the same class'}"
+    else:
+        task = "Asked for the other random views of the same photo"
+    count = evaluation.about.get("test_labelled") or evaluation.about.get("test_images")
+    text = f"{task}, on {count:,} test images, the {best.encoder} ranks with a mean average precision of "
+    text += _percent(best.figures[key])
+    if others:
+        text += "; " + " and ".join(f"{_percent(row.figures[key])} for {row.encoder}" for row in others)
+    return text + ". 100 would be a perfect ranking."
+
+
+def bar_groups(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Bars with their intervals for the columns that matter most, one group a column; lengths in per cent."""
+    middle = [name for name in evaluation.columns if name.startswith("knn@")][:1]
+    groups = []
+    for name in [*BARS[:2], *middle, *BARS[2:]]:
+        rows = [row for row in evaluation.rows if name in row.figures and math.isfinite(row.figures[name].value)]
+        if name not in evaluation.columns or not rows:
+            continue
+        highest = max(row.figures[name].high for row in rows)
+        full = next(limit for limit in (0.1, 0.25, 0.5, 1.0) if highest <= limit or limit == 1.0)
+        groups.append(
+            {
+                "column": evaluation.columns[name],
+                "full": f"{100 * full:.0f}",
+                "bars": [_bar(row, row.figures[name], full) for row in rows],
+            }
+        )
+    return groups
+
+
+def table(evaluation: Evaluation) -> dict[str, Any]:
+    """The whole table as text: column titles, and for each row ``(title, cells)``; the best of a column is marked."""
+    names = list(evaluation.columns)
+    best = {
+        name: max((row.figures[name].value for row in evaluation.rows if name in row.figures), default=math.nan)
+        for name in names
+    }
+    rows = []
+    for row in evaluation.rows:
+        cells: list[tuple[str, str, bool] | None] = []
+        for name in names:
+            figure = row.figures.get(name)
+            if figure is None or not math.isfinite(figure.value):
+                cells.append(None)
+            else:
+                spread = f"{50 * (figure.high - figure.low):.1f}"
+                cells.append((f"{100 * figure.value:.1f}", spread, figure.value >= best[name]))
+        rows.append((row.title, cells))
+    return {"titles": [evaluation.columns[name].title for name in names], "rows": rows}
+
+
+def health_rows(evaluation: Evaluation) -> list[dict[str, str]]:
+    """Health figures of each row as text."""
+    found = []
+    for row in evaluation.rows:
+        if "effective_rank" not in row.health:
+            continue
+        found.append(
+            {
+                "title": row.title,
+                "rank": f"{_number(row.health['effective_rank'], 1)} of {row.dimensions:,}",
+                "cosine": _number(row.health.get("mean_cosine"), 2),
+                "alignment": _number(row.health.get("alignment"), 2),
+                "uniformity": _number(row.health.get("uniformity"), 2),
+            }
+        )
+    return found
+
+
+def _bar(row: Row, figure: Interval, full: float) -> dict[str, str]:
+    def share(value: float) -> str:
+        return f"{min(100.0, max(0.0, 100 * value / full)):.2f}"
+
+    kind = "raw" if row.output == "pixels" else "untrained" if row.encoder.startswith("untrained") else "trained"
+    return {
+        "title": row.title,
+        "kind": kind if row.output != "embedding" else "head",
+        "value": f"{100 * figure.value:.1f}",
+        "spread": f"{50 * (figure.high - figure.low):.1f}",
+        "length": share(figure.value),
+        "low": share(figure.low),
+        "span": f"{min(100.0, 100 * figure.high / full) - max(0.0, 100 * figure.low / full):.2f}",
+    }
+
+
+def _percent(figure: Interval) -> str:
+    return f"{100 * figure.value:.1f}"
+
+
+def _number(value: Any, digits: int) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, int | float) and math.isfinite(value) else "–"

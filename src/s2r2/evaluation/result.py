@@ -1,0 +1,170 @@
+"""What an evaluation found, as plain data: for JSON, for a terminal, for the report."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from s2r2.errors import S2R2Error
+from s2r2.evaluation.bootstrap import Interval
+from s2r2.files import write_text
+
+FORMAT_VERSION = 1
+FILE_NAME = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure that rows have.
+
+    Attributes:
+        title: Heading, short.
+        explanation: What it means, for a person.
+        main: Whether a narrow table shows it as well.
+    """
+
+    title: str
+    explanation: str
+    main: bool = True
+
+
+@dataclass
+class Row:
+    """One embedding space and its figures.
+
+    Attributes:
+        encoder: Name of the encoder, or ``raw pixels``.
+        output: ``pixels``, ``feature`` (backbone) or ``embedding`` (after the projection head).
+        dimensions: Length of a vector.
+        figures: By column name.
+        health: What :class:`~s2r2.evaluation.health_figures.Health` says.
+        details: Settings that the protocols chose, such as the probe's strength.
+    """
+
+    encoder: str
+    output: str
+    dimensions: int
+    figures: dict[str, Interval] = field(default_factory=dict)
+    health: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Encoder and, where it is not obvious, which of its outputs."""
+        return f"{self.encoder}, after the head" if self.output == "embedding" else self.encoder
+
+
+@dataclass
+class Evaluation:
+    """Figures of several embedding spaces on the same images.
+
+    Attributes:
+        about: What was evaluated on what.
+        columns: The figures by name, in the order in which they are shown.
+        rows: The embedding spaces.
+        notes: What a reader must know to judge the figures, one sentence each.
+        pictures: For the report: rankings and maps, as plain data whose pictures lie beside ``evaluation.json``.
+    """
+
+    about: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, Column] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    pictures: dict[str, Any] = field(default_factory=dict)
+
+    def row(self, encoder: str, output: str | None = None) -> Row:
+        """The row of an encoder; of its backbone where it has two.
+
+        Raises:
+            S2R2Error: There is none.
+        """
+        found = [r for r in self.rows if r.encoder == encoder and output in (None, r.output)]
+        if not found:
+            raise S2R2Error(f"no row for {encoder!r}: there are {', '.join(r.title for r in self.rows)}")
+        return found[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; a figure is ``[value, low, high, count]``."""
+        rows = [
+            {**vars(row), "figures": {name: figure.to_list() for name, figure in row.figures.items()}}
+            for row in self.rows
+        ]
+        columns = {name: vars(column) for name, column in self.columns.items()}
+        content = {"version": FORMAT_VERSION, "about": self.about, "columns": columns, "rows": rows}
+        return _finite({**content, "notes": self.notes, "pictures": self.pictures})
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Evaluation":
+        """What :meth:`to_dict` described.
+
+        Raises:
+            S2R2Error: It was written by a newer version.
+        """
+        if content.get("version", 0) > FORMAT_VERSION:
+            raise S2R2Error(f"the evaluation was written by a newer s2r2 (format {content['version']}): upgrade s2r2")
+        rows = [
+            Row(**{**row, "figures": {name: Interval.from_list(v) for name, v in row["figures"].items()}})
+            for row in content["rows"]
+        ]
+        columns = {name: Column(**column) for name, column in content["columns"].items()}
+        return cls(content["about"], columns, rows, content["notes"], content["pictures"])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``evaluation.json`` into the folder; returns its path."""
+        path = Path(folder) / FILE_NAME
+        write_text(path, json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Evaluation":
+        """Read ``evaluation.json`` from the folder.
+
+        Raises:
+            S2R2Error: There is none, or it cannot be read.
+        """
+        path = Path(folder) / FILE_NAME
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise S2R2Error(f"cannot read {path}: run s2r2 evaluate again") from error
+
+    def print(self, console: Console | None = None) -> None:
+        """Show the table in per cent, half the width of the 95 % interval beside each figure."""
+        console = console or Console()
+        names = [name for name in self.columns if any(name in row.figures for row in self.rows)]
+        if console.width < 34 + 9 * len(names):
+            names = [name for name in names if self.columns[name].main]
+        apart = " " if console.width >= 30 + 13 * len(names) else "\n"
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("", min_width=10)
+        for name in names:
+            table.add_column(self.columns[name].title, justify="right", no_wrap=True)
+        for row in self.rows:
+            cells = (_cell(row.figures.get(name), apart) for name in names)
+            table.add_row(row.title, *cells)
+        console.print(table)
+        for row in self.rows:
+            if row.health.get("warning"):
+                console.print(f"[bold red]{row.title}:[/] {row.health['warning']}", highlight=False)
+        for note in self.notes:
+            console.print(f"[dim]{note}[/]", highlight=False)
+
+
+def _cell(figure: Interval | None, apart: str) -> str:
+    if figure is None or not math.isfinite(figure.value):
+        return "-"
+    return f"{100 * figure.value:.1f}{apart}[dim]±{50 * (figure.high - figure.low):.1f}[/]"
+
+
+def _finite(value: Any) -> Any:
+    """The same plain data with None for every number that JSON cannot say."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
