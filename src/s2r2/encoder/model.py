@@ -188,7 +188,7 @@ def create_encoder(
 ) -> Encoder:
     """Build an encoder on any timm backbone.
 
-    A ResNet for images of at most 48 px gets the usual small stem (3x3 convolution, stride 1, no pooling).
+    A ResNet with the 7x7 stem gets the usual small one for images of at most 48 px (3x3, stride 1, no pooling).
 
     Args:
         backbone: A timm model name; its tag (``resnet18.a1_in1k``) chooses the pretrained weights.
@@ -248,20 +248,16 @@ def build_backbone(name: str, image_size: int, *, pretrained: bool, small_stem: 
         todo = "check the connection, or train without --pretrained" if pretrained else "choose another --image-size"
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise S2R2Error(f"{what} {name!r} for {image_size} px cannot be had ({first_line}): {todo}") from error
-    if small_stem and isinstance(model, timm.models.resnet.ResNet):
+    if small_stem and isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool"):
         _shrink_stem(model)
     return model
 
 
 def _shrink_stem(model: Any) -> None:
     """Replace a ResNet's 7x7 stride-2 stem and its pooling, which would leave nothing of a tiny image."""
-    first = model.conv1 if isinstance(model.conv1, nn.Conv2d) else model.conv1[0]
-    stem = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)
-    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-    if isinstance(model.conv1, nn.Conv2d):
-        model.conv1 = stem
-    else:
-        model.conv1[0] = stem
+    first = model.conv1
+    model.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
 
 

@@ -139,6 +139,7 @@ def _run(prepared: Preparation, encoder: Encoder, console: Console) -> TrainingR
                         )
             if (epoch + 1) % config.epochs_between_checks == 0 or epoch + 1 == config.epochs:
                 figures = check(encoder)
+                encoder.train()
                 log.add_check(step, epoch, figures)
                 console.print(f"check     epoch {epoch + 1}: {check.describe(figures)}", highlight=False)
     _save(prepared, encoder, optimiser, step, log)
