@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from s2r2.errors import S2R2Error
 from s2r2.training.config import TrainConfig
@@ -13,18 +13,21 @@ from s2r2.training.config import TrainConfig
 DESCRIPTION = "Train an image encoder on unlabelled photos by ranking (S2R2), evaluate it, and search with it."
 app = tyro.extras.SubcommandApp()
 
-Data = Annotated[str, arg(metavar="DATA", help="folder, manifest (.csv, .parquet), .tar, or digits, stl10, cifar10")]
-EncoderName = Annotated[str, arg(metavar="ENCODER", help="run folder, encoder.safetensors, or timm:NAME")]
+Data = Annotated[str, arg(metavar="DATA")]
+SomeData = Annotated[str | None, arg(metavar="DATA")]
+EncoderName = Annotated[str, arg(metavar="ENCODER")]
 Folder = Annotated[Path, arg(metavar="DIR")]
-Picture = Annotated[Path | None, arg(metavar="FILE.png")]
-Images = Annotated[int, arg(metavar="INT")]
+SomeFolder = Annotated[Path | None, arg(metavar="DIR")]
+SomeFile = Annotated[Path | None, arg(metavar="FILE")]
+File = Annotated[Path, arg(metavar="FILE")]
+Box = Annotated[str | None, arg(metavar="X,Y,W,H")]
 
 
 @app.command
 def train(
-    data: Positional[Annotated[str | None, arg(metavar="DATA")]] = None,
+    data: Positional[SomeData] = None,
     config: OmitArgPrefixes[TrainConfig] = TrainConfig(),  # noqa: B008 (frozen)
-    out: Annotated[Path | None, arg(metavar="DIR")] = None,
+    out: SomeFolder = None,
     resume: bool = False,
 ) -> None:
     """Train an encoder on photos, without labels.
@@ -44,6 +47,117 @@ def train(
 
 
 @app.command
+def evaluate(
+    run: Positional[Folder],
+    test: Data,
+    train: SomeData = None,
+    encoder: UseAppendAction[list[EncoderName]] = [],  # noqa: B006 (never changed)
+    device: str = "auto",
+    store: SomeFolder = None,
+) -> None:
+    """Judge a trained encoder on images it has not seen, beside raw pixels and itself untrained.
+
+    Args:
+        run: Run folder of s2r2 train; evaluation.json goes there, and report.html is extended.
+        test: Images to judge on.
+        train: Images whose labels kNN and the linear probe may use.
+        encoder: Judge these beside it: another run folder, timm:NAME or untrained:NAME; may be repeated.
+        device: auto, cpu, cuda or cuda:N.
+        store: Where decoded photos are kept; by default a cache folder.
+    """
+    from rich.console import Console
+
+    from s2r2.evaluation import write_report
+    from s2r2.training import evaluate_run
+
+    evaluation = evaluate_run(run, test, train, others=encoder, device=device, store=store)
+    evaluation.print(Console())
+    print(f"report    {write_report(run)}")
+
+
+@app.command
+def embed(
+    encoder: Positional[EncoderName],
+    data: Positional[Data],
+    out: File,
+    output: str = "feature",
+    batch_size: int = 64,
+    device: str = "auto",
+) -> None:
+    """Write the vectors of photos into a table.
+
+    Args:
+        encoder: Run folder, encoder.safetensors, timm:NAME or untrained:NAME.
+        data: The photos.
+        out: FILE.parquet: path, label and vector of each photo; what is unreadable goes into FILE.skipped.csv.
+        output: feature (backbone) or embedding (after the projection head).
+        batch_size: Photos encoded at once.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from s2r2.encoder import load
+    from s2r2.images import open_source
+    from s2r2.search import write_embeddings
+
+    written = write_embeddings(
+        load(encoder, device=device), open_source(data), out, output=output, batch_size=batch_size
+    )
+    print(f"{written.count} vectors of {written.dimensions} in {out}; {len(written.skipped)} photos skipped")
+
+
+@app.command
+def index(
+    encoder: Positional[EncoderName],
+    data: Positional[Data],
+    store: Folder,
+    rebuild: bool = False,
+    device: str = "auto",
+) -> None:
+    """Make a searchable index of photos, or bring it up to date: only what is new or changed is embedded.
+
+    Args:
+        encoder: Run folder, encoder.safetensors, timm:NAME or untrained:NAME.
+        data: The photos.
+        store: Folder of the index.
+        rebuild: Start afresh where another encoder made the index.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from s2r2.encoder import load
+    from s2r2.images import open_source
+    from s2r2.search import update_index
+
+    done = update_index(load(encoder, device=device), open_source(data), store, rebuild=rebuild)
+    print(
+        f"{len(done.index)} photos in {store}: {done.embedded} embedded, {done.moved} moved, {done.kept} unchanged, "
+        f"{done.dropped} dropped, {len(done.skipped)} skipped"
+        + (f" (see {store / 'skipped.csv'})" if done.skipped else "")
+    )
+
+
+@app.command
+def search(
+    store: Positional[Folder],
+    query: Positional[Annotated[str, arg(metavar="QUERY")]],
+    k: Annotated[int, arg(aliases=["-k"])] = 10,
+    box: Box = None,
+    picture: SomeFile = None,
+) -> None:
+    """Find the photos most similar to one.
+
+    Args:
+        store: Folder of the index.
+        query: An image file, or the key of a photo in the index.
+        k: How many.
+        box: Search for a part of the query only: left, top, width, height in pixels.
+        picture: Also write the query and its ranking as a contact sheet (.png, .jpg).
+    """
+    from rich.console import Console
+
+    from s2r2.search import search_and_show
+
+    search_and_show(store, query, k, box, picture, Console())
+
+
+@app.command
 def views(
     data: Positional[Data],
     recipe: str = "photos",
@@ -51,9 +165,9 @@ def views(
     views: int = 8,
     images: int = 6,
     seed: int = 0,
-    picture: Annotated[Path, arg(metavar="FILE.png")] = Path("views.png"),
+    picture: File = Path("views.png"),
 ) -> None:
-    """Show what the encoder will see: photos and random views of them, as a picture.
+    """Show what the encoder will see: photos, and random views of them, as a picture.
 
     Args:
         data: The photos.
@@ -66,14 +180,28 @@ def views(
     """
     from s2r2.encoder import store_side
     from s2r2.images import open_source
-    from s2r2.views import get_recipe, sample_sheet
+    from s2r2.views import get_recipe, sample, save_picture, views_sheet
 
-    sheet = sample_sheet(
-        open_source(data), get_recipe(recipe), short_side=store_side(image_size), images=images, view_size=image_size,
-        views=views, seed=seed,
-    )  # fmt: skip
-    sheet.save(picture)
+    chosen = get_recipe(recipe)
+    photos = sample(open_source(data), images, store_side(image_size))
+    save_picture(views_sheet(photos, chosen, view_size=image_size, views=views, seed=seed), picture)
     print(picture)
+
+
+@app.command
+def cache(clear: bool = False, store: SomeFolder = None) -> None:
+    """List the decoded photos that are kept on disk, or delete them.
+
+    Args:
+        clear: Delete them all.
+        store: Where they are; by default the cache folder.
+    """
+    from s2r2.images import clear_stores, list_stores
+
+    for kept in list_stores(store):
+        print(f"{kept.size / 1e6:10,.1f} MB  {kept.images:>9,} images  {kept.name}  {kept.path}")
+    if clear:
+        print(f"{clear_stores(store) / 1e6:10,.1f} MB set free")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -83,6 +211,6 @@ def main(arguments: list[str] | None = None) -> None:
     except S2R2Error as error:
         print(f"s2r2: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("s2r2: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:  # training says how to go on
+        print(f"s2r2: {interrupt or 'interrupted'}", file=sys.stderr)
         raise SystemExit(130) from None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from s2r2.encoder import Encoder
-from s2r2.evaluation import knn_predictions, view_retrieval
+from s2r2.evaluation import held_out_views, knn_accuracy, rank_views
 
 if TYPE_CHECKING:
     from s2r2.training.preparation import Preparation
@@ -17,15 +17,16 @@ KNN_IMAGES = 1024
 class OnlineCheck:
     """Average precision of views that training never draws and, where images have one label each, kNN accuracy.
 
-    The views are of up to 128 images. For kNN up to 1,024 labelled images are taken evenly; every fourth one is
-    classified by the others. Labels are looked at here only: nothing of the check flows into training.
+    The views are of up to 128 images. For kNN up to 1,024 labelled images are taken evenly; each is classified by
+    the others. Labels are looked at here only: nothing of the check flows into training.
     """
 
     def __init__(self, prepared: "Preparation") -> None:
-        self.store = prepared.store
-        self.recipe = prepared.recipe
-        self.views = prepared.config.views
-        single = prepared.store.labels.single if prepared.store.labels is not None else None
+        config, self.store = prepared.config, prepared.store
+        self._views = held_out_views(
+            self.store, prepared.recipe, view_size=config.image_size, images=VIEW_IMAGES, views=config.views
+        )
+        single = self.store.labels.single if self.store.labels is not None else None
         labelled = np.flatnonzero(single >= 0) if single is not None else np.empty(0, np.int64)
         chosen = np.linspace(0, len(labelled) - 1, num=min(KNN_IMAGES, len(labelled)), dtype=np.int64)
         self._knn_images = labelled[np.unique(chosen)] if len(labelled) >= 8 else np.empty(0, np.int64)
@@ -33,13 +34,10 @@ class OnlineCheck:
 
     def __call__(self, encoder: Encoder) -> dict[str, float]:
         """Figures of the encoder as it is now; its training mode is left as it was."""
-        scores = view_retrieval(encoder, self.store, self.recipe, images=VIEW_IMAGES, views=self.views)
-        figures = {"view_ap": float(np.nanmean(scores.average_precision))}
+        figures = {"view_ap": rank_views(encoder, self._views).mean_average_precision}
         if len(self._knn_images):
             rows = encoder.embed([self.store[int(i)] for i in self._knn_images])
-            asked = np.arange(len(rows)) % 4 == 3
-            votes = knn_predictions(rows[~asked], self._knn_labels[~asked], rows[asked])
-            figures["knn"] = float((votes == self._knn_labels[asked]).mean())
+            figures["knn"] = knn_accuracy(rows, self._knn_labels)
         return figures
 
     @staticmethod

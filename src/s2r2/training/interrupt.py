@@ -5,7 +5,7 @@ import threading
 from types import FrameType, TracebackType
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """Training stopped on request after saving; the message says how to go on."""
 
 

@@ -12,7 +12,7 @@ from torch.nn.utils import get_total_norm
 from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource
-from s2r2.losses import SmoothAPLoss
+from s2r2.losses import SmoothAPLoss, ranking_statistics
 from s2r2.training.checkpoint import restore_random_state, save_checkpoint
 from s2r2.training.checks import OnlineCheck
 from s2r2.training.config import TrainConfig
@@ -106,7 +106,8 @@ def _run(prepared: Preparation, encoder: Encoder, console: Console) -> TrainingR
                 set_learning_rate(optimiser, learning_rate)
                 fabric_optimiser.zero_grad(set_to_none=True)
                 embeddings = torch.cat([model(pixels) for pixels in batch.pixels])
-                loss = loss_function(embeddings, torch.cat(batch.groups))
+                groups = torch.cat(batch.groups)
+                loss = loss_function(embeddings, groups)
                 fabric.backward(loss)
                 gradient_norm = get_total_norm([p.grad for p in encoder.parameters() if p.grad is not None])
                 fabric_optimiser.step()
@@ -125,6 +126,7 @@ def _run(prepared: Preparation, encoder: Encoder, console: Console) -> TrainingR
                         views_per_second=views_per_second,
                         wait_share=wait_share,
                         gradient_norm=gradient_norm,
+                        **ranking_statistics(embeddings, groups.to(device), config.temperature),
                     )
                 if device.type == "cpu" or step % 10 == 0:  # reading the loss waits for a GPU
                     _refuse_non_finite(float(loss.detach()), step, batch.images.tolist())

@@ -1,10 +1,13 @@
 """A picture for people: photos, and what the encoder will see of them."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
+from s2r2.errors import S2R2Error
 from s2r2.views.parameters import draw_parameters
 from s2r2.views.recipe import Recipe, view_sizes
 from s2r2.views.rendering import Backend, render_centre, render_views
@@ -50,6 +53,43 @@ def views_sheet(
             left = _GAP + column * step + (2 * _GAP if column else 0) + (cell - side) // 2
             sheet.paste(picture.resize((side, side), kind), (left, _GAP + row * step + (cell - side) // 2))
     return sheet
+
+
+class Readable(Protocol):
+    """What photos are sampled from: a source of images."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int, short_side: int | None = None) -> np.ndarray: ...
+
+
+def sample(source: Readable, count: int, short_side: int) -> list[np.ndarray]:
+    """Up to ``count`` readable images taken evenly from a source.
+
+    Raises:
+        Exception: What the last image raised, when none of those tried can be read.
+    """
+    found, last = [], None
+    for index in np.unique(np.linspace(0, len(source) - 1, num=min(count, len(source)), dtype=np.int64)):
+        try:
+            found.append(source.read(int(index), short_side))
+        except Exception as error:
+            last = error
+    if not found and last is not None:
+        raise last
+    return found
+
+
+def save_picture(picture: Image.Image, path: str | Path) -> None:
+    """Write a picture.
+
+    Raises:
+        S2R2Error: The folder does not exist or cannot be written to, or the ending is of no picture format.
+    """
+    try:
+        picture.save(path)
+    except (OSError, ValueError) as error:
+        raise S2R2Error(f"cannot write {path} ({error}): give a .png or .jpg in a folder that exists") from error
 
 
 def _picture(view: np.ndarray) -> Image.Image:

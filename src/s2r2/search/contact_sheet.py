@@ -1,0 +1,57 @@
+"""A ranking as a picture: the query, and what was found, in order."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from s2r2.search.index import Hit, ImageIndex
+
+_CELL, _GAP, _CAPTION = 160, 12, 34
+_PAPER, _INK, _SOFT, _RULE = (255, 255, 255), (28, 28, 30), (120, 120, 125), (210, 210, 214)
+
+
+def contact_sheet(index: ImageIndex, query: np.ndarray, hits: Sequence[Hit], *, columns: int = 5) -> Image.Image:
+    """The query on the left, the hits in rows on the right, each with rank, similarity and label.
+
+    Args:
+        index: Where the thumbnails come from.
+        query: What was searched for, ``(H, W, 3)`` uint8.
+        hits: The ranking.
+        columns: Hits in a row.
+    """
+    columns = max(1, min(columns, len(hits)))
+    rows = max(1, -(-len(hits) // columns))
+    step, line = _CELL + _GAP, _CELL + _CAPTION + _GAP
+    left = step + 2 * _GAP
+    sheet = Image.new("RGB", (left + columns * step + _GAP, rows * line + 2 * _GAP), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    bold, plain = ImageFont.load_default(15), ImageFont.load_default(13)
+    _place(sheet, Image.fromarray(query), _GAP, _GAP)
+    draw.text((_GAP, _GAP + _CELL + 4), "query", _INK, bold)
+    draw.line([(left - _GAP, _GAP), (left - _GAP, sheet.height - _GAP)], _RULE, 1)
+    for number, hit in enumerate(hits):
+        x, y = left + number % columns * step, _GAP + number // columns * line
+        _place(sheet, Image.open(io.BytesIO(index.thumbnail(hit.id))), x, y)
+        draw.text((x, y + _CELL + 2), f"{hit.rank}", _INK, bold)
+        draw.text(
+            (x + _CELL - draw.textlength(f"{hit.score:.3f}", plain), y + _CELL + 3), f"{hit.score:.3f}", _SOFT, plain
+        )
+        draw.text((x, y + _CELL + 18), _fitted(draw, hit.label or hit.key.rsplit("/", 1)[-1], plain), _SOFT, plain)
+    return sheet
+
+
+def _place(sheet: Image.Image, picture: Image.Image, x: int, y: int) -> None:
+    small = max(picture.size) * 2 <= _CELL
+    method = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
+    fitted = ImageOps.contain(picture.convert("RGB"), (_CELL, _CELL), method)
+    sheet.paste(fitted, (x + (_CELL - fitted.width) // 2, y + (_CELL - fitted.height) // 2))
+
+
+def _fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    if draw.textlength(text, font) <= _CELL:
+        return text
+    while text and draw.textlength(text + "…", font) > _CELL:
+        text = text[:-1]
+    return text + "…"
