@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from s2r2.evaluation.bootstrap import Interval, bootstrap_interval, mean_average_precision_interval
     from s2r2.evaluation.evaluating import evaluate
+    from s2r2.evaluation.few_labels import LowShot, low_shot, probe_subsets
+    from s2r2.evaluation.fine_tuning import FineTuningPlan, fine_tune
     from s2r2.evaluation.health_figures import (
         Duplicate,
         Health,
@@ -27,48 +29,59 @@ if TYPE_CHECKING:
         view_average_precision,
         view_retrieval,
     )
+    from s2r2.evaluation.voc07 import Voc07, voc07_svm
 
 # Reports and rankings need no torch, so nothing is imported before it is asked for.
 _PLACES = {
     "bootstrap": ("Interval", "bootstrap_interval", "mean_average_precision_interval"),
     "evaluating": ("evaluate",),
+    "fine_tuning": ("FineTuningPlan", "fine_tune"),
     "health_figures": ("Duplicate", "Health", "alignment", "duplicates", "effective_rank", "health", "uniformity"),
     "linear_probe": ("LinearProbe", "fit_linear_probe"),
+    "few_labels": ("LowShot", "low_shot", "probe_subsets"),
     "neighbours": ("knn_accuracy", "knn_predictions", "knn_scores", "nearest"),
     "report": ("write_report",),
     "result": ("Evaluation", "Row"),
     "retrieval": ("RetrievalResult", "retrieval_metrics"),
     "views_task": ("HeldOutViews", "held_out_views", "rank_views", "view_average_precision", "view_retrieval"),
+    "voc07": ("Voc07", "voc07_svm"),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
     "Duplicate",
     "Evaluation",
+    "FineTuningPlan",
     "Health",
     "HeldOutViews",
     "Interval",
     "LinearProbe",
+    "LowShot",
     "RetrievalResult",
     "Row",
+    "Voc07",
     "alignment",
     "bootstrap_interval",
     "duplicates",
     "effective_rank",
     "evaluate",
+    "fine_tune",
     "fit_linear_probe",
     "health",
     "held_out_views",
     "knn_accuracy",
     "knn_predictions",
     "knn_scores",
+    "low_shot",
     "mean_average_precision_interval",
     "nearest",
+    "probe_subsets",
     "rank_views",
     "retrieval_metrics",
     "uniformity",
     "view_average_precision",
     "view_retrieval",
+    "voc07_svm",
     "write_report",
 ]
 

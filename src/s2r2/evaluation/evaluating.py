@@ -11,10 +11,11 @@ import s2r2
 from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.bootstrap import DRAWS, bootstrap_interval
+from s2r2.evaluation.further import FURTHER_COLUMNS, check_protocols, judge_fine_tuning, judge_further
 from s2r2.evaluation.health_figures import duplicates, health
 from s2r2.evaluation.neighbours import usual_neighbours
+from s2r2.evaluation.pictures import write_pictures
 from s2r2.evaluation.protocols import Task, build_task, columns_for, judge
-from s2r2.evaluation.rankings import write_rankings
 from s2r2.evaluation.raw_pixels import LARGEST_SIDE, raw_pixel_features
 from s2r2.evaluation.result import Evaluation, Row
 from s2r2.evaluation.retrieval import retrieval_metrics, unit_rows
@@ -38,6 +39,7 @@ def evaluate(
     raw_pixels: bool = True,
     ks: Sequence[int] = (1, 5, 10),
     folder: str | Path | None = None,
+    protocols: Sequence[str] = (),
     draws: int = DRAWS,
     seed: int = 0,
     progress: bool = False,
@@ -59,6 +61,7 @@ def evaluate(
             32 px, less the mean image, flattened.
         ks: Cut-offs of Recall@k.
         folder: Run folder; ``evaluation.json`` and the pictures of some rankings go there for the report.
+        protocols: Further ones, which take longer: ``"low-shot"``, ``"svm"`` (VOC07), ``"fine-tuning"``.
         draws: Bootstrap resamples.
         seed: Of resamples, splits and views.
         progress: Show progress bars.
@@ -71,6 +74,7 @@ def evaluate(
             f"{test.name} and the training images are the same images, so every figure would be too good: "
             "give held-out images as test, or only test images"
         )
+    check_protocols(protocols)
     task = build_task(train, test, ks=ks, draws=draws, seed=seed)
     sized = [encoder for encoder in encoders.values() if isinstance(encoder, Encoder)]
     if task is None and (recipe is None or not sized):
@@ -83,6 +87,8 @@ def evaluate(
         train_rows, test_rows = raw_pixel_features(train, test, side)
         row = Row(RAW, "pixels", test_rows.shape[1])
         judged.append((row, test_rows, _judge(row, train_rows, test_rows, task)))
+        if task is not None:
+            judge_further(row, train_rows, test_rows, task, protocols)
         _judge_raw_views(row, views, side, task)
         if train_rows is not None:
             _note_duplicates(evaluation, train_rows, test_rows)
@@ -92,17 +98,20 @@ def evaluate(
             test_rows = _embed(encoder, test, output, progress)
             row = Row(name, output, test_rows.shape[1])
             judged.append((row, test_rows, _judge(row, train_rows, test_rows, task)))
+            if task is not None:
+                judge_further(row, train_rows, test_rows, task, protocols)
+                if isinstance(encoder, Encoder) and train is not None and output == "feature":
+                    judge_fine_tuning(row, encoder, train, test, task, protocols)
             if isinstance(encoder, Encoder):
                 _judge_views(row, encoder, output, views, task)
     evaluation.rows = [row for row, _, _ in judged]
     neighbours = sorted({int(n.split("@")[1]) for row in evaluation.rows for n in row.figures if n.startswith("knn@")})
-    columns = columns_for(task, neighbours, VIEWS, min(VIEW_IMAGES, len(test)))
+    columns = columns_for(task, neighbours, VIEWS, min(VIEW_IMAGES, len(test))) | FURTHER_COLUMNS
     used = {name for row in evaluation.rows for name in row.figures}
     evaluation.columns = {name: column for name, column in columns.items() if name in used}
     evaluation.notes += _notes(evaluation, train, test, task)
     if folder is not None:
-        best = next((j for j in reversed(judged) if j[0].output == "feature"), judged[-1])
-        write_rankings(evaluation, Path(folder), test, task, judged, best)
+        write_pictures(evaluation, Path(folder), test, task, judged)
         evaluation.save(folder)
     return evaluation
 
@@ -128,6 +137,8 @@ class _Views:
 
 def _judge(row: Row, train: np.ndarray | None, test: np.ndarray, task: Task | None) -> dict[str, np.ndarray]:
     row.health = health(test).to_dict()
+    if row.output == "pixels" or row.encoder.startswith("untrained"):
+        row.health["warning"] = ""  # there is no training to put right
     return {} if task is None else judge(row, train, test, task)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from s2r2.evaluation.neighbours import nearest
 from s2r2.evaluation.retrieval import unit_rows
 
-COLLAPSED_COSINE = 0.99
+COLLAPSED_COSINE = 0.999
 COLLAPSED_RANK = 2.0
 DUPLICATE_COSINE = 0.9999
 

@@ -1,9 +1,9 @@
 """Logistic regression on cached features: what a linear layer can read out of them.
 
 The objective is scikit-learn's, C * sum of losses + |W|^2 / 2 with a free bias, on standardised features, and so is
-its minimum; only the way there differs. In the coordinates of the features' principal axes, each scaled by a bound on
-the loss's curvature along it (Boehning and Lindsay 1988), the problem is nearly round, and L-BFGS needs tens of steps
-where it otherwise needs hundreds. All strengths of a search share the axes.
+its minimum; only the way there differs. In the coordinates of the features' principal axes, each scaled by the loss's
+curvature along it at the start, the problem is nearly round, and L-BFGS needs tens of steps where it otherwise needs
+hundreds. All strengths of a search share the axes.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,8 @@ from s2r2.errors import S2R2Error
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 HELD_OUT = 0.2
-_TOLERANCE = 1e-5  # of the gradient, in coordinates where the curvature is at most 1
+_GRADIENT_TOLERANCE = 1e-4  # largest part, in coordinates where the curvature at the start is 1
+_LOSS_TOLERANCE = 1e-6  # relative fall in a step
 _MAXIMUM_STEPS = 400
 
 
@@ -156,7 +157,7 @@ class _Problem:
         from scipy.optimize import minimize
 
         penalty = 1 / (strength * self.count)
-        curvature = 0.25 if self.y.ndim == 2 else 0.5 * (1 - 1 / max(2, self.width))
+        curvature = 0.25 if self.y.ndim == 2 else (1 - 1 / max(2, self.width)) / self.width
         scale = torch.cat([(curvature * self.variances + penalty).rsqrt(), self.x.new_tensor([curvature**-0.5])])
         first = torch.zeros(self.width, len(scale), device=self.x.device) if start is None else start / scale
 
@@ -170,7 +171,7 @@ class _Problem:
             first.double().cpu().numpy().ravel(),
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": _MAXIMUM_STEPS, "gtol": _TOLERANCE, "ftol": 1e-7, "maxcor": 20},
+            options={"maxiter": _MAXIMUM_STEPS, "gtol": _GRADIENT_TOLERANCE, "ftol": _LOSS_TOLERANCE, "maxcor": 20},
         )
         point = torch.as_tensor(result.x, dtype=torch.float32, device=self.x.device).view(self.width, -1) * scale
         return point[:, :-1] @ self.axes.T, point[:, -1], point

@@ -10,7 +10,7 @@ import numpy as np
 
 EXPECTED, OPTIMISTIC, PESSIMISTIC = 0, 1, 2
 RESOLUTION = 2.0**-22
-"""Cosines closer than this count as equal: float32 dot products do not tell them apart."""
+"""Cosines are rounded to multiples of this: float32 dot products do not tell closer ones apart."""
 
 _SCALE = np.float32(1 / RESOLUTION)
 _WORST = 2**23 - 1

@@ -14,32 +14,48 @@ from s2r2.images import PixelStore
 
 FOLDER = "pictures"
 QUERIES = 8
+WORST = 5
 LENGTH = 10
 SIDE = 112
 
 Judged = tuple[Row, np.ndarray, dict[str, np.ndarray]]
 
 
-def write_rankings(
-    evaluation: Evaluation, folder: Path, store: PixelStore, task: Task | None, judged: list[Judged], best: Judged
-) -> None:
-    """Put the rankings of some queries into the evaluation, and thumbnails of them into ``folder/pictures``.
+def write_rankings(evaluation: Evaluation, folder: Path, store: PixelStore, task: Task | None, shown: Judged) -> None:
+    """Put rankings into the evaluation, and thumbnails of them into ``folder/pictures``.
 
     Args:
-        evaluation: Gets ``pictures["rankings"]``.
+        evaluation: Gets ``pictures["rankings"]`` (queries drawn by chance) and, where there are labels,
+            ``pictures["worst"]`` (those of lowest AP).
         folder: The run folder.
         store: The test images.
         task: Their labels, to mark right and wrong.
-        judged: All embedding spaces; the first is shown beside the best for comparison.
-        best: The embedding space whose rankings are shown.
+        shown: The embedding space whose rankings are shown.
     """
-    row, rows, values = best
+    row, rows, values = shown
     album = Album(store, folder)
-    queries = choose_queries(len(store), task, QUERIES)
-    evaluation.pictures["rankings"] = {
-        "encoder": row.title,
-        "queries": [ranking(q, rows, task, album, values.get("average_precision")) for q in queries],
-    }
+    precision = values.get("average_precision")
+    kinds = {"rankings": choose_queries(len(store), task, QUERIES)}
+    if precision is not None:
+        kinds["worst"] = worst_queries(precision, task, WORST)
+    for kind, queries in kinds.items():
+        rankings = [ranking(q, rows, task, album, precision) for q in queries]
+        evaluation.pictures[kind] = {"encoder": row.title, "queries": rankings}
+
+
+def worst_queries(average_precision: np.ndarray, task: Task | None, wanted: int) -> list[int]:
+    """The queries of lowest AP, at most two of a class."""
+    order = np.argsort(np.where(np.isfinite(average_precision), average_precision, np.inf), kind="stable")
+    found: list[int] = []
+    classes: list[int] = []
+    for index in order[: int(np.isfinite(average_precision).sum())]:
+        label = -1 if task is None else int(task.test[index].argmax() if task.several else task.test[index])
+        if classes.count(label) < 2:
+            found.append(int(index))
+            classes.append(label)
+        if len(found) == wanted:
+            break
+    return found
 
 
 def choose_queries(count: int, task: Task | None, wanted: int) -> list[int]:

@@ -55,8 +55,8 @@ class Row:
 
     @property
     def title(self) -> str:
-        """Encoder and, where it is not obvious, which of its outputs."""
-        return f"{self.encoder}, after the head" if self.output == "embedding" else self.encoder
+        """Name of the encoder; its embeddings, from behind the projection head, are told apart by ``, head``."""
+        return f"{self.encoder}, head" if self.output == "embedding" else self.encoder
 
 
 @dataclass

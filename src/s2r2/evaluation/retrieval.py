@@ -105,9 +105,9 @@ def retrieval_metrics(
     (leave-one-out), so that a duplicate of it still counts. An image is relevant when it has a label in common
     with the query. Images without label are neither queries nor candidates; they are counted.
 
-    Cosines closer than 2^-22 count as equal, because float32 does not tell them apart. Equal scores are worth the
-    mean over all their orders (``"expected"``: embeddings that have collapsed to a point score as chance does),
-    or the best or worst order.
+    Cosines are rounded to multiples of 2^-22, because float32 products do not tell closer ones apart. Equal scores
+    are worth the mean over all their orders (``"expected"``: embeddings that have collapsed to a point score as chance
+    does), or the best or worst order.
 
     Args:
         queries: ``(Q, D)`` embeddings; any length, they are normalised here.

@@ -88,6 +88,19 @@ def health_rows(evaluation: Evaluation) -> list[dict[str, str]]:
     return found
 
 
+def confusion_table(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Shares of neighbours by class in per cent with a shade for each cell, and the most frequent confusions."""
+    found = evaluation.pictures.get("confusion")
+    if not found or len(found["names"]) < 2:
+        return None
+    rows = [
+        (name, [(round(100 * share), round(min(1.0, share) ** 0.7, 3), i == j) for j, share in enumerate(shares)])
+        for i, (name, shares) in enumerate(zip(found["names"], found["shares"], strict=False))
+    ]
+    pairs = [(a, b, f"{100 * share:.0f}") for a, b, share in found["pairs"] if share >= 0.01]
+    return {"names": found["names"], "rows": rows, "pairs": pairs, "k": found["k"]}
+
+
 def _bar(row: Row, figure: Interval, full: float) -> dict[str, str]:
     def share(value: float) -> str:
         return f"{min(100.0, max(0.0, 100 * value / full)):.2f}"

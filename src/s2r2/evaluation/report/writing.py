@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 import s2r2
 from s2r2.evaluation.report.curves import training_curves
-from s2r2.evaluation.report.figures import bar_groups, headline, health_rows, table
+from s2r2.evaluation.report.figures import bar_groups, confusion_table, headline, health_rows, table
 from s2r2.evaluation.report.run_folder import RunFolder, read_run_folder
 from s2r2.files import write_text
 
@@ -76,7 +76,10 @@ def _content(run: RunFolder) -> dict[str, Any]:
             "health": health_rows(evaluation),
             "warnings": [(row.title, row.health["warning"]) for row in evaluation.rows if row.health.get("warning")],
             "rankings": _rankings(run, "rankings"),
-            "ranked_by": evaluation.pictures.get("rankings", {}).get("encoder", ""),
+            "worst": _rankings(run, "worst"),
+            "map": run.picture(evaluation.pictures.get("map", {}).get("picture", "")),
+            "map_images": evaluation.pictures.get("map", {}).get("images", 0),
+            "confusion": confusion_table(evaluation),
         }
     return content
 

@@ -1,0 +1,41 @@
+"""Which classes are taken for which: the classes of nearest neighbours."""
+
+from typing import Any
+
+import numpy as np
+
+from s2r2.evaluation.neighbours import nearest
+
+NEIGHBOURS = 10
+PAIRS = 12
+LARGEST_TABLE = 24
+
+
+def neighbour_confusion(embeddings: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """For each class, how its images' ten nearest other images divide among the classes, as plain data.
+
+    Args:
+        embeddings: ``(N, D)``.
+        labels: ``(N,)`` integers, -1 for unknown (left out).
+        names: The class names.
+
+    Returns:
+        ``names`` of the classes there are; ``shares``, rows that add to 1 (only for at most 24 classes); ``pairs``,
+        the most frequent confusions as ``[class, taken for, share]``; ``k``.
+    """
+    known = np.flatnonzero(labels >= 0)
+    present, numbers = np.unique(labels[known], return_inverse=True)
+    indices, _ = nearest(embeddings[known], k=NEIGHBOURS)
+    counts = np.zeros((len(present), len(present)))
+    np.add.at(counts, (numbers[:, None], numbers[indices]), 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    used = [names[c] for c in present]
+    wrong = shares - np.diag(np.diag(shares))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
+    pairs = [(int(i) // len(used), int(i) % len(used)) for i in order]
+    return {
+        "names": used,
+        "shares": np.round(shares, 4).tolist() if len(used) <= LARGEST_TABLE else [],
+        "pairs": [[used[a], used[b], round(float(wrong[a, b]), 4)] for a, b in pairs if wrong[a, b] > 0],
+        "k": int(indices.shape[1]),
+    }
