@@ -1,21 +1,16 @@
 """``DATA``, as people write it: a path of any known kind, or the name of a data set."""
 
+import csv
 import difflib
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from s2r2.errors import S2R2Error
-from s2r2.images.archives import open_tar
-from s2r2.images.coco import find_coco, open_coco
-from s2r2.images.datasets import BUILT_IN, open_built_in
-from s2r2.images.folders import open_folder
-from s2r2.images.sources import ImageSource, JoinedSource
-from s2r2.images.stl10 import is_stl10, open_stl10
-from s2r2.images.tables import open_manifest
-from s2r2.images.voc import is_voc, open_voc
+import numpy as np
 
-KINDS = "a folder of images, a .csv or .parquet manifest, a .tar, or digits, stl10, cifar10"
+from s2r2.errors import S2R2Error
+from s2r2.files import atomic_write
+from s2r2.images.labels import Labels
+from s2r2.images.sources import ArraySource, FileSource, ImageSource, JoinedSource, Skipped, open_folder, open_tar
 
 
 def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:
@@ -23,10 +18,9 @@ def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:
 
     Args:
         data: A folder (searched recursively; sub-folders are labels when every image lies exactly one level down),
-            a manifest (``.csv`` or ``.parquet`` with ``path`` and optionally ``label``, or ``labels`` joined by
+            a manifest (``.csv`` or ``.parquet`` with ``path`` and optionally ``label`` or ``labels`` joined by
             ``;``), a ``.tar`` (read in place), a built-in name (``digits``, ``stl10``, ``cifar10``, each also with
-            a part: ``digits:train``), a data set as it is published (``stl10_binary``, a COCO folder or one of its
-            ``instances_*.json``, ``VOC2007``; with a part: ``VOC2007:test``), or several of these.
+            a part: ``digits:train``), or several of these.
 
     Raises:
         S2R2Error: There is nothing there, or nothing that is an image.
@@ -34,59 +28,157 @@ def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:
     if not isinstance(data, str | Path):
         sources = [open_source(part) for part in data]
         if not sources:
-            raise S2R2Error(f"no DATA: give {KINDS}")
+            raise S2R2Error("no DATA: give a folder of photos, a manifest, a .tar, or digits")
         return sources[0] if len(sources) == 1 else JoinedSource(sources)
-    if not str(data).strip():
-        raise S2R2Error(f"DATA is empty text: give {KINDS}")
-    path, part = _split_part(str(data))
-    if path in BUILT_IN and not os.path.exists(path):
-        return open_built_in(path, part)
-    place = Path(path).expanduser()
-    try:
-        return _open_path(place, part, str(data))
-    except OSError as error:
-        raise S2R2Error(f"cannot open {data}: {error.strerror or error}") from error
-
-
-def _open_path(path: Path, part: str, data: str) -> ImageSource:
+    name, _, part = str(data).partition(":")
+    if name in BUILT_IN and not Path(name).exists():
+        return BUILT_IN[name](part)
+    path = Path(data).expanduser()
     if path.is_dir():
-        if is_stl10(path):
-            return open_stl10(path, part)
-        if is_voc(path):
-            return open_voc(path, part)
-        if (annotations := find_coco(path, part)):
-            return open_coco(path, annotations)
-        if not part:
-            return open_folder(path)
-    if part:
-        raise S2R2Error(f"{data}: {path} has no part {part}; parts are those of a published data set, as in stl10:test")
+        return open_folder(path)
     if not path.exists():
-        raise S2R2Error(f"no such file or folder: {data}; {_suggestion(path)}")
-    if path.suffix.lower() in (".csv", ".parquet"):
-        return open_manifest(path)
-    if path.suffix.lower() == ".json":
-        return open_coco(path.parent.parent, [path])
-    if path.is_file() and path.name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")):
+        near = difflib.get_close_matches(path.name, _neighbours(path), n=1, cutoff=0.7)
+        hint = f"did you mean {near[0]}?" if near else "give a folder, a manifest, a .tar, or digits, stl10, cifar10"
+        raise S2R2Error(f"no such file or folder: {data}; {hint}")
+    suffix = path.suffix.lower()
+    if suffix == ".tar":
         return open_tar(path)
-    raise S2R2Error(f"{data} cannot be opened as images: give {KINDS}")
+    if suffix in (".csv", ".parquet"):
+        return open_manifest(path)
+    raise S2R2Error(f"{data} is neither a folder nor a .csv, .parquet or .tar: give one of these")
 
 
-def _split_part(data: str) -> tuple[str, str]:
-    """``stl10:test`` is the part test of stl10, unless there is a file of that very name."""
-    path, colon, part = data.rpartition(":")
-    if not colon or os.path.exists(data) or not (path in BUILT_IN or os.path.isdir(os.path.expanduser(path))):
-        return data, ""
-    return path, part
+def open_manifest(path: Path) -> ImageSource:
+    """Images listed in a table; relative paths are relative to the table.
+
+    Raises:
+        S2R2Error: The table cannot be read, has no ``path`` column, or no rows.
+    """
+    columns = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    if "path" not in columns:
+        raise S2R2Error(f"{path} has no column named path (it has {', '.join(columns) or 'none'}): add one")
+    keys = columns["path"]
+    if not keys:
+        raise S2R2Error(f"{path} lists no images: it has a header and no rows")
+    repeated = next((key for key, count in zip(*np.unique(keys, return_counts=True), strict=True) if count > 1), None)
+    if repeated is not None:
+        raise S2R2Error(f"{path} lists {repeated} more than once: keep one row for each image")
+    column = next((name for name in ("labels", "label") if name in columns), None)
+    labels = None
+    if column is not None:
+        labels = Labels.from_lists(
+            [[part.strip() for part in cell.split(";") if part.strip()] for cell in columns[column]]
+        )
+    paths = [str(path.parent / key) for key in keys]
+    return FileSource(path.name, keys, paths, labels)
 
 
-def _suggestion(path: Path) -> str:
+def write_skipped(path: str | Path, skipped: Sequence[Skipped]) -> None:
+    """Write the list of what was left out as CSV: ``image``, ``reason``."""
+    with atomic_write(path, "w") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "reason"])
+        writer.writerows([entry.key, entry.reason] for entry in skipped)
+
+
+def _digits(part: str) -> ImageSource:
+    """Scikit-learn's 1,797 handwritten digits; ``train`` and ``test`` are 80 % and 20 % of each class.
+
+    They have 8 x 8 pixels and are enlarged to 32 x 32: random crops of whole pixels would be too coarse otherwise.
+    """
+    from PIL import Image
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, classes = load_digits(return_X_y=True)
+    small = [Image.fromarray(np.rint(image / 16 * 255).astype(np.uint8)) for image in images.reshape(-1, 8, 8)]
+    pixels = np.stack([np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR)) for image in small])
+    indices = np.arange(len(pixels))
+    train, test = train_test_split(indices, test_size=0.2, random_state=0, stratify=classes)
+    parts = {"": indices, "train": np.sort(train), "test": np.sort(test)}
+    chosen = parts[_part("digits", part, parts)]
+    labels = Labels.from_lists([[str(classes[i])] for i in chosen])
+    return ArraySource(f"digits:{part}" if part else "digits", pixels[chosen], labels, [f"{i:04d}" for i in chosen])
+
+
+def _cifar10(part: str) -> ImageSource:
+    part = part or "train"
+    _part("cifar10", part, ("train", "test"))
+
+    def load(root: Path) -> tuple[np.ndarray, Sequence[int], Sequence[str]]:
+        from torchvision.datasets import CIFAR10
+
+        data = CIFAR10(str(root), train=part == "train", download=True)
+        return data.data, data.targets, data.classes
+
+    return _from_torchvision("cifar10", part, load)
+
+
+def _stl10(part: str) -> ImageSource:
+    part = part or "unlabeled"
+    _part("stl10", part, ("train", "test", "unlabeled", "train+unlabeled"))
+
+    def load(root: Path) -> tuple[np.ndarray, Sequence[int], Sequence[str]]:
+        from torchvision.datasets import STL10
+
+        data = STL10(str(root), split=part, download=True)
+        return data.data.transpose(0, 2, 3, 1), data.labels, data.classes
+
+    return _from_torchvision("stl10", part, load)
+
+
+BUILT_IN: dict[str, Callable[[str], ImageSource]] = {"digits": _digits, "cifar10": _cifar10, "stl10": _stl10}
+
+
+def _from_torchvision(
+    name: str, part: str, load: Callable[[Path], tuple[np.ndarray, Sequence[int], Sequence[str]]]
+) -> ImageSource:
+    from s2r2.images.store import cache_folder
+
+    root = cache_folder() / "datasets"
     try:
-        beside = {entry.name: str(path.parent / entry.name) for entry in path.parent.iterdir()}
+        root.mkdir(parents=True, exist_ok=True)
+        images, classes, names = load(root)
+    except Exception as error:  # urllib, OSError, RuntimeError: all mean that the files are not to be had
+        raise S2R2Error(f"{name} is not in {root} and cannot be downloaded ({error}): put its files there") from error
+    labels = Labels.from_lists([[names[c]] if c >= 0 else [] for c in classes])
+    return ArraySource(f"{name}:{part}", images, labels)
+
+
+def _part(name: str, part: str, parts: Sequence[str] | dict[str, np.ndarray]) -> str:
+    if part not in parts:
+        raise S2R2Error(f"{name}:{part} is not known: use {', '.join(f'{name}:{p}' if p else name for p in parts)}")
+    return part
+
+
+def _read_csv(path: Path) -> dict[str, list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            return {name: [row[name] or "" for row in rows] for name in reader.fieldnames or []}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise S2R2Error(f"cannot read {path} ({error}): it must be a comma-separated table in UTF-8") from error
+
+
+def _read_parquet(path: Path) -> dict[str, list[str]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise S2R2Error(f"cannot read {path} ({str(error).splitlines()[0]}): it must be a parquet table") from error
+    columns = {}
+    for name in table.column_names:
+        cells = table[name].to_pylist()
+        columns[name] = [";".join(map(str, c)) if isinstance(c, list) else "" if c is None else str(c) for c in cells]
+    return columns
+
+
+def _neighbours(path: Path) -> list[str]:
+    try:
+        beside = [entry.name for entry in path.parent.iterdir()]
     except OSError:
-        beside = {}
-    if path.parent == Path():
-        beside.update({name: name for name in BUILT_IN})
-    name, _, part = path.name.partition(":")
-    near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.7)
-    near = near or difflib.get_close_matches(name, beside, n=1, cutoff=0.7)
-    return f"did you mean {beside[near[0]]}{':' + part if part else ''}?" if near else f"give {KINDS}"
+        beside = []
+    return [*beside, *BUILT_IN]
