@@ -22,6 +22,10 @@ $(READY): pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
 	@touch $@
 
+# Trains on handwritten digits without their labels, or on the photos in DATA.
+demo: $(READY)
+	@$(BIN)/python examples/demo.py --data "$(DATA)" --out demo
+
 test: $(READY)
 	$(BIN)/python -m pytest
 

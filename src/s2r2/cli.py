@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
@@ -80,7 +80,7 @@ def embed(
     encoder: Positional[EncoderName],
     data: Positional[Data],
     out: File,
-    output: str = "feature",
+    output: Literal["feature", "embedding"] = "feature",
     batch_size: int = 64,
     device: str = "auto",
 ) -> None:

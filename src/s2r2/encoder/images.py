@@ -1,5 +1,6 @@
 """From whatever a caller holds (paths, PIL images, arrays, a pixel store) to batches of pixels for an encoder."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -42,7 +43,7 @@ def load_image(image: ImageLike) -> np.ndarray:
     raise S2R2Error(f"an image array must be (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
 
 
-def as_sequence(images: ImagesLike) -> Sequence[ImageLike]:
+def as_sequence(images: Any) -> Sequence[ImageLike]:
     """A single image becomes a sequence of one; an array ``(N, H, W, 3)`` counts as N images."""
     if isinstance(images, str | Path | Image.Image):
         return [images]
@@ -88,7 +89,7 @@ class _bar:
     def __init__(self, total: int, visible: bool) -> None:
         from rich.progress import Progress
 
-        self.progress = Progress(disable=not visible, transient=True)
+        self.progress = Progress(disable=not (visible and sys.stdout.isatty()), transient=True)
         self.task = self.progress.add_task("embedding", total=total)
 
     def __enter__(self) -> Any:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import sys
 import zlib
 from collections import deque
 from collections.abc import Iterator
@@ -130,7 +131,7 @@ class _Writer:
 
         bar = Progress(
             TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            disable=not self.progress, transient=True,
+            disable=not (self.progress and sys.stdout.isatty()), transient=True,
         )  # fmt: skip
         with bar, ThreadPoolExecutor(self.workers, thread_name_prefix="s2r2-decode") as pool:
             task = bar.add_task("", total=len(missing))

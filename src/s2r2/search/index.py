@@ -97,6 +97,7 @@ class ImageIndex:
         """
         if k < 1:
             raise S2R2Error(f"-k {k}: ask for at least 1 photo")
+        self._refuse_unknown(image)
         own = self._row(image) if box is None else None
         if own is not None:
             return self.rank(self.vectors[own], k, leave_out=own)
@@ -130,6 +131,10 @@ class ImageIndex:
             raise S2R2Error(f"--box {left},{top},{width},{height} lies outside the image of {columns} x {rows} pixels")
         return picture[top : top + height, left : left + width]
 
+    def key(self, row: int) -> str:
+        """The key of a photo, by its number in the index."""
+        return str(self._table["key"][row].as_py())
+
     def thumbnail(self, row: int) -> bytes:
         """A small JPEG of a photo, by its number in the index."""
         return bytes(self._table["thumbnail"][row].as_py())
@@ -139,6 +144,13 @@ class ImageIndex:
         if not isinstance(image, str) or Path(image).exists():
             return None
         return self._rows.get(image)
+
+    def _refuse_unknown(self, image: Any) -> None:
+        if isinstance(image, str | Path) and not Path(image).exists() and str(image) not in self._rows:
+            example = next(iter(self._rows), "")
+            raise S2R2Error(
+                f"no file {image}, and no photo of that key in {self.folder} (its keys look like {example!r})"
+            )
 
     @functools.cached_property
     def _rows(self) -> dict[str, int]:

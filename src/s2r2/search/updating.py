@@ -5,11 +5,14 @@ import hashlib
 import io
 import json
 import os
+import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +149,9 @@ class _Update:
             first = f"; the first: {skipped[0].key}: {skipped[0].reason}" if skipped else ""
             raise S2R2Error(f"none of the {len(self.source)} images of {self.source.name} can be read{first}")
         if changed or gone:
-            from datetime import timedelta
-
-            self.table.optimize(cleanup_older_than=timedelta(0))  # one writer, and readers have the catalogue
+            with warnings.catch_warnings():  # it warns of concurrent readers: ours read the catalogue
+                warnings.simplefilter("ignore")
+                self.table.optimize(cleanup_older_than=timedelta(0))
         self._publish()
         kept = len(stamps) - len(changed)
         return UpdateResult(ImageIndex.open(self.folder), embedded, moved, kept, len(gone), skipped)
@@ -199,7 +202,7 @@ class _Update:
 
         bar = Progress(
             TextColumn("indexing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            disable=not self.progress, transient=True,
+            disable=not (self.progress and sys.stdout.isatty()), transient=True,
         )  # fmt: skip
         with bar, ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="s2r2-index") as pool:
             task = bar.add_task("", total=len(indices))

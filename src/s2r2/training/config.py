@@ -11,7 +11,7 @@ import yaml
 from s2r2.errors import S2R2Error
 from s2r2.files import write_text
 
-BASE_LEARNING_RATE = 1e-3
+BASE_LEARNING_RATE = 2e-3
 BASE_VIEWS = 512
 
 
@@ -19,7 +19,7 @@ BASE_VIEWS = 512
 class TrainConfig:
     """Settings of a training run.
 
-    Learning rate 0 means: 0.001 * sqrt(views in a step / 512), the square-root rule for Adam-like optimisers.
+    Learning rate 0 means: 0.002 * sqrt(views in a step / 512), the square-root rule for Adam-like optimisers.
     """
 
     backbone: str = "resnet18"

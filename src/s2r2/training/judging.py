@@ -1,6 +1,5 @@
 """A finished run judged on held-out images, beside itself untrained and any other encoders."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def evaluate_run(
     ]
     if stores[1] is None:
         raise S2R2Error("no --test: give images to judge on")
-    recipe = dataclasses.replace(Recipe.from_dict(about["recipe"]), mean=encoder.mean, std=encoder.std)
+    recipe = Recipe.from_dict(about["recipe"])
     return evaluate(encoders, stores[0], stores[1], recipe=recipe, folder=run, progress=progress)
 
 

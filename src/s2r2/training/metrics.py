@@ -56,7 +56,9 @@ class MetricsLog:
         """
         lines = []
         for entry in self._pending:
-            plain = {key: value.item() if isinstance(value, Tensor) else value for key, value in entry.items()}
+            plain: dict[str, Any] = {
+                key: value.item() if isinstance(value, Tensor) else value for key, value in entry.items()
+            }
             lines.append(json.dumps(plain) + "\n")
             curves = {f"check/{k}": v for k, v in plain["check"].items()} if "check" in plain else plain
             for key, value in curves.items():

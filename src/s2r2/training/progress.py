@@ -2,6 +2,7 @@
 
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -44,7 +45,11 @@ class TrainingProgress:
 
     def update(self, step: int, epoch: int, loss: float, views_per_second: float, wait_share: float) -> None:
         """Show the state after a step (counted from 1) of an epoch (counted from 0)."""
-        figures = {"loss": f"{loss:.4f}", "speed": f"{views_per_second:,.0f}", "wait": f"{wait_share:.0%}"}
+        figures: dict[str, Any] = {
+            "loss": f"{loss:.4f}",
+            "speed": f"{views_per_second:,.0f}",
+            "wait": f"{wait_share:.0%}",
+        }
         if self._bar:
             self._bar.update(self._task, completed=step, epoch=f"{epoch + 1}/{self.epochs}", **figures)
             return

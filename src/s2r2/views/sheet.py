@@ -60,7 +60,8 @@ class Readable(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int, short_side: int | None = None) -> np.ndarray: ...
+    def read(self, index: int, short_side: int | None = None) -> np.ndarray:  # noqa: D102 (said by the source)
+        ...
 
 
 def sample(source: Readable, count: int, short_side: int) -> list[np.ndarray]:

@@ -1,0 +1,218 @@
+"""Views against torchvision's float operations, and the same views whoever makes them."""
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from s2r2.errors import S2R2Error
+from s2r2.views import RECIPES, Recipe, ViewLoader, draw_parameters, get_recipe, render_centre, render_views, view_sizes
+
+STILL = Recipe(
+    horizontal_flip=0.0, jitter_probability=0.0, grey_probability=0.0, blur_probability=0.0, solarise_probability=0.0
+)
+ALONE = {
+    "crop": {},
+    "flip": {"horizontal_flip": 1.0},
+    "flop": {"vertical_flip": 1.0},
+    "turns": {"quarter_turns": True},
+    "brightness": {"jitter_probability": 1.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},
+    "contrast": {"jitter_probability": 1.0, "brightness": 0.0, "saturation": 0.0, "hue": 0.0},
+    "saturation": {"jitter_probability": 1.0, "brightness": 0.0, "contrast": 0.0, "hue": 0.0},
+    "hue": {"jitter_probability": 1.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.5},
+    "grey": {"grey_probability": 1.0},
+    "blur": {"blur_probability": 1.0},
+    "solarise": {"solarise_probability": 1.0},
+}
+WHOLE = dataclasses.replace(RECIPES["photos"], vertical_flip=0.3, quarter_turns=True, solarise_probability=0.2)
+SIZES = [(96, 96, 96), (160, 213, 96), (256, 341, 224), (480, 640, 128), (500, 7, 64), (7, 500, 64), (1, 1, 32)]
+
+
+def photo(height: int, width: int) -> np.ndarray:
+    """Smooth shapes with fine noise: what a photo is made of."""
+    generator = np.random.default_rng(height * 1000 + width)
+    rows, columns = np.mgrid[0:height, 0:width] / 40
+    waves = [np.sin(rows * a + columns * b + c) for a, b, c in generator.uniform(0, 6, (3, 3))]
+    return (
+        ((np.stack(waves, 2) * 0.4 + 0.5) * 255 + generator.normal(0, 12, (height, width, 3)))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
+
+
+def errors(recipe: Recipe, height: int, width: int, size: int, views: int) -> np.ndarray:
+    image = photo(height, width)
+    table = draw_parameters(recipe, np.array([image.shape[:2]]), np.array([7]), views, seed=3, epoch=1, view_size=size)
+    ours = render_views([image], table, size, backend="numba")
+    theirs = render_views([image], table, size, backend="torchvision")
+    return np.abs(ours.astype(np.float64) - theirs) * 255
+
+
+@pytest.mark.parametrize("operation", ALONE)
+def test_each_operation_equals_torchvision(operation: str) -> None:
+    recipe = dataclasses.replace(STILL, **ALONE[operation])
+    for height, width, size in ((96, 96, 96), (160, 213, 96), (7, 50, 32)):
+        difference = errors(recipe, height, width, size, 8)
+        assert difference.mean() <= 0.001
+        if operation != "solarise":  # a pixel at one half may fall to either side
+            assert difference.max() <= 0.05
+
+
+@pytest.mark.parametrize(("height", "width", "size"), SIZES)
+def test_the_whole_chain_equals_torchvision(height: int, width: int, size: int) -> None:
+    difference = errors(dataclasses.replace(WHOLE, solarise_probability=0.0), height, width, size, 12)
+    assert difference.mean() <= 0.001
+    assert difference.max() <= 0.05
+
+
+def test_bytes_are_the_rounded_floats() -> None:
+    image = photo(60, 80)
+    table = draw_parameters(WHOLE, np.array([[60, 80]]), np.array([1]), 8, seed=0, epoch=0, view_size=32)
+    floats = render_views([image], table, 32)
+    rounded = render_views([image], table, 32, dtype="uint8")
+    assert np.abs(rounded - floats * 255).max() <= 0.51
+
+
+def test_centre_is_the_resized_square() -> None:
+    image = photo(50, 80)
+    whole = render_centre([image], 50, mean=(0.0,) * 3, std=(1.0,) * 3)[0].transpose(1, 2, 0)
+    np.testing.assert_allclose(whole * 255, image[:, 15:65], atol=1e-3)
+
+
+class Store:
+    """Images in memory, as the loader wants them."""
+
+    def __init__(self, count: int = 40) -> None:
+        self.images = [photo(20 + i % 5, 24 + i % 7) for i in range(count)]
+        self.sizes = np.array([image.shape[:2] for image in self.images], np.int32)
+        self.image_ids = np.arange(count, dtype=np.uint64) * 977
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.images[index]
+
+
+def steps(start: int = 0, epoch: int = 2, recipe: Recipe = WHOLE, **options: int) -> list[tuple[bytes, ...]]:
+    options = {"view_size": 16, "views": 4, "batch_size": 8, "seed": 5, **options}
+    with ViewLoader(Store(), recipe, **options) as loader:
+        return [tuple(p.numpy().tobytes() for p in batch.pixels) for batch in loader.epoch(epoch, start)]
+
+
+def test_any_number_of_threads_gives_the_same_bytes() -> None:
+    one = steps(threads=1)
+    assert steps(threads=2) == one
+    assert steps(threads=8) == one
+
+
+def test_a_resume_goes_on_with_the_same_bytes() -> None:
+    assert steps(start=3) == steps()[3:]
+
+
+def test_another_epoch_or_seed_gives_other_views() -> None:
+    assert not set(steps(epoch=2)) & set(steps(epoch=3))
+    assert not set(steps(seed=5)) & set(steps(seed=6))
+
+
+def test_processes_share_a_step_in_order() -> None:
+    whole = steps()
+    for world in (2, 3):
+        parts = [steps(rank=rank, world_size=world) for rank in range(world)]
+        assert [tuple(b"".join(size) for size in zip(*step, strict=True)) for step in zip(*parts, strict=True)] == whole
+
+
+def test_a_new_process_gives_the_same_bytes() -> None:
+    import hashlib
+
+    code = (
+        "import sys, hashlib; sys.path.insert(0, sys.argv[1])\n"
+        "import test_views\nprint(hashlib.sha256(b''.join(b''.join(s) for s in test_views.steps())).hexdigest())"
+    )
+    from pathlib import Path
+
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent)], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == hashlib.sha256(b"".join(b"".join(step) for step in steps())).hexdigest()
+
+
+def test_a_row_alone_equals_the_row_in_a_batch() -> None:
+    sizes, ids = np.array([[40, 50], [60, 30], [20, 20]]), np.array([3, 99, 5], np.uint64)
+    options = {"seed": 1, "epoch": 4, "view_size": 16}
+    table = draw_parameters(WHOLE, sizes, ids, 5, **options)
+    alone = draw_parameters(WHOLE, sizes[1:2], ids[1:2], 1, first_view=3, **options)
+    for field in dataclasses.fields(table):
+        np.testing.assert_array_equal(getattr(table, field.name)[5 + 3], getattr(alone, field.name)[0])
+
+
+def test_multi_crop_has_large_and_small_views() -> None:
+    recipe = get_recipe("swav-multicrop")
+    assert view_sizes(recipe, 224, 8) == (224, 224, 96, 96, 96, 96, 96, 96)
+    with ViewLoader(Store(), recipe, view_size=28, views=8, batch_size=4, seed=0) as loader:
+        batch = next(loader.epoch(0))
+    assert [tuple(p.shape) for p in batch.pixels] == [(8, 3, 28, 28), (24, 3, 12, 12)]
+    assert [g.tolist() for g in batch.groups] == [np.repeat(range(4), 2).tolist(), np.repeat(range(4), 6).tolist()]
+
+
+def test_parameters_follow_their_distributions() -> None:
+    from scipy import stats
+
+    count = 4000
+    recipe = dataclasses.replace(RECIPES["photos"], quarter_turns=True, vertical_flip=0.25, solarise_probability=0.1)
+    table = draw_parameters(recipe, np.full((count, 2), 400), np.arange(count), 1, seed=0, epoch=0, view_size=96)
+    area = table.height * table.width / 400**2
+    ratio = np.log(table.width / table.height)
+    assert stats.kstest(table.hue, "uniform", (-0.2, 0.4)).pvalue > 1e-3
+    assert stats.kstest(table.factors[:, 0], "uniform", (0.2, 1.6)).pvalue > 1e-3
+    assert stats.kstest(table.factors[:, 1], "uniform", (0.2, 1.6)).pvalue > 1e-3
+    assert stats.kstest(table.factors[:, 2], "uniform", (0.2, 1.6)).pvalue > 1e-3
+    blurred = table.sigma[table.sigma > 0]
+    assert stats.kstest(blurred, "uniform", (0.1, 1.9)).pvalue > 1e-3
+    small = area < 0.6  # crops that fit whatever their ratio: nothing was rejected
+    assert stats.kstest(area[small], "uniform", (0.08, 0.52)).pvalue > 1e-3
+    assert stats.kstest(ratio[small], "uniform", (np.log(3 / 4), 2 * np.log(4 / 3))).pvalue > 1e-3
+    chances = {"flip": 0.5, "flop": 0.25, "jitter": 0.8, "grey": 0.2, "solarise": 0.1}
+    for name, chance in chances.items():
+        assert stats.binomtest(int(getattr(table, name).sum()), count, chance).pvalue > 1e-3, name
+    assert stats.binomtest(len(blurred), count, 0.5).pvalue > 1e-3
+    assert stats.chisquare(np.bincount(table.turns, minlength=4)).pvalue > 1e-3
+    orders = np.unique(table.order @ [64, 16, 4, 1], return_counts=True)[1]
+    assert len(orders) == 24
+    assert stats.chisquare(orders).pvalue > 1e-3
+
+
+def test_crops_lie_inside_the_image() -> None:
+    sizes = np.random.default_rng(0).integers(1, 300, (500, 2))
+    table = draw_parameters(WHOLE, sizes, np.arange(500), 2, seed=0, epoch=0, view_size=32)
+    rows, columns = np.repeat(sizes[:, 0], 2), np.repeat(sizes[:, 1], 2)
+    assert (table.height >= 1).all()
+    assert (table.width >= 1).all()
+    assert ((table.top >= 0) & (table.top + table.height <= rows)).all()
+    assert ((table.left >= 0) & (table.left + table.width <= columns)).all()
+
+
+def test_recipes_survive_yaml_and_say_what_is_wrong() -> None:
+    for recipe in RECIPES.values():
+        assert Recipe.from_dict(recipe.to_dict()) == recipe
+    with pytest.raises(S2R2Error, match="photos"):
+        get_recipe("photo")
+    with pytest.raises(S2R2Error, match="crop_scale"):
+        Recipe(crop_scale=(0.0, 1.0))
+    with pytest.raises(S2R2Error, match="colour"):
+        Recipe.from_dict({"colour": 1})
+
+
+def test_an_error_in_a_thread_reaches_the_caller_and_threads_end() -> None:
+    import threading
+
+    class Broken(Store):
+        def __getitem__(self, index: int) -> np.ndarray:
+            raise S2R2Error("the file is gone")
+
+    before = threading.active_count()
+    with ViewLoader(Broken(), WHOLE, view_size=16, views=2, batch_size=8, seed=0) as loader, pytest.raises(S2R2Error):
+        next(loader.epoch(0))
+    assert threading.active_count() == before
