@@ -62,17 +62,19 @@ def render_views(
         out = np.empty((count, 3, view_size, view_size), dtype)
     render = _renderer(choose_backend(backend))
     views = count // len(images)
+    threads = max(1, min(threads or 1, len(images)))
+    # A few parts a thread: views differ in cost, and whoever ends first takes the next part.
+    bounds = np.linspace(0, len(images), min(len(images), 4 * threads if threads > 1 else 1) + 1).astype(int)
 
-    def render_one(index: int) -> None:
-        rows = slice(index * views, (index + 1) * views)
-        render(images[index], parameters.rows(rows), view_size, mean, std, out[rows])
+    def render_part(first: int, last: int) -> None:
+        rows = slice(first * views, last * views)
+        render(images[first:last], parameters.rows(rows), view_size, mean, std, out[rows])
 
-    if (threads or 1) == 1:
-        for index in range(len(images)):
-            render_one(index)
+    if threads == 1:
+        render_part(0, len(images))
     else:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(render_one, range(len(images))))
+            list(pool.map(render_part, bounds[:-1], bounds[1:]))
     return out
 
 
@@ -136,7 +138,7 @@ def choose_backend(backend: Backend) -> Literal["numba", "torchvision"]:
     return "torchvision"
 
 
-Render = Callable[[np.ndarray, ViewParameters, int, Sequence[float], Sequence[float], np.ndarray], None]
+Render = Callable[[Sequence[np.ndarray], ViewParameters, int, Sequence[float], Sequence[float], np.ndarray], None]
 
 
 def _renderer(backend: Literal["numba", "torchvision"]) -> Render:
@@ -144,30 +146,43 @@ def _renderer(backend: Literal["numba", "torchvision"]) -> Render:
 
 
 def _render_numba(
-    image: np.ndarray, p: ViewParameters, size: int, mean: Sequence[float], std: Sequence[float], out: np.ndarray
+    images: Sequence[np.ndarray],
+    p: ViewParameters,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    out: np.ndarray,
 ) -> None:
-    from s2r2.views.kernel import render_image
+    from s2r2.views.kernel import render_images
 
     if out.dtype == np.uint8:
         offset, scale, bias = np.zeros(3, np.float32), np.full(3, 255, np.float32), np.float32(0.5)
     else:
         offset, scale = np.asarray(mean, np.float32), (1 / np.asarray(std, np.float64)).astype(np.float32)
         bias = np.float32(0)
-    # One array type for the compiler, whatever the image came from: a memory map, read-only, or a slice.
-    pixels = np.frombuffer(np.ascontiguousarray(image), np.uint8).reshape(image.shape)
-    render_image(
-        pixels, size, p.top, p.left, p.height, p.width, p.flip, p.flop, p.turns, p.jitter, p.order, p.factors, p.hue,
-        p.grey, p.sigma, blur_kernel(size), p.solarise, offset, scale, bias, out,
+    # Addresses, so that the compiler sees one type whatever the images are: memory maps, read-only, slices.
+    pixels = [np.ascontiguousarray(image, np.uint8) for image in images]
+    addresses = np.array([array.__array_interface__["data"][0] for array in pixels], np.uint64)
+    sides = np.array([array.shape[:2] for array in pixels], np.int64)
+    render_images(
+        addresses, sides, size, p.top, p.left, p.height, p.width, p.flip, p.flop, p.turns, p.jitter, p.order,
+        p.factors, p.hue, p.grey, p.sigma, blur_kernel(size), p.solarise, offset, scale, bias, out.reshape(-1),
     )  # fmt: skip
 
 
 def _render_torchvision(
-    image: np.ndarray, p: ViewParameters, size: int, mean: Sequence[float], std: Sequence[float], out: np.ndarray
+    images: Sequence[np.ndarray],
+    p: ViewParameters,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    out: np.ndarray,
 ) -> None:
     from s2r2.views.reference import normalise, render_view
 
+    views = len(p) // len(images)
     for row in range(len(p)):
-        view = render_view(image, p, row, blur_kernel(size))
+        view = render_view(images[row // views], p, row, blur_kernel(size))
         if out.dtype == np.uint8:
             out[row] = (view * 255 + 0.5).clamp(0, 255).byte().numpy()
         else:
@@ -177,14 +192,14 @@ def _render_torchvision(
 @functools.cache
 def _announce_compilation() -> None:
     """Say once that the first call will compile, unless numba's cache on disk has the kernel already."""
-    from s2r2.views.kernel import render_image
+    from s2r2.views.kernel import render_images
 
-    if not any(_cached_files(Path(render_image.stats.cache_path))):
+    if not any(_cached_files(Path(render_images.stats.cache_path))):
         print("s2r2: compiling the view kernel for this processor, once (about 20 s, then cached)", file=sys.stderr)
 
 
 def _cached_files(folder: Path) -> Iterator[Path]:
-    return folder.glob("kernel.render_image-*.nbc")
+    return folder.glob("*.render_images-*.nbc")
 
 
 @functools.cache
