@@ -1,14 +1,14 @@
 """Files to pixels: where images come from, decoding them, and the store that keeps them decoded."""
 
-from s2r2.images.decoding import EXTENSIONS, MAX_PIXELS, UnreadableImage, decode, to_array
+from s2r2.images.cache import StoreInfo, cache_folder, clear_stores, list_stores
+from s2r2.images.decoding import EXTENSIONS, UnreadableImage, decode, to_array
 from s2r2.images.labels import Labels
 from s2r2.images.opening import open_source, write_skipped
 from s2r2.images.sources import ArraySource, ImageSource, Skipped
-from s2r2.images.store import PixelStore, StoreInfo, clear_stores, list_stores
+from s2r2.images.store import PixelStore
 
 __all__ = [
     "EXTENSIONS",
-    "MAX_PIXELS",
     "ArraySource",
     "ImageSource",
     "Labels",
@@ -16,6 +16,7 @@ __all__ = [
     "Skipped",
     "StoreInfo",
     "UnreadableImage",
+    "cache_folder",
     "clear_stores",
     "decode",
     "list_stores",

@@ -1,210 +1,230 @@
-"""Building a pixel store: decode what is new, keep what is not, survive being killed."""
+"""Bringing a pixel store up to date: decode what is new, keep what is not, survive being killed.
+
+A store is a folder: ``pixels-N.bin`` (the pixels of all images, appended), ``journal-N.jsonl`` (a line for each image,
+appended after its pixels), ``store.json`` (written when a build has finished) and a lock. N counts the times that the
+store was packed. Pixels without a line, left by a kill, are cut off; images are appended in the source's order, so a
+build that was killed and gone on with leaves the bytes of one that was not.
+"""
 
 import contextlib
-import fcntl
+import json
 import os
 import shutil
-import sys
 import zlib
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import Any, NamedTuple
 
-import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+import filelock
+import PIL
 
 from s2r2.errors import S2R2Error
-from s2r2.images.decoding import UnreadableImage
-from s2r2.images.sources import ImageSource, Skipped
-from s2r2.images.store import Entry, describe_store
+from s2r2.files import sync_folder, write_text
+from s2r2.images.cache import DESCRIPTION, LOCK
+from s2r2.images.decoding import UnreadableImage, max_pixels_allowed
+from s2r2.images.journal import Entry, read_journal, write_journal
+from s2r2.images.sources import ImageSource, Skipped, Stamp
+from s2r2.images.writing import SPARE_DISK, Task, Writer
 
-SYNC_EVERY = 64 << 20
-"""Bytes of pixels after which they, and then the journal, are made durable."""
-SPARE_DISK = 64 << 20
-"""Bytes that a store leaves free on its disk."""
+SUSPECT = "suspect"
+"""A file of this name says that a pixel was found changed: the next build checks all of them."""
+PACK_BYTES = 64 << 20
+"""A store is packed when more than this, and more than half of it, belongs to images that are gone or changed."""
 
 
-def bring_up_to_date(
-    source: ImageSource, short_side: int | None, place: Path, workers: int | None, progress: bool
-) -> tuple[list[tuple[int, Entry]], list[Skipped], int]:
+class Built(NamedTuple):
+    """A store that is up to date.
+
+    Attributes:
+        pixels: The file of pixels.
+        readable: Index in the source and entry of each readable image, in the source's order.
+        skipped: What was left out.
+        decoded: How many images were decoded.
+    """
+
+    pixels: Path
+    readable: list[tuple[int, Entry]]
+    skipped: list[Skipped]
+    decoded: int
+
+
+def bring_up_to_date(source: ImageSource, short_side: int | None, place: Path, workers: int, progress: bool) -> Built:
     """Make the store in ``place`` hold the source's images as they are now.
 
-    The journal (``index.jsonl``) gets a line for each image after its pixels were written, so that whatever it
-    names is whole. A store that was killed while it was built keeps the lines that are; pixels without a line are
-    overwritten. Images that have gone stay in the file until more than half of it is theirs; then it is rebuilt.
-
-    Returns:
-        Index and entry of each readable image, what was skipped, and how many images were decoded.
+    Raises:
+        S2R2Error: The place cannot be written to, the disk is too full, or decoding processes cannot be started.
     """
     try:
         place.mkdir(parents=True, exist_ok=True)
-        with _locked(place):
-            known = _read_journal(place)
-            stamps, skipped = _stamps(source)
-            fresh = {key: e for key, e in known.items() if key in stamps and e.stamp == stamps[key][1]}
-            used = sum(entry.size for entry in fresh.values())
-            written = max((entry.offset + entry.size for entry in known.values()), default=0)
-            if written > 2 * used + SYNC_EVERY:
-                known, fresh, written = {}, {}, 0
-                (place / "index.jsonl").unlink(missing_ok=True)
-            missing = [(index, key, stamp) for key, (index, stamp) in stamps.items() if key not in fresh]
-            if missing:
-                writer = _Writer(place, source, short_side, written, workers, progress)
-                fresh.update(writer.write(missing))
-            if missing or len(fresh) != len(known) or not (place / "store.json").exists():
-                describe_store(place, source.name, sum(not entry.reason for entry in fresh.values()))
-            else:
-                os.utime(place / "store.json")
+        with _locked(place, progress):
+            return _Build(source, short_side, place, workers, progress).run()
     except OSError as error:
         raise S2R2Error(
-            f"cannot write the pixel store {place}: {error.strerror or error}; choose another --store"
+            f"cannot write the pixel store in {place}: {error.strerror or error}; free space or choose another --store"
         ) from error
-    in_order = [(index, fresh[key]) for key, (index, _) in stamps.items()]
-    skipped += [Skipped(entry.key, entry.reason) for _, entry in in_order if entry.reason]
-    return [(index, entry) for index, entry in in_order if not entry.reason], skipped, len(missing)
 
 
-class _Writer:
-    """Decodes on all cores and appends in the source's order, so that every undisturbed build gives the same bytes."""
+class _Build:
+    """One build of one store, with the lock held."""
 
-    def __init__(
-        self, place: Path, source: ImageSource, short_side: int | None, offset: int, workers: int | None, progress: bool
-    ) -> None:
-        self.place = place
+    def __init__(self, source: ImageSource, short_side: int | None, place: Path, workers: int, progress: bool) -> None:
         self.source = source
         self.short_side = short_side
-        self.offset = offset
-        self.workers = workers or os.cpu_count() or 1
+        self.place = place
+        self.workers = workers
         self.progress = progress
+        self.description = _read_description(place)
+        self.generation = int(self.description.get("generation", 0))
+        self.limits = {"max_pixels": max_pixels_allowed(), "pillow": PIL.__version__}
 
-    def write(self, missing: list[tuple[int, str, tuple[int | str, ...]]]) -> dict[str, Entry]:
-        """Decode and append images; returns their entries by key."""
-        entries: dict[str, Entry] = {}
-        with (
-            open(self.place / "pixels.bin", "ab") as pixels,
-            open(self.place / "index.jsonl", "a", encoding="utf-8") as journal,
-        ):
-            pixels.truncate(self.offset)
-            pixels.seek(self.offset)
-            pending: list[Entry] = []
-            unsynced = 0
-            for done, (key, stamp, array, reason) in enumerate(self._decoded(missing)):
-                if array is None:
-                    entry = Entry(key, stamp, reason=reason)
-                else:
-                    height, width = array.shape[:2]
-                    entry = Entry(key, stamp, height, width, self.offset, zlib.crc32(array.data))
-                    if done % 256 == 0:
-                        self._refuse_full_disk(done, len(missing))
-                    pixels.write(array.data)
-                    self.offset += entry.size
-                    unsynced += entry.size
-                entries[key] = entry
-                pending.append(entry)
-                if unsynced >= SYNC_EVERY or len(pending) >= 4096:
-                    self._commit(pixels, journal, pending)
-                    unsynced = 0
-            self._commit(pixels, journal, pending)
-        return entries
+    @property
+    def pixels(self) -> Path:
+        """The file of pixels."""
+        return self.place / f"pixels-{self.generation}.bin"
 
-    def _commit(self, pixels: IO[bytes], journal: IO[str], pending: list[Entry]) -> None:
-        """Pixels first, then the lines that name them."""
-        pixels.flush()
-        os.fsync(pixels.fileno())
-        journal.writelines(entry.to_line() for entry in pending)
-        journal.flush()
-        os.fsync(journal.fileno())
-        pending.clear()
+    @property
+    def journal(self) -> Path:
+        """The file of lines."""
+        return self.place / f"journal-{self.generation}.jsonl"
 
-    def _decoded(
-        self, missing: list[tuple[int, str, tuple[int | str, ...]]]
-    ) -> Iterator[tuple[str, tuple[int | str, ...], np.ndarray | None, str]]:
-        """Pixels or reasons in order, decoded by threads (Pillow lets go of the GIL), a few images ahead."""
+    def run(self) -> Built:
+        """Find out what is missing, decode it, and say what there is."""
+        self._remove_leftovers()
+        stamps, skipped = self._stamps()
+        available = self.pixels.stat().st_size if self.pixels.exists() else 0
+        journal = read_journal(self.journal, available, int(self.description.get("journal_bytes", 0)))
+        known = self._proven(journal.entries, journal.unproven)
+        current, tasks = self._compare(stamps, known)
+        decoded = 0
+        if tasks or available == 0:
+            written = max((entry.end for entry in journal.entries.values()), default=0)
+            writer = Writer(self.pixels, self.journal, written, journal.length)
+            fresh = writer.write(self.source, tasks, self.short_side, self.workers, self.progress)
+            current.update(fresh)
+            decoded = writer.decoded
+        in_order = [(index, current[key]) for key, (index, _) in stamps.items()]
+        readable = [(index, entry) for index, entry in in_order if not entry.reason]
+        packed = self._pack([entry for _, entry in in_order])
+        if packed is not None:
+            readable = [(index, packed[entry.key]) for index, entry in readable]
+        self._describe(len(readable))
+        skipped += [Skipped(entry.key, entry.reason) for _, entry in in_order if entry.reason]
+        return Built(self.pixels, readable, skipped, decoded)
 
-        def decode_one(index: int) -> tuple[np.ndarray | None, str]:
+    def _stamps(self) -> tuple[dict[str, tuple[int, Stamp]], list[Skipped]]:
+        """Index and stamp of each image that can be looked at, and those that cannot."""
+        stamps: dict[str, tuple[int, Stamp]] = {}
+        skipped = list(self.source.problems)
+        for index, key in enumerate(self.source.keys):
             try:
-                return np.ascontiguousarray(self.source.read(index, self.short_side)), ""
+                stamps[key] = (index, self.source.stamp(index))
             except UnreadableImage as error:
-                return None, error.reason
+                skipped.append(Skipped(key, error.reason))
+        return stamps, skipped
 
-        bar = Progress(
-            TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            disable=not (self.progress and sys.stdout.isatty()), transient=True,
-        )  # fmt: skip
-        with bar, ThreadPoolExecutor(self.workers, thread_name_prefix="s2r2-decode") as pool:
-            task = bar.add_task("", total=len(missing))
-            ahead = deque(
-                ((key, stamp, pool.submit(decode_one, index)) for index, key, stamp in missing[: 4 * self.workers])
-            )
-            following = iter(missing[4 * self.workers :])
-            try:
-                while ahead:
-                    key, stamp, future = ahead.popleft()
-                    array, reason = future.result()
-                    with contextlib.suppress(StopIteration):
-                        index, next_key, next_stamp = next(following)
-                        ahead.append((next_key, next_stamp, pool.submit(decode_one, index)))
-                    bar.advance(task)
-                    yield key, stamp, array, reason
-            finally:
-                for _, _, future in ahead:
-                    future.cancel()
+    def _proven(self, entries: dict[str, Entry], unproven: set[str]) -> dict[str, Entry]:
+        """The entries, less those whose pixels are not what was written.
 
-    def _refuse_full_disk(self, done: int, total: int) -> None:
-        """Compare what is still to be written, from the images so far, with the space that there is."""
-        if done == 0:
-            return
-        needed = int(self.offset / done * (total - done))
-        free = shutil.disk_usage(self.place).free
-        if needed + SPARE_DISK > free:
-            raise S2R2Error(
-                f"the pixel store needs about {needed / 1e9:.1f} GB more in {self.place}, {free / 1e9:.1f} GB are "
-                f"free: free space, choose another --store, or use a smaller --image-size"
-            )
+        Checked are the lines since the last finished build, which a power cut may have written without their
+        pixels, and all of them once a changed pixel was found.
+        """
+        suspects = set(entries) if (self.place / SUSPECT).exists() else unproven
+        if not suspects or not self.pixels.exists():
+            return entries
+        with open(self.pixels, "rb") as file:
+            damaged = {key for key in suspects if not _intact(file, entries[key])}
+        return {key: entry for key, entry in entries.items() if key not in damaged}
+
+    def _compare(
+        self, stamps: dict[str, tuple[int, Stamp]], known: dict[str, Entry]
+    ) -> tuple[dict[str, Entry], list[Task]]:
+        """Entries that hold, and what is to be done for the others."""
+        same_limits = all(self.description.get(name) == value for name, value in self.limits.items())
+        unfinished = not self.description
+        current: dict[str, Entry] = {}
+        tasks: list[Task] = []
+        for key, (index, stamp) in stamps.items():
+            entry = known.get(key)
+            # What was refused under another limit, or by another decoder, may be readable now.
+            if entry is not None and entry.reason and not (same_limits or unfinished):
+                entry = None
+            if entry is not None and entry.stamp == stamp:
+                current[key] = entry
+            else:
+                tasks.append(Task(index, key, stamp, entry))
+        return current, tasks
+
+    def _pack(self, live: list[Entry]) -> dict[str, Entry] | None:
+        """Copy the images that are left to a new file when most of the old one belongs to others."""
+        needed = sum(entry.size for entry in live)
+        total = self.pixels.stat().st_size
+        if total - needed <= max(PACK_BYTES, needed) or shutil.disk_usage(self.place).free < needed + SPARE_DISK:
+            return None
+        old = self.pixels
+        self.generation += 1
+        packed: dict[str, Entry] = {}
+        with open(old, "rb") as source, open(self.pixels, "wb") as target:
+            for entry in live:
+                source.seek(entry.offset)
+                packed[entry.key] = entry._replace(offset=target.tell() if entry.size else 0)
+                target.write(source.read(entry.size))
+            target.flush()
+            os.fsync(target.fileno())
+        write_journal(self.journal, packed.values())
+        return packed
+
+    def _describe(self, images: int) -> None:
+        """Note that the build has finished; the note's time says when the store was last used."""
+        path = self.place / DESCRIPTION
+        description = {
+            "name": self.source.name,
+            "images": images,
+            "short_side": self.short_side,
+            "generation": self.generation,
+            "journal_bytes": self.journal.stat().st_size,
+            **self.limits,
+        }
+        if description != self.description:
+            sync_folder(self.place)
+            write_text(path, json.dumps(description, indent=1) + "\n")
+            self._remove_leftovers()
+        else:
+            os.utime(path)
+        (self.place / SUSPECT).unlink(missing_ok=True)
+
+    def _remove_leftovers(self) -> None:
+        """Files of another generation, left by a kill while the store was packed."""
+        for file in (*self.place.glob("pixels-*.bin"), *self.place.glob("journal-*.jsonl")):
+            if file not in (self.pixels, self.journal):
+                file.unlink()
 
 
-def _stamps(source: ImageSource) -> tuple[dict[str, tuple[int, tuple[int | str, ...]]], list[Skipped]]:
-    stamps: dict[str, tuple[int, tuple[int | str, ...]]] = {}
-    skipped = list(source.problems)
-    for index, key in enumerate(source.keys):
-        try:
-            stamps[key] = (index, source.stamp(index))
-        except UnreadableImage as error:
-            skipped.append(Skipped(key, error.reason))
-    return stamps, skipped
+def _intact(file: Any, entry: Entry) -> bool:
+    file.seek(entry.offset)
+    return zlib.crc32(file.read(entry.size)) == entry.checksum
 
 
-def _read_journal(place: Path) -> dict[str, Entry]:
-    """Entries whose pixels are there; a later line for the same key stands for a changed file."""
-    path = place / "index.jsonl"
-    if not path.exists():
+def _read_description(place: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((place / DESCRIPTION).read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else {}
+    except (FileNotFoundError, ValueError):
         return {}
-    pixels = place / "pixels.bin"
-    available = pixels.stat().st_size if pixels.exists() else 0
-    entries: dict[str, Entry] = {}
-    whole = True
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-        entry = Entry.from_line(line) if line.endswith("\n") else None
-        if entry is None:
-            whole = False
-            continue
-        if entry.offset + entry.size <= available:
-            entries[entry.key] = entry
-    if not whole:  # a torn last line must not swallow the next one
-        from s2r2.files import write_text
-
-        write_text(path, "".join(entry.to_line() for entry in entries.values()))
-    return entries
 
 
 @contextlib.contextmanager
-def _locked(place: Path) -> Iterator[None]:
+def _locked(place: Path, progress: bool) -> Iterator[None]:
     """One process builds a store; others wait for it."""
-    with open(place / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
+    lock = filelock.FileLock(place / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        if progress:
+            from rich.console import Console
+
+            Console(stderr=True).print(f"waiting for another process that builds the pixel store {place}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

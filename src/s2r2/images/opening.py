@@ -133,7 +133,7 @@ BUILT_IN: dict[str, Callable[[str], ImageSource]] = {"digits": _digits, "cifar10
 def _from_torchvision(
     name: str, part: str, load: Callable[[Path], tuple[np.ndarray, Sequence[int], Sequence[str]]]
 ) -> ImageSource:
-    from s2r2.images.store import cache_folder
+    from s2r2.images.cache import cache_folder
 
     root = cache_folder() / "datasets"
     try:

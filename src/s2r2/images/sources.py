@@ -8,12 +8,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding import EXTENSIONS, UnreadableImage, decode
 from s2r2.images.labels import Labels
+
+Stamp: TypeAlias = tuple[int | str, ...]
+
+MAX_FILE_BYTES = 2 << 30
+"""Larger files are not read: the largest image that is allowed is smaller in every format."""
+
+
+class Slice(NamedTuple):
+    """Where an image's bytes are: a file, or ``size`` bytes of one from ``offset`` (-1: to its end)."""
+
+    path: str
+    offset: int = 0
+    size: int = -1
 
 
 @dataclass(frozen=True)
@@ -52,12 +66,16 @@ class ImageSource(ABC):
         """
 
     @abstractmethod
-    def stamp(self, index: int) -> tuple[int | str, ...]:
+    def stamp(self, index: int) -> Stamp:
         """What changes when the image does, found without reading it.
 
         Raises:
             UnreadableImage: The file is gone or cannot be looked at.
         """
+
+    def slice(self, index: int) -> Slice | None:
+        """Where the image's file is, for those who decode it elsewhere; None when the pixels are at hand."""
+        return None
 
     def location(self, index: int) -> str:
         """Where a person finds the image."""
@@ -90,9 +108,13 @@ class FileSource(ImageSource):
 
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:
         """Decode the file."""
-        return decode(read_file(self.paths[index]), short_side=short_side)
+        return decode(read_slice(self.slice(index)), short_side=short_side)
 
-    def stamp(self, index: int) -> tuple[int | str, ...]:
+    def slice(self, index: int) -> Slice:
+        """The whole file."""
+        return Slice(self.paths[index])
+
+    def stamp(self, index: int) -> Stamp:
         """Size and modification time."""
         try:
             status = os.stat(self.paths[index])
@@ -123,18 +145,14 @@ class TarSource(ImageSource):
 
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:
         """Decode the member."""
-        _, offset, size = self.members[index]
-        try:
-            with open(self.path, "rb") as file:
-                file.seek(offset)
-                content = file.read(size)
-        except OSError as error:
-            raise UnreadableImage(error.strerror or str(error)) from None
-        if len(content) < size:
-            raise UnreadableImage("the tar ends before the image does")
-        return decode(content, short_side=short_side)
+        return decode(read_slice(self.slice(index)), short_side=short_side)
 
-    def stamp(self, index: int) -> tuple[int | str, ...]:
+    def slice(self, index: int) -> Slice:
+        """The member's part of the tar."""
+        _, offset, size = self.members[index]
+        return Slice(str(self.path), offset, size)
+
+    def stamp(self, index: int) -> Stamp:
         """Place and size of the member, and the tar's own size and time."""
         return (*self.members[index][1:], *self._stamp)
 
@@ -155,7 +173,7 @@ class ArraySource(ImageSource):
         image = self.images[index]
         return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
 
-    def stamp(self, index: int) -> tuple[int | str, ...]:
+    def stamp(self, index: int) -> Stamp:
         """A hash of the pixels."""
         import hashlib
 
@@ -183,10 +201,15 @@ class JoinedSource(ImageSource):
         source, inner = self._find(index)
         return source.read(inner, short_side)
 
-    def stamp(self, index: int) -> tuple[int | str, ...]:
+    def stamp(self, index: int) -> Stamp:
         """The stamp of the source that the image belongs to."""
         source, inner = self._find(index)
         return source.stamp(inner)
+
+    def slice(self, index: int) -> Slice | None:
+        """Where the image is, if it is a file."""
+        source, inner = self._find(index)
+        return source.slice(inner)
 
     def location(self, index: int) -> str:
         """The location in the source that the image belongs to."""
@@ -198,20 +221,28 @@ class JoinedSource(ImageSource):
         return self.sources[which], index - int(self._starts[which])
 
 
-def read_file(path: str | Path) -> bytes:
-    """The content of a regular file; anything else (a pipe, a device) would block and is refused.
+def read_slice(where: Slice) -> bytes:
+    """The bytes of an image. Pipes and devices, which would block for ever, are refused.
 
     Raises:
-        UnreadableImage: It is gone, not a regular file, or may not be read.
+        UnreadableImage: It is gone, not a regular file, too large, may not be read, or ends too early.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(where.path, flags), "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise UnreadableImage("not a regular file")
-            return file.read()
-    except OSError as error:
-        raise UnreadableImage(error.strerror or str(error)) from None
+            size = status.st_size - where.offset if where.size < 0 else where.size
+            if size > MAX_FILE_BYTES:
+                raise UnreadableImage(f"a file of {size / 1e9:.1f} GB")
+            if where.offset + size > status.st_size:
+                raise UnreadableImage("the tar ends before the image does")
+            file.seek(where.offset)
+            content = file.read(size) or b""
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from None
+    return content
 
 
 def open_folder(folder: Path) -> ImageSource:
