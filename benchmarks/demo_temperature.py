@@ -2,7 +2,7 @@
 
     python benchmarks/demo_temperature.py            trains once for each temperature (about a minute each on two cores)
 
-Otherwise the settings of examples/demo.py. Prints retrieval mAP of the backbone's features and of the head's embeddings.
+Otherwise the settings of examples/demo.py. Prints retrieval mAP of backbone features and head embeddings.
 """
 
 import argparse

@@ -23,6 +23,12 @@ def photos() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def photos_if_there() -> Path | None:
+    """The same, or None: for tests that can do with fewer."""
+    return photo_folder()
+
+
 @pytest.fixture(autouse=True)
 def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep pixel stores of tests away from the user's own cache."""

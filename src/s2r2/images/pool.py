@@ -228,6 +228,7 @@ class _Member(threading.Thread):
             )
             self.process = process
             assert process.stdout is not None
+            _widen(process.stdout.fileno())
             if process.stdout.read(1) != READY and not self.queue.closed:
                 process.wait()
                 complaints.seek(0)
@@ -252,7 +253,7 @@ class _Member(threading.Thread):
 
     def _read(self, process: subprocess.Popen[bytes], size: int) -> memoryview:
         assert process.stdout is not None
-        buffer = memoryview(bytearray(size))
+        buffer = np.empty(size, np.uint8).data
         filled = 0
         while filled < size:
             count = process.stdout.readinto(buffer[filled:])  # type: ignore[attr-defined]
@@ -271,6 +272,14 @@ class _Member(threading.Thread):
         if overdue:
             return f"took more than {self.seconds:g} s to decode"
         return f"the decoder crashed on it ({f'signal {-code}' if code < 0 else f'exit status {code}'})"
+
+
+def _widen(pipe: int) -> None:
+    """Let a pipe hold a megabyte, where the system allows it: fewer switches between the processes."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
 def _watch(queue: _InOrder, members: Sequence[_Member]) -> None:
