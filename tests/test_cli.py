@@ -1,5 +1,7 @@
 """The command line as a user meets it: real processes, wrong use, one clear line."""
 
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +11,20 @@ import pytest
 from PIL import Image
 
 
-def s2r2(*arguments: str | Path, cwd: Path | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    """Run the real command."""
+def s2r2(
+    *arguments: str | Path, cwd: Path | None = None, timeout: float = 240, largest_file: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the real command; no file may grow beyond ``largest_file`` bytes, as on a disk that fills up."""
+
+    def limited() -> None:
+        if largest_file is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
     command = [sys.executable, "-m", "s2r2", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False, preexec_fn=limited
+    )
 
 
 def one_line(result: subprocess.CompletedProcess[str]) -> str:
@@ -98,6 +110,21 @@ def test_resume_without_a_run(photos_of_noise: Path, tmp_path: Path) -> None:
 def test_run_folder_that_cannot_be_made(photos_of_noise: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     assert "file" in one_line(s2r2("train", photos_of_noise, "--batch-size", 4, "--out", tmp_path / "file" / "run"))
+
+
+def test_a_disk_that_fills_up_while_training(photos_of_noise: Path, tmp_path: Path) -> None:
+    small = ("--backbone", "test_resnet", "--image-size", "32", "--views", "2", "--batch-size", "4", "--epochs", "1")
+    result = s2r2("train", photos_of_noise, *small, "--out", tmp_path / "run", largest_file=1 << 20)
+    line = one_line(result)
+    assert "cannot write" in line
+    assert "free space" in line
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+def test_a_read_only_folder(photos_of_noise: Path) -> None:
+    assert "cannot write to run folder" in one_line(
+        s2r2("train", photos_of_noise, "--batch-size", "4", "--out", "/proc/run")
+    )
 
 
 def test_no_cuda_device_here(photos_of_noise: Path, tmp_path: Path) -> None:

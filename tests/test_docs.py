@@ -1,4 +1,4 @@
-"""Every Python block of the README and of the training page runs as it stands."""
+"""Every Python block of the README and of the pages of docs runs as it stands."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md", "docs/views.md"])
 def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()

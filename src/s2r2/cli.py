@@ -171,7 +171,7 @@ def views(
 
     Args:
         data: The photos.
-        recipe: photos, mild, documents, aerial or swav-multicrop.
+        recipe: photos, mild, documents, aerial, swav-multicrop, or a .yaml file.
         image_size: Side of a view in pixels.
         views: Views of each photo.
         images: Photos, taken evenly from the data.

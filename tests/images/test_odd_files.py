@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from s2r2.cli import main
 from s2r2.errors import S2R2Error
 from s2r2.images import PixelStore, UnreadableImage, decode, open_source, write_skipped
+from s2r2.search import ImageIndex
 from s2r2.training import TrainConfig, train
 
 GOOD = (
@@ -87,6 +89,13 @@ def test_training_on_an_odd_folder_finishes(odd_folder: Path, tmp_path: Path) ->
     text = (tmp_path / "run" / "skipped.csv").read_text(encoding="utf-8")
     assert all(name in text for name in BAD)
     assert not any(name in text for name in GOOD)
+
+
+def test_indexing_an_odd_folder_finishes(odd_folder: Path, tmp_path: Path) -> None:
+    main(["index", "untrained:test_resnet", str(odd_folder), "--store", str(tmp_path / "index")])
+    with (tmp_path / "index" / "skipped.csv").open(newline="", encoding="utf-8") as file:
+        assert {Path(row[0]).name for row in list(csv.reader(file))[1:]} == BAD
+    assert len(ImageIndex.open(tmp_path / "index")) == len(GOOD)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permission bits do not bind the administrator")

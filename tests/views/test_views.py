@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,6 +204,23 @@ def test_recipes_survive_yaml_and_say_what_is_wrong() -> None:
         Recipe(crop_scale=(0.0, 1.0))
     with pytest.raises(S2R2Error, match="colour"):
         Recipe.from_dict({"colour": 1})
+
+
+def test_a_recipe_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("hue: 0.05\ncrop_scale: [0.5, 1.0]\n")
+    assert get_recipe(str(path)) == Recipe(hue=0.05, crop_scale=(0.5, 1.0))
+    for content, reason in (
+        ("hue: 3", "hue 3"),
+        ("- hue", "list of settings"),
+        ("hue: [", "cannot read"),
+        ("", "list"),
+    ):
+        path.write_text(content)
+        with pytest.raises(S2R2Error, match=reason):
+            get_recipe(str(path))
+    with pytest.raises(S2R2Error, match="No such file"):
+        get_recipe(str(tmp_path / "none.yaml"))
 
 
 def test_an_error_in_a_thread_reaches_the_caller_and_threads_end() -> None:

@@ -1,5 +1,6 @@
 """Everything a run needs to go on: written atomically, read back with a clear word when it cannot be."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,10 @@ def save_checkpoint(
         },
         "facts": facts,
     }
+    content = io.BytesIO()  # torch.save hides a full disk behind an error of its own
+    torch.save(state, content)
     with atomic_write(path) as file:
-        torch.save(state, file)
+        file.write(content.getbuffer())
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class TrainConfig:
     epochs: int = 100
     """Times that every image is seen."""
     recipe: str = "photos"
-    """Distribution of the random views: photos, mild, documents, aerial, swav-multicrop."""
+    """Distribution of the random views: photos, mild, documents, aerial, swav-multicrop, or a .yaml file."""
     temperature: float = 0.05
     """Temperature of the sigmoid that makes ranks differentiable."""
     lr: float = 0.0

@@ -61,7 +61,7 @@ def prepare(
     folder, config, resumed, data = _settings(data, config, out, resume)
     config.validate()
     check_backbone(config.backbone)
-    recipe = get_recipe(config.recipe)
+    recipe = get_recipe(config.recipe) if resumed is None else _saved_recipe(folder)
     device = choose_device(config.device)
     source = data if isinstance(data, ImageSource) else open_source(data)
     _refuse_small(len(source), config, source.name)
@@ -171,6 +171,12 @@ def make_run_folder(folder: Path, *, fresh: bool) -> None:
         raise S2R2Error(
             f"cannot write to run folder {folder}: {error.strerror or error}; choose another --out"
         ) from error
+
+
+def _saved_recipe(folder: Path | None) -> Recipe:
+    """The recipe that the run began with, whatever has become of its file."""
+    assert folder is not None
+    return Recipe.from_dict(read_config(folder)[1]["recipe"])
 
 
 def _settings(

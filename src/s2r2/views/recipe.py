@@ -3,7 +3,10 @@
 import dataclasses
 import difflib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from s2r2.errors import S2R2Error
 
@@ -120,16 +123,29 @@ SwAV's two full and several small crops (Caron et al. 2020)."""
 
 
 def get_recipe(name: str) -> Recipe:
-    """The recipe of that name.
+    """The recipe of that name, or of that file (``.yaml``), which states what differs from ``photos``.
 
     Raises:
-        S2R2Error: There is none; near matches are named.
+        S2R2Error: There is none (near matches are named), or the file is not a recipe.
     """
     if name in RECIPES:
         return RECIPES[name]
+    if name.endswith((".yaml", ".yml")):
+        return _read_recipe(Path(name))
     near = difflib.get_close_matches(name, RECIPES, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"use {', '.join(RECIPES)}"
+    hint = f"did you mean {near[0]}?" if near else f"use {', '.join(RECIPES)}, or a .yaml file"
     raise S2R2Error(f"recipe {name!r} is not known: {hint}")
+
+
+def _read_recipe(path: Path) -> Recipe:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError("it must be a list of settings, such as hue: 0.1")
+        return Recipe.from_dict(content)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise S2R2Error(f"cannot read the recipe {path}: {reason}") from error
 
 
 def view_sizes(recipe: Recipe, view_size: int, views: int) -> tuple[int, ...]:
