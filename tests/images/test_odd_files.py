@@ -1,6 +1,7 @@
 """A folder as people have them: odd, damaged and hostile files beside good ones."""
 
 import csv
+import io
 import os
 import struct
 import zlib
@@ -139,6 +140,17 @@ def test_reasons_are_said(odd_folder: Path, name: str) -> None:
         decode((odd_folder / name).read_bytes())
     assert error.value.reason
     assert "\n" not in error.value.reason
+
+
+def test_strips_do_not_fill_a_store() -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (60_000, 40)).save(buffer, "PNG")
+    height, width = decode(buffer.getvalue(), short_side=32).shape[:2]
+    assert height * width <= 64 * 32**2 * 1.05
+    assert 1000 < width / height < 2000
+    buffer = io.BytesIO()
+    Image.new("L", (7, 500)).save(buffer, "PNG")
+    assert decode(buffer.getvalue(), short_side=96).shape == (500, 7, 3)
 
 
 def test_second_opening_decodes_only_what_changed(odd_folder: Path) -> None:

@@ -37,6 +37,10 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+LONGEST = 64
+"""A reduced image has at most as many pixels as one 64 times as long as its short side, so that no strip of pixels fills
+a pixel store."""
+
 
 class UnreadableImage(S2R2Error):
     """An image that cannot be decoded.
@@ -77,7 +81,8 @@ def decode(content: bytes, *, max_pixels: int | None = None, short_side: int | N
         content: The file.
         max_pixels: More are refused before decoding (a decompression bomb); by default ``S2R2_MAX_PIXELS`` or
             178,956,970.
-        short_side: Reduce the image, antialiased, until its shorter side is this many pixels; never enlarge it.
+        short_side: Reduce the image, antialiased, until its shorter side is this many pixels (and further where it
+            is more than 64 times as long); never enlarge it.
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -216,11 +221,14 @@ def _pixels(image: Image.Image, short_side: int | None) -> np.ndarray:
 
 
 def _reduced(size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
+    """Width and height after the reduction; a strip of which there would be too much is reduced further."""
     width, height = size
-    if short_side is None or min(size) <= short_side:
+    if short_side is None:
         return size
-    scale = short_side / min(size)
-    return max(short_side, round(width * scale)), max(short_side, round(height * scale))
+    scale = min(short_side / min(size), math.sqrt(LONGEST * short_side**2 / (width * height)))
+    if scale >= 1:
+        return size
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _orientation(image: Image.Image) -> int:
