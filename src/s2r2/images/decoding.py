@@ -38,8 +38,7 @@ _UPRIGHT = {
 }
 
 LONGEST = 64
-"""A reduced image has at most as many pixels as one 64 times as long as its short side, so that no strip of pixels fills
-a pixel store."""
+"""A reduced image has no more pixels than one this many times as long as its short side: no strip fills a store."""
 
 
 class UnreadableImage(S2R2Error):
