@@ -19,7 +19,7 @@ from s2r2.errors import S2R2Error
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 HELD_OUT = 0.2
 _GRADIENT_TOLERANCE = 1e-4  # largest part, in coordinates where the curvature at the start is 1
-_LOSS_TOLERANCE = 1e-6  # relative fall in a step
+_LOSS_TOLERANCE = 3e-7  # relative fall in a step
 _MAXIMUM_STEPS = 400
 
 
@@ -86,14 +86,19 @@ def fit_linear_probe(
     deviation = features.std(0, dtype=np.float64).astype(np.float32)
     scale = np.where(deviation > 1e-6 * max(1e-6, float(deviation.max())), deviation, 1).astype(np.float32)
     x = torch.as_tensor((features - mean) / scale, dtype=torch.float32, device=device)
-    y = torch.as_tensor(labels.astype(np.float32 if labels.ndim == 2 else np.int64), device=device)
     width = labels.shape[1] if labels.ndim == 2 else classes or int(labels.max()) + 1
+    binary = labels.ndim == 1 and width == 2  # one weight vector, as in scikit-learn: two would halve the penalty
+    if binary:
+        labels, width = labels[:, None] == 1, 1
+    y = torch.as_tensor(labels.astype(np.float32 if labels.ndim == 2 else np.int64), device=device)
     validation: dict[float, float] = {}
     chosen = candidates[0]
     if len(candidates) > 1:
         validation = _validate(x, y, width, candidates, seed)
         chosen = max(validation, key=lambda c: (validation[c], -c))
     weight, bias = _Problem(x, y, width).minimise(chosen)
+    if binary:
+        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
     return LinearProbe(weight.cpu().numpy(), bias.cpu().numpy(), mean, scale, chosen, validation)
 
 
