@@ -20,6 +20,7 @@ Folder = Annotated[Path, arg(metavar="DIR")]
 SomeFolder = Annotated[Path | None, arg(metavar="DIR")]
 SomeFile = Annotated[Path | None, arg(metavar="FILE")]
 File = Annotated[Path, arg(metavar="FILE")]
+Protocol = Literal["low-shot", "folds", "svm", "fine-tuning"]
 Box = Annotated[str | None, arg(metavar="X,Y,W,H")]
 
 
@@ -48,31 +49,42 @@ def train(
 
 @app.command
 def evaluate(
-    run: Positional[Folder],
+    run: Positional[EncoderName],
     test: Data,
     train: SomeData = None,
     encoder: UseAppendAction[list[EncoderName]] = [],  # noqa: B006 (never changed)
+    protocol: UseAppendAction[list[Protocol]] = [],  # noqa: B006 (never changed)
+    out: SomeFolder = None,
+    seed: int = 0,
     device: str = "auto",
     store: SomeFolder = None,
 ) -> None:
-    """Judge a trained encoder on images it has not seen, beside raw pixels and itself untrained.
+    """Judge an encoder on images it has not seen, beside raw pixels and, for a run, itself untrained.
 
     Args:
-        run: Run folder of s2r2 train; evaluation.json goes there, and report.html is extended.
+        run: Run folder of s2r2 train; evaluation.json goes there, and report.html is extended. Or encoder.safetensors,
+            timm:NAME, untrained:NAME.
         test: Images to judge on.
-        train: Images whose labels kNN and the linear probe may use.
+        train: Images whose labels kNN, the linear probe and the protocols may use.
         encoder: Judge these beside it: another run folder, timm:NAME or untrained:NAME; may be repeated.
+        protocol: Also, and it takes longer: low-shot (1, 10, 100 labels of each class), folds (STL-10's), svm (VOC07),
+            fine-tuning (from 1, 10 and 100 % of the labels); may be repeated.
+        out: Where evaluation.json goes instead of the run folder.
+        seed: Of resamples, splits and views.
         device: auto, cpu, cuda or cuda:N.
         store: Where decoded photos are kept; by default a cache folder.
     """
     from rich.console import Console
 
     from s2r2.evaluation import write_report
-    from s2r2.training import evaluate_run
+    from s2r2.training import evaluate_run, is_run_folder
 
-    evaluation = evaluate_run(run, test, train, others=encoder, device=device, store=store)
+    evaluation = evaluate_run(
+        run, test, train, others=encoder, protocols=protocol, out=out, device=device, store=store, seed=seed
+    )
     evaluation.print(Console())
-    print(f"report    {write_report(run)}")
+    if is_run_folder(run) and out is None:
+        print(f"report    {write_report(run)}")
 
 
 @app.command

@@ -159,7 +159,7 @@ def test_an_encoder_function_of_the_wrong_shape_is_refused(stores):
 
 
 def test_unknown_protocols_are_refused_with_a_list(stores):
-    with pytest.raises(S2R2Error, match="low-shot, svm, fine-tuning"):
+    with pytest.raises(S2R2Error, match="low-shot, folds, svm, fine-tuning"):
         evaluate({"oracle": oracle}, *stores, protocols=["few-shot"])
 
 

@@ -15,11 +15,19 @@ from s2r2.views import get_recipe
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.fixture
-def full_run(run_folder, stores, encoder):
-    """A run with everything."""
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory, stores, encoder):
+    """What an evaluation leaves in a run folder; made once."""
+    folder = tmp_path_factory.mktemp("evaluated")
     encoders = {"untrained encoder": encoder, "trained encoder": encoder}
-    evaluate(encoders, *stores, recipe=get_recipe("mild"), folder=run_folder, draws=50)
+    evaluate(encoders, *stores, recipe=get_recipe("mild"), folder=folder, draws=50)
+    return folder
+
+
+@pytest.fixture
+def full_run(run_folder, evaluated):
+    """A run with everything."""
+    shutil.copytree(evaluated, run_folder, dirs_exist_ok=True)
     return run_folder
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from s2r2.evaluation.retrieval import RetrievalResult, retrieval_metrics
     from s2r2.evaluation.views_task import (
         HeldOutViews,
+        embed_views,
         held_out_views,
         rank_views,
         view_average_precision,
@@ -43,7 +44,14 @@ _PLACES = {
     "report": ("write_report",),
     "result": ("Evaluation", "Row"),
     "retrieval": ("RetrievalResult", "retrieval_metrics"),
-    "views_task": ("HeldOutViews", "held_out_views", "rank_views", "view_average_precision", "view_retrieval"),
+    "views_task": (
+        "HeldOutViews",
+        "embed_views",
+        "held_out_views",
+        "rank_views",
+        "view_average_precision",
+        "view_retrieval",
+    ),
     "voc07": ("Voc07", "voc07_svm"),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
@@ -64,6 +72,7 @@ __all__ = [
     "bootstrap_interval",
     "duplicates",
     "effective_rank",
+    "embed_views",
     "evaluate",
     "fine_tune",
     "fit_linear_probe",

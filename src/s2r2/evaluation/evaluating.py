@@ -61,7 +61,8 @@ def evaluate(
             32 px, less the mean image, flattened.
         ks: Cut-offs of Recall@k.
         folder: Run folder; ``evaluation.json`` and the pictures of some rankings go there for the report.
-        protocols: Further ones, which take longer: ``"low-shot"``, ``"svm"`` (VOC07), ``"fine-tuning"``.
+        protocols: Further ones, which take longer: ``"low-shot"``, ``"folds"`` (STL-10's), ``"svm"`` (VOC07),
+            ``"fine-tuning"``.
         draws: Bootstrap resamples.
         seed: Of resamples, splits and views.
         progress: Show progress bars.
@@ -74,8 +75,8 @@ def evaluate(
             f"{test.name} and the training images are the same images, so every figure would be too good: "
             "give held-out images as test, or only test images"
         )
-    check_protocols(protocols)
     task = build_task(train, test, ks=ks, draws=draws, seed=seed)
+    check_protocols(protocols, train, task)
     sized = [encoder for encoder in encoders.values() if isinstance(encoder, Encoder)]
     if task is None and (recipe is None or not sized):
         raise S2R2Error(f"{test.name} has no labels: give labelled test images, or a view recipe to judge views by")
@@ -83,12 +84,13 @@ def evaluate(
     evaluation = Evaluation(about=_about(train, test, task, side))
     judged: list[tuple[Row, np.ndarray, dict[str, np.ndarray]]] = []
     views = _Views(test, recipe, seed)
+    folds = train.folds if train is not None else []
     if raw_pixels:
         train_rows, test_rows = raw_pixel_features(train, test, side)
         row = Row(RAW, "pixels", test_rows.shape[1])
         judged.append((row, test_rows, _judge(row, train_rows, test_rows, task)))
         if task is not None:
-            judge_further(row, train_rows, test_rows, task, protocols)
+            judge_further(row, train_rows, test_rows, task, protocols, folds)
         _judge_raw_views(row, views, side, task)
         if train_rows is not None:
             _note_duplicates(evaluation, train_rows, test_rows)
@@ -99,7 +101,7 @@ def evaluate(
             row = Row(name, output, test_rows.shape[1])
             judged.append((row, test_rows, _judge(row, train_rows, test_rows, task)))
             if task is not None:
-                judge_further(row, train_rows, test_rows, task, protocols)
+                judge_further(row, train_rows, test_rows, task, protocols, folds)
                 if isinstance(encoder, Encoder) and train is not None and output == "feature":
                     judge_fine_tuning(row, encoder, train, test, task, protocols)
             if isinstance(encoder, Encoder):

@@ -6,14 +6,14 @@ import numpy as np
 
 from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
-from s2r2.evaluation.few_labels import SHOTS, SUBSETS, low_shot
+from s2r2.evaluation.few_labels import SHOTS, SUBSETS, low_shot, probe_subsets
 from s2r2.evaluation.fine_tuning import SHARES, fine_tune
 from s2r2.evaluation.protocols import Task
 from s2r2.evaluation.result import Column, Row
 from s2r2.evaluation.voc07 import voc07_svm
 from s2r2.images import PixelStore
 
-PROTOCOLS = ("low-shot", "svm", "fine-tuning")
+PROTOCOLS = ("low-shot", "folds", "svm", "fine-tuning")
 
 FURTHER_COLUMNS = {
     **{
@@ -25,6 +25,12 @@ FURTHER_COLUMNS = {
         )
         for n in SHOTS
     },
+    "folds": Column(
+        "folds",
+        "A linear classifier trained on each of the data set's predefined folds of the training images; the mean over "
+        "them.",
+        main=False,
+    ),
     "svm": Column(
         "SVM",
         "VOC07 protocol: a linear support vector machine for each label on the fixed features; mean AP over labels.",
@@ -41,15 +47,33 @@ FURTHER_COLUMNS = {
 }
 
 
-def check_protocols(protocols: Sequence[str]) -> None:
-    """Raise an S2R2Error that names the protocols there are when one of these is not among them."""
+def check_protocols(protocols: Sequence[str], train: PixelStore | None, task: Task | None) -> None:
+    """Refuse protocols that do not exist, or that these images do not allow.
+
+    Raises:
+        S2R2Error: It says which, and what they need.
+    """
     unknown = [name for name in protocols if name not in PROTOCOLS]
     if unknown:
         raise S2R2Error(f"protocol {unknown[0]!r} is not known: use {', '.join(PROTOCOLS)}")
+    if protocols and (task is None or task.train is None or not task.teaching.any()):
+        raise S2R2Error(f"protocol {protocols[0]} needs labelled training images: give them as --train")
+    several = [name for name in protocols if name in ("low-shot", "folds") and task is not None and task.several]
+    if several:
+        raise S2R2Error(f"protocol {several[0]} needs images with one label each; these have several: use svm")
+    if "folds" in protocols and (train is None or not train.folds):
+        raise S2R2Error("protocol folds needs training images with predefined folds, as stl10:train has them")
 
 
-def judge_further(row: Row, train: np.ndarray | None, test: np.ndarray, task: Task, protocols: Sequence[str]) -> None:
-    """Fill a row with low-shot accuracy and VOC07 SVM, where asked for and possible.
+def judge_further(
+    row: Row,
+    train: np.ndarray | None,
+    test: np.ndarray,
+    task: Task,
+    protocols: Sequence[str],
+    folds: Sequence[np.ndarray] = (),
+) -> None:
+    """Fill a row with low-shot accuracy, that of predefined folds, and VOC07 SVM, where asked for and possible.
 
     Low-shot needs one label for each image, and ``n`` labelled images of every class; other ``n`` are left out. The SVM
     is not trained on raw pixels.
@@ -64,6 +88,10 @@ def judge_further(row: Row, train: np.ndarray | None, test: np.ndarray, task: Ta
             )
             row.figures[f"low-shot@{shots}"] = found.interval
             row.details[f"low-shot@{shots}"] = found.accuracies
+    if "folds" in protocols and not task.several and folds:
+        by_fold = probe_subsets(train, task.train, test, task.test, folds, seed=task.seed, draws=task.draws)
+        row.figures["folds"] = by_fold.interval
+        row.details["folds"] = by_fold.accuracies
     if "svm" in protocols and row.output != "pixels":  # hours of solver time for a baseline that nobody reads
         teaching, judged = task.teaching, task.judged
         machine = voc07_svm(

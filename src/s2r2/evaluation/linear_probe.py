@@ -18,7 +18,7 @@ from s2r2.errors import S2R2Error
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 HELD_OUT = 0.2
-_GRADIENT_TOLERANCE = 1e-4  # largest part, in coordinates where the curvature at the start is 1
+_GRADIENT_TOLERANCE = 3e-5  # largest part, in coordinates where the curvature at the start is 1
 _LOSS_TOLERANCE = 3e-7  # relative fall in a step
 _MAXIMUM_STEPS = 400
 

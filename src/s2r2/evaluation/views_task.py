@@ -68,11 +68,16 @@ def held_out_views(
 
 def rank_views(encoder: Encoder, held_out: HeldOutViews, *, batch_size: int = 128) -> RetrievalResult:
     """Rank held-out views by cosine of their embeddings; relevant are the other views of the query's image."""
+    return retrieval_metrics(embed_views(encoder, held_out, batch_size=batch_size), held_out.groups)
+
+
+def embed_views(encoder: Encoder, held_out: HeldOutViews, *, batch_size: int = 128) -> np.ndarray:
+    """Embeddings ``(N, D)`` of held-out views."""
     rows = [
         encoder.embed_pixels(held_out.pixels[start : start + batch_size], output="embedding")
         for start in range(0, len(held_out.pixels), batch_size)
     ]
-    return retrieval_metrics(np.concatenate(rows), held_out.groups)
+    return np.concatenate(rows)
 
 
 def view_retrieval(

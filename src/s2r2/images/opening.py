@@ -9,18 +9,34 @@ import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write
+from s2r2.images import stl10
+from s2r2.images.cache import cache_folder
+from s2r2.images.coco import find_coco, open_coco
 from s2r2.images.labels import Labels
-from s2r2.images.sources import ArraySource, FileSource, ImageSource, JoinedSource, Skipped, open_folder, open_tar
+from s2r2.images.sources import (
+    ArraySource,
+    FileSource,
+    ImageSource,
+    JoinedSource,
+    PartSource,
+    Skipped,
+    open_folder,
+    open_tar,
+    table_parts,
+)
+from s2r2.images.voc import is_voc, open_voc
 
 
 def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:
     """Open images for reading.
 
     Args:
-        data: A folder (searched recursively; sub-folders are labels when every image lies exactly one level down),
-            a manifest (``.csv`` or ``.parquet`` with ``path`` and optionally ``label`` or ``labels`` joined by
-            ``;``), a ``.tar`` (read in place), a built-in name (``digits``, ``stl10``, ``cifar10``, each also with
-            a part: ``digits:train``), or several of these.
+        data: A folder (searched recursively; sub-folders are labels when every image lies exactly one level down); a
+            manifest (``.csv`` or ``.parquet`` with ``path`` and optionally ``label`` or ``labels`` joined by ``;``)
+            or a ``.tar`` (read in place), both also with a part that a column ``split`` names
+            (``photos.csv:test``); STL-10, MS-COCO or PASCAL VOC in their published layout (a folder, or
+            ``FOLDER:PART``); a built-in name (``digits``, ``stl10``, ``cifar10``, each also with a part:
+            ``digits:train``); or several of these.
 
     Raises:
         S2R2Error: There is nothing there, or nothing that is an image.
@@ -30,22 +46,64 @@ def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:
         if not sources:
             raise S2R2Error("no DATA: give a folder of photos, a manifest, a .tar, or digits")
         return sources[0] if len(sources) == 1 else JoinedSource(sources)
-    name, _, part = str(data).partition(":")
-    if name in BUILT_IN and not Path(name).exists():
-        return BUILT_IN[name](part)
-    path = Path(data).expanduser()
+    place, part = _split_part(str(data))
+    if place in BUILT_IN and not Path(place).exists():
+        return BUILT_IN[place](part)
+    path = Path(place).expanduser()
     if path.is_dir():
-        return open_folder(path)
+        return _open_published(path, part) or _open_plain(path, part)
     if not path.exists():
-        near = difflib.get_close_matches(path.name, _neighbours(path), n=1, cutoff=0.7)
+        near = difflib.get_close_matches(path.name.partition(":")[0], _neighbours(path), n=1, cutoff=0.7)
         hint = f"did you mean {near[0]}?" if near else "give a folder, a manifest, a .tar, or digits, stl10, cifar10"
         raise S2R2Error(f"no such file or folder: {data}; {hint}")
     suffix = path.suffix.lower()
     if suffix == ".tar":
-        return open_tar(path)
+        return _pick(open_tar(path), part)
     if suffix in (".csv", ".parquet"):
-        return open_manifest(path)
+        return _pick(open_manifest(path), part)
+    if suffix == ".json" and not part:
+        return open_coco(path.parent.parent, [path])
     raise S2R2Error(f"{data} is neither a folder nor a .csv, .parquet or .tar: give one of these")
+
+
+def _split_part(data: str) -> tuple[str, str]:
+    """``stl10:test`` is the part test of stl10, unless there is a file of that very name."""
+    path, colon, part = data.rpartition(":")
+    if not colon or Path(data).exists() or not (path in BUILT_IN or Path(path).expanduser().exists()):
+        return data, ""
+    return path, part
+
+
+def _open_published(path: Path, part: str) -> ImageSource | None:
+    """STL-10, COCO or VOC, where a folder has the layout in which they are published."""
+    for folder in (path, path / stl10.FOLDER):
+        if stl10.is_stl10(folder):
+            return stl10.open_stl10(folder, part)
+    if annotations := find_coco(path, part):
+        return open_coco(path, annotations)
+    for folder in (path, path / "VOC2007", path / "VOCdevkit" / "VOC2007"):
+        if is_voc(folder):
+            return open_voc(folder, part)
+    return None
+
+
+def _pick(source: ImageSource, part: str) -> ImageSource:
+    """The images of a part that the source's table names; all without a part."""
+    if not part:
+        return source
+    if part not in source.parts:
+        known = ", ".join(source.parts) or "none: its table has no column split"
+        raise S2R2Error(f"{source.name} has no part {part}; it has {known}")
+    return PartSource(source, part)
+
+
+def _open_plain(path: Path, part: str) -> ImageSource:
+    if part:
+        raise S2R2Error(
+            f"{path} has no part {part}: parts are those of STL-10 (train, test, unlabeled), COCO (annotations/"
+            f"instances_PART.json) and VOC (ImageSets/Main/PART.txt)"
+        )
+    return open_folder(path)
 
 
 def open_manifest(path: Path) -> ImageSource:
@@ -70,7 +128,10 @@ def open_manifest(path: Path) -> ImageSource:
             [[part.strip() for part in cell.split(";") if part.strip()] for cell in columns[column]]
         )
     paths = [str(path.parent / key) for key in keys]
-    return FileSource(path.name, keys, paths, labels)
+    source = FileSource(path.name, keys, paths, labels)
+    splits = {c: cells for c, cells in columns.items() if c == "split" or c.endswith("_split")}
+    source.parts = table_parts([dict(zip(splits, row, strict=True)) for row in zip(*splits.values(), strict=True)])
+    return source
 
 
 def write_skipped(path: str | Path, skipped: Sequence[Skipped]) -> None:
@@ -115,16 +176,19 @@ def _cifar10(part: str) -> ImageSource:
 
 
 def _stl10(part: str) -> ImageSource:
-    part = part or "unlabeled"
-    _part("stl10", part, ("train", "test", "unlabeled", "train+unlabeled"))
+    root = _data_sets()
+    if not stl10.is_stl10(root / stl10.FOLDER):
+        try:
+            from torchvision.datasets import STL10
+            from torchvision.datasets.utils import download_and_extract_archive
 
-    def load(root: Path) -> tuple[np.ndarray, Sequence[int], Sequence[str]]:
-        from torchvision.datasets import STL10
-
-        data = STL10(str(root), split=part, download=True)
-        return data.data.transpose(0, 2, 3, 1), data.labels, data.classes
-
-    return _from_torchvision("stl10", part, load)
+            download_and_extract_archive(STL10.url, str(root), filename=STL10.filename, md5=STL10.tgz_md5)
+        except Exception as error:  # urllib, OSError, RuntimeError: all mean that the files are not to be had
+            line = next(iter(str(error).splitlines()), type(error).__name__)
+            raise S2R2Error(
+                f"stl10 cannot be downloaded ({line}): put its published folder {stl10.FOLDER} into {root}"
+            ) from error
+    return stl10.open_stl10(root / stl10.FOLDER, part or "unlabeled")
 
 
 BUILT_IN: dict[str, Callable[[str], ImageSource]] = {"digits": _digits, "cifar10": _cifar10, "stl10": _stl10}
@@ -133,16 +197,23 @@ BUILT_IN: dict[str, Callable[[str], ImageSource]] = {"digits": _digits, "cifar10
 def _from_torchvision(
     name: str, part: str, load: Callable[[Path], tuple[np.ndarray, Sequence[int], Sequence[str]]]
 ) -> ImageSource:
-    from s2r2.images.cache import cache_folder
-
-    root = cache_folder() / "datasets"
+    root = _data_sets()
     try:
-        root.mkdir(parents=True, exist_ok=True)
         images, classes, names = load(root)
     except Exception as error:  # urllib, OSError, RuntimeError: all mean that the files are not to be had
         raise S2R2Error(f"{name} is not in {root} and cannot be downloaded ({error}): put its files there") from error
     labels = Labels.from_lists([[names[c]] if c >= 0 else [] for c in classes])
     return ArraySource(f"{name}:{part}", images, labels)
+
+
+def _data_sets() -> Path:
+    """Where downloaded data sets are kept."""
+    root = cache_folder() / "datasets"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise S2R2Error(f"cannot make {root}: {error.strerror or error}; set S2R2_CACHE to another folder") from error
+    return root
 
 
 def _part(name: str, part: str, parts: Sequence[str] | dict[str, np.ndarray]) -> str:

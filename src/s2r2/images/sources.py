@@ -1,13 +1,15 @@
 """Where images come from: a folder, a manifest, a tar read in place, arrays, or several of these."""
 
 import csv
+import hashlib
 import os
 import stat
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -46,7 +48,12 @@ class ImageSource(ABC):
         keys: Unique name of each image inside the source, in the source's order.
         labels: What is known of the images, or None.
         problems: What could not even be listed, such as folders without read permission.
+        folds: Predefined training subsets, as numbers of images, where the data set has them.
+        parts: Numbers of the images of each part that a table names, such as train and test.
     """
+
+    folds: Sequence[np.ndarray] = ()
+    parts: Mapping[str, np.ndarray] = MappingProxyType({})
 
     def __init__(self, name: str, keys: Sequence[str], labels: Labels | None, problems: Sequence[Skipped] = ()) -> None:
         self.name = name
@@ -162,11 +169,27 @@ class TarSource(ImageSource):
 
 
 class ArraySource(ImageSource):
-    """Images in memory, ``(N, H, W)`` or ``(N, H, W, 3)`` uint8."""
+    """Images in memory or in a memory map.
 
-    def __init__(self, name: str, images: np.ndarray, labels: Labels | None, keys: Sequence[str] | None = None) -> None:
+    Args:
+        name: What to call it; its pixel store is found again by it.
+        images: ``(N, H, W)`` or ``(N, H, W, 3)`` uint8.
+        labels: What is known of the images, or None.
+        keys: Unique name of each image; by default its number.
+        stamp: What changes when the images do; by default a hash of each.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        images: np.ndarray,
+        labels: Labels | None,
+        keys: Sequence[str] | None = None,
+        stamp: Stamp | None = None,
+    ) -> None:
         super().__init__(name, keys or [f"{i:06d}" for i in range(len(images))], labels)
         self.images = images
+        self._stamp = stamp
 
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:
         """The pixels."""
@@ -174,10 +197,43 @@ class ArraySource(ImageSource):
         return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
 
     def stamp(self, index: int) -> Stamp:
-        """A hash of the pixels."""
-        import hashlib
-
+        """The given one, or a hash of the pixels."""
+        if self._stamp is not None:
+            return self._stamp
         return (hashlib.blake2b(self.images[index].tobytes(), digest_size=8).hexdigest(),)
+
+
+class PartSource(ImageSource):
+    """Some of another source's images."""
+
+    def __init__(self, whole: ImageSource, part: str) -> None:
+        chosen = whole.parts[part]
+        labels = whole.labels.subset(chosen) if whole.labels is not None else None
+        super().__init__(f"{whole.name}:{part}", [whole.keys[i] for i in chosen], labels, whole.problems)
+        self.whole = whole
+        self.chosen = chosen
+        self.part = part
+
+    @property
+    def identity(self) -> str:
+        """That of the whole, and the part."""
+        return f"{self.whole.identity}:{self.part}"
+
+    def read(self, index: int, short_side: int | None = None) -> np.ndarray:
+        """Read from the whole."""
+        return self.whole.read(int(self.chosen[index]), short_side)
+
+    def stamp(self, index: int) -> Stamp:
+        """The stamp in the whole."""
+        return self.whole.stamp(int(self.chosen[index]))
+
+    def slice(self, index: int) -> Slice | None:
+        """Where the image is in the whole."""
+        return self.whole.slice(int(self.chosen[index]))
+
+    def location(self, index: int) -> str:
+        """The location in the whole."""
+        return self.whole.location(int(self.chosen[index]))
 
 
 class JoinedSource(ImageSource):
@@ -241,8 +297,13 @@ def read_slice(where: Slice) -> bytes:
             file.seek(where.offset)
             content = file.read(size) or b""
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from None
+        raise UnreadableImage(os_reason(error)) from None
     return content
+
+
+def os_reason(error: Exception) -> str:
+    """An operating system's error in its own words, without number and path."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def open_folder(folder: Path) -> ImageSource:
@@ -296,8 +357,12 @@ def open_tar(path: Path) -> ImageSource:
     names = [name for name, _, _ in members]
     common = _common_folder(names)
     keys = [name[len(common) :] for name in names]
-    labels = next((table for content in tables if (table := _table_labels(content[1], keys))), None)
-    return TarSource(path, keys, members, labels or folder_labels(keys))
+    source = TarSource(path, keys, members, folder_labels(keys))
+    rows = next((rows for _, content in tables if (rows := _table_rows(content, keys))), None)
+    if rows is not None:
+        source.labels = _table_labels(rows) or source.labels
+        source.parts = table_parts(rows)
+    return source
 
 
 def _walk(folder: Path, prefix: str, found: list[str], problems: list[Skipped], seen: set[tuple[int, int]]) -> None:
@@ -329,21 +394,36 @@ def _common_folder(names: Sequence[str]) -> str:
     return "".join(f"{part}/" for part in first[:same])
 
 
-def _table_labels(content: bytes, keys: Sequence[str]) -> Labels | None:
-    """Labels from a table with a file column and a label column, when it names at least one of the images."""
+def _table_rows(content: bytes, keys: Sequence[str]) -> list[dict[str, str]] | None:
+    """A row of the table inside a tar for each image, empty where it has none; None when it names none of them."""
     try:
         rows = list(csv.DictReader(content.decode("utf-8-sig").splitlines()))
     except (UnicodeDecodeError, csv.Error):
         return None
-    if not rows:
+    column = next((c for c in ("path", "filename", "file_name") if rows and c in rows[0]), None)
+    if column is None:
         return None
-    file_column = next((c for c in ("path", "filename", "file_name") if c in rows[0]), None)
-    label_column = next((c for c in ("labels", "label", "categories") if c in rows[0]), None)
-    if file_column is None or label_column is None:
+    by_name = {PurePosixPath(row[column] or "").name: row for row in rows}
+    found = [by_name.get(PurePosixPath(key).name, {}) for key in keys]
+    return found if any(found) else None
+
+
+def _table_labels(rows: Sequence[Mapping[str, str]]) -> Labels | None:
+    column = next((c for c in ("labels", "label", "categories") if any(c in row for row in rows)), None)
+    if column is None:
         return None
-    by_name = {PurePosixPath(row[file_column]).name: row[label_column] or "" for row in rows}
-    lists = [[part for part in by_name.get(PurePosixPath(key).name, "").split(";") if part] for key in keys]
-    return Labels.from_lists(lists)
+    return Labels.from_lists([[part for part in (row.get(column) or "").split(";") if part] for row in rows])
+
+
+def table_parts(rows: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
+    """Parts that a table names in a column ``split``, or in columns whose names end in ``_split``."""
+    columns = dict.fromkeys(c for row in rows for c in row if c == "split" or str(c).endswith("_split"))
+    parts: dict[str, list[int]] = {}
+    for column in columns:
+        for index, row in enumerate(rows):
+            if value := (row.get(column) or "").strip():
+                parts.setdefault(value, []).append(index)
+    return {name: np.unique(indices) for name, indices in parts.items()}
 
 
 def _joined_labels(sources: Sequence[ImageSource]) -> Labels | None:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ class PixelStore:
         image_ids: ``(N,)`` uint64, a hash of each key: random views are drawn by it, so that they stay the same
             when other photos come and go.
         labels: Labels of the readable images, or None.
+        folds: Predefined training subsets as positions in this store, where the data set has them.
         skipped: What was left out, and why.
         decoded: How many images this opening had to decode.
         fingerprint: Hash of keys and pixels' checksums: equal when the images are.
@@ -48,6 +49,7 @@ class PixelStore:
         self.sizes = np.array([(e.height, e.width) for e in entries], np.int32).reshape(-1, 2)
         self.image_ids = np.array([image_id(key) for key in self.keys], np.uint64)
         self.labels: Labels | None = source.labels.subset(indices) if source.labels is not None else None
+        self.folds = _positions(source.folds, indices)
         self.skipped = built.skipped
         self.decoded = built.decoded
         digest = hashlib.blake2b(digest_size=16)
@@ -122,6 +124,15 @@ class PixelStore:
         """Have the next build check every image."""
         with contextlib.suppress(OSError):
             (self.path / SUSPECT).touch()
+
+
+def _positions(folds: Sequence[np.ndarray], indices: list[int]) -> list[np.ndarray]:
+    """Folds given as numbers in the source, as positions among the readable images."""
+    if not folds:
+        return []
+    position = np.full(max(indices) + 1, -1)
+    position[indices] = np.arange(len(indices))
+    return [found[found >= 0] for found in (position[fold[fold < len(position)]] for fold in folds)]
 
 
 def image_id(key: str) -> int:

@@ -8,10 +8,19 @@ from s2r2.training.config import TrainConfig, read_config
 if TYPE_CHECKING:
     from s2r2.training.gradient_cache import cached_backward
     from s2r2.training.interrupt import Interrupted
-    from s2r2.training.judging import evaluate_run
+    from s2r2.training.judging import evaluate_run, is_run_folder
     from s2r2.training.loop import TrainingResult, train
 
-__all__ = ["Interrupted", "TrainConfig", "TrainingResult", "cached_backward", "evaluate_run", "read_config", "train"]
+__all__ = [
+    "Interrupted",
+    "TrainConfig",
+    "TrainingResult",
+    "cached_backward",
+    "evaluate_run",
+    "is_run_folder",
+    "read_config",
+    "train",
+]
 
 # TrainConfig describes the command line, so importing it must not import torch.
 _LATER = {
@@ -19,6 +28,7 @@ _LATER = {
     "TrainingResult": "s2r2.training.loop",
     "cached_backward": "s2r2.training.gradient_cache",
     "evaluate_run": "s2r2.training.judging",
+    "is_run_folder": "s2r2.training.judging",
     "train": "s2r2.training.loop",
 }
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from s2r2.encoder import Encoder
-from s2r2.evaluation import held_out_views, knn_accuracy, rank_views
+from s2r2.evaluation import embed_views, health, held_out_views, knn_accuracy, retrieval_metrics
 
 if TYPE_CHECKING:
     from s2r2.training.preparation import Preparation
@@ -19,10 +19,14 @@ class OnlineCheck:
 
     The views are of up to 128 images. For kNN up to 1,024 labelled images are taken evenly; each is classified by
     the others. Labels are looked at here only: nothing of the check flows into training.
+
+    Attributes:
+        warning: One line when the last check found the embeddings collapsed, else empty.
     """
 
     def __init__(self, prepared: "Preparation") -> None:
         config, self.store = prepared.config, prepared.store
+        self.warning = ""
         self._views = held_out_views(
             self.store, prepared.recipe, view_size=config.image_size, images=VIEW_IMAGES, views=config.views
         )
@@ -33,15 +37,27 @@ class OnlineCheck:
         self._knn_labels = single[self._knn_images] if single is not None else np.empty(0, np.int64)
 
     def __call__(self, encoder: Encoder) -> dict[str, float]:
-        """Figures of the encoder as it is now; its training mode is left as it was."""
-        figures = {"view_ap": rank_views(encoder, self._views).mean_average_precision}
+        """Figures of the encoder as it is now; its training mode is left as it was.
+
+        ``effective_rank``, ``uniformity`` and ``alignment`` are of the views' embeddings.
+        """
+        rows, groups = embed_views(encoder, self._views), self._views.groups
+        state = health(rows[:: max(1, int((groups == groups[0]).sum()))], view_embeddings=rows, view_groups=groups)
+        self.warning = state.warning
+        figures = {
+            "view_ap": retrieval_metrics(rows, groups).mean_average_precision,
+            "effective_rank": state.effective_rank,
+            "uniformity": state.uniformity,
+            "alignment": float(state.alignment or 0.0),
+        }
         if len(self._knn_images):
-            rows = encoder.embed([self.store[int(i)] for i in self._knn_images])
-            figures["knn"] = knn_accuracy(rows, self._knn_labels)
+            features = encoder.embed([self.store[int(i)] for i in self._knn_images])
+            figures["knn"] = knn_accuracy(features, self._knn_labels)
         return figures
 
     @staticmethod
     def describe(figures: dict[str, float]) -> str:
         """One line for people."""
         names = {"view_ap": "AP of held-out views", "knn": "kNN accuracy"}
-        return ", ".join(f"{names[name]} {value:.3f}" for name, value in figures.items())
+        shown = [f"{name} {figures[key]:.3f}" for key, name in names.items() if key in figures]
+        return ", ".join([*shown, f"effective rank {figures['effective_rank']:.1f}"])

@@ -5,11 +5,10 @@ from pathlib import Path
 
 from s2r2.encoder import Encoder, load, store_side
 from s2r2.encoder.loading import untrained_like
-from s2r2.errors import S2R2Error
 from s2r2.evaluation import Evaluation, evaluate
 from s2r2.images import PixelStore, open_source
 from s2r2.training.config import read_config
-from s2r2.views import Recipe
+from s2r2.views import Recipe, get_recipe
 
 
 def evaluate_run(
@@ -18,41 +17,52 @@ def evaluate_run(
     train: str | Path | None = None,
     *,
     others: Sequence[str] = (),
+    protocols: Sequence[str] = (),
+    out: Path | None = None,
     device: str = "auto",
     store: Path | None = None,
+    seed: int = 0,
     progress: bool = True,
 ) -> Evaluation:
-    """Evaluate a run folder's encoder, its untrained twin and raw pixels; write ``evaluation.json`` into the folder.
+    """Evaluate an encoder, for a run folder also its untrained twin, and raw pixels; write ``evaluation.json``.
 
     Args:
-        run: Run folder of ``s2r2 train``.
+        run: Run folder of ``s2r2 train``, or any other encoder: a file, ``timm:NAME``, ``untrained:NAME``.
         test: Images to judge on.
         train: Images whose labels kNN and the linear probe may use.
-        others: More encoders: run folders, files, ``timm:NAME`` or ``untrained:NAME``.
+        others: More encoders to judge beside it.
+        protocols: Further ones, see :func:`s2r2.evaluation.evaluate`.
+        out: Where ``evaluation.json`` goes; by default the run folder, and nowhere for another encoder.
         device: Where to encode.
         store: Where decoded photos are kept.
+        seed: Of resamples, splits and views.
         progress: Show progress bars.
 
     Raises:
-        S2R2Error: There is no run or encoder, or nothing to judge by.
+        S2R2Error: There is no such encoder, or nothing to judge by.
     """
-    run = Path(run)
-    config, about = read_config(run)
-    encoder = load(run, device=device)
-    encoders: dict[str, Encoder] = {"untrained": _named(untrained_like(encoder, config.seed), "untrained")}
+    encoders: dict[str, Encoder] = {}
+    recipe, first = get_recipe("photos"), load(run, device=device)
+    if is_run_folder(run):
+        config, about = read_config(Path(run))
+        recipe = Recipe.from_dict(about["recipe"])
+        encoders["untrained"] = _named(untrained_like(first, config.seed), "untrained")
+        out = out or Path(run)
     for name in others:
-        size = encoder.image_size if name.startswith(("timm:", "untrained:")) else None
+        size = first.image_size if name.startswith(("timm:", "untrained:")) else None
         encoders[name] = load(name, device=device, image_size=size)
-    encoders["trained"] = encoder
-    side = store_side(encoder.image_size)
-    stores = [
-        PixelStore.build(open_source(data), side, store, progress=progress) if data is not None else None
-        for data in (train, test)
-    ]
-    if stores[1] is None:
-        raise S2R2Error("no --test: give images to judge on")
-    recipe = Recipe.from_dict(about["recipe"])
-    return evaluate(encoders, stores[0], stores[1], recipe=recipe, folder=run, progress=progress)
+    encoders["trained" if is_run_folder(run) else str(run)] = first
+    side = store_side(max(encoder.image_size for encoder in encoders.values()))
+    labelled = PixelStore.build(open_source(train), side, store, progress=progress) if train is not None else None
+    judged = PixelStore.build(open_source(test), side, store, progress=progress)
+    return evaluate(
+        encoders, labelled, judged, recipe=recipe, folder=out, protocols=protocols, seed=seed, progress=progress
+    )
+
+
+def is_run_folder(path: str | Path) -> bool:
+    """Whether ``s2r2 train`` made this folder."""
+    return (Path(path) / "config.yaml").is_file()
 
 
 def _named(encoder: Encoder, name: str) -> Encoder:
