@@ -122,6 +122,7 @@ def index(
     data: Positional[Data],
     store: Folder,
     rebuild: bool = False,
+    approximate_from: int = 500_000,
     device: str = "auto",
 ) -> None:
     """Make a searchable index of photos, or bring it up to date: only what is new or changed is embedded.
@@ -131,17 +132,17 @@ def index(
         data: The photos.
         store: Folder of the index.
         rebuild: Start afresh where another encoder made the index.
+        approximate_from: From so many photos on, searches go through an approximate index whose recall is measured.
         device: auto, cpu, cuda or cuda:N.
     """
     from s2r2.encoder import load
     from s2r2.images import open_source
     from s2r2.search import update_index
 
-    done = update_index(load(encoder, device=device), open_source(data), store, rebuild=rebuild)
     print(
-        f"{len(done.index)} photos in {store}: {done.embedded} embedded, {done.moved} moved, {done.kept} unchanged, "
-        f"{done.dropped} dropped, {len(done.skipped)} skipped"
-        + (f" (see {store / 'skipped.csv'})" if done.skipped else "")
+        update_index(
+            load(encoder, device=device), open_source(data), store, rebuild=rebuild, approximate_from=approximate_from
+        )
     )
 
 
@@ -167,6 +168,50 @@ def search(
     from s2r2.search import search_and_show
 
     search_and_show(store, query, k, box, picture, Console())
+
+
+@app.command
+def duplicates(
+    store: Positional[Folder],
+    threshold: float | None = None,
+    out: SomeFile = None,
+) -> None:
+    """Find photos that are as good as the same: saved twice, in another size, slightly cropped.
+
+    Args:
+        store: Folder of the index.
+        threshold: Similarity from which on two photos belong together; by default chosen from the scores.
+        out: Also write all groups into FILE.csv.
+    """
+    from rich.console import Console
+
+    from s2r2.search import duplicates_and_show
+
+    duplicates_and_show(store, threshold, out, Console())
+
+
+@app.command
+def serve(
+    store: Positional[Folder],
+    compare: SomeFolder = None,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    allow_host: UseAppendAction[list[Annotated[str, arg(metavar="NAME")]]] = [],  # noqa: B006 (never changed)
+    open_browser: bool = False,
+) -> None:
+    """Search in the browser, until Ctrl-C.
+
+    Args:
+        store: Folder of the index.
+        compare: A second index of the same photos, shown beside it.
+        host: Address to listen on; anything but loopback lets others on the network see the photos.
+        port: Port to listen on; 0 takes a free one.
+        allow_host: Another name under which the page may be opened, such as a reverse proxy's; may be repeated.
+        open_browser: Open the page.
+    """
+    from s2r2.search import serve as run_server
+
+    run_server(store, compare=compare, host=host, port=port, allow_hosts=allow_host, open_browser=open_browser)
 
 
 @app.command

@@ -39,6 +39,10 @@ class Labels:
             return None
         return np.where(counts == 1, self.targets.argmax(1), -1).astype(np.int64)
 
+    def lists(self) -> list[list[str]]:
+        """The names that each image has."""
+        return [[self.names[column] for column in np.flatnonzero(row)] for row in self.targets]
+
     def subset(self, indices: np.ndarray | Sequence[int]) -> "Labels":
         """The labels of some images, in the given order; all names are kept."""
         return Labels(self.names, self.targets[np.asarray(indices, np.int64)])

@@ -22,6 +22,7 @@ from s2r2.images.sources import (
     Skipped,
     open_folder,
     open_tar,
+    printable,
     table_parts,
 )
 from s2r2.images.voc import is_voc, open_voc
@@ -139,7 +140,7 @@ def write_skipped(path: str | Path, skipped: Sequence[Skipped]) -> None:
     with atomic_write(path, "w") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "reason"])
-        writer.writerows([entry.key, entry.reason] for entry in skipped)
+        writer.writerows([printable(entry.key), entry.reason] for entry in skipped)
 
 
 def _digits(part: str) -> ImageSource:

@@ -301,6 +301,11 @@ def read_slice(where: Slice) -> bytes:
     return content
 
 
+def printable(text: str) -> str:
+    """A file name as text that can be written as UTF-8: bytes that are none become backslash escapes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def os_reason(error: Exception) -> str:
     """An operating system's error in its own words, without number and path."""
     return getattr(error, "strerror", None) or str(error)
@@ -429,11 +434,7 @@ def table_parts(rows: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
 def _joined_labels(sources: Sequence[ImageSource]) -> Labels | None:
     lists: list[list[str]] = []
     for source in sources:
-        if source.labels is None:
-            lists.extend([] for _ in range(len(source)))
-        else:
-            names = source.labels.names
-            lists.extend([names[column] for column in np.flatnonzero(row)] for row in source.labels.targets)
+        lists.extend(source.labels.lists() if source.labels is not None else [[]] * len(source))
     return Labels.from_lists(lists)
 
 

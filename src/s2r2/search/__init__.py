@@ -1,27 +1,48 @@
-"""Embeddings to a ranking for a person: the index of photos, searching it, the contact sheet."""
+"""Embeddings to a ranking for a person: the index of photos, searching it, near-duplicates, and the search page."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from s2r2.search.contact_sheet import contact_sheet
+    from s2r2.search.duplicates import Duplicates, find_duplicates
     from s2r2.search.exporting import write_embeddings
     from s2r2.search.index import Hit, ImageIndex
-    from s2r2.search.showing import search_and_show
+    from s2r2.search.map import positions
+    from s2r2.search.server.serving import serve
+    from s2r2.search.showing import duplicates_and_show, search_and_show
     from s2r2.search.updating import UpdateResult, update_index
-
-__all__ = ["Hit", "ImageIndex", "UpdateResult", "contact_sheet", "search_and_show", "update_index", "write_embeddings"]
 
 # LanceDB alone takes more than a second to import, so each name is looked up when it is asked for.
 _PLACES = {
+    "Duplicates": "duplicates",
     "Hit": "index",
     "ImageIndex": "index",
     "UpdateResult": "updating",
     "contact_sheet": "contact_sheet",
+    "duplicates_and_show": "showing",
+    "find_duplicates": "duplicates",
+    "positions": "map",
     "search_and_show": "showing",
+    "serve": "server.serving",
     "update_index": "updating",
     "write_embeddings": "exporting",
 }
+
+__all__ = [
+    "Duplicates",
+    "Hit",
+    "ImageIndex",
+    "UpdateResult",
+    "contact_sheet",
+    "duplicates_and_show",
+    "find_duplicates",
+    "positions",
+    "search_and_show",
+    "serve",
+    "update_index",
+    "write_embeddings",
+]
 
 
 def __getattr__(name: str) -> Any:

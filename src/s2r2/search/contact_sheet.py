@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from s2r2.errors import S2R2Error
 from s2r2.search.index import Hit, ImageIndex
 
 _CELL, _GAP, _CAPTION = 160, 12, 34
@@ -33,13 +34,20 @@ def contact_sheet(index: ImageIndex, query: np.ndarray, hits: Sequence[Hit], *, 
     draw.line([(left - _GAP, _GAP), (left - _GAP, sheet.height - _GAP)], _RULE, 1)
     for number, hit in enumerate(hits):
         x, y = left + number % columns * step, _GAP + number // columns * line
-        _place(sheet, Image.open(io.BytesIO(index.thumbnail(hit.id))), x, y)
+        _place(sheet, Image.open(io.BytesIO(_thumbnail(index, hit))), x, y)
         draw.text((x, y + _CELL + 2), f"{hit.rank}", _INK, bold)
         draw.text(
             (x + _CELL - draw.textlength(f"{hit.score:.3f}", plain), y + _CELL + 3), f"{hit.score:.3f}", _SOFT, plain
         )
         draw.text((x, y + _CELL + 18), _fitted(draw, hit.label or hit.key.rsplit("/", 1)[-1], plain), _SOFT, plain)
     return sheet
+
+
+def _thumbnail(index: ImageIndex, hit: Hit) -> bytes:
+    row = index.row(hit.id)
+    if row is None:
+        raise S2R2Error(f"the photo {hit.key} is not in the index {index.folder}: search again")
+    return index.thumbnail(row)
 
 
 def _place(sheet: Image.Image, picture: Image.Image, x: int, y: int) -> None:

@@ -1,13 +1,16 @@
-"""A search as a person sees it on a terminal."""
+"""An index as a person sees it on a terminal."""
 
+import csv
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from s2r2.errors import S2R2Error
+from s2r2.files import atomic_write
 from s2r2.search.contact_sheet import contact_sheet
-from s2r2.search.index import ImageIndex
+from s2r2.search.duplicates import find_duplicates
+from s2r2.search.index import Box, ImageIndex
 from s2r2.views import save_picture
 
 
@@ -20,7 +23,7 @@ def search_and_show(
         S2R2Error: There is no index, the query cannot be read, the box is malformed, or the picture cannot be written.
     """
     index = ImageIndex.open(folder)
-    part = _parse_box(box)
+    part = parse_box(box)
     hits = index.search(query, k, box=part)
     table = Table(box=None, pad_edge=False)
     for title in ("rank", "similarity", "label", "photo"):
@@ -34,7 +37,45 @@ def search_and_show(
     console.print(f"picture   {picture}", highlight=False)
 
 
-def _parse_box(text: str | None) -> tuple[int, int, int, int] | None:
+def duplicates_and_show(folder: str | Path, threshold: float | None, out: Path | None, console: Console) -> None:
+    """Print groups of near-duplicates, most similar first; write all of them as CSV if a file is asked for.
+
+    Args:
+        folder: Of the index.
+        threshold: Cosine from which on two photos count as near-duplicates; None to choose it from the scores.
+        out: CSV with the columns ``group``, ``score`` and ``path``.
+        console: Where to print.
+
+    Raises:
+        S2R2Error: There is no index, the threshold is not within 0 and 1, or the file cannot be written.
+    """
+    index = ImageIndex.open(folder)
+    found = find_duplicates(index, threshold)
+    paths = index.catalogue.table["location"]
+    photos = sum(len(group.rows) for group in found.groups)
+    how = "chosen from the scores" if threshold is None else f"the scores suggest {found.suggested:.4f}"
+    for number, group in enumerate(found.groups, start=1):
+        console.print(f"[bold]{number}[/bold]  similarity {group.score:.4f}", highlight=False)
+        for row in group.rows:
+            console.print(f"   {paths[row].as_py()}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"{len(found.groups)} groups, {photos} photos; threshold {found.threshold:.4f} ({how})", highlight=False
+    )
+    if out is not None:
+        with atomic_write(out, "w") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("group", "score", "path"))
+            for number, group in enumerate(found.groups, start=1):
+                writer.writerows((number, f"{group.score:.6f}", paths[row].as_py()) for row in group.rows)
+        console.print(f"list      {out}", highlight=False)
+
+
+def parse_box(text: str | None) -> Box | None:
+    """``"left,top,width,height"`` in pixels as four numbers.
+
+    Raises:
+        S2R2Error: It is something else.
+    """
     if text is None:
         return None
     try:

@@ -1,38 +1,29 @@
 """Building an index and keeping it up to date: only what is new or changed is embedded."""
 
-import contextlib
-import hashlib
-import io
 import json
-import os
-import sys
 import time
-import warnings
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import s2r2
-from s2r2.encoder import Encoder, store_side
+from s2r2.encoder import Encoder, load
 from s2r2.errors import S2R2Error
-from s2r2.files import atomic_write, write_text
-from s2r2.images import ImageSource, Skipped, UnreadableImage, write_skipped
-from s2r2.search.index import CATALOGUE, DESCRIPTION, ImageIndex
-from s2r2.views import render_centre
+from s2r2.images import ImageSource, Skipped, UnreadableImage, open_source, write_skipped
+from s2r2.search import layout
+from s2r2.search.approximate import APPROXIMATE_FROM, calibrate, ensure_index
+from s2r2.search.catalogue import Catalogue, catalogue_files, write_catalogue
+from s2r2.search.index import ImageIndex
+from s2r2.search.reading import PhotoReader, ReadPhoto
+from s2r2.search.rows import Known, Rows
 
-TABLE = "photos"
-COMMIT_EVERY = 1024
-BATCH = 64
-THUMBNAIL_SIDE = 160
+COMMIT_ROWS = 1024
+COMMIT_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -42,10 +33,11 @@ class UpdateResult:
     Attributes:
         index: The index, ready to search.
         embedded: New or changed ones that were embedded.
-        moved: Known content under another name: not embedded again.
-        kept: Unchanged ones.
-        dropped: Those that are gone.
+        moved: Content that was known under another name: not embedded again.
+        kept: Those whose content is what it was.
+        dropped: Those that are gone, or cannot be read any more.
         skipped: Those that could not be read, with reasons (also in ``skipped.csv``).
+        seconds: How long it took.
     """
 
     index: ImageIndex
@@ -54,243 +46,241 @@ class UpdateResult:
     kept: int
     dropped: int
     skipped: list[Skipped]
+    seconds: float
+
+    def __str__(self) -> str:
+        folder, about = self.index.folder, self.index.about
+        text = (
+            f"{len(self.index):,} photos in {folder}: {self.embedded:,} embedded, {self.moved:,} moved, "
+            f"{self.kept:,} unchanged, {self.dropped:,} dropped, {len(self.skipped):,} skipped"
+        )
+        if self.skipped:
+            text += f" (see {folder / layout.SKIPPED})"
+        if about.approximate is not None:
+            text += (
+                f"\napproximate index ({self.index.folder.name}): recall@10 {about.approximate['recall']:.3f} against "
+                f"exact search, {about.approximate['milliseconds']:.1f} ms instead of "
+                f"{about.approximate['exact_milliseconds']:.1f} ms a query"
+            )
+        return text
 
 
 def update_index(
-    encoder: Encoder, source: ImageSource, folder: str | Path, *, rebuild: bool = False, progress: bool = True
+    encoder: Encoder | str | Path,
+    source: ImageSource | str | Path | Sequence[str | Path],
+    folder: str | Path,
+    *,
+    rebuild: bool = False,
+    approximate_from: int = APPROXIMATE_FROM,
+    batch_size: int = 64,
+    progress: bool = True,
 ) -> UpdateResult:
     """Bring the index in ``folder`` up to date with a source; make it if there is none.
 
-    Rows are committed to LanceDB in batches; a process killed at any moment leaves whole rows, and the next update
-    does the rest. The searchable catalogue is replaced at the end, so that readers see the old one or the new one.
+    Rows are committed to LanceDB in batches: a process killed at any moment leaves whole rows, and the next update
+    does the rest. What searches read is replaced at the end, so that they see the old index or the new one. With
+    ``rebuild`` the old index stays in force until the new one is complete.
 
     Args:
-        encoder: Makes the vectors; a copy of it is kept in the index.
-        source: The photos.
+        encoder: Makes the vectors: an encoder, or what :func:`s2r2.load` takes. A copy of it is kept in the index.
+        source: The photos: a source, or what :func:`s2r2.images.open_source` takes.
         folder: The index's folder.
-        rebuild: Start afresh when another encoder made the index.
+        rebuild: Start afresh where another encoder made the index.
+        approximate_from: From how many photos on LanceDB's approximate index is built.
+        batch_size: Photos encoded at once.
         progress: Show a progress bar.
 
     Raises:
-        S2R2Error: Another encoder made the index, another process updates it, nothing is readable, or the disk is full.
+        S2R2Error: Another encoder made the index, another process writes it, nothing is readable, or the disk is full.
+        KeyboardInterrupt: Ctrl-C; what was embedded so far is kept, and the same call goes on from there.
     """
     folder = Path(folder)
+    encoder = encoder if isinstance(encoder, Encoder) else load(encoder, device="auto")
+    source = source if isinstance(source, ImageSource) else open_source(source)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
-            _check_encoder(encoder, folder, rebuild)
-            return _Update(encoder, source, folder, progress).run()
+        with layout.locked(folder):
+            layout.check_free_for_index(folder)
+            update = _Update(encoder, source, folder, rebuild)
+            return update.run(approximate_from, batch_size, progress)
     except OSError as error:
-        raise S2R2Error(
-            f"cannot write the index {folder}: {error.strerror or error}; choose another --store"
-        ) from error
+        problem = error.strerror or error
+        raise S2R2Error(f"cannot write the index {folder}: {problem}; free space or choose another --store") from error
+    except RuntimeError as error:  # LanceDB's errors are of this class, and say what the operating system said
+        if "lance" not in str(error).lower():
+            raise
+        first = str(error).strip().splitlines()[0]
+        raise S2R2Error(f"cannot write the index {folder}: {first}; free space or choose another --store") from error
 
 
 class _Update:
-    """One run of :func:`update_index`."""
+    """One run of :func:`update_index`, inside the lock."""
 
-    def __init__(self, encoder: Encoder, source: ImageSource, folder: Path, progress: bool) -> None:
-        import lancedb
+    def __init__(self, encoder: Encoder, source: ImageSource, folder: Path, rebuild: bool) -> None:
+        self.encoder, self.source, self.folder = encoder, source, folder
+        self.began = time.monotonic()
+        self.fingerprint = encoder.fingerprint
+        self.published = layout.read_published(folder)
+        if self.published is not None and self.published.fingerprint != self.fingerprint and not rebuild:
+            raise S2R2Error(
+                f"the index in {folder} was made by another encoder ({self.published.encoder}): "
+                "use --rebuild to replace it, or another --store"
+            )
+        self.generation = folder / self.fingerprint
+        self.dimensions = encoder.dimensions("feature")
+        if not (self.generation / layout.ENCODER).exists():
+            encoder.save(self.generation)
+        self.rows = Rows(self.generation / "lance", self.dimensions)
+        self.known = self.rows.known()
+        self.by_content = {known.content: key for key, known in self.known.items()}
+        self.skipped = list(source.problems)
+        self.gone = set(self.known)
+        self.embedded = self.moved = self.kept = 0
 
-        self.encoder, self.source, self.folder, self.progress = encoder, source, folder, progress
-        dimensions = encoder.dimensions("feature")
-        self.schema = pa.schema(
-            [
-                ("key", pa.string()),
-                ("location", pa.string()),
-                ("stamp", pa.string()),
-                ("label", pa.string()),
-                ("content", pa.string()),
-                ("added", pa.float64()),
-                ("thumbnail", pa.binary()),
-                ("vector", pa.list_(pa.float32(), dimensions)),
-            ]
-        )
-        database = lancedb.connect(str(folder / "lance"))
-        self.table = database.create_table(TABLE, schema=self.schema, exist_ok=True)
-
-    def run(self) -> UpdateResult:
-        known = self._known()
-        stamps, skipped = self._stamps()
-        labels = self._labels()
-        changed = [i for i, s in stamps.items() if known.get(self.source.keys[i], ("",))[0] != s]
-        gone = set(known) - {self.source.keys[i] for i in stamps}
-        by_content = {content: key for key, (_, content) in known.items()}
-        embedded = moved = 0
-        pending: list[dict[str, Any]] = []
-        for batch in self._decoded(changed):
-            readable = []
-            for index, picture, reason in batch:
-                if picture is None:
-                    skipped.append(Skipped(self.source.keys[index], reason))
-                    gone |= {self.source.keys[index]} & set(known)
-                    continue
-                row = self._row(index, picture, stamps[index], labels[index])
-                twin = by_content.get(row["content"])
-                if twin is not None:
-                    row["vector"] = self._vector_of(twin)
-                    moved += 1
-                    pending.append(row)
-                else:
-                    readable.append((row, picture))
-            if readable:
-                encoder = self.encoder
-                pixels = render_centre([p for _, p in readable], encoder.image_size, mean=encoder.mean, std=encoder.std)
-                for (row, _), vector in zip(readable, encoder.embed_pixels(pixels), strict=True):
-                    row["vector"] = vector
-                    pending.append(row)
-                embedded += len(readable)
-            if len(pending) >= COMMIT_EVERY:
-                self._commit(pending)
-        self._commit(pending)
-        self._drop(gone)
-        write_skipped(self.folder / "skipped.csv", skipped)
-        if self.table.count_rows() == 0:
-            first = f"; the first: {skipped[0].key}: {skipped[0].reason}" if skipped else ""
+    def run(self, approximate_from: int, batch_size: int, progress: bool) -> UpdateResult:
+        """Embed, drop, publish."""
+        reader = PhotoReader(self.source, self.encoder, self.fingerprint, frozenset(self.by_content))
+        wanted, relabelled = self._compare(reader)
+        self._relabel(relabelled)
+        wanted = self._embed(reader, wanted, batch_size, progress)
+        if wanted:  # content moved between names in a circle: its row was overwritten before it could be copied
+            reader.contents = frozenset()
+            self._embed(reader, wanted, batch_size, progress)
+        self.rows.drop(self.gone)
+        if len(self.rows) == 0:
+            first = f"; the first: {self.skipped[0].key}: {self.skipped[0].reason}" if self.skipped else ""
             raise S2R2Error(f"none of the {len(self.source)} images of {self.source.name} can be read{first}")
-        if changed or gone:
-            with warnings.catch_warnings():  # it warns of concurrent readers: ours read the catalogue
-                warnings.simplefilter("ignore")
-                self.table.optimize(cleanup_older_than=timedelta(0))
-        self._publish()
-        kept = len(stamps) - len(changed)
-        return UpdateResult(ImageIndex.open(self.folder), embedded, moved, kept, len(gone), skipped)
+        write_skipped(self.folder / layout.SKIPPED, self.skipped)
+        self._publish(approximate_from)
+        index = ImageIndex.open(self.folder)
+        seconds = time.monotonic() - self.began
+        return UpdateResult(index, self.embedded, self.moved, self.kept, len(self.gone), self.skipped, seconds)
 
-    def _known(self) -> dict[str, tuple[str, str]]:
-        """Stamp and content hash of every photo in the table, by key."""
-        rows = self.table.search().select(["key", "stamp", "content"]).limit(max(1, self.table.count_rows())).to_arrow()
-        columns = [rows[name].to_pylist() for name in ("key", "stamp", "content")]
-        return {key: (stamp, content) for key, stamp, content in zip(*columns, strict=True)}
-
-    def _stamps(self) -> tuple[dict[int, str], list[Skipped]]:
-        stamps: dict[int, str] = {}
-        skipped = list(self.source.problems)
+    def _compare(self, reader: PhotoReader) -> tuple[list[tuple[int, str]], dict[str, str]]:
+        """Find by stamp what must be read, and what has other labels only."""
+        wanted: list[tuple[int, str]] = []
+        relabelled: dict[str, str] = {}
         for index, key in enumerate(self.source.keys):
             try:
-                stamps[index] = json.dumps([self.source.location(index), *self.source.stamp(index)])
+                stamp = json.dumps(self.source.stamp(index))
             except UnreadableImage as error:
-                skipped.append(Skipped(key, error.reason))
-        return stamps, skipped
+                self.skipped.append(Skipped(key, error.reason))
+                continue
+            key = reader.key(index)
+            known = self.known.get(key)
+            if known is None or known.stamp != stamp or known.location != reader.location(index):
+                wanted.append((index, stamp))
+                continue
+            self.gone.discard(key)
+            self.kept += 1
+            if known.label != reader.label(index):
+                relabelled[key] = reader.label(index)
+        return wanted, relabelled
 
-    def _labels(self) -> list[str]:
-        labels = self.source.labels
-        if labels is None:
-            return [""] * len(self.source)
-        return [";".join(labels.names[c] for c in np.flatnonzero(row)) for row in labels.targets]
+    def _relabel(self, labels: dict[str, str]) -> None:
+        keys = list(labels)
+        for start in range(0, len(keys), COMMIT_ROWS):
+            found = self.rows.by_key(keys[start : start + COMMIT_ROWS])
+            self.rows.put([row | {"label": labels[key]} for key, row in found.items()])
 
-    def _row(self, index: int, picture: np.ndarray, stamp: str, label: str) -> dict[str, Any]:
-        content = hashlib.blake2b(picture.tobytes(), digest_size=16, salt=str(picture.shape).encode()[:16]).hexdigest()
-        return {
-            "key": self.source.keys[index],
-            "location": self.source.location(index),
-            "stamp": stamp,
-            "label": label,
-            "content": content,
-            "added": time.time(),
-            "thumbnail": make_thumbnail(picture),
-        }
-
-    def _decoded(self, indices: list[int]) -> Iterator[list[tuple[int, np.ndarray | None, str]]]:
-        """Batches of decoded photos, made by threads while the encoder works on the batch before."""
-        side = max(store_side(self.encoder.image_size), THUMBNAIL_SIDE)
-
-        def decode_one(index: int) -> tuple[int, np.ndarray | None, str]:
+    def _embed(
+        self, reader: PhotoReader, wanted: list[tuple[int, str]], batch_size: int, progress: bool
+    ) -> list[tuple[int, str]]:
+        """Write rows for photos; returns those whose content was known but is not there any more."""
+        pending: list[dict[str, Any]] = []
+        again: list[tuple[int, str]] = []
+        committed = time.monotonic()
+        with _bar(progress and bool(wanted)) as bar:
+            task = bar.add_task("", total=len(wanted))
             try:
-                return index, self.source.read(index, side), ""
-            except UnreadableImage as error:
-                return index, None, error.reason
+                for batch in reader.batches(wanted, batch_size):
+                    known = [photo for photo in batch if photo.pixels is None and not photo.reason]
+                    copied = self._copied(known)
+                    again += [(p.index, p.row["stamp"]) for p in known if p.row["key"] not in copied]
+                    pending += self._encoded(batch)
+                    pending += copied.values()
+                    self._leave_out(batch)
+                    if len(pending) >= COMMIT_ROWS or time.monotonic() - committed > COMMIT_SECONDS:
+                        self._commit(pending)
+                        committed = time.monotonic()
+                    bar.advance(task, len(batch))
+            except KeyboardInterrupt:
+                self._commit(pending)
+                raise KeyboardInterrupt("interrupted; what was indexed is kept: the same command goes on") from None
+        self._commit(pending)
+        return again
 
-        bar = Progress(
-            TextColumn("indexing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            disable=not (self.progress and sys.stdout.isatty()), transient=True,
-        )  # fmt: skip
-        with bar, ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="s2r2-index") as pool:
-            task = bar.add_task("", total=len(indices))
-            batches = deque(indices[i : i + BATCH] for i in range(0, len(indices), BATCH))
-            ahead = deque([pool.submit(decode_one, i) for i in batches.popleft()] for _ in range(min(2, len(batches))))
-            while ahead:
-                batch = [future.result() for future in ahead.popleft()]
-                if batches:
-                    ahead.append([pool.submit(decode_one, i) for i in batches.popleft()])
-                yield batch
-                bar.advance(task, len(batch))
+    def _encoded(self, batch: list[ReadPhoto]) -> list[dict[str, Any]]:
+        photos = [photo for photo in batch if photo.pixels is not None]
+        if not photos:
+            return []
+        vectors = self.encoder.embed_pixels(np.stack([photo.pixels for photo in photos if photo.pixels is not None]))
+        self.embedded += len(photos)
+        return [photo.row | {"vector": vector} for photo, vector in zip(photos, vectors, strict=True)]
 
-    def _vector_of(self, key: str) -> np.ndarray:
-        rows = self.table.search().where(f"key = {_quoted(key)}").select(["vector"]).limit(1).to_arrow()
-        return np.asarray(rows["vector"][0].as_py(), np.float32)
+    def _copied(self, photos: list[ReadPhoto]) -> dict[str, dict[str, Any]]:
+        """Rows with vector and thumbnail of the photo that has the same content, by key."""
+        twins = self.rows.by_key(self.by_content[photo.row["content"]] for photo in photos)
+        copied = {}
+        for photo in photos:
+            twin = twins.get(self.by_content[photo.row["content"]])
+            if twin is None or twin["content"] != photo.row["content"]:
+                continue
+            key = photo.row["key"]
+            copied[key] = photo.row | {"vector": twin["vector"], "thumbnail": twin["thumbnail"]}
+            if self.known.get(key, Known("", "", "", "")).content == twin["content"]:
+                self.kept += 1
+            else:
+                self.moved += 1
+        return copied
+
+    def _leave_out(self, batch: list[ReadPhoto]) -> None:
+        for photo in batch:
+            if photo.reason:
+                self.skipped.append(Skipped(self.source.keys[photo.index], photo.reason))
 
     def _commit(self, pending: list[dict[str, Any]]) -> None:
-        """Write rows in one transaction, replacing those of the same key."""
-        if not pending:
-            return
-        rows = pa.Table.from_pylist([{**row, "vector": row["vector"].tolist()} for row in pending], schema=self.schema)
-        self.table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all().execute(rows)
+        self.rows.put(pending)
+        self.gone -= {row["key"] for row in pending}
         pending.clear()
 
-    def _drop(self, keys: set[str]) -> None:
-        ordered = sorted(keys)
-        for start in range(0, len(ordered), 500):
-            self.table.delete(f"key IN ({', '.join(_quoted(key) for key in ordered[start : start + 500])})")
-
-    def _publish(self) -> None:
-        """Replace the catalogue that searches read, and say what the index is."""
-        rows = self.table.to_arrow().select(["key", "location", "label", "thumbnail", "vector"]).sort_by("key")
-        rows = rows.combine_chunks()
-        with atomic_write(self.folder / CATALOGUE) as file, pa.ipc.new_file(file, rows.schema) as writer:
-            writer.write_table(rows, max_chunksize=max(1, len(rows)))
-        about = {
-            "encoder": self.encoder.name,
-            "fingerprint": self.encoder.fingerprint,
-            "data": self.source.name,
-            "photos": len(rows),
-            "dimensions": self.encoder.dimensions("feature"),
-            "s2r2": s2r2.__version__,
-            "at": time.strftime("%Y-%m-%d %H:%M:%S"),
-        }
-        write_text(self.folder / DESCRIPTION, json.dumps(about, indent=1, ensure_ascii=False))
-
-
-def make_thumbnail(picture: np.ndarray) -> bytes:
-    """A JPEG of at most 160 pixels, without any of the file's metadata."""
-    image = Image.fromarray(picture)
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
-
-
-def _check_encoder(encoder: Encoder, folder: Path, rebuild: bool) -> None:
-    """Refuse another encoder than the one that the index has a copy of; with ``rebuild`` start afresh."""
-    import shutil
-
-    from s2r2.encoder import load
-
-    kept = folder / "encoder.safetensors"
-    if kept.exists():
-        if load(kept).fingerprint == encoder.fingerprint:
+    def _publish(self, approximate_from: int) -> None:
+        """Tidy up, and put a new catalogue in force, if any row or anything said about the index changed."""
+        before = self.published if self.published and self.published.fingerprint == self.fingerprint else None
+        same_rows = before is not None and before.version == self.rows.version
+        same = (
+            same_rows and before is not None and (before.skipped, before.data) == (len(self.skipped), self.source.name)
+        )
+        if same:
             return
-        if not rebuild:
-            raise S2R2Error(f"another encoder made the index in {folder}: use --rebuild, or another --store")
-        for name in (CATALOGUE, DESCRIPTION):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "lance", ignore_errors=True)
-    elif any(entry.name not in ("lock",) for entry in folder.iterdir()):
-        raise S2R2Error(f"{folder} holds something else than an index: choose another --store")
-    encoder.save(folder)
+        number = self.published.number + 1 if self.published else 1
+        approximate = before.approximate if before else None
+        if not same_rows:
+            ensure_index(self.rows, approximate, approximate_from)
+            self.rows.tidy()
+            write_catalogue(self.rows, self.generation, number, self.dimensions)
+            approximate = calibrate(self.rows, Catalogue.open(self.generation, number), approximate)
+        elif before is not None:
+            number = before.number
+        published = layout.Published(
+            fingerprint=self.fingerprint,
+            encoder=self.encoder.name,
+            data=self.source.name,
+            photos=len(self.rows),
+            dimensions=self.dimensions,
+            skipped=len(self.skipped),
+            number=number,
+            version=self.rows.version,
+            approximate=approximate,
+            updated=datetime.now().astimezone().isoformat(timespec="seconds"),
+            s2r2=s2r2.__version__,
+        )
+        published.write(self.folder)
+        layout.remove_leftovers(self.folder, published, {layout.ENCODER, *catalogue_files(number)})
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process writes an index; a second one is refused at once."""
-    import fcntl
-
-    with open(folder / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise S2R2Error(f"another process is updating the index in {folder}: wait for it") from None
-        yield
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _bar(visible: bool) -> Progress:
+    return Progress(
+        TextColumn("indexing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        disable=not visible, transient=True,
+    )  # fmt: skip

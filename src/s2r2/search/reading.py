@@ -1,0 +1,159 @@
+"""Photos to rows: reading, hashing, decoding and shrinking in threads, while the encoder works on those before."""
+
+import hashlib
+import io
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from s2r2.encoder import Encoder, store_side
+from s2r2.images import ImageSource, UnreadableImage, decode
+from s2r2.images.sources import printable, read_slice
+from s2r2.search.rows import photo_id
+from s2r2.views import render_centre
+
+THUMBNAIL_SIDE = 192
+AHEAD = 3
+
+
+@dataclass
+class ReadPhoto:
+    """One photo on its way into the index.
+
+    Attributes:
+        index: Its place in the source.
+        row: Its row, without a vector yet.
+        pixels: ``(3, P, P)`` float32 for the encoder; None if unreadable, or if its content is known.
+        reason: Why it is unreadable, or empty.
+    """
+
+    index: int
+    row: dict[str, Any]
+    pixels: np.ndarray | None = None
+    reason: str = ""
+
+
+class PhotoReader:
+    """Reads photos of a source for an encoder.
+
+    Args:
+        source: The photos.
+        encoder: Says what size and normalisation its input has, and whose fingerprint goes into the rows.
+        fingerprint: Of the encoder.
+        contents: Hashes of content that the index has already: such photos are not decoded.
+    """
+
+    def __init__(self, source: ImageSource, encoder: Encoder, fingerprint: str, contents: frozenset[str]) -> None:
+        self.source, self.encoder, self.fingerprint, self.contents = source, encoder, fingerprint, contents
+        self.labels = [[]] * len(source) if source.labels is None else source.labels.lists()
+        self.side = decoding_side(encoder)
+
+    def key(self, index: int) -> str:
+        """Key of a photo as text that any table can hold."""
+        return printable(self.source.keys[index])
+
+    def location(self, index: int) -> str:
+        """Where a person finds a photo, as text that any table can hold."""
+        return printable(self.source.location(index))
+
+    def label(self, index: int) -> str:
+        """Labels of a photo joined by ``;``."""
+        return ";".join(map(printable, self.labels[index]))
+
+    def batches(self, wanted: Sequence[tuple[int, str]], size: int) -> Iterator[list[ReadPhoto]]:
+        """Photos in the given order, ``size`` at a time.
+
+        Args:
+            wanted: Place in the source, and stamp, of each photo.
+            size: Photos in a batch.
+        """
+        workers = os.cpu_count() or 1
+        with ThreadPoolExecutor(workers, thread_name_prefix="s2r2-index") as pool:
+            waiting = iter([wanted[i : i + size] for i in range(0, len(wanted), size)])
+            running: deque[list[Future[ReadPhoto]]] = deque()
+            try:
+                while True:
+                    while len(running) < AHEAD and (batch := next(waiting, None)):
+                        running.append([pool.submit(self._read, *photo) for photo in batch])
+                    if not running:
+                        return
+                    yield [future.result() for future in running.popleft()]
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _read(self, index: int, stamp: str) -> ReadPhoto:
+        photo = ReadPhoto(index, self._described(index, stamp))
+        try:
+            where = self.source.slice(index)
+            content = None if where is None else read_slice(where)
+            if content is not None:
+                photo.row |= {"bytes": len(content), "content": content_hash(content)}
+                if photo.row["content"] in self.contents:
+                    return photo
+                picture = decode(content, short_side=self.side)
+            else:
+                picture = self.source.read(index, self.side)
+                photo.row |= {"bytes": picture.nbytes, "content": _hash_of_pixels(picture)}
+                if photo.row["content"] in self.contents:
+                    return photo
+        except UnreadableImage as error:
+            photo.reason = error.reason
+            return photo
+        encoder = self.encoder
+        photo.row["thumbnail"] = make_thumbnail(picture)
+        photo.pixels = render_centre([picture], encoder.image_size, mean=encoder.mean, std=encoder.std, threads=1)[0]
+        return photo
+
+    def _described(self, index: int, stamp: str) -> dict[str, Any]:
+        key = self.key(index)
+        where = self.source.slice(index)
+        file = b"" if where is None else os.fsencode(os.path.realpath(where.path))
+        return {
+            "id": photo_id(key),
+            "key": key,
+            "location": self.location(index),
+            "label": self.label(index),
+            "file": file,
+            "offset": 0 if where is None else where.offset,
+            "modified": _modified(file),
+            "stamp": stamp,
+            "encoder": self.fingerprint,
+        }
+
+
+def decoding_side(encoder: Encoder) -> int:
+    """Short side in pixels to which photos are decoded: enough for the encoder and for the thumbnail."""
+    return max(store_side(encoder.image_size), THUMBNAIL_SIDE)
+
+
+def content_hash(content: bytes) -> str:
+    """Hash of a file, by which it is recognised under another name."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def make_thumbnail(picture: np.ndarray) -> bytes:
+    """A JPEG of at most 192 pixels a side, made from pixels alone: nothing of the file's metadata is in it."""
+    image = Image.fromarray(picture)
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=82)
+    return buffer.getvalue()
+
+
+def _hash_of_pixels(picture: np.ndarray) -> str:
+    digest = hashlib.blake2b(str(picture.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(picture).data)
+    return digest.hexdigest()
+
+
+def _modified(file: bytes) -> float | None:
+    try:
+        return os.stat(file).st_mtime if file else None
+    except OSError:
+        return None

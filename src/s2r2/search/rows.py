@@ -1,0 +1,174 @@
+"""The rows of an index in LanceDB: one a photo, whole or not there at all.
+
+LanceDB takes more than a second to import and must not be used in forked processes, so it is imported here only
+when a table is opened.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+TABLE = "photos"
+SCAN = 8192
+
+
+class Known(NamedTuple):
+    """What is remembered of a photo to tell whether it changed."""
+
+    stamp: str
+    content: str
+    label: str
+    location: str
+
+
+def schema(dimensions: int) -> pa.Schema:
+    """Columns of a row.
+
+    ``id`` is a hash of ``key`` and names the photo to the outside; ``key`` and ``location`` are for people; ``file``,
+    ``offset`` and ``bytes`` say where its file is; ``modified`` is in seconds since 1970; ``content`` is a hash of
+    the file; ``encoder`` is the fingerprint of what made ``vector``, which has length 1.
+    """
+    return pa.schema(
+        [
+            ("id", pa.int64()),
+            ("key", pa.string()),
+            ("location", pa.string()),
+            ("label", pa.string()),
+            ("file", pa.binary()),
+            ("offset", pa.int64()),
+            ("bytes", pa.int64()),
+            ("modified", pa.float64()),
+            ("stamp", pa.string()),
+            ("content", pa.string()),
+            ("encoder", pa.string()),
+            ("thumbnail", pa.binary()),
+            ("vector", pa.list_(pa.float32(), dimensions)),
+        ]
+    )
+
+
+def photo_id(key: str) -> int:
+    """The id of a photo: 63 bits of a hash of its key, so that it stays the same from run to run."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
+
+
+class Rows:
+    """The table of one index.
+
+    Args:
+        place: Folder, or URL of object storage, where LanceDB keeps its files.
+        dimensions: Length of a vector; the table is made if missing. None to open an existing table for reading.
+
+    Raises:
+        FileNotFoundError: It is opened for reading and is not there.
+    """
+
+    def __init__(self, place: str | Path, dimensions: int | None = None) -> None:
+        import lancedb
+
+        database = lancedb.connect(str(place))
+        if dimensions is None:
+            try:
+                self.table = database.open_table(TABLE)
+            except ValueError as error:  # LanceDB's way to say that there is no such table
+                raise FileNotFoundError(str(error)) from None
+            self.schema = self.table.schema
+        else:
+            self.schema = schema(dimensions)
+            self.table = database.create_table(TABLE, schema=self.schema, exist_ok=True)
+
+    def __len__(self) -> int:
+        return self.table.count_rows()
+
+    @property
+    def version(self) -> int:
+        """LanceDB's number of the table's present state."""
+        return int(self.table.version)
+
+    def scan(self, columns: Sequence[str], *, row_ids: bool = False) -> Iterator[pa.RecordBatch]:
+        """Read some columns of all rows, in pieces; with ``row_ids`` also ``_rowid``, LanceDB's own address."""
+        if len(self) == 0:
+            return
+        query = self.table.search().select(list(columns)).limit(len(self))
+        yield from (query.with_row_id(True) if row_ids else query).to_batches(batch_size=SCAN)
+
+    def known(self) -> dict[str, Known]:
+        """What is remembered of every photo, by key."""
+        found: dict[str, Known] = {}
+        for batch in self.scan(("key", *Known._fields)):
+            columns = (batch[name].to_pylist() for name in ("key", *Known._fields))
+            found.update((key, Known(*rest)) for key, *rest in zip(*columns, strict=True))
+        return found
+
+    def by_key(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Whole rows, by key."""
+        found: dict[str, dict[str, Any]] = {}
+        for condition in _conditions("key", [_quoted(key) for key in keys]):
+            rows = self.table.search().where(condition).limit(len(self)).to_arrow()
+            found.update((row["key"], row) for row in rows.select(self.schema.names).to_pylist())
+        return found
+
+    def put(self, rows: list[dict[str, Any]]) -> None:
+        """Write rows in one transaction, in place of those of the same key."""
+        if not rows:
+            return
+        table = pa.table(
+            {
+                name: _vectors(rows, self.schema) if name == "vector" else [row[name] for row in rows]
+                for name in self.schema.names
+            },
+            schema=self.schema,
+        )
+        if len(self) == 0:  # nothing to join with: a third of the time
+            self.table.add(table)
+        else:
+            self.table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all().execute(table)
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Remove photos."""
+        for condition in _conditions("key", sorted(_quoted(key) for key in keys)):
+            self.table.delete(condition)
+
+    def tidy(self) -> None:
+        """Join small files and delete what no version needs. Only for the one writer, who holds the lock.
+
+        The age of 0 and unverified files are safe for that reason, and because readers go by the catalogue and ask
+        again when a row has moved under them.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            self.table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+
+    def cell(self, column: str, identity: int, row_id: int) -> Any:
+        """One cell of a photo; by address, or where the address no longer holds, by id. None if it is gone."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found = self.table.take_row_ids([row_id]).select(["id", column]).to_arrow()
+                if found.num_rows == 1 and found["id"][0].as_py() == identity:
+                    return found[column][0].as_py()
+            except Exception:  # LanceDB has no narrower class; what matters is decided by the next attempt
+                pass
+            self.table.checkout_latest()
+            found = self.table.search().where(f"id = {identity}").select([column]).limit(1).to_arrow()
+        return found[column][0].as_py() if found.num_rows else None
+
+
+def _vectors(rows: list[dict[str, Any]], layout: pa.Schema) -> pa.Array:
+    flat = np.concatenate([np.asarray(row["vector"], np.float32) for row in rows])
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), layout.field("vector").type.list_size)
+
+
+def _conditions(column: str, values: Sequence[str], at_once: int = 500) -> Iterator[str]:
+    for start in range(0, len(values), at_once):
+        yield f"{column} IN ({', '.join(values[start : start + at_once])})"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,285 @@
+"""What the server answers: the page, photos by id, and rankings. It changes nothing."""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import anyio
+import numpy as np
+from anyio.to_thread import run_sync
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp
+
+from s2r2.errors import S2R2Error
+from s2r2.search.server.gallery import Gallery, LiveGallery
+from s2r2.search.server.guard import LOOPBACK, guarded
+from s2r2.search.server.uploads import MAX_BYTES, Uploads, decode_upload
+
+PAGE = Path(__file__).resolve().parent.parent / "page"
+_TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_SEARCHES_AT_ONCE = 2
+_THUMBNAILS_AT_ONCE = 8
+_LOG = logging.getLogger("s2r2.search")
+
+Which = Annotated[int, Query(ge=0, le=1)]
+Count = Annotated[int, Query(ge=1, le=500)]
+Text = Annotated[str | None, Query(max_length=1024)]
+BoxText = Annotated[str | None, Query(max_length=120)]
+Result = TypeVar("Result")
+
+
+def create_app(folders: Sequence[str | Path], *, hosts: Sequence[str] = LOOPBACK) -> ASGIApp:
+    """The application that serves one index, or two side by side.
+
+    Args:
+        folders: Of the index; a second one to compare it with.
+        hosts: Names under which it may be asked, without port.
+
+    Raises:
+        S2R2Error: There is no index in one of the folders.
+    """
+    work = ThreadPoolExecutor(1, thread_name_prefix="s2r2-serve")
+    galleries = [LiveGallery(folder, work) for folder in folders]
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        for gallery in galleries:
+            work.submit(_warm_up, gallery)
+        yield
+        work.shutdown(wait=False, cancel_futures=True)
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    _answer_errors(app)
+    _add_page(app)
+    _add_photos(app, galleries)
+    _add_searches(app, galleries)
+    return guarded(app, list(hosts))
+
+
+def _warm_up(gallery: LiveGallery) -> None:
+    """Load the encoder before the first photo comes."""
+    gallery.now.index.embed(np.zeros((64, 64, 3), np.uint8))
+
+
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(S2R2Error)
+    async def refused(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, 422)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def stated(_: Request, error: Exception) -> Response:
+        assert isinstance(error, StarletteHTTPException)
+        return JSONResponse({"error": str(error.detail)}, error.status_code)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}"}, 422)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        _LOG.error("%s failed", request.url.path, exc_info=error)
+        return JSONResponse({"error": "the server could not answer; its terminal says why"}, 500)
+
+
+def _add_page(app: FastAPI) -> None:
+    """The files of the page are read once: no request reaches the file system for them."""
+    files = {path.name: (path.read_bytes(), _TYPES[path.suffix]) for path in PAGE.iterdir() if path.suffix in _TYPES}
+
+    @app.get("/")
+    async def page() -> Response:
+        content, kind = files["index.html"]
+        return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
+
+    @app.get("/page/{name}")
+    async def part(name: str) -> Response:
+        if name not in files:
+            raise HTTPException(404, "there is no such page")
+        content, kind = files[name]
+        return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
+
+
+def _add_photos(app: FastAPI, galleries: list[LiveGallery]) -> None:
+    limiter = anyio.CapacityLimiter(_THUMBNAILS_AT_ONCE)
+
+    @app.get("/api/about")
+    async def about() -> dict[str, Any]:
+        first = galleries[0].now
+        return {
+            "indexes": [gallery.now.about() for gallery in galleries],
+            "folders": first.folders(),
+            "labels": first.labels(),
+            "upload_bytes": MAX_BYTES,
+        }
+
+    @app.get("/api/photos")
+    async def photos(
+        folder: Text = None, label: Text = None, offset: Annotated[int, Query(ge=0, le=1 << 40)] = 0, limit: Count = 120
+    ) -> dict[str, Any]:
+        return await run_sync(galleries[0].now.photos, folder, label, offset, limit, limiter=limiter)
+
+    @app.get("/api/photos/{identity}")
+    async def details(identity: str, index: Which = 0) -> dict[str, Any]:
+        gallery, row = _find(galleries, index, identity)
+        return gallery.details(row)
+
+    @app.get("/thumbnail/{identity}")
+    async def thumbnail(identity: str, index: Which = 0) -> Response:
+        gallery, row = _find(galleries, index, identity)
+        content = await run_sync(gallery.thumbnail, row, limiter=limiter)
+        headers = {"cache-control": "private, max-age=86400"}  # its address changes with its content
+        return Response(content, media_type="image/jpeg", headers=headers)
+
+    @app.get("/photo/{identity}")
+    async def photo(identity: str, index: Which = 0) -> Response:
+        gallery, row = _find(galleries, index, identity)
+        content = await run_sync(gallery.large, row, limiter=limiter)
+        return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=600"})
+
+    @app.get("/api/duplicates")
+    async def duplicates(threshold: Annotated[float | None, Query(ge=0, le=1)] = None) -> Response:
+        gallery = galleries[0].now
+        found = await run_sync(gallery.duplicates, threshold, limiter=limiter)
+        if found is None:
+            return JSONResponse({"working": True}, 202)
+        groups = [
+            {"score": round(group.score, 6), "photos": [gallery.describe(row) for row in group.rows]}
+            for group in found.groups[:500]
+        ]
+        answer = {"threshold": found.threshold, "suggested": found.suggested, "total": len(found.groups)}
+        return JSONResponse(answer | {"groups": groups})
+
+    @app.get("/api/map")
+    async def places() -> Response:
+        gallery = galleries[0].now
+        found = gallery.map()
+        if found is None:
+            return JSONResponse({"working": True}, 202)
+        catalogue = gallery.index.catalogue
+        packed = np.empty(len(found), [("id", "<u8"), ("place", "<f4", 2), ("folder", "<u4"), ("label", "<u4")])
+        packed["id"], packed["place"] = catalogue.ids, found
+        packed["folder"], packed["label"] = catalogue.folders[1], catalogue.labels[1]
+        return Response(packed.tobytes(), media_type="application/octet-stream")
+
+
+def _add_searches(app: FastAPI, galleries: list[LiveGallery]) -> None:
+    limiter = anyio.CapacityLimiter(_SEARCHES_AT_ONCE)
+    uploads = Uploads()
+
+    @app.get("/api/similar/{identity}")
+    async def similar(
+        identity: str,
+        k: Count = 60,
+        index: Which = 0,
+        of: Which = 0,
+        folder: Text = None,
+        label: Text = None,
+        box: BoxText = None,
+    ) -> dict[str, Any]:
+        """Rank the photos of one index for a photo ``of`` the same or of the other one."""
+        source, row = _find(galleries, of, identity)
+        target = _gallery(galleries, index)
+        part = _fractions(box)
+
+        def work() -> dict[str, Any]:
+            own = target.index.row(identity)
+            same = own is not None and _content(target, own) == _content(source, row)
+            clock = _Clock()
+            if part is None and own is not None and same:
+                vector = np.asarray(target.index.vectors[own])
+            else:
+                picture = clock("decode", lambda: _cut(source.index.picture(row), part))
+                vector = clock("embed", lambda: target.index.embed(picture))
+            leave_out = own if same else None
+            hits = clock("search", lambda: target.hits(vector, k, folder, label, leave_out))
+            return {"hits": hits, "milliseconds": clock.spent}
+
+        return await run_sync(work, limiter=limiter)
+
+    @app.post("/api/similar")
+    async def similar_to_upload(
+        request: Request,
+        k: Count = 60,
+        index: Which = 0,
+        folder: Text = None,
+        label: Text = None,
+        box: BoxText = None,
+    ) -> dict[str, Any]:
+        """Rank the photos of one index for an image that is sent."""
+        target = _gallery(galleries, index)
+        part = _fractions(box)
+
+        def work(content: bytes) -> dict[str, Any]:
+            clock = _Clock()
+            picture = clock("decode", lambda: _cut(decode_upload(content), part))
+            vector = clock("embed", lambda: target.index.embed(picture))
+            hits = clock("search", lambda: target.hits(vector, k, folder, label))
+            return {"hits": hits, "milliseconds": clock.spent}
+
+        async with uploads.slots:
+            content = await uploads.read(request)
+            return await run_sync(work, content, limiter=limiter)
+
+
+class _Clock:
+    """Where the time of an answer goes."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+
+    def __call__(self, name: str, work: Callable[[], Result]) -> Result:
+        began = time.perf_counter()
+        result = work()
+        self.spent[name] = round((time.perf_counter() - began) * 1e3, 2)
+        return result
+
+
+def _gallery(galleries: list[LiveGallery], which: int) -> Gallery:
+    if which >= len(galleries):
+        raise HTTPException(404, "there is no second index")
+    return galleries[which].now
+
+
+def _find(galleries: list[LiveGallery], which: int, identity: str) -> tuple[Gallery, int]:
+    gallery = _gallery(galleries, which)
+    row = gallery.index.row(identity) if len(identity) == 16 else None
+    if row is None:
+        raise HTTPException(404, "there is no such photo")
+    return gallery, row
+
+
+def _content(gallery: Gallery, row: int) -> str:
+    return str(gallery.index.catalogue.table["content"][row].as_py())
+
+
+def _fractions(text: str | None) -> tuple[float, float, float, float] | None:
+    """A box as left, top, width and height in parts of the image's sides."""
+    if not text:
+        return None
+    try:
+        left, top, width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        raise HTTPException(
+            422, "box: give left,top,width,height in parts of the sides, as in 0.1,0.2,0.5,0.5"
+        ) from None
+    if not (0 <= left < 1 and 0 <= top < 1 and 0 < width <= 1 and 0 < height <= 1):
+        raise HTTPException(422, "box: it must lie inside the image")
+    return left, top, width, height
+
+
+def _cut(picture: np.ndarray, part: tuple[float, float, float, float] | None) -> np.ndarray:
+    if part is None:
+        return picture
+    rows, columns = picture.shape[:2]
+    left, top = min(int(part[0] * columns), columns - 1), min(int(part[1] * rows), rows - 1)
+    right = min(columns, max(left + 1, round((part[0] + part[2]) * columns)))
+    bottom = min(rows, max(top + 1, round((part[1] + part[3]) * rows)))
+    return picture[top:bottom, left:right]

@@ -1,0 +1,180 @@
+"""One index as the page sees it: what it says of photos, kept up to date with what is on disk."""
+
+import contextlib
+import io
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from s2r2.errors import S2R2Error
+from s2r2.search.duplicates import Duplicates, find_duplicates
+from s2r2.search.index import ImageIndex
+from s2r2.search.layout import DESCRIPTION
+from s2r2.search.map import positions
+
+LARGE_SIDE = 1280
+_LOOK_AGAIN = 1.0
+Result = TypeVar("Result")
+
+
+class LiveGallery:
+    """The gallery of an index that updates may replace at any time.
+
+    Args:
+        folder: Of the index.
+        threads: Where long work (map, duplicates) is done.
+    """
+
+    def __init__(self, folder: str | Path, threads: ThreadPoolExecutor) -> None:
+        self.folder = Path(folder)
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._stamp = _stamp(self.folder)
+        self._gallery = Gallery(ImageIndex.open(folder), threads)
+        self._looked = time.monotonic()
+
+    @property
+    def now(self) -> "Gallery":
+        """The gallery of what is on disk, which is looked at once a second. An answer is made from one gallery."""
+        with self._lock:
+            if time.monotonic() - self._looked > _LOOK_AGAIN:
+                self._looked = time.monotonic()
+                stamp = _stamp(self.folder)
+                if stamp != self._stamp:
+                    self._stamp = stamp
+                    # what is damaged or half removed does not replace what is open
+                    with contextlib.suppress(S2R2Error):
+                        self._gallery = Gallery(ImageIndex.open(self.folder), self._threads)
+            return self._gallery
+
+
+class Gallery:
+    """One state of an index.
+
+    Args:
+        index: The open index.
+        threads: Where long work (map, duplicates) is done.
+    """
+
+    def __init__(self, index: ImageIndex, threads: ThreadPoolExecutor) -> None:
+        self.index = index
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._work: dict[str, Future[Any]] = {}
+        self.thumbnail = lru_cache(2048)(index.thumbnail)
+
+    def about(self) -> dict[str, Any]:
+        """What the page says of the index."""
+        about = self.index.about
+        return {
+            "name": self.index.folder.name,
+            "encoder": about.encoder,
+            "fingerprint": about.fingerprint,
+            "data": os.path.basename(about.data.rstrip("/")),
+            "photos": about.photos,
+            "dimensions": about.dimensions,
+            "skipped": about.skipped,
+            "updated": about.updated,
+            "exact": about.approximate is None,
+        }
+
+    def folders(self) -> list[dict[str, Any]]:
+        """Folders with the number of photos in and below each."""
+        names, codes = self.index.catalogue.folders
+        counts: Counter[str] = Counter()
+        for name, count in zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True):
+            parts = name.split("/")
+            for depth in range(len(parts)):
+                counts["/".join(parts[: depth + 1])] += count
+        return [{"name": name, "photos": counts[name]} for name in sorted(counts) if name]
+
+    def labels(self) -> list[dict[str, Any]]:
+        """Labels with the number of photos that have each."""
+        names, codes = self.index.catalogue.labels
+        counts: Counter[str] = Counter()
+        for name, count in zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True):
+            counts.update(dict.fromkeys(set(name.split(";")), count))
+        return [{"name": name, "photos": counts[name]} for name in sorted(counts) if name]
+
+    def describe(self, row: int) -> dict[str, Any]:
+        """What the page needs to show a photo."""
+        table = self.index.catalogue.table
+        cell = {name: table[name][row].as_py() for name in ("id", "key", "label", "content")}
+        return {
+            "id": f"{cell['id']:016x}",
+            "version": cell["content"][:8],
+            "key": cell["key"],
+            "labels": [label for label in cell["label"].split(";") if label],
+        }
+
+    def details(self, row: int) -> dict[str, Any]:
+        """All that is told of one photo."""
+        table = self.index.catalogue.table
+        cell = {name: table[name][row].as_py() for name in ("location", "bytes", "modified")}
+        return self.describe(row) | cell
+
+    def photos(self, folder: str | None, label: str | None, offset: int, limit: int) -> dict[str, Any]:
+        """Some photos in the order of their keys."""
+        catalogue = self.index.catalogue
+        rows = catalogue.by_key
+        mask = catalogue.matching(folder, label)
+        if mask is not None:
+            rows = rows[mask[rows]]
+        return {"total": len(rows), "photos": [self.describe(int(row)) for row in rows[offset : offset + limit]]}
+
+    def hits(
+        self, vector: np.ndarray, k: int, folder: str | None, label: str | None, leave_out: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The ranking of the photos for a vector."""
+        index = self.index
+        mask = index.catalogue.matching(folder, label)
+        rows, scores = index.nearest(vector, k + (leave_out is not None), mask)
+        kept = rows != leave_out
+        found = zip(rows[kept][:k].tolist(), scores[kept][:k].tolist(), strict=True)
+        return [
+            self.describe(row) | {"rank": rank, "score": round(score, 6)}
+            for rank, (row, score) in enumerate(found, start=1)
+        ]
+
+    def large(self, row: int) -> bytes:
+        """A photo of at most 1280 pixels a side, re-encoded: none of the file's metadata leaves the machine."""
+        image = Image.fromarray(self.index.picture(row))
+        image.thumbnail((LARGE_SIDE, LARGE_SIDE))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=88)
+        return buffer.getvalue()
+
+    def map(self) -> np.ndarray | None:
+        """Place of each photo on the map, ``(N, 2)``; None while it is being made."""
+        return self._worked_out("map", lambda: positions(self.index.vectors))
+
+    def duplicates(self, threshold: float | None) -> Duplicates | None:
+        """Groups of near-duplicates; None while they are being looked for."""
+        return self._worked_out(f"duplicates {threshold}", lambda: find_duplicates(self.index, threshold))
+
+    def _worked_out(self, name: str, work: Callable[[], Result]) -> Result | None:
+        """The result of long work that is done once, beside the answering of requests; None until it is there."""
+        with self._lock:
+            if name not in self._work:
+                if len(self._work) > 16:  # thresholds come from the page: do not keep them for ever
+                    self._work = {key: future for key, future in self._work.items() if key == "map"}
+                self._work[name] = self._threads.submit(work)
+            future = self._work[name]
+        return future.result() if future.done() else None
+
+
+def _stamp(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = (folder / DESCRIPTION).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino

@@ -1,0 +1,61 @@
+"""Taking a photo from the browser: little enough, in time, and an image."""
+
+import asyncio
+
+import numpy as np
+from fastapi import HTTPException, Request
+
+from s2r2.images import UnreadableImage, decode
+
+MAX_BYTES = 24 << 20
+MAX_UPLOAD_PIXELS = 64_000_000
+SECONDS = 30.0
+_AT_ONCE = 8
+
+
+class Uploads:
+    """Reads uploads, a few at a time so that memory stays bounded whatever is sent."""
+
+    def __init__(self) -> None:
+        self.slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def read(self, request: Request) -> bytes:
+        """The body of a request.
+
+        Raises:
+            HTTPException: 415 not an image by its type, 413 too large, 408 too slow, 400 empty.
+        """
+        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if not kind.startswith("image/") and kind != "application/octet-stream":
+            raise HTTPException(415, "send the image itself, with its type, such as image/jpeg")
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise HTTPException(415, "send the image without content encoding")
+        stated = request.headers.get("content-length", "0")
+        if not stated.isascii() or not stated.isdecimal():
+            raise HTTPException(400, "content-length is not a number")
+        if len(stated) > 15 or int(stated) > MAX_BYTES:
+            raise HTTPException(413, f"the image is larger than {MAX_BYTES >> 20} MB")
+        try:
+            async with asyncio.timeout(SECONDS):
+                content = bytearray()
+                async for piece in request.stream():
+                    content += piece
+                    if len(content) > MAX_BYTES:
+                        raise HTTPException(413, f"the image is larger than {MAX_BYTES >> 20} MB")
+        except TimeoutError:
+            raise HTTPException(408, f"the image did not arrive within {SECONDS:.0f} s") from None
+        if not content:
+            raise HTTPException(400, "no image was sent")
+        return bytes(content)
+
+
+def decode_upload(content: bytes) -> np.ndarray:
+    """Pixels ``(H, W, 3)`` uint8 of an upload.
+
+    Raises:
+        HTTPException: 422 it is no readable image, or has too many pixels.
+    """
+    try:
+        return decode(content, max_pixels=MAX_UPLOAD_PIXELS)
+    except UnreadableImage as error:
+        raise HTTPException(422, f"this cannot be read as an image: {error.reason}") from None
