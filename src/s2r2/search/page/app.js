@@ -1,0 +1,308 @@
+// The search page: what is asked for is in the address, so that back, forward and bookmarks work.
+
+import * as api from "./api.js";
+import { boxing } from "./boxing.js";
+import { openMap } from "./map.js";
+import { card, element, title, walk } from "./photo.js";
+
+const PAGE = 60;
+const $ = (id) => document.getElementById(id);
+const state = { view: "search", photo: null, of: 0, upload: null, box: null, folder: "", label: "", k: PAGE };
+const trail = [];
+const marks = new Map();
+let about = { indexes: [], folders: [], labels: [], upload_bytes: 0 };
+let running = null;
+let mapOpened = false;
+
+// ---- what went wrong, what is going on
+
+function say(text) {
+  $("status").textContent = text;
+}
+
+function complain(error) {
+  if (error?.name === "AbortError") return;
+  $("problem").textContent = error ? error.message || String(error) : "";
+  $("problem").hidden = !error;
+}
+
+// ---- the address
+
+function toAddress() {
+  const query = new URLSearchParams();
+  if (state.view !== "search") query.set("view", state.view);
+  if (state.photo) query.set("photo", state.photo);
+  if (state.of) query.set("of", state.of);
+  if (state.upload) query.set("upload", state.upload.number);
+  if (state.box) query.set("box", state.box.map((value) => value.toFixed(4)).join(","));
+  if (state.folder) query.set("folder", state.folder);
+  if (state.label) query.set("label", state.label);
+  return `#${query}`;
+}
+
+function fromAddress() {
+  const query = new URLSearchParams(location.hash.slice(1));
+  const box = (query.get("box") || "").split(",").map(Number);
+  state.view = ["duplicates", "map"].includes(query.get("view")) ? query.get("view") : "search";
+  state.photo = /^[0-9a-f]{16}$/.test(query.get("photo") || "") ? query.get("photo") : null;
+  state.of = query.get("of") === "1" ? 1 : 0;
+  state.upload = uploads.get(Number(query.get("upload"))) || null;
+  state.box = box.length === 4 && box.every(Number.isFinite) ? box : null;
+  state.folder = query.get("folder") || "";
+  state.label = query.get("label") || "";
+  state.k = PAGE;
+}
+
+function go(changes) {
+  Object.assign(state, { k: PAGE }, changes);
+  const address = toAddress();
+  if (address === location.hash || (address === "#" && !location.hash)) show();
+  else location.hash = address;
+}
+
+// ---- queries
+
+const uploads = new Map();
+
+function searchFor(photo, of = 0) {
+  go({ view: "search", photo: photo.id, of, upload: null, box: null });
+}
+
+function take(file) {
+  if (!file) return;
+  if (about.upload_bytes && file.size > about.upload_bytes) {
+    complain(new Error(`${file.name || "The photo"} is larger than ${Math.floor(about.upload_bytes / 2 ** 20)} MB: take a smaller one.`));
+    return;
+  }
+  const number = uploads.size + 1;
+  uploads.set(number, { number, file, url: URL.createObjectURL(file), name: file.name || "pasted photo" });
+  go({ view: "search", upload: uploads.get(number), photo: null, of: 0, box: null });
+}
+
+const box = boxing($("stage"), $("box"), (part) => {
+  if (String(part) !== String(state.box)) go({ box: part });
+});
+
+async function ranking(index, signal) {
+  const options = { k: state.k, index, folder: state.folder, label: state.label, box: state.box?.map((v) => v.toFixed(4)).join(",") };
+  if (state.upload) return api.similarToUpload(state.upload.file, options, signal);
+  return api.similar(state.photo, { ...options, of: state.of }, signal);
+}
+
+// ---- what is shown
+
+function key(index) {
+  return `${index} ${state.photo || `upload ${state.upload?.number}`} ${state.box || ""}`;
+}
+
+function precision(index) {
+  const values = [...(marks.get(key(index)) || new Map()).values()];
+  const right = values.filter((value) => value === "right").length;
+  if (!values.length) return "";
+  return `${right} of ${values.length} marked are right: precision ${Math.round((100 * right) / values.length)} %`;
+}
+
+function rankingElement(found, index) {
+  const own = about.indexes[index];
+  const summary = element("span", { textContent: precision(index) });
+  const heading = element("h2", {}, about.indexes.length > 1 ? own.encoder : "Most similar first", summary);
+  const list = element("ol", { className: "grid" });
+  list.addEventListener("keydown", walk);
+  const noted = marks.get(key(index)) || new Map();
+  marks.set(key(index), noted);
+  for (const photo of found.hits) {
+    list.append(card(photo, {
+      index,
+      onOpen: () => searchFor(photo, index),
+      mark: () => noted.get(photo.id) || null,
+      onMark: (value) => {
+        if (value) noted.set(photo.id, value);
+        else noted.delete(photo.id);
+        summary.textContent = precision(index);
+      },
+    }));
+  }
+  const section = element("section", { className: "ranking" }, heading, list);
+  if (!found.hits.length) section.append(element("p", { className: "soft", textContent: "No photo fits these filters." }));
+  if (found.hits.length >= state.k && state.k < 480) section.append(more(() => {
+    state.k += PAGE;
+    show();
+  }));
+  return section;
+}
+
+function more(onMore) {
+  const button = element("button", { type: "button", className: "more", textContent: "Show more" });
+  button.addEventListener("click", onMore);
+  return button;
+}
+
+async function showRankings(signal) {
+  const began = performance.now();
+  const found = await Promise.all(about.indexes.map((_, index) => ranking(index, signal)));
+  $("results").replaceChildren(...found.map(rankingElement));
+  $("results").classList.toggle("two", found.length > 1);
+  const count = about.indexes[0].photos.toLocaleString();
+  say(`${found[0].hits.length} of ${count} photos, ranked in ${Math.round(performance.now() - began)} ms.`);
+}
+
+async function showAll(signal) {
+  const list = element("ul", { className: "grid" });
+  list.addEventListener("keydown", walk);
+  const button = more(() => add().catch(complain));
+  let offset = 0;
+  async function add() {
+    const found = await api.photos({ folder: state.folder, label: state.label, offset, limit: 2 * PAGE }, signal);
+    list.append(...found.photos.map((photo) => card(photo, { onOpen: () => searchFor(photo) })));
+    offset += found.photos.length;
+    button.hidden = offset >= found.total;
+    say(`${found.total.toLocaleString()} photos. Choose one, or bring your own.`);
+  }
+  await add();
+  $("results").classList.remove("two");
+  $("results").replaceChildren(element("section", { className: "ranking" }, element("h2", { textContent: "All photos" }), list, button));
+}
+
+async function showQuery() {
+  const asked = Boolean(state.photo || state.upload);
+  $("stage").hidden = $("hint").hidden = $("again").hidden = !asked;
+  $("invitation").hidden = asked;
+  $("whole").hidden = !state.box;
+  $("facts").hidden = !state.photo;
+  box.show(asked ? state.box : null);
+  if (!asked) return;
+  $("stage").tabIndex = 0;
+  $("stage").setAttribute("role", "group");
+  $("stage").setAttribute("aria-label", "Query photo. Arrow keys move a box, with shift they resize it, Enter searches for the part in it.");
+  $("query").src = state.upload ? state.upload.url : api.large(state.photo, state.of);
+  let photo = null;
+  if (state.photo) {
+    photo = await api.details(state.photo, state.of);
+    const facts = [["Name", photo.key], ["Where", photo.location]];
+    if (photo.labels.length) facts.push(["Labels", photo.labels.join(", ")]);
+    $("facts").replaceChildren(...facts.flatMap(([name, text]) => [element("dt", { textContent: name }), element("dd", { textContent: text })]));
+  }
+  $("query").alt = `Query: ${photo ? title(photo) : state.upload.name}`;
+  leave(photo);
+}
+
+function leave(photo) {
+  const address = toAddress();
+  if (trail.at(-1)?.address === address) return;
+  const source = photo ? api.thumbnail(photo, state.of) : state.upload.url;
+  trail.push({ address, source, name: photo ? title(photo) : state.upload.name });
+  trail.splice(0, Math.max(0, trail.length - 30));
+  $("trail").hidden = trail.length < 2;
+  $("trail").querySelector("ol").replaceChildren(...trail.map((step, number) => {
+    const button = element("button", { type: "button", title: step.name }, element("img", { src: step.source, alt: "" }));
+    button.setAttribute("aria-label", `Back to step ${number + 1}: ${step.name}`);
+    button.addEventListener("click", () => {
+      trail.splice(number + 1);
+      if (location.hash === step.address) show();
+      else location.hash = step.address;
+    });
+    return element("li", {}, button);
+  }));
+}
+
+async function showDuplicates(signal, threshold = null) {
+  say("Looking for near duplicates.");
+  const found = await (await api.whenReady("/api/duplicates", { threshold }, signal)).json();
+  const slider = $("threshold");
+  slider.min = Math.min(0.5, found.suggested, found.threshold).toFixed(3);
+  slider.value = found.threshold;
+  $("threshold-value").textContent = found.threshold.toFixed(3);
+  const photos = found.groups.reduce((sum, group) => sum + group.photos.length, 0);
+  $("duplicates-summary").textContent = found.total
+    ? `${found.total.toLocaleString()} groups with ${photos.toLocaleString()} photos. The scores suggest ${found.suggested.toFixed(3)}.`
+    : `No two photos are that similar. The scores suggest ${found.suggested.toFixed(3)}; a lower value finds more.`;
+  $("groups").replaceChildren(...found.groups.map((group) => {
+    const list = element("ul", { className: "grid" }, ...group.photos.map((photo) => card(photo, { onOpen: () => searchFor(photo) })));
+    list.addEventListener("keydown", walk);
+    return element("div", { className: "group" }, element("h2", { textContent: `similarity ${group.score.toFixed(3)}` }), list);
+  }));
+  say("");
+}
+
+async function show() {
+  running?.abort();
+  running = new AbortController();
+  const { signal } = running;
+  complain(null);
+  for (const name of ["search", "duplicates", "map"]) {
+    $(`view-${name}`).hidden = state.view !== name;
+    document.querySelector(`[data-view="${name}"]`).setAttribute("aria-pressed", String(state.view === name));
+  }
+  $("folder").value = state.folder;
+  $("label").value = state.label;
+  try {
+    if (state.view === "duplicates") await showDuplicates(signal);
+    else if (state.view === "map") {
+      if (!mapOpened) {
+        mapOpened = true;
+        await openMap($("map"), { onOpen: (id) => searchFor({ id }), onStatus: say });
+      }
+    } else if (state.photo || state.upload) await Promise.all([showQuery(), showRankings(signal)]);
+    else await Promise.all([showQuery(), showAll(signal)]);
+  } catch (error) {
+    if (state.view === "map") mapOpened = false;
+    if (!signal.aborted) complain(error);
+  }
+}
+
+function fill(select, choices) {
+  for (const { name, photos } of choices.slice(0, 2000)) {
+    select.append(element("option", { value: name, textContent: `${name} (${photos.toLocaleString()})` }));
+  }
+  select.closest("label").hidden = choices.length === 0;
+}
+
+// ---- begin
+
+document.querySelectorAll("[data-view]").forEach((button) => button.addEventListener("click", () => go({ view: button.dataset.view })));
+$("folder").addEventListener("change", (event) => go({ folder: event.target.value }));
+$("label").addEventListener("change", (event) => go({ label: event.target.value }));
+$("choose").addEventListener("click", () => $("file").click());
+$("file").addEventListener("change", (event) => {
+  take(event.target.files[0]);
+  event.target.value = "";
+});
+$("whole").addEventListener("click", () => go({ box: null }));
+$("again").addEventListener("click", () => go({ photo: null, upload: null, box: null }));
+$("threshold").addEventListener("input", (event) => { $("threshold-value").textContent = Number(event.target.value).toFixed(3); });
+$("threshold-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  showDuplicates(undefined, Number($("threshold").value)).catch(complain);
+});
+for (const name of ["dragover", "drop", "dragleave"]) {
+  window.addEventListener(name, (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", name === "dragover");
+    if (name === "drop") take([...event.dataTransfer.files].find((file) => file.type.startsWith("image/") || !file.type));
+  });
+}
+window.addEventListener("paste", (event) => take([...event.clipboardData.files][0]));
+window.addEventListener("keydown", (event) => {
+  const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
+  if (event.key === "/" && !typing) {
+    event.preventDefault();
+    $("choose").focus();
+  }
+});
+window.addEventListener("hashchange", () => {
+  fromAddress();
+  show();
+});
+
+try {
+  about = await api.about();
+  const [own, other] = about.indexes;
+  $("about").textContent = `${own.photos.toLocaleString()} photos of ${own.data}, ranked by ${own.encoder}${other ? ` and by ${other.encoder}` : ""}`;
+  document.title = `${own.data} · s2r2`;
+  fill($("folder"), about.folders);
+  fill($("label"), about.labels);
+  fromAddress();
+  await show();
+} catch (error) {
+  complain(error);
+}

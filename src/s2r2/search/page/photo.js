@@ -1,0 +1,69 @@
+// A photo as a card: its thumbnail is a button that searches for more like it.
+
+import { thumbnail } from "./api.js";
+
+export function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+export function title(photo) {
+  return photo.labels.length ? photo.labels.join(", ") : photo.key.split("/").pop();
+}
+
+export function card(photo, { index = 0, onOpen, mark, onMark }) {
+  const rank = photo.rank ? `rank ${photo.rank}, similarity ${photo.score.toFixed(3)}, ` : "";
+  const image = element("img", { src: thumbnail(photo, index), alt: "", loading: "lazy", decoding: "async" });
+  const open = element("button", { type: "button", className: "open", title: photo.key }, image);
+  open.setAttribute("aria-label", `${rank}${title(photo)}: more like this`);
+  open.addEventListener("click", () => onOpen(photo));
+  const item = element("li", { className: "photo" }, open);
+  if (photo.rank) {
+    const score = element("span", { className: "score", textContent: photo.score.toFixed(3), title: "similarity" });
+    const under = element("div", { className: "under" }, element("b", { textContent: photo.rank }), score);
+    const buttons = [["yes", "right", "✓"], ["no", "wrong", "✗"]].map(([className, value, sign]) => {
+      const button = element("button", { type: "button", className: `mark ${className}`, textContent: sign });
+      button.setAttribute("aria-label", `rank ${photo.rank} is ${value}`);
+      button.addEventListener("click", () => set(mark() === value ? null : value));
+      return [button, value];
+    });
+    const show = () => {
+      const now = mark();
+      item.classList.toggle("right", now === "right");
+      item.classList.toggle("wrong", now === "wrong");
+      for (const [button, value] of buttons) button.setAttribute("aria-pressed", String(now === value));
+    };
+    const set = (value) => {
+      onMark(value);
+      show();
+    };
+    open.addEventListener("keydown", (event) => {
+      if (event.key === "y") set(mark() === "right" ? null : "right");
+      if (event.key === "n") set(mark() === "wrong" ? null : "wrong");
+    });
+    show();
+    under.append(...buttons.map(([button]) => button));
+    item.append(under);
+  }
+  item.append(element("div", { className: "name", textContent: title(photo), title: photo.key }));
+  return item;
+}
+
+// Arrow keys walk through the cards of a grid as they lie on the screen.
+export function walk(event) {
+  const steps = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
+  const step = steps[event.key];
+  if (!step || !event.target.classList?.contains("open")) return;
+  const all = [...event.currentTarget.querySelectorAll("button.open")];
+  const at = all.indexOf(event.target);
+  let next = at + step[0];
+  if (step[1]) {
+    const columns = all.findIndex((b, i) => i > 0 && b.getBoundingClientRect().top > all[0].getBoundingClientRect().top + 4);
+    next = at + step[1] * (columns > 0 ? columns : all.length);
+  }
+  if (all[next]) {
+    event.preventDefault();
+    all[next].focus();
+  }
+}

@@ -1,0 +1,71 @@
+"""A small index of coloured, striped photos, and a server of it."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def striped(label: int, number: int) -> np.ndarray:
+    """A photo whose class is its colour and the direction of its stripes."""
+    generator = np.random.default_rng(100 * label + number)
+    rows, columns = np.mgrid[0:60, 0:80] / 6
+    wave = np.sin(rows if label % 2 else columns + generator.uniform(0, 6))
+    tint = np.array([(220, 60, 50), (50, 180, 70), (60, 80, 220)][label % 3])
+    pixels = tint * (0.7 + 0.25 * wave[..., None]) + generator.normal(0, 8, (60, 80, 3))
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Path:
+    """Three folders of eight photos."""
+    folder = tmp_path / "photos"
+    for label, name in enumerate(("red", "green", "blue")):
+        (folder / name).mkdir(parents=True)
+        for number in range(8):
+            Image.fromarray(striped(label, number)).save(folder / name / f"{number}.jpg", quality=92)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder_name() -> str:
+    return "untrained:test_resnet"
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Address of a server, and the folder of its index; a second index of another encoder is compared."""
+    from s2r2.cli import main
+
+    root = tmp_path_factory.mktemp("served")
+    for label, name in enumerate(("red", "green", "blue")):
+        (root / "photos" / name).mkdir(parents=True)
+        for number in range(8):
+            Image.fromarray(striped(label, number)).save(root / "photos" / name / f"{number}.jpg", quality=92)
+    Image.fromarray(striped(0, 0)).save(root / "photos" / "red" / "again.jpg", quality=92)
+    (root / "secret.txt").write_text("not for the page")
+    main(["index", "untrained:test_resnet", str(root / "photos"), "--store", str(root / "index")])
+    main(["index", "untrained:test_vit", str(root / "photos"), "--store", str(root / "other")])
+    command = [
+        sys.executable,
+        "-m",
+        "s2r2",
+        "serve",
+        str(root / "index"),
+        "--compare",
+        str(root / "other"),
+        "--port",
+        "0",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    address = re.search(r"http://\S+?(?=/ )", process.stdout.readline())
+    assert address is not None
+    yield address[0], root
+    process.terminate()
+    assert process.wait(20) in (0, -15)

@@ -1,0 +1,218 @@
+"""The index: only what changed is embedded, searches are exact, nothing is lost by a kill."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from s2r2.cli import main
+from s2r2.encoder import load
+from s2r2.errors import S2R2Error
+from s2r2.search import ImageIndex, find_duplicates, positions, update_index
+from s2r2.search.duplicates import suggest_threshold
+from s2r2.search.exact import top_k
+
+
+def test_only_new_changed_and_deleted_photos_are_worked_on(
+    photo_folder: Path, tmp_path: Path, encoder_name: str
+) -> None:
+    store = tmp_path / "index"
+
+    def update() -> tuple[int, int, int, int]:
+        done = update_index(encoder_name, photo_folder, store, progress=False)
+        return done.embedded, done.moved, done.kept, done.dropped
+
+    assert update() == (24, 0, 0, 0)
+    assert update() == (0, 0, 24, 0)
+    Image.new("RGB", (50, 40), "white").save(photo_folder / "red" / "new.png")
+    Image.new("RGB", (50, 40), "black").save(photo_folder / "red" / "0.jpg")
+    (photo_folder / "green" / "3.jpg").unlink()
+    (photo_folder / "blue" / "5.jpg").rename(photo_folder / "blue" / "moved.jpg")
+    assert update() == (2, 1, 21, 2)
+    index = ImageIndex.open(store)
+    assert len(index) == 24
+    keys = set(index.catalogue.table["key"].to_pylist())
+    assert {"red/new.png", "blue/moved.jpg"} <= keys
+    assert not {"green/3.jpg", "blue/5.jpg"} & keys
+
+
+def test_search_is_exact_and_leaves_the_query_out(photo_folder: Path, tmp_path: Path, encoder_name: str) -> None:
+    index = ImageIndex.build(encoder_name, photo_folder, tmp_path / "index", progress=False)
+    for key in ("red/1.jpg", "blue/7.jpg"):
+        row = index.catalogue.row_of_key(key)
+        scores = index.vectors @ index.vectors[row]
+        expected = [i for i in np.argsort(-scores, kind="stable") if i != row][:5]
+        hits = index.search(key, 5)
+        assert [index.catalogue.row_of_key(hit.key) for hit in hits] == expected
+        assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
+        np.testing.assert_allclose([hit.score for hit in hits], scores[expected], atol=1e-6)
+    first = index.search(photo_folder / "green" / "2.jpg", 1)[0]
+    assert (first.key, first.label) == ("green/2.jpg", "green")
+    assert first.score == pytest.approx(1, abs=1e-4)
+    assert {hit.label for hit in index.search("red/1.jpg", 20, label="green")} == {"green"}
+    assert {hit.key.split("/")[0] for hit in index.search("red/1.jpg", 20, folder="blue")} == {"blue"}
+
+
+def test_a_box_searches_for_a_part(photo_folder: Path, tmp_path: Path, encoder_name: str) -> None:
+    both = np.concatenate([np.asarray(Image.open(photo_folder / name / "1.jpg")) for name in ("red", "blue")], axis=1)
+    Image.fromarray(both).save(tmp_path / "both.png")
+    index = ImageIndex.build(encoder_name, photo_folder, tmp_path / "index", progress=False)
+    left = index.search(tmp_path / "both.png", 1, box=(0, 0, 80, 60))[0]
+    right = index.search(tmp_path / "both.png", 1, box=(80, 0, 80, 60))[0]
+    assert (left.key, right.key) == ("red/1.jpg", "blue/1.jpg")
+    with pytest.raises(S2R2Error, match="lies outside"):
+        index.search(tmp_path / "both.png", 1, box=(100, 0, 80, 60))
+    with pytest.raises(S2R2Error, match="at least 1"):
+        index.search("red/1.jpg", 0)
+
+
+def test_another_encoder_is_refused_unless_asked_for(photo_folder: Path, tmp_path: Path, encoder_name: str) -> None:
+    store = tmp_path / "index"
+    update_index(encoder_name, photo_folder, store, progress=False)
+    with pytest.raises(S2R2Error, match="--rebuild"):
+        update_index("untrained:test_vit", photo_folder, store, progress=False)
+    before = ImageIndex.open(store).about.fingerprint
+    done = update_index("untrained:test_vit", photo_folder, store, rebuild=True, progress=False)
+    assert done.embedded == 24
+    assert ImageIndex.open(store).about.fingerprint != before
+    with pytest.raises(S2R2Error, match="something else than an index"):
+        update_index(encoder_name, photo_folder, photo_folder, progress=False)
+
+
+def test_a_second_writer_is_refused_and_readers_go_on(photo_folder: Path, tmp_path: Path, encoder_name: str) -> None:
+    from s2r2.search.layout import locked
+
+    store = tmp_path / "index"
+    reader = update_index(encoder_name, photo_folder, store, progress=False).index
+    with locked(store), pytest.raises(S2R2Error, match="another process"):
+        update_index(encoder_name, photo_folder, store, progress=False)
+    Image.new("RGB", (50, 40), "white").save(photo_folder / "red" / "new.png")
+    update_index(encoder_name, photo_folder, store, progress=False)
+    assert reader.stale
+    assert len(reader.search("red/1.jpg", 50)) == 23
+    assert len(ImageIndex.open(store).search("red/1.jpg", 50)) == 24
+
+
+@pytest.mark.parametrize("kills", [pytest.param(1, id="one"), pytest.param(20, id="many", marks=pytest.mark.slow)])
+def test_killed_indexing_ends_as_undisturbed(kills: int, tmp_path: Path, encoder_name: str) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(2500 if kills > 1 else 600):
+        Image.fromarray(generator.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(folder / f"{number:04d}.jpg")
+    command = [sys.executable, "-m", "s2r2", "index", encoder_name, str(folder), "--store"]
+    began = time.monotonic()
+    subprocess.run([*command, str(tmp_path / "calm")], check=True, stdout=subprocess.DEVNULL)
+    lasts = time.monotonic() - began
+    moments = random.Random(3)
+    while kills:
+        process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
+        time.sleep(moments.uniform(0.4, 1.0) * lasts)
+        if process.poll() is not None:
+            shutil.rmtree(tmp_path / "killed")
+            continue
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kills -= 1
+    subprocess.run([*command, str(tmp_path / "killed")], check=True, stdout=subprocess.DEVNULL)
+    calm, killed = (ImageIndex.open(tmp_path / name) for name in ("calm", "killed"))
+    for column in ("id", "key", "content", "label"):
+        values = [index.catalogue.table[column].take(index.catalogue.by_key).to_pylist() for index in (calm, killed)]
+        assert values[0] == values[1]
+    vectors = [index.vectors[index.catalogue.by_key] for index in (calm, killed)]
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5)
+    assert len(set(killed.catalogue.ids.tolist())) == len(killed)
+
+
+def test_many_small_updates_do_not_bloat_the_folder(tmp_path: Path, encoder_name: str) -> None:
+    encoder = load(encoder_name)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(40):
+        Image.fromarray(generator.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(folder / f"{number}.jpg")
+    for number in range(15):
+        Image.fromarray(generator.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(folder / f"{number}.jpg")
+        update_index(encoder, folder, tmp_path / "updated", progress=False)
+    update_index(encoder, folder, tmp_path / "fresh", progress=False)
+    sizes = [sum(f.stat().st_size for f in (tmp_path / n).rglob("*") if f.is_file()) for n in ("updated", "fresh")]
+    assert sizes[0] <= 1.5 * sizes[1]
+
+
+def test_duplicates_are_found(photo_folder: Path, tmp_path: Path, encoder_name: str) -> None:
+    shutil.copy(photo_folder / "red" / "1.jpg", photo_folder / "blue" / "copy.jpg")
+    Image.open(photo_folder / "green" / "2.jpg").save(photo_folder / "green" / "saved again.jpg", quality=70)
+    index = ImageIndex.build(encoder_name, photo_folder, tmp_path / "index", progress=False)
+    keys = index.catalogue.table["key"]
+    exact = find_duplicates(index, 1.0).groups
+    assert [[keys[row].as_py() for row in group.rows] for group in exact] == [["blue/copy.jpg", "red/1.jpg"]]
+    found = find_duplicates(index, 0.9995)
+    assert any({"green/2.jpg", "green/saved again.jpg"} <= {keys[r].as_py() for r in g.rows} for g in found.groups)
+    with pytest.raises(S2R2Error, match="between 0 and 1"):
+        find_duplicates(index, 2)
+
+
+def test_the_suggested_threshold_separates_planted_copies() -> None:
+    generator = np.random.default_rng(0)
+    rows = generator.standard_normal((2000, 64)).astype(np.float32)
+    rows[1900:] = rows[:100] + 0.02 * generator.standard_normal((100, 64))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    threshold = suggest_threshold(rows)
+    copies = (rows[1900:] * rows[:100]).sum(1)
+    others = rows[200:1000] @ rows[1000:1900].T
+    assert copies.min() > threshold
+    assert (others > threshold).sum() < 10  # of 720,000
+
+
+def test_top_k_orders_ties_by_position() -> None:
+    vectors = np.eye(3, dtype=np.float32)[[0, 1, 0, 2, 0]]
+    rows, scores = top_k(vectors, np.array([1, 0, 0], np.float32), 4)
+    assert rows.tolist() == [0, 2, 4, 1]
+    assert scores.tolist() == [1, 1, 1, 0]
+    assert top_k(vectors, np.array([1, 0, 0], np.float32), 9, np.array([0, 1, 1, 1, 0], bool))[0].tolist() == [2, 1, 3]
+
+
+def test_the_map_puts_every_photo_into_the_square() -> None:
+    rows = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    for count, landmarks in ((300, 100), (5, 100), (1, 100)):
+        places = positions(rows[:count], landmarks=landmarks)
+        assert places.shape == (count, 2)
+        assert places.min() >= 0
+        assert places.max() <= 1
+
+
+def test_an_approximate_index_reaches_its_recall(tmp_path: Path, photo_folder: Path, capsys) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(600):
+        low = generator.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(low).resize((48, 48), Image.Resampling.BICUBIC).save(folder / f"{number:03d}.png")
+    arguments = ["index", "untrained:test_resnet", str(folder), "--store", str(tmp_path / "index")]
+    main([*arguments, "--approximate-from", "500"])
+    assert "recall@10" in capsys.readouterr().out
+    index = ImageIndex.open(tmp_path / "index")
+    assert index.about.approximate is not None
+    assert index.about.approximate["recall"] >= 0.97
+    hits = index.search("007.png", 10)
+    row = index.catalogue.row_of_key("007.png")
+    scores = index.vectors @ index.vectors[row]
+    np.testing.assert_allclose([hit.score for hit in hits], [scores[index.row(hit.id)] for hit in hits], atol=1e-5)
+
+
+def test_a_damaged_or_missing_index_is_said(tmp_path: Path, photo_folder: Path, encoder_name: str) -> None:
+    with pytest.raises(S2R2Error, match="no index in"):
+        ImageIndex.open(tmp_path / "none")
+    update_index(encoder_name, photo_folder, tmp_path / "index", progress=False)
+    (tmp_path / "index" / "index.json").write_text("{")
+    with pytest.raises(S2R2Error, match="is damaged"):
+        ImageIndex.open(tmp_path / "index")

@@ -1,0 +1,196 @@
+"""The server: what it answers, and what it refuses."""
+
+import http.client
+import io
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from s2r2.cli import main
+from s2r2.errors import S2R2Error
+from s2r2.search.server.serving import allowed_hosts, serve
+
+
+@pytest.fixture
+def client(served: tuple[str, Path]) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served[0], timeout=60) as session:
+        yield session
+
+
+def jpeg(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def test_similar_photos_come_first(client: httpx.Client, served: tuple[str, Path]) -> None:
+    about = client.get("/api/about").json()
+    assert about["indexes"][0]["photos"] == 25
+    assert [entry["name"] for entry in about["labels"]] == ["blue", "green", "red"]
+    photo = client.get("/api/photos", params={"label": "green"}).json()["photos"][0]
+    hits = client.get(f"/api/similar/{photo['id']}", params={"k": 5}).json()["hits"]
+    assert [hit["rank"] for hit in hits] == [1, 2, 3, 4, 5]
+    assert photo["id"] not in [hit["id"] for hit in hits]
+    assert hits[0]["labels"] == ["green"]
+    other = client.get(f"/api/similar/{photo['id']}", params={"k": 5, "index": 1}).json()["hits"]
+    assert len(other) == 5
+    content = jpeg(served[1] / "photos" / "blue" / "2.jpg")
+    sent = client.post("/api/similar", content=content, headers={"content-type": "image/jpeg"}).json()["hits"]
+    assert sent[0]["key"] == "blue/2.jpg"
+    options = {"box": "0,0,0.5,0.5", "folder": "red"}
+    answer = client.post("/api/similar", params=options, content=content, headers={"content-type": "image/jpeg"})
+    part = answer.json()["hits"]
+    assert {hit["labels"][0] for hit in part} == {"red"}
+
+
+def test_pictures_carry_no_metadata(client: httpx.Client) -> None:
+    photo = client.get("/api/photos").json()["photos"][0]
+    for address in (f"/thumbnail/{photo['id']}", f"/photo/{photo['id']}"):
+        answer = client.get(address)
+        assert answer.headers["content-type"] == "image/jpeg"
+        image = Image.open(io.BytesIO(answer.content))
+        assert not image.getexif()
+
+
+def test_duplicates_and_map(client: httpx.Client) -> None:
+    for address in ("/api/duplicates", "/api/map"):
+        for _ in range(120):
+            answer = client.get(address)
+            if answer.status_code != 202:
+                break
+            time.sleep(0.5)
+        assert answer.status_code == 200
+        if address == "/api/map":
+            assert len(answer.content) == 25 * 24
+        else:
+            groups = [{photo["key"] for photo in group["photos"]} for group in answer.json()["groups"]]
+            assert {"red/0.jpg", "red/again.jpg"} in groups
+
+
+def test_every_answer_restricts_the_browser(client: httpx.Client) -> None:
+    for address in ("/", "/page/app.js", "/api/about", "/nothing"):
+        headers = client.get(address).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe-inline" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in headers
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "", "[::2]"])
+def test_a_foreign_host_is_refused(client: httpx.Client, host: str) -> None:
+    assert client.get("/api/about", headers={"host": host}).status_code == 400
+
+
+def test_a_foreign_page_is_refused(client: httpx.Client, served: tuple[str, Path]) -> None:
+    content = jpeg(served[1] / "photos" / "blue" / "2.jpg")
+    kind = {"content-type": "image/jpeg"}
+    for origin in ("http://evil.example", "null", "http://localhost:1"):
+        assert client.post("/api/similar", content=content, headers={**kind, "origin": origin}).status_code == 403
+    assert client.get("/api/photos", headers={"sec-fetch-site": "cross-site"}).status_code == 403
+    for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
+        assert client.request(method, "/api/photos").status_code == 405
+
+
+TRAVERSALS = (
+    "/../secret.txt", "/page/../secret.txt", "/page/..%2f..%2fsecret.txt", "/page/%2e%2e/%2e%2e/secret.txt",
+    "/thumbnail/..%2f..%2fsecret.txt", "/photo/../../secret.txt", "//etc/passwd", "/page//etc/passwd",
+    "/photo/%00", "/thumbnail/ffffffffffffffff", "/photo/zzzzzzzzzzzzzzzz", "/api/photos/0000000000000000",
+    "/api/similar/ffffffffffffffffffffffff", "/page/app.js%00.html", "/page/server.py", "/index.json",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", TRAVERSALS)
+def test_no_file_outside_the_index_is_reached(served: tuple[str, Path], path: str) -> None:
+    where = urlsplit(served[0])
+    connection = http.client.HTTPConnection(where.hostname, where.port, timeout=30)  # sends the path as it is
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    content = answer.read()
+    assert answer.status in (400, 404, 422)
+    assert b"not for the page" not in content
+    assert b"root:" not in content
+    assert b"Traceback" not in content
+
+
+def bomb() -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 10_000))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"", "image/jpeg", 400),
+        (b"no image", "image/jpeg", 422),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml", 422),
+        (b"x=1", "application/x-www-form-urlencoded", 415),
+        (b"{}", "application/json", 415),
+        (bomb(), "image/png", 422),
+        (b"\0" * (25 << 20), "image/jpeg", 413),
+    ],
+)
+def test_bad_uploads_are_refused(client: httpx.Client, content: bytes, kind: str, status: int) -> None:
+    answer = client.post("/api/similar", content=content, headers={"content-type": kind})
+    assert answer.status_code == status
+    assert answer.json()["error"]
+
+
+QUESTIONS = ("k=0", "k=501", "k=many", "index=7", "index=-1", "box=1,2", "box=nan,0,1,1", "box=0,0,2,2")
+
+
+@pytest.mark.parametrize("query", [*QUESTIONS, "folder=" + "x" * 2000])
+def test_bad_questions_are_refused(client: httpx.Client, query: str) -> None:
+    photo = client.get("/api/photos").json()["photos"][0]
+    answer = client.get(f"/api/similar/{photo['id']}?{query}")
+    assert answer.status_code in (404, 422)
+    assert "Traceback" not in answer.text
+
+
+def test_a_storm_of_nonsense_leaves_the_server_well(client: httpx.Client) -> None:
+    generator = np.random.default_rng(0)
+    statuses = set()
+    for number in range(200):
+        junk = generator.integers(0, 256, generator.integers(1, 3000), dtype=np.uint8).tobytes()
+        if number % 4 == 0:
+            answer = client.post("/api/similar", content=junk, headers={"content-type": "image/png"})
+        elif number % 4 == 1:
+            answer = client.get("/api/photos", params={"folder": junk[:200].hex(), "offset": int(junk[0])})
+        elif number % 4 == 2:
+            answer = client.get("/" + junk[:300].hex())
+        else:
+            answer = client.get("/api/about", headers={"x-long": "y" * int(generator.integers(1, 12_000))})
+        statuses.add(answer.status_code)
+    assert max(statuses) < 500
+    assert client.get("/api/about").status_code == 200
+
+
+def test_it_listens_on_loopback_and_warns_otherwise() -> None:
+    names = allowed_hosts("127.0.0.1")
+    assert set(names) == {"localhost", "127.0.0.1", "::1", "[::1]"}
+    assert "photos.home" in allowed_hosts("127.0.0.1", ["photos.home"])
+    assert "192.0.2.7" in allowed_hosts("192.0.2.7")
+
+
+def test_what_cannot_be_served_is_said(tmp_path: Path, served: tuple[str, Path]) -> None:
+    with pytest.raises(S2R2Error, match="no index in"):
+        serve(tmp_path)
+    port = urlsplit(served[0]).port
+    assert port is not None
+    with pytest.raises(S2R2Error, match="cannot listen on"):
+        serve(served[1] / "index", port=port)
+    with pytest.raises(SystemExit):
+        main(["serve", str(tmp_path)])
