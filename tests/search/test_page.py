@@ -131,14 +131,12 @@ def test_filters(page: Any) -> None:
     page.select_option("#label", "red")
     until(page, "document.querySelectorAll('.photo').length == 9")
     search_first(page)
+    names = "[...document.querySelectorAll('.ranking:first-child .name')]"
     page.select_option("#label", "green")
-    until(page, "document.querySelectorAll('.ranking:first-child .photo').length == 8")
-    assert set(page.locator(".ranking").first.locator(".name").all_inner_texts()) == {"green"}
+    until(page, f"{names}.every(name => name.textContent == 'green')")
     page.select_option("#label", "")
     page.select_option("#folder", "blue")
-    page.wait_for_function(
-        "[...document.querySelectorAll('.ranking:first-child .name')].every(n => n.textContent == 'blue')"
-    )
+    until(page, f"{names}.every(name => name.textContent == 'blue')")
 
 
 def test_near_duplicates(page: Any) -> None:
