@@ -59,7 +59,9 @@ def test_help_is_quick_because_it_imports_neither_torch_nor_lancedb() -> None:
     assert "train" in result.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "embed", "index", "search", "views", "cache"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "embed", "index", "search", "views", "cache", "duplicates", "serve"]
+)
 def test_every_command_has_help(command: str) -> None:
     result = s2r2(command, "--help")
     assert result.returncode == 0
