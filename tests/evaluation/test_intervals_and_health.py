@@ -106,3 +106,12 @@ def test_copies_between_training_and_test_images_are_found():
         (5, 7),
         (6, 3),
     ]
+
+
+def test_the_interval_of_rare_labels_holds_their_figure():
+    generator = np.random.default_rng(0)
+    targets = generator.random((300, 60)) < 0.01
+    scores = generator.standard_normal((300, 60)) + 1.5 * targets
+    interval = mean_average_precision_interval(scores, targets, draws=500)
+    assert interval.low < interval.value < interval.high
+    assert interval.high - interval.low < 0.3

@@ -65,7 +65,8 @@ def mean_average_precision_interval(
     """Mean over labels of the AP of ranking images by a label's score, images being resampled.
 
     Equal scores form one step of the precision-recall curve, as in scikit-learn. Labels that no image has are left
-    out; ``count`` is the number of labels used. In a resample, labels that it lacks are left out likewise.
+    out; ``count`` is the number of labels used. In a resample, labels that it lacks are left out likewise. The
+    interval is centred on the figure: resamples alone overestimate the AP of rare labels.
 
     Args:
         scores: ``(N, C)``.
@@ -89,7 +90,9 @@ def mean_average_precision_interval(
         total[there] += precision[there]
         labels += there
     means = total / np.maximum(labels, 1)
-    return _interval(means[0], means[1:], len(used))
+    # A resample repeats images, which raises the AP of rare labels; the spread is right, its centre is not.
+    centred = means[1:] + (means[0] - means[1:].mean())
+    return _interval(means[0], centred, len(used))
 
 
 def weighted_average_precision(scores: np.ndarray, relevant: np.ndarray, weights: np.ndarray) -> np.ndarray:

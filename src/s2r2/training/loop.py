@@ -143,12 +143,16 @@ def _run(prepared: Preparation, encoder: Encoder, console: Console) -> TrainingR
                 figures = check(encoder)
                 encoder.train()
                 log.add_check(step, epoch, figures)
-                console.print(f"check     epoch {epoch + 1}: {check.describe(figures)}", highlight=False)
+                console.print(
+                    f"check     epoch {epoch + 1}: {check.describe(figures)}", highlight=False, soft_wrap=True
+                )
                 if check.warning:
                     console.print(f"warning   {check.warning}", highlight=False, soft_wrap=True)
     _save(prepared, encoder, optimiser, step, log)
     log.close()
-    console.print(f"trained   {steps:,} steps in {format_seconds(time.monotonic() - began)}", highlight=False)
+    console.print(
+        f"trained   {steps:,} steps in {format_seconds(time.monotonic() - began)}", highlight=False, soft_wrap=True
+    )
     return TrainingResult(prepared.folder, encoder.eval(), step, figures)
 
 

@@ -87,16 +87,18 @@ def announce(prepared: Preparation, encoder: Encoder, console: Console) -> None:
     labels = f", {len(store.labels.names)} labels (not used in training)" if store.labels is not None else ""
     skipped = f", {len(store.skipped)} skipped (see {prepared.folder / 'skipped.csv'})" if store.skipped else ""
     weights = "pretrained" if config.pretrained else "random weights"
-    console.print(f"photos    {len(store):,} of {store.name}{labels}{skipped}", highlight=False)
+    console.print(f"photos    {len(store):,} of {store.name}{labels}{skipped}", highlight=False, soft_wrap=True)
     size = sum(p.numel() for p in encoder.parameters()) / 1e6
     console.print(
         f"encoder   {config.backbone}, {weights}, {size:.1f} M parameters, {config.image_size} px, {prepared.device}",
         highlight=False,
+        soft_wrap=True,
     )
     console.print(
         f"step      {config.batch_size} images x {config.views} views ({config.recipe}) = "
         f"{config.batch_size * config.views:,} views ranked, temperature {config.temperature}",
         highlight=False,
+        soft_wrap=True,
     )
     done = prepared.resumed["step"] if prepared.resumed else 0
     seconds = _seconds_per_step(prepared, encoder) * (prepared.steps - done)
@@ -105,8 +107,9 @@ def announce(prepared: Preparation, encoder: Encoder, console: Console) -> None:
         f"run       {config.epochs} epochs x {prepared.steps_per_epoch:,} steps = {prepared.steps:,} steps{left}, "
         f"about {format_seconds(seconds)} (estimated)",
         highlight=False,
+        soft_wrap=True,
     )
-    console.print(f"folder    {prepared.folder}", highlight=False)
+    console.print(f"folder    {prepared.folder}", highlight=False, soft_wrap=True)
 
 
 def build_encoder(prepared: Preparation) -> Encoder:
