@@ -1,4 +1,4 @@
-"""STL-10, MS-COCO and PASCAL VOC in their published layout: read back right, and clear when damaged."""
+"""STL-10, CIFAR-10, MS-COCO and PASCAL VOC in their published layout: read back right, and clear when damaged."""
 
 import json
 from pathlib import Path
@@ -227,3 +227,57 @@ def test_parts_of_tables(tmp_path: Path, photos_if_there: Path | None) -> None:
     if photos_if_there is not None:
         coco = f"{photos_if_there / 'coco_small_s160.tar'}"
         assert [len(open_source(f"{coco}:{part}")) for part in ("train", "test")] == [348, 318]
+
+
+@pytest.fixture
+def cifar10(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """The folder that holds cifar-10-batches-bin, and the images of every batch (N, 32, 32, 3)."""
+    folder = tmp_path / "data" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    images = np.random.default_rng(1).integers(0, 255, (24, 32, 32, 3), dtype=np.uint8)
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    for batch, name in enumerate(names):
+        rows = [
+            bytes([(batch + i) % 10]) + images[4 * batch + i].transpose(2, 0, 1).tobytes()  # channel, row, column
+            for i in range(4)
+        ]
+        (folder / f"{name}.bin").write_bytes(b"".join(rows))
+    return folder, images
+
+
+def test_cifar10_is_read_back(cifar10: tuple[Path, np.ndarray]) -> None:
+    folder, images = cifar10
+    for place in (folder, folder.parent):
+        train, test = open_source(f"{place}:train"), open_source(f"{place}:test")
+        assert (len(train), len(test)) == (20, 4)
+        for i in range(20):
+            np.testing.assert_array_equal(train.read(i), images[i])
+        np.testing.assert_array_equal(test.read(3), images[23])
+        assert test.labels is not None
+        assert [test.labels.names[c] for c in test.labels.single] == ["dog", "frog", "horse", "ship"]
+    assert len(open_source(folder)) == 20
+
+
+def test_damaged_cifar10_says_which_file(cifar10: tuple[Path, np.ndarray]) -> None:
+    folder, _ = cifar10
+    with pytest.raises(S2R2Error, match="no part unlabeled"):
+        open_source(f"{folder}:unlabeled")
+    batch = folder / "data_batch_3.bin"
+    contents = batch.read_bytes()
+    batch.write_bytes(contents[:-1])
+    with pytest.raises(S2R2Error, match=r"data_batch_3\.bin is damaged: 12,291 bytes"):
+        open_source(f"{folder}:train")
+    batch.write_bytes(b"\x0a" + contents[1:])
+    with pytest.raises(S2R2Error, match="a label is not between 0 and 9"):
+        open_source(f"{folder}:train")
+    batch.unlink()
+    with pytest.raises(S2R2Error, match=r"cannot read .*data_batch_3\.bin"):
+        open_source(f"{folder}:train")
+
+
+def test_pickled_cifar10_is_read_only_when_its_checksums_are_right(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "data_batch_1").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    with pytest.raises(S2R2Error, match="damaged or incomplete"):
+        open_source(tmp_path)

@@ -9,7 +9,7 @@ import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write
-from s2r2.images import stl10
+from s2r2.images import cifar10, stl10
 from s2r2.images.cache import cache_folder
 from s2r2.images.coco import find_coco, open_coco
 from s2r2.images.labels import Labels
@@ -35,7 +35,7 @@ def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:
         data: A folder (searched recursively; sub-folders are labels when every image lies exactly one level down); a
             manifest (``.csv`` or ``.parquet`` with ``path`` and optionally ``label`` or ``labels`` joined by ``;``)
             or a ``.tar`` (read in place), both also with a part that a column ``split`` names
-            (``photos.csv:test``); STL-10, MS-COCO or PASCAL VOC in their published layout (a folder, or
+            (``photos.csv:test``); STL-10, CIFAR-10, MS-COCO or PASCAL VOC in their published layout (a folder, or
             ``FOLDER:PART``); a built-in name (``digits``, ``stl10``, ``cifar10``, each also with a part:
             ``digits:train``); or several of these.
 
@@ -76,10 +76,13 @@ def _split_part(data: str) -> tuple[str, str]:
 
 
 def _open_published(path: Path, part: str) -> ImageSource | None:
-    """STL-10, COCO or VOC, where a folder has the layout in which they are published."""
+    """STL-10, CIFAR-10, COCO or VOC, where a folder has the layout in which they are published."""
     for folder in (path, path / stl10.FOLDER):
         if stl10.is_stl10(folder):
             return stl10.open_stl10(folder, part)
+    for folder in (path, path / cifar10.BINARY, path / cifar10.PICKLED):
+        if cifar10.is_cifar10(folder):
+            return cifar10.open_cifar10(folder, part)
     if annotations := find_coco(path, part):
         return open_coco(path, annotations)
     for folder in (path, path / "VOC2007", path / "VOCdevkit" / "VOC2007"):
@@ -101,8 +104,8 @@ def _pick(source: ImageSource, part: str) -> ImageSource:
 def _open_plain(path: Path, part: str) -> ImageSource:
     if part:
         raise S2R2Error(
-            f"{path} has no part {part}: parts are those of STL-10 (train, test, unlabeled), COCO (annotations/"
-            f"instances_PART.json) and VOC (ImageSets/Main/PART.txt)"
+            f"{path} has no part {part}: parts are those of STL-10 (train, test, unlabeled), CIFAR-10 (train, test), "
+            f"COCO (annotations/instances_PART.json) and VOC (ImageSets/Main/PART.txt)"
         )
     return open_folder(path)
 
@@ -164,47 +167,36 @@ def _digits(part: str) -> ImageSource:
 
 
 def _cifar10(part: str) -> ImageSource:
-    part = part or "train"
-    _part("cifar10", part, ("train", "test"))
-
-    def load(root: Path) -> tuple[np.ndarray, Sequence[int], Sequence[str]]:
+    root = _data_sets()
+    if not cifar10.is_cifar10(root / cifar10.PICKLED):
         from torchvision.datasets import CIFAR10
 
-        data = CIFAR10(str(root), train=part == "train", download=True)
-        return data.data, data.targets, data.classes
-
-    return _from_torchvision("cifar10", part, load)
+        _download("cifar10", cifar10.PICKLED, CIFAR10.url, root, CIFAR10.filename, CIFAR10.tgz_md5)
+    return cifar10.open_cifar10(root / cifar10.PICKLED, part)
 
 
 def _stl10(part: str) -> ImageSource:
     root = _data_sets()
     if not stl10.is_stl10(root / stl10.FOLDER):
-        try:
-            from torchvision.datasets import STL10
-            from torchvision.datasets.utils import download_and_extract_archive
+        from torchvision.datasets import STL10
 
-            download_and_extract_archive(STL10.url, str(root), filename=STL10.filename, md5=STL10.tgz_md5)
-        except Exception as error:  # urllib, OSError, RuntimeError: all mean that the files are not to be had
-            line = next(iter(str(error).splitlines()), type(error).__name__)
-            raise S2R2Error(
-                f"stl10 cannot be downloaded ({line}): put its published folder {stl10.FOLDER} into {root}"
-            ) from error
+        _download("stl10", stl10.FOLDER, STL10.url, root, STL10.filename, STL10.tgz_md5)
     return stl10.open_stl10(root / stl10.FOLDER, part or "unlabeled")
 
 
-BUILT_IN: dict[str, Callable[[str], ImageSource]] = {"digits": _digits, "cifar10": _cifar10, "stl10": _stl10}
+def _download(name: str, folder: str, url: str, root: Path, filename: str, checksum: str) -> None:
+    from torchvision.datasets.utils import download_and_extract_archive
 
-
-def _from_torchvision(
-    name: str, part: str, load: Callable[[Path], tuple[np.ndarray, Sequence[int], Sequence[str]]]
-) -> ImageSource:
-    root = _data_sets()
     try:
-        images, classes, names = load(root)
+        download_and_extract_archive(url, str(root), filename=filename, md5=checksum)
     except Exception as error:  # urllib, OSError, RuntimeError: all mean that the files are not to be had
-        raise S2R2Error(f"{name} is not in {root} and cannot be downloaded ({error}): put its files there") from error
-    labels = Labels.from_lists([[names[c]] if c >= 0 else [] for c in classes])
-    return ArraySource(f"{name}:{part}", images, labels)
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise S2R2Error(
+            f"{name} cannot be downloaded ({line}): put its published folder {folder} into {root}"
+        ) from error
+
+
+BUILT_IN: dict[str, Callable[[str], ImageSource]] = {"digits": _digits, "cifar10": _cifar10, "stl10": _stl10}
 
 
 def _data_sets() -> Path:
