@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from ranking_cases import make_batch
 
 from s2r2.errors import S2R2Error
-from s2r2.losses import MemoryBank, RankingLoss, SmoothAPLoss
+from s2r2.losses import FORMS, MemoryBank, NTXentLoss, RankingLoss, SmoothAPLoss, SwAVLoss
 from s2r2.training.gradient_cache import cached_backward
 
 RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -116,6 +116,34 @@ def banks() -> None:
     check("memory bank, contents", results[1][1], results[0][1])
 
 
+def swav() -> None:
+    """As many images in every process, a queue that fills up, small views after large ones."""
+    images, views = 2 * WORLD, 3
+    generator = torch.Generator().manual_seed(4)
+    steps = torch.randn(4, images, views, 6, generator=generator, dtype=torch.float64)
+    groups = torch.arange(images).repeat_interleave(views)
+    results = []
+    for world in (False, "auto"):
+        torch.manual_seed(1)
+        loss = SwAVLoss(4, 5, queue=2 * images, distributed=world).double()
+        model: nn.Module = nn.ModuleDict({"encoder": Model(), "loss": loss})
+        for batch in steps:
+            model.zero_grad()
+            part = batch if world is False else batch[2 * RANK : 2 * RANK + 2]
+            value = loss(model["encoder"](part.flatten(0, 1)), groups[: len(part) * views])
+            value.backward()
+            loss.queue_active = True
+        gradient = gradient_of(model)
+        value = value.detach()
+        if world:
+            dist.all_reduce(gradient)
+            dist.all_reduce(value)
+            gradient, value = gradient / WORLD, value / WORLD
+        results.append((gradient, value, loss.queues[1].embeddings))
+    for name, found, expected in zip(("", ", value", ", queue"), results[1], results[0], strict=True):
+        check(f"SwAV{name}", found, expected)
+
+
 def cached() -> None:
     """Slices of two rows: the processes have different numbers of them."""
     inputs, groups = whole_batch()
@@ -148,6 +176,9 @@ def main() -> None:
     same_as_one_process("include self", lambda **o: SmoothAPLoss(0.1, include_self=True, **o))
     for name in ("sup-ap", "recall-at-k", "quantised-ap"):
         same_as_one_process(name, lambda n=name, **o: RankingLoss(n, temperature=0.1, **o))
+    for form in FORMS:
+        same_as_one_process(f"NT-Xent, {form}", lambda f=form, **o: NTXentLoss(0.2, form=f, **o))
+    swav()
     galleries()
     per_query()
     banks()

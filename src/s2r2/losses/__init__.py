@@ -1,26 +1,33 @@
 """Embeddings to a number.
 
 The objective of S2R2, average precision, is in :mod:`s2r2.losses.average_precision` beside its formula. Other
-losses made of ranks have the same call: ``RankingLoss("sup-ap")(embeddings, groups)``.
+losses made of ranks have the same call: ``RankingLoss("sup-ap")(embeddings, groups)``; so have those of SimCLR and
+SwAV: ``NTXentLoss(0.1)(embeddings, groups)`` and ``SwAVLoss(128, 100)(embeddings, groups)``.
 """
 
 from s2r2.losses.average_precision import SmoothAPLoss, smooth_ap_definition, smooth_average_precision_loss
+from s2r2.losses.contrastive import FORMS, NTXentLoss
 from s2r2.losses.memory_bank import MemoryBank
 from s2r2.losses.ranking import RankingLoss, ranking_loss
 from s2r2.losses.statistics import ranking_statistics
 from s2r2.losses.surrogates import SURROGATES, QuantisedAP, RecallAtK, SmoothAP, SupAP
+from s2r2.losses.swav import SwAVLoss, sinkhorn
 
 __all__ = [
+    "FORMS",
     "SURROGATES",
     "MemoryBank",
+    "NTXentLoss",
     "QuantisedAP",
     "RankingLoss",
     "RecallAtK",
     "SmoothAP",
     "SmoothAPLoss",
     "SupAP",
+    "SwAVLoss",
     "ranking_loss",
     "ranking_statistics",
+    "sinkhorn",
     "smooth_ap_definition",
     "smooth_average_precision_loss",
 ]

@@ -1,0 +1,163 @@
+"""SwAV: views of an image must agree about which prototypes they belong to (Caron et al., arXiv 2006.09882).
+
+Each full-size view is given a *code*: its soft assignment to K prototypes, made equal in size over the batch by
+Sinkhorn's iterations. Every other view of the image, small ones too, must predict it:
+
+    loss = mean over the two full-size views c of  mean over views v != c of  - sum over k of q_ck log p_vk
+    p_v  = softmax over k of  z_v . c_k / T                                                    (eq. 2)
+    q    = Sinkhorn of  exp(z . c_k / epsilon)                                                 (eq. 3 to 5)
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax, normalize
+
+from s2r2.errors import S2R2Error
+from s2r2.losses.batch import check_arguments
+from s2r2.losses.distributed import Distributed, gather, gather_sizes, process_group
+from s2r2.losses.memory_bank import MemoryBank
+from s2r2.losses.ranking import full_precision
+
+CODED_VIEWS = 2
+
+
+@torch.no_grad()
+def sinkhorn(
+    scores: Tensor, *, epsilon: float = 0.05, iterations: int = 3, group: dist.ProcessGroup | None = None
+) -> Tensor:
+    """Codes of equally used prototypes: each row sums to 1, columns to about the same.
+
+    In float32 at least, with the largest score of all processes subtracted first: neither overflows.
+
+    Args:
+        scores: Embeddings times prototypes, ``(N, K)``, in [-1, 1].
+        epsilon: Smoothness of the codes, above 0.
+        iterations: Of normalising prototypes, then images.
+        group: Processes whose rows belong to one batch.
+
+    Returns:
+        ``(N, K)``, float64 for float64 scores and otherwise float32.
+    """
+
+    def over_processes(value: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:
+        if group is not None:
+            dist.all_reduce(value, operation, group=group)
+        return value
+
+    logits = (scores if scores.dtype == torch.float64 else scores.float()) / epsilon
+    largest = logits.max() if len(logits) else logits.new_tensor(-torch.inf)
+    codes = torch.exp(logits - over_processes(largest.clone(), dist.ReduceOp.MAX))
+    tiny = torch.finfo(codes.dtype).tiny
+    codes = codes / over_processes(codes.sum())
+    for _ in range(iterations):
+        codes = codes / over_processes(codes.sum(0)).clamp_min(tiny) / codes.shape[1]
+        codes = codes / codes.sum(1, keepdim=True).clamp_min(tiny)
+    return codes
+
+
+class SwAVLoss(nn.Module):
+    """The loss with its prototypes and its queue: ``SwAVLoss(128, prototypes=100)(embeddings, groups)``.
+
+    The prototypes have no bias and are brought to unit length before every use. They must be given to the optimiser.
+
+    Args:
+        width: D, numbers in an embedding.
+        prototypes: K. About ten times the classes one expects, and below the number of images that make the codes
+            (batch and queue): else Sinkhorn spreads single images over many prototypes and the loss stays at ln K.
+        temperature: T, above 0; an attribute.
+        epsilon: Smoothness of the codes, above 0; lower is sharper. 0.03 or below where the loss stays at ln K.
+        iterations: Of Sinkhorn.
+        queue: Embeddings of each full-size view remembered to make codes in small batches; 0 for none. Used once
+            full, scored anew by the prototypes of the day.
+        distributed: As in :class:`~s2r2.losses.RankingLoss`.
+
+    Attributes:
+        queue_active: Whether the queue is filled and used: false until the embeddings are worth remembering.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        prototypes: int = 3000,
+        *,
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        iterations: int = 3,
+        queue: int = 0,
+        distributed: Distributed = "auto",
+    ) -> None:
+        super().__init__()
+        if min(width, prototypes) < 2 or not (temperature > 0 and epsilon > 0) or queue < 0 or iterations < 1:
+            raise S2R2Error(
+                f"SwAV with width {width}, {prototypes} prototypes, temperature {temperature}, epsilon {epsilon}, "
+                f"{iterations} iterations, queue {queue}: use at least 2, 2, above 0, above 0, 1 and 0"
+            )
+        self.temperature = temperature
+        self.epsilon = epsilon
+        self.iterations = iterations
+        self.distributed = distributed
+        self.queue_active = False
+        self.prototypes = nn.Parameter(normalize(torch.randn(prototypes, width), dim=1))
+        self.queues = nn.ModuleList(MemoryBank(queue, width) for _ in range(CODED_VIEWS if queue else 0))
+
+    def forward(self, embeddings: Tensor, groups: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            embeddings: ``(N, D)`` of unit length; the first two of each group are its full-size views.
+            groups: Which image each comes from, ``(N,)`` integers; every image has the same number of views.
+
+        Returns:
+            Scalar: the mean over this process's images. Codes are those of all processes together; averaging
+            gradients over processes, as DDP does, gives those of one process if all hold equally many images.
+
+        Raises:
+            S2R2Error: Wrong shapes or types, images with different numbers of views, NaN or infinity.
+        """
+        check_arguments(embeddings, groups, None, None, None)
+        views = _views(embeddings, groups)  # (B, V, D)
+        if not bool(torch.isfinite(views).all()):
+            raise S2R2Error("embeddings are not finite; look for a diverging learning rate or a broken image")
+        with full_precision(embeddings.device):
+            dtype = embeddings.dtype if embeddings.dtype == torch.float64 else torch.float32
+            views = views.to(dtype)
+            prototypes = normalize(self.prototypes.to(dtype), dim=1)
+            scores = views @ prototypes.T  # (B, V, K)
+            predictions = log_softmax(scores / self.temperature, dim=2)
+            total = predictions.sum(1)
+            losses = []
+            for coded in range(CODED_VIEWS):
+                codes = self._codes(coded, views[:, coded].detach(), prototypes.detach())
+                others = total - predictions[:, coded]
+                losses.append(-(codes * others).sum(1).mean() / (views.shape[1] - 1))
+        return torch.stack(losses).mean()
+
+    def _codes(self, coded: int, embeddings: Tensor, prototypes: Tensor) -> Tensor:
+        """Codes ``(B, K)`` of one of the full-size views, with those remembered."""
+        group = process_group(self.distributed)
+        rows = embeddings
+        if self.queue_active and len(self.queues):
+            queue = self.queues[coded]
+            assert isinstance(queue, MemoryBank)
+            if len(queue) == len(queue.embeddings):
+                remembered = queue.contents(like=embeddings)[0]
+                if group is not None:  # every process remembers the same: each adds its share
+                    remembered = remembered.tensor_split(dist.get_world_size(group))[dist.get_rank(group)]
+                rows = torch.cat([embeddings, remembered])
+            if self.training and torch.is_grad_enabled():
+                everybody = embeddings if group is None else gather(embeddings, gather_sizes(embeddings, group), group)
+                queue.add(everybody, torch.zeros(len(everybody), dtype=torch.int64))
+        codes = sinkhorn(rows @ prototypes.T, epsilon=self.epsilon, iterations=self.iterations, group=group)
+        return codes[: len(embeddings)]
+
+
+def _views(embeddings: Tensor, groups: Tensor) -> Tensor:
+    """``(B, V, D)``: the views of each image in their order."""
+    _, counts = torch.unique(groups, return_counts=True)
+    if not len(counts) or int(counts.min()) != int(counts.max()) or int(counts.max()) < CODED_VIEWS:
+        raise S2R2Error("SwAV needs the same number of views, two or more, of every image")
+    order = torch.argsort(groups, stable=True).to(embeddings.device)
+    return embeddings[order].unflatten(0, (len(counts), -1))
