@@ -26,11 +26,13 @@ class Column:
         title: Heading, short.
         explanation: What it means, for a person.
         main: Whether a narrow table shows it as well.
+        asked_for: Whether it is only there because somebody asked for it: a narrow page gives it a table of its own.
     """
 
     title: str
     explanation: str
     main: bool = True
+    asked_for: bool = False
 
 
 @dataclass
@@ -137,8 +139,19 @@ class Evaluation:
         """Show the table in per cent, half the width of the 95 % interval beside each figure."""
         console = console or Console()
         names = [name for name in self.columns if any(name in row.figures for row in self.rows)]
-        if console.width < 34 + 9 * len(names):
-            names = [name for name in names if self.columns[name].main]
+        if console.width >= 34 + 9 * len(names):
+            self._print_table(console, names)
+        else:
+            self._print_table(console, [name for name in names if self.columns[name].main])
+            if asked_for := [name for name in names if self.columns[name].asked_for]:
+                self._print_table(console, asked_for)
+        for row in self.rows:
+            if row.health.get("warning"):
+                console.print(f"[bold red]{row.title}:[/] {row.health['warning']}", highlight=False)
+        for note in self.notes:
+            console.print(f"[dim]{note}[/]", highlight=False)
+
+    def _print_table(self, console: Console, names: list[str]) -> None:
         apart = " " if console.width >= 30 + 13 * len(names) else "\n"
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column("", min_width=10)
@@ -148,11 +161,6 @@ class Evaluation:
             cells = (_cell(row.figures.get(name), apart) for name in names)
             table.add_row(row.title, *cells)
         console.print(table)
-        for row in self.rows:
-            if row.health.get("warning"):
-                console.print(f"[bold red]{row.title}:[/] {row.health['warning']}", highlight=False)
-        for note in self.notes:
-            console.print(f"[dim]{note}[/]", highlight=False)
 
 
 def _cell(figure: Interval | None, apart: str) -> str:
