@@ -21,7 +21,8 @@ FURTHER_COLUMNS = {
             f"{n}-shot",
             f"A linear classifier trained on only {n} labelled image{'s' if n > 1 else ''} of each class; "
             f"the mean over {SUBSETS} draws of those images.",
-            main=False, asked_for=True,
+            main=False,
+            asked_for=True,
         )
         for n in SHOTS
     },
@@ -29,18 +30,21 @@ FURTHER_COLUMNS = {
         "folds",
         "A linear classifier trained on each of the data set's predefined folds of the training images; the mean over "
         "them.",
-        main=False, asked_for=True,
+        main=False,
+        asked_for=True,
     ),
     "svm": Column(
         "SVM",
         "VOC07 protocol: a linear support vector machine for each label on the fixed features; mean AP over labels.",
-        main=False, asked_for=True,
+        main=False,
+        asked_for=True,
     ),
     **{
         f"fine-tuning@{share:g}": Column(
             f"tuned {share:.0%}",
             f"The whole encoder trained further on {share:.0%} of the labelled images, all its weights free.",
-            main=False, asked_for=True,
+            main=False,
+            asked_for=True,
         )
         for share in SHARES
     },
