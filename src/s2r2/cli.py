@@ -48,6 +48,14 @@ def train(
 
 
 @app.command
+def methods() -> None:
+    """List the training methods: what each does, its defaults, its options."""
+    from s2r2.training.methods import describe_methods
+
+    print(describe_methods())
+
+
+@app.command
 def evaluate(
     run: Positional[EncoderName],
     test: Data,

@@ -17,6 +17,7 @@ import torch
 from s2r2.errors import S2R2Error
 from s2r2.training import TrainConfig, read_config, train
 from s2r2.training.checkpoint import checkpoint_path, load_checkpoint
+from s2r2.training.methods import resolve
 from s2r2.training.metrics import read_metrics
 from s2r2.training.optimiser import build_optimiser, learning_rate_at
 
@@ -48,7 +49,7 @@ def test_a_run_leaves_what_is_promised(run: Path) -> None:
     assert checkpoint_path(run).is_file()
     assert list((run / "tensorboard").glob("events*"))
     config, about = read_config(run)
-    assert config == TINY
+    assert config == resolve(TINY)
     assert about["images"] == 360
     steps = [entry for entry in read_metrics(run / "metrics.jsonl") if "loss" in entry]
     assert [entry["step"] for entry in steps] == list(range(1, 11))
@@ -113,8 +114,8 @@ def test_kill_and_resume(run: Path, tmp_path: Path) -> None:
         "import s2r2.training.loop as loop, os, signal\n"
         f"config = TrainConfig.from_dict({TINY.to_dict()!r})\n"
         "save = loop._save\n"
-        "def save_and_die(prepared, encoder, optimiser, step, log):\n"
-        "    save(prepared, encoder, optimiser, step, log)\n"
+        "def save_and_die(prepared, encoder, method, optimiser, step, log):\n"
+        "    save(prepared, encoder, method, optimiser, step, log)\n"
         "    if step >= 4: os.kill(os.getpid(), signal.SIGKILL)\n"
         "loop._save = save_and_die\n"
         f"train('digits:test', dataclasses.replace(config, checkpoint_minutes=1e-6), out={str(folder)!r}, quiet=True)\n"
@@ -159,7 +160,7 @@ def test_full_disk_during_training_is_one_line(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     "change",
     [
-        {"views": 1}, {"batch_size": 1}, {"image_size": 4}, {"epochs": 0}, {"temperature": 0.0}, {"lr": -1.0},
+        {"views": 1}, {"batch_size": 1}, {"image_size": 4}, {"epochs": 0}, {"temperature": -1.0}, {"lr": -1.0},
         {"precision": "64-true"}, {"backbone": "resnet81"}, {"recipe": "phots"}, {"device": "tpu"}, {"batch_size": 361},
     ],
 )  # fmt: skip

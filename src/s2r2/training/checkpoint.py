@@ -10,7 +10,7 @@ from torch import nn, optim
 from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 
 def checkpoint_path(folder: Path) -> Path:
@@ -19,13 +19,21 @@ def checkpoint_path(folder: Path) -> Path:
 
 
 def save_checkpoint(
-    folder: Path, *, encoder: nn.Module, optimiser: optim.Optimizer, epoch: int, step: int, facts: dict[str, Any]
+    folder: Path,
+    *,
+    encoder: nn.Module,
+    method: nn.Module,
+    optimiser: optim.Optimizer,
+    epoch: int,
+    step: int,
+    facts: dict[str, Any],
 ) -> None:
     """Write weights, optimiser, random state and position to ``checkpoints/last.ckpt``.
 
     Args:
         folder: The run folder.
         encoder: The module that is trained.
+        method: What turns embeddings into a loss, with prototypes, queues and banks where it has them.
         optimiser: Its optimiser.
         epoch: Epoch of the next step.
         step: Steps taken in the whole run.
@@ -42,6 +50,7 @@ def save_checkpoint(
     state = {
         "version": CHECKPOINT_VERSION,
         "encoder": encoder.state_dict(),
+        "method": method.state_dict(),
         "optimiser": optimiser.state_dict(),
         "epoch": epoch,
         "step": step,
@@ -72,8 +81,9 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
         raise S2R2Error(
             f"checkpoint {path} is damaged ({type(error).__name__}): start again with another --out"
         ) from error
-    if state["version"] > CHECKPOINT_VERSION:
-        raise S2R2Error(f"checkpoint {path} was written by a newer s2r2: upgrade s2r2")
+    if state["version"] != CHECKPOINT_VERSION:
+        age = "a newer" if state["version"] > CHECKPOINT_VERSION else "an older"
+        raise S2R2Error(f"checkpoint {path} was written by {age} s2r2 (format {state['version']}): use that one")
     return state
 
 

@@ -1,5 +1,6 @@
 """The online check: every few epochs, on a small fixed set, does a view find its image and an image its class?"""
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,14 +12,16 @@ if TYPE_CHECKING:
     from s2r2.training.preparation import Preparation
 
 VIEW_IMAGES = 128
+VIEWS = 8
 KNN_IMAGES = 1024
 
 
 class OnlineCheck:
     """Average precision of views that training never draws and, where images have one label each, kNN accuracy.
 
-    The views are of up to 128 images. For kNN up to 1,024 labelled images are taken evenly; each is classified by
-    the others. Labels are looked at here only: nothing of the check flows into training.
+    Eight full-size views of up to 128 images, whatever the method trains on. For kNN up to 1,024 labelled images are
+    taken evenly; each is classified by the others. Labels are looked at here only: nothing of the check flows into
+    training.
 
     Attributes:
         warning: One line when the last check found the embeddings collapsed, else empty.
@@ -27,9 +30,9 @@ class OnlineCheck:
     def __init__(self, prepared: "Preparation") -> None:
         config, self.store = prepared.config, prepared.store
         self.warning = ""
-        self._views = held_out_views(
-            self.store, prepared.recipe, view_size=config.image_size, images=VIEW_IMAGES, views=config.views
-        )
+        # The same task for every method: eight views, all of full size.
+        recipe = dataclasses.replace(prepared.recipe, large_views=0)
+        self._views = held_out_views(self.store, recipe, view_size=config.image_size, images=VIEW_IMAGES, views=VIEWS)
         single = self.store.labels.single if self.store.labels is not None else None
         labelled = np.flatnonzero(single >= 0) if single is not None else np.empty(0, np.int64)
         chosen = np.linspace(0, len(labelled) - 1, num=min(KNN_IMAGES, len(labelled)), dtype=np.int64)

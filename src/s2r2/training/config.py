@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 import yaml
@@ -11,37 +11,68 @@ import yaml
 from s2r2.errors import S2R2Error
 from s2r2.files import write_text
 
-BASE_LEARNING_RATE = 2e-3
-BASE_VIEWS = 512
+OPTIMISERS = ("adamw", "sgd", "lars")
+
+Options = dict[str, Any]
+
+
+def _parse_options(words: list[str]) -> Options:
+    """``["form=geometric", "bank=4096"]`` as a mapping; values are read as YAML does."""
+    for word in words:
+        if "=" not in word:
+            raise ValueError(f"{word} is not NAME=VALUE")
+    return {name: yaml.safe_load(value) for name, _, value in (word.partition("=") for word in words)}
+
+
+_OPTIONS = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="NAME=VALUE",
+    instance_from_str=_parse_options,
+    is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=lambda value: [f"{name}={setting}" for name, setting in value.items()],
+)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of a training run.
 
-    Learning rate 0 means: 0.002 * sqrt(views in a step / 512), the square-root rule for Adam-like optimisers.
+    What is 0 or empty by default is chosen by the method, see :func:`s2r2.training.methods.resolve`.
     """
 
+    method: str = "s2r2"
+    """s2r2, simclr, swav, or FILE.py with a method of your own."""
+    options: Annotated[Options, _OPTIONS] = dataclasses.field(default_factory=dict)
+    """Options of the method, such as form=geometric of simclr; s2r2 methods lists them."""
     backbone: str = "resnet18"
     """Any timm model name."""
     pretrained: bool = False
     """Start from timm's pretrained weights instead of random ones."""
     image_size: int = 96
     """Side of a view in pixels."""
-    views: int = 8
-    """Random views of each image in a step (V, at least 2)."""
+    views: int = 0
+    """Random views of each image in a step (V, at least 2); 0: the method's (8, simclr 2)."""
     batch_size: int = 64
     """Images in a step (B); a step ranks B x V views."""
+    micro_batch: int = 0
+    """Views that pass through the encoder at once: a step of any size in the memory of so many; 0: all of them."""
     epochs: int = 100
     """Times that every image is seen."""
-    recipe: str = "photos"
-    """Distribution of the random views: photos, mild, documents, aerial, swav-multicrop, or a .yaml file."""
-    temperature: float = 0.05
-    """Temperature of the sigmoid that makes ranks differentiable."""
+    steps: int = 0
+    """Steps of the run, whatever epochs says; 0: epochs decides."""
+    recipe: str = ""
+    """Distribution of the random views: photos, mild, documents, aerial, swav-multicrop, or a .yaml file; empty: the
+    method's (photos, swav swav-multicrop)."""
+    temperature: float = 0.0
+    """What similarities are divided by, of s2r2 the width of the sigmoid that makes ranks differentiable; 0: the
+    method's."""
+    optimiser: Literal["adamw", "sgd", "lars"] = "adamw"
+    """AdamW, SGD with momentum 0.9, or LARS (for very large steps)."""
     lr: float = 0.0
-    """Learning rate after warm-up; 0 chooses it from the number of views in a step."""
-    weight_decay: float = 0.01
-    """AdamW's decoupled weight decay; not applied to biases and normalisation."""
+    """Learning rate after warm-up; 0: the method's for the optimiser, times sqrt(views in a step / 512)."""
+    weight_decay: float | None = None
+    """Pull of the weights towards zero, not applied to biases and normalisation; by default the optimiser's usual
+    one (adamw 0.01, sgd 0.0005, lars 0.000001)."""
     warmup_epochs: float = 5.0
     """Epochs of linear warm-up (at most a tenth of the run); cosine decay to zero follows."""
     head_hidden: int = 1024
@@ -66,13 +97,19 @@ class TrainConfig:
     def validate(self) -> None:
         """Raise an S2R2Error naming the first setting that cannot work."""
         rules = [
-            (self.views >= 2, f"--views {self.views}: a view needs another view of its image to find; use 2 or more"),
+            (
+                self.views == 0 or self.views >= 2,
+                f"--views {self.views}: a view needs another view of its image to find; use 2 or more",
+            ),
             (self.batch_size >= 2, f"--batch-size {self.batch_size}: ranking needs at least 2 images in a step"),
             (self.image_size >= 8, f"--image-size {self.image_size}: use at least 8 pixels"),
             (self.epochs >= 1, f"--epochs {self.epochs}: use at least 1"),
-            (self.temperature > 0, f"--temperature {self.temperature}: must be above 0 (0.02 to 0.1 works)"),
+            (self.steps >= 0, f"--steps {self.steps}: must not be negative (0: epochs decides)"),
+            (self.micro_batch >= 0, f"--micro-batch {self.micro_batch}: must not be negative (0: the whole step)"),
+            (self.temperature >= 0, f"--temperature {self.temperature}: must be above 0 (0: the method's)"),
+            (self.optimiser in OPTIMISERS, f"--optimiser {self.optimiser}: use {', '.join(OPTIMISERS)}"),
             (self.lr >= 0, f"--lr {self.lr}: must not be negative (0 chooses it)"),
-            (self.weight_decay >= 0, f"--weight-decay {self.weight_decay}: must not be negative"),
+            ((self.weight_decay or 0) >= 0, f"--weight-decay {self.weight_decay}: must not be negative"),
             (self.warmup_epochs >= 0, f"--warmup-epochs {self.warmup_epochs}: must not be negative"),
             (self.head_hidden >= 1, f"--head-hidden {self.head_hidden}: use at least 1"),
             (self.embedding_dimensions >= 2, f"--embedding-dimensions {self.embedding_dimensions}: use at least 2"),
@@ -87,11 +124,6 @@ class TrainConfig:
         for holds, message in rules:
             if not holds:
                 raise S2R2Error(message)
-
-    @property
-    def learning_rate(self) -> float:
-        """The learning rate in force: ``lr``, or the square-root rule where it is 0."""
-        return self.lr or BASE_LEARNING_RATE * (self.batch_size * self.views / BASE_VIEWS) ** 0.5
 
     @property
     def epochs_between_checks(self) -> int:

@@ -1,17 +1,34 @@
-"""AdamW with warm-up and cosine decay."""
+"""Optimisers, and the learning rate with warm-up and cosine decay."""
 
 import math
+from typing import Any
 
+from timm.optim import Lars
 from torch import nn, optim
 
+WEIGHT_DECAY = {"adamw": 0.01, "sgd": 5e-4, "lars": 1e-6}
+"""Usual weight decay of each optimiser; AdamW's is decoupled."""
 
-def build_optimiser(model: nn.Module, learning_rate: float, weight_decay: float) -> optim.AdamW:
-    """AdamW that decays matrices and kernels only: biases and normalisation (one dimension) are left alone."""
+
+def build_optimiser(
+    model: nn.Module, learning_rate: float, weight_decay: float, name: str = "adamw"
+) -> optim.Optimizer:
+    """Build ``adamw``, ``sgd`` (momentum 0.9) or ``lars`` (momentum 0.9, trust coefficient 0.001).
+
+    Matrices and kernels are decayed, and adapted by LARS; biases and normalisation (one dimension) are left alone.
+    """
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     free = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-    fused = all(p.is_cuda for p in model.parameters())
-    return optim.AdamW(groups, lr=learning_rate, fused=fused or None)
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    fused = all(p.is_cuda for p in model.parameters()) or None
+    if name == "adamw":
+        return optim.AdamW(groups, lr=learning_rate, fused=fused)
+    if name == "sgd":
+        return optim.SGD(groups, lr=learning_rate, momentum=0.9, fused=fused)
+    return Lars(groups, lr=learning_rate, momentum=0.9)
 
 
 def learning_rate_at(step: int, *, peak: float, steps: int, warmup: int) -> float:

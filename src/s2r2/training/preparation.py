@@ -18,11 +18,11 @@ from s2r2.encoder import Encoder, create_encoder, store_side
 from s2r2.encoder.model import check_backbone
 from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, PixelStore, open_source, write_skipped
-from s2r2.losses import SmoothAPLoss
 from s2r2.training.checkpoint import load_checkpoint
 from s2r2.training.config import TrainConfig, read_config, write_config
+from s2r2.training.methods import resolve
 from s2r2.training.progress import format_seconds
-from s2r2.views import Recipe, get_recipe, views_sheet
+from s2r2.views import Recipe, get_recipe, view_sizes, views_sheet
 
 # Settings that change where or how fast a run goes, not what it computes: a resume may change them.
 OPERATIONAL = ("device", "threads", "store", "checkpoint_minutes")
@@ -47,7 +47,23 @@ class Preparation:
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
-        return self.steps_per_epoch * self.config.epochs
+        return self.config.steps or self.steps_per_epoch * self.config.epochs
+
+    @property
+    def epochs(self) -> int:
+        """Epochs begun in the whole run."""
+        return -(-self.steps // self.steps_per_epoch)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of linear warm-up."""
+        return max(1, round(min(self.steps_per_epoch * self.config.warmup_epochs, self.steps / 10)))
+
+    @property
+    def pixels_per_step(self) -> int:
+        """Pixels that the encoder sees in a step: what views of all sizes cost."""
+        sizes = view_sizes(self.recipe, self.config.image_size, self.config.views)
+        return self.config.batch_size * sum(size**2 for size in sizes)
 
 
 def prepare(
@@ -59,7 +75,7 @@ def prepare(
         S2R2Error: The request cannot work; the message says what to change.
     """
     folder, config, resumed, data = _settings(data, config, out, resume)
-    config.validate()
+    config = resolve(config)
     check_backbone(config.backbone)
     recipe = get_recipe(config.recipe) if resumed is None else _saved_recipe(folder)
     device = choose_device(config.device)
@@ -94,9 +110,10 @@ def announce(prepared: Preparation, encoder: Encoder, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    options = "".join(f", {name} {value}" for name, value in config.options.items())
     console.print(
-        f"step      {config.batch_size} images x {config.views} views ({config.recipe}) = "
-        f"{config.batch_size * config.views:,} views ranked, temperature {config.temperature}",
+        f"step      {config.method}: {config.batch_size} images x {config.views} views ({config.recipe}) = "
+        f"{config.batch_size * config.views:,} views, temperature {config.temperature}{options}",
         highlight=False,
         soft_wrap=True,
     )
@@ -104,7 +121,8 @@ def announce(prepared: Preparation, encoder: Encoder, console: Console) -> None:
     seconds = _seconds_per_step(prepared, encoder) * (prepared.steps - done)
     left = f", going on at step {done + 1:,}" if done else ""
     console.print(
-        f"run       {config.epochs} epochs x {prepared.steps_per_epoch:,} steps = {prepared.steps:,} steps{left}, "
+        f"run       {prepared.steps / prepared.steps_per_epoch:.4g} epochs x {prepared.steps_per_epoch:,} steps = "
+        f"{prepared.steps:,} steps{left}, "
         f"about {format_seconds(seconds)} (estimated)",
         highlight=False,
         soft_wrap=True,
@@ -232,7 +250,8 @@ def _write_beginnings(prepared: Preparation, data: str) -> None:
         "skipped": len(store.skipped),
         "labels": len(store.labels.names) if store.labels is not None else 0,
         "steps": prepared.steps,
-        "learning_rate": config.learning_rate,
+        "learning_rate": config.lr,
+        "pixels_per_step": prepared.pixels_per_step,
         "recipe": prepared.recipe.to_dict(),
         "s2r2": s2r2.__version__,
         "torch": str(torch.__version__),
@@ -258,21 +277,20 @@ def _write_beginnings(prepared: Preparation, data: str) -> None:
 def _seconds_per_step(prepared: Preparation, encoder: Encoder) -> float:
     """Time of a step from three forward and backward passes over part of one, leaving the encoder as it was."""
     config = prepared.config
-    views = config.batch_size * config.views
-    part = min(views, 64)
+    full_views = prepared.pixels_per_step / config.image_size**2
+    part = min(config.batch_size * config.views, 64)
     state = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     trial = encoder.to(prepared.device).train()
-    loss_function = SmoothAPLoss(config.temperature, distributed=False)
     pixels = torch.randn(part, 3, config.image_size, config.image_size, device=prepared.device)
-    groups = torch.arange(part, device=prepared.device) // 2
     times = []
     with torch.random.fork_rng(), contextlib.ExitStack() as cleaning:
         cleaning.callback(trial.load_state_dict, state)
         cleaning.callback(trial.zero_grad, set_to_none=True)
         for _ in range(3):
             began = time.perf_counter()
-            loss_function(trial(pixels), groups).backward()
+            trial(pixels).sum().backward()
             if prepared.device.type == "cuda":
                 torch.cuda.synchronize(prepared.device)
             times.append(time.perf_counter() - began)
-    return min(times) * views / part
+    passes = 4 / 3 if config.micro_batch else 1  # the gradient cache goes forward twice
+    return min(times) * full_views / part * passes

@@ -1,0 +1,78 @@
+"""What every method is: a module from embeddings to a loss, with defaults and a few moments to act in."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from s2r2.losses import ranking_statistics
+from s2r2.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands: the step about to be taken (from 0), the steps of the whole run, the epoch (from 0)."""
+
+    step: int
+    steps: int
+    epoch: int
+
+
+class Method(nn.Module, ABC):
+    """Base of all methods. A method of one's own overrides :meth:`forward` and, where it needs them, the rest.
+
+    Options of the method are keyword arguments of its constructor, with their defaults; ``--options NAME=VALUE``
+    reaches them. Its parameters are trained with the encoder's, its state is part of the checkpoint.
+
+    Args:
+        config: The settings of the run, all of them resolved (nothing is 0 or auto any more).
+        images: Number of images in the training data.
+
+    Attributes:
+        views: Default of ``--views``.
+        recipe: Default of ``--recipe``.
+        temperature: Default of ``--temperature``.
+        learning_rates: Default of ``--lr`` for each optimiser, for 512 views in a step.
+    """
+
+    views: ClassVar[int] = 8
+    recipe: ClassVar[str] = "photos"
+    temperature: ClassVar[float] = 0.1
+    learning_rates: ClassVar[dict[str, float]] = {"adamw": 2e-3, "sgd": 0.1, "lars": 0.6}
+
+    def __init__(self, config: TrainConfig, images: int) -> None:
+        super().__init__()
+        self.config = config
+        self.images = images
+
+    @abstractmethod
+    def forward(self, embeddings: Tensor, groups: Tensor) -> Tensor:
+        """The loss of a step, a scalar.
+
+        Args:
+            embeddings: ``(N, D)`` of unit length; image by image, and in multi-crop all full-size views first.
+            groups: ``(N,)``, on the CPU: which image of the step each comes from.
+        """
+
+    def begin_step(self, position: Position) -> None:
+        """Called before the views of a step are embedded: schedules."""
+
+    def before_update(self) -> None:
+        """Called between backward and the optimiser: gradients may be changed."""
+
+    def statistics(self, embeddings: Tensor, groups: Tensor) -> dict[str, float | Tensor]:
+        """Figures of the step for ``metrics.jsonl``; arguments as in :meth:`forward`, detached, on one device."""
+        return {**ranking_statistics(embeddings, groups, self.current_temperature)}
+
+    @property
+    def current_temperature(self) -> float:
+        """The temperature in force, which a schedule may have changed."""
+        return self.config.temperature
+
+
+def scheduled_temperature(config: TrainConfig, end: float, position: Position) -> float:
+    """From ``config.temperature`` to ``end`` in a straight line over the run; constant where ``end`` is 0."""
+    if not end:
+        return config.temperature
+    return config.temperature + (end - config.temperature) * position.step / max(1, position.steps - 1)

@@ -1,0 +1,140 @@
+"""Methods by name, or from a file."""
+
+import dataclasses
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from s2r2.errors import S2R2Error
+from s2r2.training.config import TrainConfig
+from s2r2.training.methods.base import Method
+from s2r2.training.methods.s2r2 import S2R2
+from s2r2.training.methods.simclr import SimCLR
+from s2r2.training.methods.swav import SwAV
+from s2r2.training.optimiser import WEIGHT_DECAY
+
+BASE_VIEWS = 512
+
+METHODS: dict[str, type[Method]] = {"s2r2": S2R2, "simclr": SimCLR, "swav": SwAV}
+
+
+def register_method(name: str, method: type[Method]) -> None:
+    """Make a method known by a name, for ``TrainConfig(method=NAME)``."""
+    METHODS[name] = method
+
+
+def find_method(name: str) -> type[Method]:
+    """The method of that name, or the one subclass of ``Method`` in the file ``NAME.py``.
+
+    Raises:
+        S2R2Error: There is none, or the file does not run.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if not name.endswith(".py"):
+        raise S2R2Error(f"--method {name}: choose {', '.join(METHODS)}, or give a FILE.py with a Method of your own")
+    path = Path(name)
+    specification = importlib.util.spec_from_file_location(f"s2r2_method_{path.stem}", path)
+    if specification is None or specification.loader is None or not path.is_file():
+        raise S2R2Error(f"--method {name}: there is no such file")
+    module = importlib.util.module_from_spec(specification)
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        raise S2R2Error(f"--method {name} does not run: {type(error).__name__}: {error}") from error
+    found = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise S2R2Error(f"--method {name} has {len(found)} subclasses of s2r2.training.Method; there must be one")
+    return found[0]
+
+
+def method_options(method: type[Method]) -> dict[str, Any]:
+    """Names and defaults of a method's options."""
+    parameters = inspect.signature(method).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """The config with all that it leaves to the method filled in.
+
+    Raises:
+        S2R2Error: No such method or option, or a setting that cannot work.
+    """
+    config.validate()
+    method = find_method(config.method)
+    check_options(config, method)
+    views = config.views or method.views
+    rate = method.learning_rates[config.optimiser] * (config.batch_size * views / BASE_VIEWS) ** 0.5
+    return dataclasses.replace(
+        config,
+        views=views,
+        recipe=config.recipe or method.recipe,
+        temperature=config.temperature or method.temperature,
+        lr=config.lr or rate,
+        weight_decay=WEIGHT_DECAY[config.optimiser] if config.weight_decay is None else config.weight_decay,
+    )
+
+
+def build_method(config: TrainConfig, images: int) -> Method:
+    """The method that a resolved config asks for; its first weights follow from the seed, apart from the encoder's."""
+    method = find_method(config.method)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed + 1)
+        return method(config, images, **config.options)
+
+
+def check_options(config: TrainConfig, method: type[Method]) -> None:
+    """Refuse options that the method does not have.
+
+    Raises:
+        S2R2Error: No such option, or a value of the wrong kind; the message lists what there is.
+    """
+    known = method_options(method)
+    listed = ", ".join(f"{name}={default}" for name, default in known.items()) or "none"
+    for name, value in config.options.items():
+        if name not in known:
+            raise S2R2Error(f"--options {name}: method {config.method} has {listed}")
+        default = known[name]
+        fits = isinstance(value, (int, float)) if isinstance(default, float) else isinstance(value, type(default))
+        if (isinstance(value, bool) and not isinstance(default, bool)) or not fits:
+            raise S2R2Error(f"--options {name}={value}: must be like {default!r}; method {config.method} has {listed}")
+
+
+def describe_methods() -> str:
+    """Every method with its defaults and options, for people."""
+    return "\n\n".join(_describe(name, method) for name, method in METHODS.items())
+
+
+def _describe(name: str, method: type[Method]) -> str:
+    """Title, defaults, and the options with the words of the class's docstring."""
+    lines = [
+        f"{name}: {(inspect.getmodule(method).__doc__ or '').strip().splitlines()[0]}",
+        f"  --views {method.views} --recipe {method.recipe} --temperature {method.temperature:g}",
+    ]
+    words = _argument_docs(inspect.getdoc(method) or "")
+    lines += [f"  --options {o}={d}" + f"  {words.get(o, '')}".rstrip() for o, d in method_options(method).items()]
+    return "\n".join(lines)
+
+
+def _argument_docs(docstring: str) -> dict[str, str]:
+    """Descriptions under ``Args:`` by name."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in docstring.partition("Args:")[2].splitlines():
+        entry = re.match(r"    (\w+): (.*)", line)
+        if entry:
+            name = entry[1]
+            found[name] = entry[2]
+        elif name and line.startswith("        "):
+            found[name] += " " + line.strip()
+        elif line.strip():
+            break
+    return found

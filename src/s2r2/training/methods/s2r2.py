@@ -1,0 +1,94 @@
+"""S2R2: rank all views of a step for each of them, and maximise average precision (Varamesh et al., 2010.07258)."""
+
+import math
+from typing import Any, ClassVar
+
+from torch import Tensor, tensor
+
+from s2r2.errors import S2R2Error
+from s2r2.losses import MemoryBank, NTXentLoss, RankingLoss, ranking_statistics
+from s2r2.training.config import TrainConfig
+from s2r2.training.methods.base import Method, Position, scheduled_temperature
+
+SMALLEST_TEMPERATURE, LARGEST_TEMPERATURE = 0.01, 1.0
+
+
+class S2R2(Method):
+    """Ranking over all views of a step.
+
+    Args:
+        config: Settings of the run.
+        images: Images in the data.
+        surrogate: smooth-ap, sup-ap, recall-at-k or quantised-ap, see :mod:`s2r2.losses.surrogates`.
+        outer: Of smooth-ap: one-minus (1 - AP) or log (minus the mean log precision at the positives).
+        temperature_end: Temperature at the end of the run, reached in a straight line; 0: it does not change.
+        hold_slope: Mean slope of the sigmoid, 0 to 0.25, that the temperature is steered to keep; 0: it is not.
+        bank: Embeddings of recent steps that every view is also ranked against; 0: none.
+        contrastive: Weight of an NT-Xent term added to the ranking loss; 0: none.
+        contrastive_temperature: Its temperature.
+    """
+
+    views: ClassVar[int] = 8
+    temperature: ClassVar[float] = 0.05
+
+    slope_temperature: Tensor
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        images: int,
+        *,
+        surrogate: str = "smooth-ap",
+        outer: str = "one-minus",
+        temperature_end: float = 0.0,
+        hold_slope: float = 0.0,
+        bank: int = 0,
+        contrastive: float = 0.0,
+        contrastive_temperature: float = 0.2,
+    ) -> None:
+        super().__init__(config, images)
+        if outer != "one-minus" and surrogate != "smooth-ap":
+            raise S2R2Error(f"--options outer={outer} belongs to surrogate=smooth-ap, not to {surrogate}")
+        if temperature_end and hold_slope:
+            raise S2R2Error("--options temperature_end and hold_slope both set the temperature: give one of them")
+        if not 0 <= hold_slope < 0.25 or temperature_end < 0 or contrastive < 0:
+            raise S2R2Error("--options: hold_slope is in [0, 0.25), temperature_end and contrastive are not negative")
+        memory = MemoryBank(bank, config.embedding_dimensions) if bank else None
+        choice: dict[str, Any] = {"outer": outer} if surrogate == "smooth-ap" else {}
+        self.ranking = RankingLoss(surrogate, temperature=config.temperature, bank=memory, **choice)
+        self.temperature_end, self.hold_slope, self.contrastive = temperature_end, hold_slope, contrastive
+        self.contrast = NTXentLoss(contrastive_temperature) if contrastive else None
+        if hold_slope:  # steered, so part of the state
+            self.register_buffer("slope_temperature", tensor(config.temperature))
+
+    def forward(self, embeddings: Tensor, groups: Tensor) -> Tensor:
+        """1 - AP, or the surrogate chosen, averaged over views."""
+        if self.hold_slope:
+            self._steer(embeddings.detach(), groups.to(embeddings.device))
+        loss: Tensor = self.ranking(embeddings, groups)
+        if self.contrast is not None:
+            loss = loss + self.contrastive * self.contrast(embeddings, groups)
+        return loss
+
+    def begin_step(self, position: Position) -> None:
+        """Set the temperature of the step."""
+        self.ranking.temperature = (
+            float(self.slope_temperature)
+            if self.hold_slope
+            else scheduled_temperature(self.config, self.temperature_end, position)
+        )
+
+    def statistics(self, embeddings: Tensor, groups: Tensor) -> dict[str, float | Tensor]:
+        """Mean positive cosine, slope of the sigmoid, temperature."""
+        return {**super().statistics(embeddings, groups), "temperature": self.current_temperature}
+
+    @property
+    def current_temperature(self) -> float:
+        """The temperature of this step."""
+        return self.ranking.temperature
+
+    def _steer(self, embeddings: Tensor, groups: Tensor) -> None:
+        """Raise the temperature a little where the sigmoid is flatter than wanted, lower it where it is steeper."""
+        slope = float(ranking_statistics(embeddings, groups, self.current_temperature)["sigmoid_slope"])
+        factor = math.exp(0.05 * max(-1.0, min(1.0, 1 - slope / self.hold_slope)))
+        self.slope_temperature.mul_(factor).clamp_(SMALLEST_TEMPERATURE, LARGEST_TEMPERATURE)

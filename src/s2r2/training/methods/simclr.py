@@ -1,0 +1,55 @@
+"""SimCLR (Chen et al., arXiv 2002.05709), with two views or with any number (SupCon's and Poly-View's forms)."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from s2r2.errors import S2R2Error
+from s2r2.losses import MemoryBank, NTXentLoss
+from s2r2.training.config import TrainConfig
+from s2r2.training.methods.base import Method, Position, scheduled_temperature
+
+
+class SimCLR(Method):
+    """Contrast of each view's positives with all other views of the step.
+
+    Args:
+        config: Settings of the run.
+        images: Images in the data.
+        form: How several positives are combined: outside, inside, geometric, arithmetic, sufficient-statistics.
+        temperature_end: Temperature at the end of the run, reached in a straight line; 0: it does not change.
+        bank: Embeddings of recent steps as further negatives; 0: none.
+    """
+
+    views: ClassVar[int] = 2
+    temperature: ClassVar[float] = 0.2
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        images: int,
+        *,
+        form: str = "outside",
+        temperature_end: float = 0.0,
+        bank: int = 0,
+    ) -> None:
+        super().__init__(config, images)
+        if temperature_end < 0:
+            raise S2R2Error(f"--options temperature_end={temperature_end}: must not be negative")
+        memory = MemoryBank(bank, config.embedding_dimensions) if bank else None
+        self.contrast = NTXentLoss(config.temperature, form=form, bank=memory)
+        self.temperature_end = temperature_end
+
+    def forward(self, embeddings: Tensor, groups: Tensor) -> Tensor:
+        """NT-Xent, averaged over views."""
+        loss: Tensor = self.contrast(embeddings, groups)
+        return loss
+
+    def begin_step(self, position: Position) -> None:
+        """Set the temperature of the step."""
+        self.contrast.temperature = scheduled_temperature(self.config, self.temperature_end, position)
+
+    @property
+    def current_temperature(self) -> float:
+        """The temperature of this step."""
+        return self.contrast.temperature
