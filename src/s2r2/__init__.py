@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from s2r2 import encoder, evaluation, images, losses, search, training, views
+    from s2r2 import encoder, evaluation, images, losses, search, study, training, views
     from s2r2.encoder import Encoder, load
     from s2r2.errors import S2R2Error
     from s2r2.images import open_source
@@ -34,13 +34,14 @@ __all__ = [
     "losses",
     "open_source",
     "search",
+    "study",
     "train",
     "training",
     "views",
 ]
 
 # Rooms are imported when first used: torch alone takes seconds, and `s2r2 --help` needs none of it.
-_ROOMS = {"encoder", "evaluation", "images", "losses", "search", "training", "views"}
+_ROOMS = {"encoder", "evaluation", "images", "losses", "search", "study", "training", "views"}
 _NAMES = {
     "Encoder": "s2r2.encoder",
     "ImageIndex": "s2r2.search",

@@ -96,6 +96,28 @@ def evaluate(
 
 
 @app.command
+def compare(
+    study: Positional[Annotated[Path, arg(metavar="STUDY.yaml")]],
+    out: SomeFolder = None,
+    data: SomeFolder = None,
+    minutes: float | None = None,
+    processes: int = 0,
+) -> None:
+    """Compare methods side by side at equal encoded pixels, with several seeds and intervals; call again to go on.
+
+    Args:
+        study: Which methods, data, budgets and seeds; see docs/study.md.
+        out: Folder of the study; by default runs/NAME.
+        data: Folder that paths in the study start from; by default S2R2_DATA, else the working folder.
+        minutes: Stop after about so many minutes, saving; the same call goes on.
+        processes: Runs at once; 0: one for each GPU, without GPUs one for each core.
+    """
+    from s2r2.study import compare as run_study
+
+    run_study(study, out=out, data=data, minutes=minutes, processes=processes)
+
+
+@app.command
 def embed(
     encoder: Positional[EncoderName],
     data: Positional[Data],

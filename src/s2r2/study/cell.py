@@ -1,0 +1,146 @@
+"""One cell in a process of its own: train, judge, write down. ``python -m s2r2.study.cell FOLDER``."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from s2r2.encoder import Encoder, create_encoder
+from s2r2.errors import S2R2Error
+from s2r2.files import atomic_write, write_text
+from s2r2.images import ImageSource, open_source
+from s2r2.study.copies import CopiesSource
+from s2r2.study.judging import judge_task
+from s2r2.study.plan import CELL_FILE, JUDGED_FILE, RUN_FOLDER, SCORES_FILE
+from s2r2.study.spec import TaskSpec
+from s2r2.training import TrainConfig, train
+from s2r2.training.checkpoint import checkpoint_path
+from s2r2.training.metrics import read_metrics
+from s2r2.views import get_recipe
+
+SECONDS_FOR_LOCK = 60.0
+
+
+def run_cell(folder: Path) -> dict[str, Any]:
+    """Train, or go on training, judge, and write ``judged.json``; its content is returned.
+
+    Raises:
+        S2R2Error: The cell cannot be run, or another process runs it.
+        Interrupted: Ctrl-C or a scheduler's time limit; what was trained is saved.
+    """
+    try:
+        with FileLock(folder / ".lock", timeout=SECONDS_FOR_LOCK):
+            return _run(folder)
+    except Timeout as error:
+        raise S2R2Error(f"{folder} is being run by another process: wait for it") from error
+
+
+def training_source(content: dict[str, Any]) -> ImageSource:
+    """The images that a cell trains on."""
+    source = open_source(content["train"])
+    return CopiesSource(source, content["copies"]) if content["copies"] else source
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    content = json.loads((folder / CELL_FILE).read_text(encoding="utf-8"))
+    config = TrainConfig.from_dict({**content["config"], "threads": torch.get_num_threads()})
+    if content["untrained"]:
+        encoder, costs = _untrained(config), {"pixels": 0, "seconds": 0.0, "steps": 0}
+    else:
+        encoder, costs = _trained(content, config, folder / RUN_FOLDER)
+    began = time.monotonic()
+    scores: dict[str, np.ndarray] = {}
+    for name, parts in content["tasks"].items():
+        judged = judge_task(encoder, TaskSpec(**parts), content["held_out"])
+        scores |= {f"{name}/{figure}": values for figure, values in judged.items()}
+    with atomic_write(folder / SCORES_FILE) as file:
+        np.savez_compressed(file, **scores)  # type: ignore[arg-type]
+    result = {
+        "cell": content,
+        "costs": {**costs, "judging_seconds": time.monotonic() - began, "peak_memory": _peak_memory()},
+    }
+    write_text(folder / JUDGED_FILE, json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def _trained(content: dict[str, Any], config: TrainConfig, folder: Path) -> tuple[Encoder, dict[str, Any]]:
+    """Train in the run folder, from its last checkpoint if there is one."""
+    resume = checkpoint_path(folder).is_file()
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    result = train(training_source(content), config, out=folder, resume=resume, quiet=True)
+    lines = [line for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
+    sides = _view_pixels(config)
+    return result.encoder, {
+        "pixels": result.steps * config.batch_size * sides,
+        "seconds": sum(config.batch_size * config.views / line["views_per_second"] for line in lines),
+        "steps": result.steps,
+    }
+
+
+def _view_pixels(config: TrainConfig) -> int:
+    from s2r2.views import view_sizes
+
+    return sum(size**2 for size in view_sizes(get_recipe(config.recipe), config.image_size, config.views))
+
+
+def _untrained(config: TrainConfig) -> Encoder:
+    """The encoder that a run with this config begins with."""
+    torch.manual_seed(config.seed)
+    recipe = get_recipe(config.recipe)
+    return create_encoder(
+        config.backbone,
+        image_size=config.image_size,
+        pretrained=config.pretrained,
+        head_hidden=config.head_hidden,
+        embedding_dimensions=config.embedding_dimensions,
+        mean=recipe.mean,
+        std=recipe.std,
+    ).eval()
+
+
+def _peak_memory() -> int:
+    """Bytes: of the GPU if there is one, else resident."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _stop_without_parent() -> None:
+    """Stop, saving, when the scheduler is gone: whoever goes on with the study would run the cell twice."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(folder: str) -> int:
+    """Run a cell; the exit code says how it ended, stderr has the reason in one line."""
+    _stop_without_parent()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count() or 1)
+    try:
+        run_cell(Path(folder))
+    except S2R2Error as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))

@@ -1,0 +1,139 @@
+"""The cells of a study: one training run and its judgement each, as plain data."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from s2r2.errors import S2R2Error
+from s2r2.study.spec import UNTRAINED, Study, folder_name, steps_for
+from s2r2.training import TrainConfig
+from s2r2.training.methods import resolve
+from s2r2.views import get_recipe, view_sizes
+
+CELL_FILE, JUDGED_FILE, SCORES_FILE, RUN_FOLDER = "cell.json", "judged.json", "scores.npz", "run"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run to be made and judged.
+
+    Attributes:
+        stage: tuning or final.
+        data: Name of the data set.
+        method: Name of the row.
+        seed: Of the run.
+        views: Budget, encoded views of full size.
+        trial: Number of the settings tried; -1 in the final stage.
+        content: All that decides the result, as it is written into ``cell.json``.
+    """
+
+    stage: str
+    data: str
+    method: str
+    seed: int
+    views: int
+    trial: int
+    content: dict[str, Any]
+
+    def folder(self, out: Path) -> Path:
+        """Where the cell lives in the study's folder."""
+        last = f"trial-{self.trial}" if self.stage == "tuning" else f"{self.views}-seed-{self.seed}"
+        return out / self.stage / folder_name(self.data) / folder_name(self.method) / last
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        which = f"trial {self.trial + 1}" if self.stage == "tuning" else f"seed {self.seed}"
+        return f"{self.stage}  {self.data}  {self.method}, {self.views:,} views, {which}"
+
+
+def tuning_cells(study: Study) -> list[Cell]:
+    """A cell for every trial of every method on every data set; none where nothing is tuned."""
+    tuning = study.tuning
+    if tuning is None:
+        return []
+    return [
+        _cell(study, "tuning", data, method, tuning.seed, tuning.views, trial, settings)
+        for trial in range(tuning.trials)
+        for method in study.methods
+        for data in study.data
+        for settings in [tuning.settings(method)[trial]]
+    ]
+
+
+def final_cells(study: Study, chosen: dict[str, dict[str, dict[str, Any]]]) -> list[Cell]:
+    """The cells of the final table, seed by seed, so that an unfinished study has whole rows.
+
+    Args:
+        study: The study.
+        chosen: By data set and method: the settings that tuning chose.
+    """
+    return [
+        _cell(study, "final", data, method, seed, views, -1, chosen.get(data, {}).get(method, {}))
+        for seed in study.seeds
+        for views in study.views
+        for data in study.data
+        for method in [UNTRAINED, *study.methods]
+        if method != UNTRAINED or views == study.views[0]
+    ]
+
+
+def is_done(cell: Cell, out: Path) -> bool:
+    """Whether the cell has been run and judged.
+
+    Raises:
+        S2R2Error: It was run with other settings than the study now asks for.
+    """
+    path = cell.folder(out) / JUDGED_FILE
+    if not path.is_file():
+        return False
+    before = json.loads(path.read_text(encoding="utf-8"))["cell"]
+    if before != cell.content:
+        changed = ", ".join(sorted(_differences(before, cell.content)))
+        raise S2R2Error(
+            f"{path.parent} was run with another {changed}: choose another --out, or delete that folder to run it again"
+        )
+    return True
+
+
+def _cell(
+    study: Study, stage: str, data: str, method: str, seed: int, views: int, trial: int, settings: dict[str, Any]
+) -> Cell:
+    images = study.data[data]
+    untrained = method == UNTRAINED
+    config = _config(study, {} if untrained else study.methods[method], settings, seed, views)
+    content = {
+        "train": images.train,
+        "copies": images.copies,
+        "tasks": {name: dataclasses.asdict(task) for name, task in images.tasks.items()},
+        "held_out": study.tuning.held_out if study.tuning is not None and stage == "tuning" else 0.0,
+        "untrained": untrained,
+        "config": {name: value for name, value in config.to_dict().items() if name not in ("store", "device")},
+        "settings": settings,
+    }
+    return Cell(stage, data, method, seed, views, trial, json.loads(json.dumps(content)))
+
+
+def _config(study: Study, method: dict[str, Any], settings: dict[str, Any], seed: int, views: int) -> TrainConfig:
+    """The resolved config whose steps use up the budget."""
+    values: dict[str, Any] = {}
+    for part in (study.config, method, settings):
+        options = {**values.get("options", {}), **part.get("options", {})}
+        values = {**values, **part, "options": options}
+    config = resolve(TrainConfig.from_dict({**values, "seed": seed}))
+    sizes = view_sizes(get_recipe(config.recipe), config.image_size, config.views)
+    steps = steps_for(views, config.batch_size * sum(size**2 for size in sizes), config.image_size)
+    return dataclasses.replace(config, steps=steps)
+
+
+def _differences(before: Any, now: Any, name: str = "setting") -> Iterator[str]:
+    """Names of the innermost values that differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before.keys() | now.keys():
+            if before.get(key) != now.get(key):
+                yield from _differences(before.get(key), now.get(key), key)
+    else:
+        yield name
