@@ -75,8 +75,8 @@ def final_cells(study: Study, chosen: dict[str, dict[str, dict[str, Any]]]) -> l
         _cell(study, "final", data, method, seed, views, -1, chosen.get(data, {}).get(method, {}))
         for seed in study.seeds
         for views in study.views
-        for data in study.data
         for method in [UNTRAINED, *study.methods]
+        for data in study.data
         if method != UNTRAINED or views == study.views[0]
     ]
 
@@ -109,7 +109,7 @@ def _cell(
         "train": images.train,
         "copies": images.copies,
         "tasks": {name: dataclasses.asdict(task) for name, task in images.tasks.items()},
-        "held_out": study.tuning.held_out if study.tuning is not None and stage == "tuning" else 0.0,
+        "held_out": study.tuning.held_out if study.tuning is not None and stage == "tuning" else study.held_out,
         "untrained": untrained,
         "config": {name: value for name, value in config.to_dict().items() if name not in ("store", "device")},
         "settings": settings,

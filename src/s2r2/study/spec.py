@@ -96,6 +96,8 @@ class Study:
         config: Settings of :class:`~s2r2.training.TrainConfig` that all share.
         reference: The method that the others are compared with; by default the first.
         tuning: How settings are chosen; None: they stand as they are.
+        held_out: Share of the tasks' training labels that the final stage judges in the place of the test images:
+            for a search, whose winner another study tests. 0: the test images.
         about: A paragraph for the reader.
     """
 
@@ -107,6 +109,7 @@ class Study:
     config: dict[str, Any] = field(default_factory=dict)
     reference: str = ""
     tuning: TuningSpec | None = None
+    held_out: float = 0.0
     about: str = ""
 
 
@@ -180,6 +183,8 @@ def _check(study: Study) -> None:
         (study.reference in ("", *study.methods), f"reference: {study.reference} is none of the methods"),
         (UNTRAINED not in study.methods, f"methods: {UNTRAINED} is judged in any case"),
         (all(d.tasks for d in study.data.values()), "data: each needs at least one task"),
+        (0 <= study.held_out < 1, "held_out is a share between 0 and 1"),
+        (study.tuning is None or not study.held_out, "tuning and held_out would judge the same images: leave one out"),
         (all(0 <= d.copies <= 1 for d in study.data.values()), "data: copies is a share between 0 and 1"),
     ]
     tuning = study.tuning

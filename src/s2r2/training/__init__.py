@@ -1,4 +1,4 @@
-"""The loop that joins photos, views, encoder and ranking loss, and what a run leaves on disk."""
+"""The loop that joins photos, views, encoder and loss, the methods it knows, and what a run leaves on disk."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -10,25 +10,32 @@ if TYPE_CHECKING:
     from s2r2.training.interrupt import Interrupted
     from s2r2.training.judging import evaluate_run, is_run_folder
     from s2r2.training.loop import TrainingResult, train
+    from s2r2.training.methods import Method, Position, register_method
 
 __all__ = [
     "Interrupted",
+    "Method",
+    "Position",
     "TrainConfig",
     "TrainingResult",
     "cached_backward",
     "evaluate_run",
     "is_run_folder",
     "read_config",
+    "register_method",
     "train",
 ]
 
 # TrainConfig describes the command line, so importing it must not import torch.
 _LATER = {
     "Interrupted": "s2r2.training.interrupt",
+    "Method": "s2r2.training.methods",
+    "Position": "s2r2.training.methods",
     "TrainingResult": "s2r2.training.loop",
     "cached_backward": "s2r2.training.gradient_cache",
     "evaluate_run": "s2r2.training.judging",
     "is_run_folder": "s2r2.training.judging",
+    "register_method": "s2r2.training.methods",
     "train": "s2r2.training.loop",
 }
 

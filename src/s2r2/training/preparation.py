@@ -211,19 +211,18 @@ def _settings(
     if out is None:
         raise S2R2Error("--resume needs --out: the run folder to go on with")
     saved, about = read_config(out)
+    usual = TrainConfig()
     changed = [
         f"--{field.name.replace('_', '-')}"
         for field in dataclasses.fields(TrainConfig)
-        if getattr(config, field.name) not in (getattr(saved, field.name), field.default)
+        if getattr(config, field.name) not in (getattr(saved, field.name), getattr(usual, field.name))
         and field.name not in OPERATIONAL
     ]
     if changed:
         raise S2R2Error(
             f"{out} was begun with other settings: leave out {', '.join(changed)} to resume, or start a new run"
         )
-    given = {
-        name: getattr(config, name) for name in OPERATIONAL if getattr(config, name) != getattr(TrainConfig(), name)
-    }
+    given = {name: getattr(config, name) for name in OPERATIONAL if getattr(config, name) != getattr(usual, name)}
     return out, dataclasses.replace(saved, **given), load_checkpoint(out), data if data is not None else about["data"]
 
 

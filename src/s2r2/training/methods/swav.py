@@ -13,6 +13,7 @@ from s2r2.training.config import TrainConfig
 from s2r2.training.methods.base import Method, Position
 
 MOST_PROTOTYPES = 3000
+USUAL_EPSILON, SHARP_EPSILON, MANY_IMAGES = 0.05, 0.01, 1024
 
 
 class SwAV(Method):
@@ -25,7 +26,8 @@ class SwAV(Method):
         config: Settings of the run.
         images: Images in the data.
         prototypes: K; 0: as many as images make the codes (batch and queue), at most 3000.
-        epsilon: Smoothness of the codes; lower is sharper.
+        epsilon: Smoothness of the codes; lower is sharper. 0: the authors' 0.05 where 1,024 images or more make the
+            codes, 0.01 where fewer do: with 0.05 the loss then stays at ln K.
         iterations: Of Sinkhorn.
         queue: Embeddings remembered for the codes of small batches; 0: none.
         queue_epoch: Epoch, from 0, from which on the queue is filled.
@@ -42,7 +44,7 @@ class SwAV(Method):
         images: int,
         *,
         prototypes: int = 0,
-        epsilon: float = 0.05,
+        epsilon: float = 0.0,
         iterations: int = 3,
         queue: int = 0,
         queue_epoch: int = 15,
@@ -51,11 +53,12 @@ class SwAV(Method):
         super().__init__(config, images)
         if min(queue_epoch, freeze_epochs) < 0:
             raise S2R2Error("--options: queue_epoch and freeze_epochs must not be negative")
+        coded = config.batch_size + queue
         self.loss = SwAVLoss(
             config.embedding_dimensions,
-            prototypes or max(2, min(MOST_PROTOTYPES, config.batch_size + queue)),
+            prototypes or max(2, min(MOST_PROTOTYPES, coded)),
             temperature=config.temperature,
-            epsilon=epsilon,
+            epsilon=epsilon or (USUAL_EPSILON if coded >= MANY_IMAGES else SHARP_EPSILON),
             iterations=iterations,
             queue=queue,
         )
