@@ -1,0 +1,266 @@
+"""Studies: what is asked for, the figures and their intervals, and a real one that is killed and goes on."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from sklearn.metrics import average_precision_score
+
+from s2r2.errors import S2R2Error
+from s2r2.images import PixelStore, open_source
+from s2r2.study import compare, difference, figure, read_study
+from s2r2.study.copies import CopiesSource
+from s2r2.study.plan import JUDGED_FILE, SCORES_FILE, final_cells, is_done, tuning_cells
+from s2r2.study.results import choose_settings
+from s2r2.study.spec import parse_study, steps_for
+
+STUDY: dict[str, Any] = {
+    "name": "digits",
+    "seeds": [0, 1],
+    "views": [1280],
+    "config": {
+        "backbone": "test_resnet", "image_size": 32, "batch_size": 32, "recipe": "documents", "head_hidden": 32,
+        "embedding_dimensions": 16, "check_every": 1,
+    },
+    "data": {"digits": {"train": "digits:test", "tasks": {"classes": {"train": "digits:train", "test": "digits:test"}}}},
+    "methods": {
+        "S2R2": {"method": "s2r2", "views": 4, "temperature": 0.3},
+        "SimCLR <b>": {"method": "simclr", "views": 4, "options": {"form": "inside"}},
+    },
+}  # fmt: skip
+TUNING: dict[str, Any] = {
+    "trials": 2,
+    "views": 640,
+    "search": {"S2R2": {"lr": [0.002, 0.004]}, "SimCLR <b>": [{"lr": 0.002}, {"options": {"form": "geometric"}}]},
+}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({**STUDY, **changes}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"colour": 1}, "colour"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [0, 0]}, "seeds"),
+        ({"views": [0]}, "views"),
+        ({"reference": "BYOL"}, "BYOL"),
+        ({"methods": {"untrained": {}}}, "untrained"),
+        ({"methods": {"S2R2": {"seed": 3}}}, "seed is set by the study"),
+        ({"config": {"epochs": 3}}, "epochs is set by the study"),
+        ({"data": {"digits": {"train": "digits", "tasks": {}}}}, "task"),
+        ({"data": {"digits": {"train": "digits", "task": {}}}}, "task"),
+        ({"tuning": {**TUNING, "trials": 3}}, "2 settings for 3 trials"),
+        ({"tuning": {**TUNING, "search": {"S2R2": []}}}, "every method"),
+        ({"tuning": {**TUNING, "figure": "loss"}}, "figure"),
+        ({"tuning": {**TUNING, "seed": 0}}, "seed"),
+        ({"tuning": TUNING, "held_out": 0.5}, "leave one out"),
+        ({"data": 3}, "not well formed"),
+    ],
+)
+def test_what_cannot_be_is_one_line(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(S2R2Error, match=words) as error:
+        read_study(written(tmp_path, **changes))
+    assert "\n" not in str(error.value)
+    assert "study.yaml" in str(error.value)
+
+
+def test_wrong_settings_are_said_before_anything_runs(tmp_path: Path) -> None:
+    for change, words in (({"lr_rate": 1}, "lr_rate"), ({"method": "byol"}, "byol"), ({"recipe": "phots"}, "phots")):
+        path = written(tmp_path, methods={"S2R2": change})
+        with pytest.raises(S2R2Error, match=words):
+            compare(path, out=tmp_path / "out", quiet=True)
+
+
+def test_every_method_encodes_the_same_pixels() -> None:
+    methods = {
+        "two": {"method": "simclr", "batch_size": 256},
+        "eight": {"method": "s2r2", "batch_size": 64},
+        "crops": {"method": "swav", "batch_size": 64},
+    }
+    study = parse_study({**STUDY, "methods": methods, "views": [100_000], "config": {"image_size": 56}}, Path())
+    configs = {c.method: c.content["config"] for c in final_cells(study, {}) if c.seed == 0}
+    per_image = {"two": 2.0, "eight": 8.0, "crops": 2 + 6 * (24 / 56) ** 2}
+    for method, views in per_image.items():
+        encoded = configs[method]["steps"] * configs[method]["batch_size"] * views
+        assert encoded == pytest.approx(100_000, rel=0.005), method
+    assert steps_for(10, 10**9, 32) == 1
+
+
+def test_trials_are_as_many_for_all_and_drawn_alike() -> None:
+    space = {"lr": [0.001, 0.002, 0.004], "temperature": [0.1, 0.2]}
+    search = {"S2R2": space, "SimCLR <b>": [{"lr": 0.001 * k} for k in range(1, 5)]}
+    study = parse_study({**STUDY, "tuning": {"trials": 4, "views": 100, "search": search}}, Path())
+    assert study.tuning is not None
+    drawn = study.tuning.settings("S2R2")
+    assert len(drawn) == 4
+    assert drawn == study.tuning.settings("S2R2")
+    assert len({tuple(d.items()) for d in drawn}) == 4
+    assert len(tuning_cells(study)) == 8
+
+
+def test_intervals_of_one_figure_cover_as_they_should() -> None:
+    """Seeds and images both vary; the truth lies in about 95 of 100 intervals."""
+    generator = np.random.default_rng(0)
+    targets, hits = np.zeros(200, np.int64), 0
+    for _ in range(100):
+        difficulty = generator.normal(0, 0.5, 200)  # shared by all runs: the same test images
+        chances = [0.5 + generator.normal(0, 0.03) for _ in range(4)]
+        estimate = figure([(generator.normal(size=200) + difficulty < 0) + c - 0.5 for c in chances], targets)
+        hits += estimate.low <= 0.5 <= estimate.high
+    assert hits >= 90
+
+
+def test_pairs_are_surer_than_singles() -> None:
+    generator = np.random.default_rng(0)
+    targets = np.zeros(500, np.int64)
+    runs = [generator.random(500) < 0.6 for _ in range(3)]
+    better = [run | (generator.random(500) < 0.05) for run in runs]
+    gap = difference(better, runs, targets)
+    assert gap.low > 0
+    assert gap.half_width < figure(runs, targets).half_width
+    assert difference(runs, runs, targets).value == 0
+    alone = difference(better[:1], runs[:1], targets)
+    assert math.isinf(alone.half_width)
+    assert math.isfinite(alone.images)
+
+
+def test_figures_of_several_labels_are_scikit_learns_mean_ap() -> None:
+    generator = np.random.default_rng(0)
+    targets = generator.random((60, 5)) < 0.3
+    scores = generator.normal(size=(60, 5)).astype(np.float32)
+    expected = np.mean([average_precision_score(targets[:, c], scores[:, c]) for c in range(5)])
+    assert figure([scores], targets).value == pytest.approx(expected, abs=1e-6)
+
+
+def test_queries_without_relevant_images_do_not_count() -> None:
+    values = np.array([0.5, np.nan, 0.7], np.float32)
+    assert figure([values], np.zeros(3, np.int64)).value == pytest.approx(0.6)
+
+
+def test_copies_are_near_duplicates_with_names_of_their_own(tmp_path: Path) -> None:
+    source = open_source("digits:test")
+    copies = CopiesSource(source, 0.25)
+    assert len(copies) == 450
+    assert len(set(copies.keys)) == 450
+    store = PixelStore.build(copies, 32, tmp_path, progress=False)
+    assert len(store) == 450
+    original, copy = source.read(int(copies.originals[0])), copies.read(360)
+    assert copy.shape[0] < original.shape[0]
+    cut = original[2:-2, 2:-2].astype(float)
+    assert np.corrcoef(cut.ravel(), copy.astype(float).ravel())[0, 1] > 0.99
+    assert copies.identity != CopiesSource(source, 0.5).identity
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small study with a tuning stage, killed in the middle of a run, gone on with, and done."""
+    folder = tmp_path_factory.mktemp("study")
+    path, out = written(folder, tuning=TUNING), folder / "out"
+    command = [sys.executable, "-m", "s2r2", "compare", str(path), "--out", str(out)]
+    environment = {**os.environ, "S2R2_CACHE": str(folder / "cache")}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and not list(out.rglob(JUDGED_FILE)):
+        time.sleep(0.1)
+    assert list(out.rglob(JUDGED_FILE)), "no cell was finished"
+    assert not (out / "study.html").exists()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "all 6 runs" in done.stdout
+    return path, out
+
+
+def test_a_killed_study_goes_on_to_the_whole_table(finished: tuple[Path, Path]) -> None:
+    path, out = finished
+    results = json.loads((out / "results.json").read_text())
+    assert (results["cells"], results["done"]) == (6, 6)
+    [comparison] = results["comparisons"]
+    assert set(comparison["figures"]) == {"untrained", "S2R2", "SimCLR <b>"}
+    assert set(comparison["differences"]) == {"untrained", "SimCLR <b>"}
+    for row in comparison["figures"].values():
+        assert all(0 <= figures["value"] <= 1 and figures["seeds"] == 2 for figures in row.values())
+    assert all(cost["views"] == pytest.approx(1280, rel=0.06) and cost["seconds"] > 0 for cost in results["costs"])
+    table = (out / "table.md").read_text()
+    assert "| S2R2 |" in table
+    assert "±" in table
+    assert "Not finished" not in table
+    assert yaml.safe_load((out / "tuning.yaml").read_text())["digits"].keys() == STUDY["methods"].keys()
+
+
+def test_the_page_is_one_file_and_escapes_names(finished: tuple[Path, Path]) -> None:
+    page = (finished[1] / "study.html").read_text()
+    assert "SimCLR &lt;b&gt;" in page
+    assert "SimCLR <b>" not in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert page.count("data:image/png;base64,") == 2
+    assert (finished[1] / "curves-digits.png").is_file()
+
+
+def test_tuning_takes_the_best_trial_and_looks_at_no_test_image(finished: tuple[Path, Path]) -> None:
+    path, out = finished
+    study = read_study(path)
+    trials = tuning_cells(study)
+    chosen, record = choose_settings(study, trials, out)
+    for method, tried in record["digits"].items():
+        figures = [trial["knn"] for trial in tried["trials"]]
+        assert chosen["digits"][method] == tried["trials"][int(np.argmax(figures))]["settings"]
+    with np.load(trials[0].folder(out) / SCORES_FILE) as scores:
+        assert len(scores["classes/knn"]) == round(0.25 * len(open_source("digits:train")))
+    with np.load(final_cells(study, chosen)[1].folder(out) / SCORES_FILE) as scores:
+        assert len(scores["classes/knn"]) == len(open_source("digits:test"))
+
+
+def test_a_second_call_runs_nothing_and_another_setting_is_refused(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    path, out = finished
+    study = read_study(path)
+    before = {file: file.stat().st_mtime_ns for file in out.rglob(JUDGED_FILE)}
+    assert compare(study, out=out, quiet=True).done == 6
+    assert {file: file.stat().st_mtime_ns for file in out.rglob(JUDGED_FILE)} == before
+    other = dataclasses.replace(study, config={**study.config, "head_hidden": 64})
+    with pytest.raises(S2R2Error, match="another head_hidden"):
+        compare(other, out=out, quiet=True)
+    more = dataclasses.replace(study, seeds=[0, 1, 2])
+    assert (
+        sum(is_done(cell, out) for cell in final_cells(more, choose_settings(study, tuning_cells(study), out)[0])) == 6
+    )
+
+
+def test_time_is_kept(tmp_path: Path) -> None:
+    results = compare(written(tmp_path), out=tmp_path / "out", minutes=0, quiet=True)
+    assert (results.done, results.cells) == (0, 6)
+    assert "Not finished: 0 of 6" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_a_cell_that_cannot_run_is_one_line(tmp_path: Path) -> None:
+    path = written(tmp_path, methods={"S2R2": {"batch_size": 4000}})
+    with pytest.raises(S2R2Error, match="batch-size 4000") as error:
+        compare(path, out=tmp_path / "out", quiet=True)
+    assert "\n" not in str(error.value)
+
+
+def test_images_without_labels_are_refused(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for n in range(40):
+        Image.fromarray(np.full((40, 40, 3), 5 * n, np.uint8)).save(tmp_path / f"{n}.png")
+    data = {"grey": {"train": str(tmp_path), "tasks": {"none": {"train": str(tmp_path), "test": "digits:test"}}}}
+    with pytest.raises(S2R2Error, match="labels"):
+        compare(written(tmp_path, data=data), out=tmp_path / "out", quiet=True)
