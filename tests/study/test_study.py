@@ -24,6 +24,7 @@ from s2r2.study.plan import JUDGED_FILE, SCORES_FILE, final_cells, is_done, tuni
 from s2r2.study.results import choose_settings
 from s2r2.study.spec import parse_study, steps_for
 
+STUDIES = Path(__file__).resolve().parents[2] / "studies"
 STUDY: dict[str, Any] = {
     "name": "digits",
     "seeds": [0, 1],
@@ -32,7 +33,9 @@ STUDY: dict[str, Any] = {
         "backbone": "test_resnet", "image_size": 32, "batch_size": 32, "recipe": "documents", "head_hidden": 32,
         "embedding_dimensions": 16, "check_every": 1,
     },
-    "data": {"digits": {"train": "digits:test", "tasks": {"classes": {"train": "digits:train", "test": "digits:test"}}}},
+    "data": {
+        "digits": {"train": "digits:test", "tasks": {"classes": {"train": "digits:train", "test": "digits:test"}}},
+    },
     "methods": {
         "S2R2": {"method": "s2r2", "views": 4, "temperature": 0.3},
         "SimCLR <b>": {"method": "simclr", "views": 4, "options": {"form": "inside"}},
@@ -187,8 +190,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return path, out
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_to_the_whole_table(finished: tuple[Path, Path]) -> None:
-    path, out = finished
+    out = finished[1]
     results = json.loads((out / "results.json").read_text())
     assert (results["cells"], results["done"]) == (6, 6)
     [comparison] = results["comparisons"]
@@ -204,6 +208,7 @@ def test_a_killed_study_goes_on_to_the_whole_table(finished: tuple[Path, Path]) 
     assert yaml.safe_load((out / "tuning.yaml").read_text())["digits"].keys() == STUDY["methods"].keys()
 
 
+@pytest.mark.slow
 def test_the_page_is_one_file_and_escapes_names(finished: tuple[Path, Path]) -> None:
     page = (finished[1] / "study.html").read_text()
     assert "SimCLR &lt;b&gt;" in page
@@ -214,6 +219,7 @@ def test_the_page_is_one_file_and_escapes_names(finished: tuple[Path, Path]) -> 
     assert (finished[1] / "curves-digits.png").is_file()
 
 
+@pytest.mark.slow
 def test_tuning_takes_the_best_trial_and_looks_at_no_test_image(finished: tuple[Path, Path]) -> None:
     path, out = finished
     study = read_study(path)
@@ -228,6 +234,7 @@ def test_tuning_takes_the_best_trial_and_looks_at_no_test_image(finished: tuple[
         assert len(scores["classes/knn"]) == len(open_source("digits:test"))
 
 
+@pytest.mark.slow
 def test_a_second_call_runs_nothing_and_another_setting_is_refused(finished: tuple[Path, Path], tmp_path: Path) -> None:
     path, out = finished
     study = read_study(path)
@@ -241,6 +248,15 @@ def test_a_second_call_runs_nothing_and_another_setting_is_refused(finished: tup
     assert (
         sum(is_done(cell, out) for cell in final_cells(more, choose_settings(study, tuning_cells(study), out)[0])) == 6
     )
+
+
+@pytest.mark.parametrize("name", ["small", "gpu", "recipe", "duplicates"])
+def test_the_studies_of_the_repository_are_well_formed(name: str, tmp_path: Path) -> None:
+    study = read_study(STUDIES / f"{name}.yaml", tmp_path)
+    assert study.name == name
+    cells = [*tuning_cells(study), *final_cells(study, {})]
+    folders = {cell.folder(tmp_path) for cell in cells}
+    assert len(folders) == len(cells)
 
 
 def test_time_is_kept(tmp_path: Path) -> None:

@@ -52,7 +52,11 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [entry for entry in read_metrics(folder / "metrics.jsonl") if "loss" in entry]
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = pytest.mark.slow
+FAST_CASES = ("s2r2, slope held, bank", "simclr", "swav, queue")
+
+
+@pytest.mark.parametrize("case", [c if c in FAST_CASES else pytest.param(c, marks=SLOW) for c in CASES])
 def test_it_trains_and_a_resume_ends_with_the_same_weights(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +81,7 @@ def test_it_trains_and_a_resume_ends_with_the_same_weights(
     assert [entry["loss"] for entry in lines(tmp_path / "killed")] == [entry["loss"] for entry in logged]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"micro_batch": 24}, {"optimiser": "lars"}, {"optimiser": "sgd"}])
 @pytest.mark.parametrize("method", ["s2r2", "simclr", "swav"])
 def test_every_method_has_every_optimiser_and_the_gradient_cache(
