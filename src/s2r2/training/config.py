@@ -59,7 +59,7 @@ class TrainConfig:
     epochs: int = 100
     """Times that every image is seen."""
     steps: int = 0
-    """Steps of the run, whatever epochs says; 0: epochs decides."""
+    """Steps of the run, in place of epochs; 0: epochs decides."""
     recipe: str = ""
     """Distribution of the random views: photos, mild, documents, aerial, swav-multicrop, or a .yaml file; empty: the
     method's (photos, swav swav-multicrop)."""

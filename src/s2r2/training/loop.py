@@ -92,7 +92,7 @@ def _run(prepared: Preparation, encoder: Encoder, console: Console) -> TrainingR
         threads=config.threads or None,
     )
     per_epoch, steps, warmup = prepared.steps_per_epoch, prepared.steps, prepared.warmup_steps
-    progress = TrainingProgress(console, steps, step, prepared.epochs)
+    progress = TrainingProgress(console, steps, step, config.epochs)
     figures: dict[str, float] = {}
     if prepared.resumed:
         restore_random_state(prepared.resumed)
@@ -102,7 +102,7 @@ def _run(prepared: Preparation, encoder: Encoder, console: Console) -> TrainingR
     began = saved = time.monotonic()
     trained.train()
     with loader, progress, StopOnInterrupt() as interrupt:
-        for epoch in range(step // per_epoch, prepared.epochs):
+        for epoch in range(step // per_epoch, config.epochs):
             batches = islice(loader.epoch(epoch, start_step=step % per_epoch), steps - step)
             moment, waited = time.perf_counter(), loader.wait_seconds
             for batch in batches:

@@ -50,11 +50,6 @@ class Preparation:
         return self.config.steps or self.steps_per_epoch * self.config.epochs
 
     @property
-    def epochs(self) -> int:
-        """Epochs begun in the whole run."""
-        return -(-self.steps // self.steps_per_epoch)
-
-    @property
     def warmup_steps(self) -> int:
         """Steps of linear warm-up."""
         return max(1, round(min(self.steps_per_epoch * self.config.warmup_epochs, self.steps / 10)))
@@ -91,6 +86,8 @@ def prepare(
             f"the photos of {source.name} are not those that {folder} was trained on "
             f"({resumed['facts']['images']} then, {len(store)} now, or others): restore them, or start a new run"
         )
+    if config.steps:
+        config = dataclasses.replace(config, epochs=-(-config.steps // (len(store) // config.batch_size)))
     prepared = Preparation(folder, config, store, recipe, device, resumed)
     if resumed is None:
         _write_beginnings(prepared, str(data if isinstance(data, str | Path) else source.name))

@@ -94,11 +94,23 @@ def _summary(run: RunFolder) -> str:
     batch = settings.get("batch_size")
     sentence = f"A {settings.get('backbone', 'network')} encoder learned from {photos}, without looking at any label"
     if isinstance(views, int) and isinstance(batch, int):
-        sentence += (
-            f": in every step it saw {views} random views of each of {batch} photos and was corrected wherever, among "
-            f"all {views * batch:,}, a view did not rank the other views of its own photo first"
-        )
+        lesson = _lesson(settings, views * batch)
+        sentence += f": in every step it saw {views} random views of each of {batch} photos and {lesson}"
     return sentence + "."
+
+
+def _lesson(settings: dict[str, Any], views: int) -> str:
+    """What the method asks of the encoder."""
+    method = settings.get("method", "s2r2")
+    if method == "s2r2":
+        return (
+            f"was corrected wherever, among all {views:,}, a view did not rank the other views of its own photo first"
+        )
+    if method == "simclr":
+        return f"learned to tell the views of a photo from all others among the {views:,} (SimCLR)"
+    if method == "swav":
+        return "learned to predict from each view the prototypes that other views of its photo belong to (SwAV)"
+    return f"learned what {method} asks for"
 
 
 def _facts(run: RunFolder) -> list[tuple[str, str]]:
@@ -118,14 +130,16 @@ def _facts(run: RunFolder) -> list[tuple[str, str]]:
 
 
 _SETTINGS = (
+    ("method", "Method", "what turns embeddings into a loss"),
     ("backbone", "Backbone", "the network, by its name in timm"),
     ("pretrained", "Pretrained", "whether it began with timm's weights"),
     ("image_size", "Image size", "side of a view in pixels"),
     ("recipe", "Recipe", "the distribution that random views are drawn from"),
     ("views", "Views", "random views of each photo in a step"),
     ("batch_size", "Batch size", "photos in a step"),
-    ("epochs", "Epochs", "times that every photo was seen"),
-    ("temperature", "Temperature", "how softly ranks are counted"),
+    ("epochs", "Epochs", "times that every photo is seen"),
+    ("optimiser", "Optimiser", "how the weights are moved"),
+    ("temperature", "Temperature", "what similarities are divided by"),
     ("learning_rate", "Learning rate", "after warm-up"),
     ("weight_decay", "Weight decay", "pull of the weights towards zero"),
     ("embedding_dimensions", "Embedding", "numbers in an embedding vector"),
