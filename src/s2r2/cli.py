@@ -300,4 +300,4 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt as interrupt:  # training says how to go on
         print(f"s2r2: {interrupt or 'interrupted'}", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(getattr(interrupt, "exit_code", 130)) from None

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -257,6 +258,14 @@ def test_the_studies_of_the_repository_are_well_formed(name: str, tmp_path: Path
     cells = [*tuning_cells(study), *final_cells(study, {})]
     folders = {cell.folder(tmp_path) for cell in cells}
     assert len(folders) == len(cells)
+
+
+def test_the_study_in_the_docs_is_well_formed(tmp_path: Path) -> None:
+    [block] = re.findall(r"```yaml\n(.*?)```", (STUDIES.parent / "docs" / "study.md").read_text(), re.DOTALL)
+    study = parse_study(yaml.safe_load(block), tmp_path)
+    assert list(study.methods) == ["S2R2", "SimCLR", "mine"]
+    assert study.tuning is not None
+    assert len(study.tuning.settings("mine")) == 2
 
 
 def test_time_is_kept(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_it_trains_and_a_resume_ends_with_the_same_weights(
                 "digits:test", dataclasses.replace(config, checkpoint_minutes=1e-9), out=tmp_path / "killed", quiet=True
             )
     train(None, TrainConfig(), out=tmp_path / "killed", resume=True, quiet=True)
-    whole, killed = (load_checkpoint(tmp_path / name) for name in ("whole", "killed"))
+    whole, killed = (load_checkpoint(tmp_path / name)[0] for name in ("whole", "killed"))
     for part in ("encoder", "method"):
         for name, value in whole[part].items():
             same = torch.equal(value, killed[part][name]) if torch.is_tensor(value) else value == killed[part][name]
@@ -100,7 +100,7 @@ def test_the_gradient_cache_reaches_the_prototypes_as_well(tmp_path: Path) -> No
     config = dataclasses.replace(TINY, method="swav", steps=1, options={"freeze_epochs": 0})
     for name, micro_batch in (("whole", 0), ("slices", 1000)):
         train("digits:test", dataclasses.replace(config, micro_batch=micro_batch), out=tmp_path / name, quiet=True)
-    whole, slices = (load_checkpoint(tmp_path / name)["method"]["loss.prototypes"] for name in ("whole", "slices"))
+    whole, slices = (load_checkpoint(tmp_path / name)[0]["method"]["loss.prototypes"] for name in ("whole", "slices"))
     start = build_method(resolve(config), 360).state_dict()["loss.prototypes"]
     assert not torch.allclose(whole, start)
     torch.testing.assert_close(slices, whole, atol=1e-6, rtol=1e-4)

@@ -9,14 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from s2r2.errors import S2R2Error
-from s2r2.training import TrainConfig, read_config, train
-from s2r2.training.checkpoint import checkpoint_path, load_checkpoint
+from s2r2.training import Interrupted, TrainConfig, loop, read_config, train
+from s2r2.training.checkpoint import checkpoint_path, load_checkpoint, previous_path
+from s2r2.training.interrupt import StopOnInterrupt
 from s2r2.training.methods import resolve
 from s2r2.training.metrics import read_metrics
 from s2r2.training.optimiser import build_optimiser, learning_rate_at
@@ -94,14 +96,14 @@ def test_interrupt_and_resume_equal_an_undisturbed_run(run: Path, tmp_path: Path
     assert process.returncode == 130, stderr
     assert "--resume" in stderr
     assert "Traceback" not in stderr
-    stopped_at = load_checkpoint(folder)["step"]
+    stopped_at = load_checkpoint(folder)[0]["step"]
     assert 0 < stopped_at < 10
     resumed = subprocess.run([*command, "--resume", "--out", str(folder)], capture_output=True, text=True, check=False)
     assert resumed.returncode == 0, resumed.stderr
     assert f"going on at step {stopped_at + 1}" in resumed.stdout
     assert losses(folder) == losses(run)
     assert checks(folder) == checks(run)
-    expected, actual = load_checkpoint(run), load_checkpoint(folder)
+    (expected, _), (actual, _) = load_checkpoint(run), load_checkpoint(folder)
     assert all(torch.equal(expected["encoder"][name], value) for name, value in actual["encoder"].items())
 
 
@@ -135,15 +137,58 @@ def test_resume_refuses_other_settings_and_other_photos(run: Path, tmp_path: Pat
         train("digits:train", TrainConfig(), out=run, resume=True, quiet=True)
 
 
-def test_damaged_checkpoint_is_said_in_one_line(run: Path, tmp_path: Path) -> None:
-    import shutil
+@pytest.mark.parametrize("damage", ["cut", "one bit", "gone"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    damage: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    train("digits:test", dataclasses.replace(TINY, checkpoint_minutes=1e-9), out=folder, quiet=True)
+    path = checkpoint_path(folder)
+    content = bytearray(path.read_bytes())
+    if damage == "gone":
+        path.unlink()
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content if damage == "one bit" else content[:5000])
+    assert load_checkpoint(folder)[0]["step"] == 10
+    previous_path(folder).unlink()
+    with pytest.raises(S2R2Error, match=r"damaged|nothing to resume") as error:
+        train(None, TrainConfig(), out=folder, resume=True, quiet=True)
+    assert "\n" not in str(error.value)
 
-    copy = tmp_path / "copy"
-    shutil.copytree(run, copy)
-    path = checkpoint_path(copy)
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(S2R2Error, match="damaged"):
-        train(None, TrainConfig(), out=copy, resume=True, quiet=True)
+
+def test_the_fallback_is_said_and_ends_with_the_same_weights(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+
+    class Died(Exception):
+        pass
+
+    save = loop._save
+
+    def die_after(*state: Any) -> None:
+        save(*state)
+        if state[4] == 5:
+            raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_save", die_after)
+        with pytest.raises(Died):
+            train("digits:test", dataclasses.replace(TINY, checkpoint_minutes=1e-9), out=folder, quiet=True)
+    checkpoint_path(folder).write_bytes(b"torn")
+    train(None, TrainConfig(), out=folder, resume=True)
+    assert "going on from the one before" in capsys.readouterr().out
+    assert losses(folder) == losses(run)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_pre_emption_saves_and_exits_with_a_code_of_its_own(number: int, code: int) -> None:
+    with StopOnInterrupt() as interrupt:
+        os.kill(os.getpid(), number)
+        assert interrupt.requested == number
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    assert Interrupted("", interrupt.requested).exit_code == code
 
 
 def test_full_disk_during_training_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

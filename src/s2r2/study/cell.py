@@ -24,7 +24,7 @@ from s2r2.study.judging import judge_task
 from s2r2.study.plan import CELL_FILE, JUDGED_FILE, RUN_FOLDER, SCORES_FILE
 from s2r2.study.spec import TaskSpec
 from s2r2.training import TrainConfig, train
-from s2r2.training.checkpoint import checkpoint_path
+from s2r2.training.checkpoint import checkpoint_path, previous_path
 from s2r2.training.metrics import read_metrics
 from s2r2.views import get_recipe
 
@@ -75,7 +75,7 @@ def _run(folder: Path) -> dict[str, Any]:
 
 def _trained(content: dict[str, Any], config: TrainConfig, folder: Path) -> tuple[Encoder, dict[str, Any]]:
     """Train in the run folder, from its last checkpoint if there is one."""
-    resume = checkpoint_path(folder).is_file()
+    resume = checkpoint_path(folder).is_file() or previous_path(folder).is_file()
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
     result = train(training_source(content), config, out=folder, resume=resume, quiet=True)

@@ -1,6 +1,9 @@
 """Everything a run needs to go on: written atomically, read back with a clear word when it cannot be."""
 
+import contextlib
+import hashlib
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,17 @@ from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write
 
 CHECKPOINT_VERSION = 2
+_CHECKSUM_BYTES = 16
 
 
 def checkpoint_path(folder: Path) -> Path:
     """Where a run folder keeps its newest checkpoint."""
     return folder / "checkpoints" / "last.ckpt"
+
+
+def previous_path(folder: Path) -> Path:
+    """Where a run folder keeps the checkpoint before the newest."""
+    return folder / "checkpoints" / "previous.ckpt"
 
 
 def save_checkpoint(
@@ -28,7 +37,9 @@ def save_checkpoint(
     step: int,
     facts: dict[str, Any],
 ) -> None:
-    """Write weights, optimiser, random state and position to ``checkpoints/last.ckpt``.
+    """Write weights, optimiser, random state and position to ``checkpoints/last.ckpt``, with a checksum.
+
+    The one before is kept as ``previous.ckpt``. Killed at any moment, it leaves at least one of them whole.
 
     Args:
         folder: The run folder.
@@ -62,29 +73,63 @@ def save_checkpoint(
     }
     content = io.BytesIO()  # torch.save hides a full disk behind an error of its own
     torch.save(state, content)
+    _keep_previous(folder)
     with atomic_write(path) as file:
         file.write(content.getbuffer())
+        file.write(_checksum(content.getbuffer()))
 
 
-def load_checkpoint(folder: Path) -> dict[str, Any]:
-    """Read ``checkpoints/last.ckpt``; tensors come back on the CPU.
+def load_checkpoint(folder: Path) -> tuple[dict[str, Any], str]:
+    """Read the newest whole checkpoint; tensors come back on the CPU.
+
+    Returns:
+        The state, and a warning: empty, or why it is the one before the newest.
 
     Raises:
-        S2R2Error: There is none, it is damaged, or a newer s2r2 wrote it.
+        S2R2Error: There is none, all are damaged, or another s2r2 wrote it.
     """
-    path = checkpoint_path(folder)
-    if not path.is_file():
-        raise S2R2Error(f"no checkpoint at {path}: nothing to resume; start without --resume")
+    last, previous = checkpoint_path(folder), previous_path(folder)
+    if not last.is_file() and not previous.is_file():
+        raise S2R2Error(f"no checkpoint at {last}: nothing to resume; start without --resume")
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise S2R2Error(
-            f"checkpoint {path} is damaged ({type(error).__name__}): start again with another --out"
-        ) from error
+        return _read(last), ""
+    except _DamagedError as damage:
+        with contextlib.suppress(_DamagedError):
+            return _read(previous), f"{damage}: going on from the one before"
+        raise S2R2Error(f"{damage}: start again with another --out") from damage
+
+
+class _DamagedError(Exception):
+    """A checkpoint that is not what was written."""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _DamagedError(f"checkpoint {path} cannot be read ({error.strerror})") from error
+    body, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
+    if _checksum(memoryview(body)) != checksum:
+        raise _DamagedError(f"checkpoint {path} is damaged (its checksum does not fit)")
+    state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     if state["version"] != CHECKPOINT_VERSION:
         age = "a newer" if state["version"] > CHECKPOINT_VERSION else "an older"
         raise S2R2Error(f"checkpoint {path} was written by {age} s2r2 (format {state['version']}): use that one")
     return state
+
+
+def _checksum(content: memoryview) -> bytes:
+    return hashlib.blake2b(content, digest_size=_CHECKSUM_BYTES).digest()
+
+
+def _keep_previous(folder: Path) -> None:
+    """Give the newest checkpoint a second name; where the file system has no links, only the newest is kept."""
+    last, previous = checkpoint_path(folder), previous_path(folder)
+    link = previous.with_name(".previous.tmp")
+    with contextlib.suppress(OSError):
+        link.unlink(missing_ok=True)
+        os.link(last, link)
+        os.replace(link, previous)
 
 
 def restore_random_state(state: dict[str, Any]) -> None:

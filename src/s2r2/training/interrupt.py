@@ -1,28 +1,44 @@
-"""Ctrl-C in the middle of training: finish the step, save, and say how to go on."""
+"""Ctrl-C or a scheduler's signal in the middle of training: finish the step, save, and say how to go on."""
 
+import contextlib
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Any
+
+PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""Signals of batch systems that want the machine back."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training stopped on request after saving; the message says how to go on."""
+    """Training stopped on request after saving; the message says how to go on.
+
+    Attributes:
+        exit_code: 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1: 128 and the signal's number.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + int(number)
 
 
 class StopOnInterrupt:
-    """Turn the first Ctrl-C inside the block into a request that the loop looks at after each step.
+    """Turn the first Ctrl-C, SIGTERM or SIGUSR1 inside the block into a request that the loop looks at after each step.
 
-    A second Ctrl-C interrupts at once, as usual. Outside the main thread, where Python allows no handlers,
-    it does nothing.
+    A second one acts at once, as usual. Outside the main thread, where Python allows no handlers, it does nothing.
+
+    Attributes:
+        requested: The signal's number, or 0.
     """
 
     def __init__(self) -> None:
-        self.requested = False
-        self._previous: signal.Handlers | None = None
+        self.requested = 0
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopOnInterrupt":
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._handle)  # type: ignore[assignment]
+            for number in (signal.SIGINT, *PREEMPTION):
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -31,10 +47,11 @@ class StopOnInterrupt:
         self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.requested = number
         self._restore()
 
     def _restore(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+        for number, handler in self._previous.items():
+            with contextlib.suppress(TypeError):  # a handler that C code had set cannot be put back
+                signal.signal(number, handler)
+        self._previous.clear()

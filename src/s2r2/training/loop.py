@@ -56,7 +56,7 @@ def train(
 
     Raises:
         S2R2Error: The request cannot work, or the disk is full; one line says what to do.
-        Interrupted: Ctrl-C; everything was saved and the message says how to go on.
+        Interrupted: Ctrl-C, SIGTERM or SIGUSR1; everything was saved and the message says how to go on.
     """
     console = Console(quiet=quiet)
     prepared = prepare(data, config or TrainConfig(), Path(out) if out else None, resume, console)
@@ -140,7 +140,8 @@ def _run(prepared: Preparation, encoder: Encoder, console: Console) -> TrainingR
                     if interrupt.requested:
                         raise Interrupted(
                             f"stopped after step {step:,} of {steps:,} and saved; go on with: "
-                            f"s2r2 train --resume --out {prepared.folder}"
+                            f"s2r2 train --resume --out {prepared.folder}",
+                            interrupt.requested,
                         )
             if (epoch + 1) % config.epochs_between_checks == 0 or step == steps:
                 figures = check(encoder)

@@ -69,7 +69,7 @@ def prepare(
     Raises:
         S2R2Error: The request cannot work; the message says what to change.
     """
-    folder, config, resumed, data = _settings(data, config, out, resume)
+    folder, config, resumed, data = _settings(data, config, out, resume, console)
     config = resolve(config)
     check_backbone(config.backbone)
     recipe = get_recipe(config.recipe) if resumed is None else _saved_recipe(folder)
@@ -198,7 +198,7 @@ def _saved_recipe(folder: Path | None) -> Recipe:
 
 
 def _settings(
-    data: Any, config: TrainConfig, out: Path | None, resume: bool
+    data: Any, config: TrainConfig, out: Path | None, resume: bool, console: Console
 ) -> tuple[Path | None, TrainConfig, dict[str, Any] | None, Any]:
     """Folder, settings, saved state and data of the request: at a resume, those of the run folder."""
     if not resume:
@@ -220,7 +220,10 @@ def _settings(
             f"{out} was begun with other settings: leave out {', '.join(changed)} to resume, or start a new run"
         )
     given = {name: getattr(config, name) for name in OPERATIONAL if getattr(config, name) != getattr(usual, name)}
-    return out, dataclasses.replace(saved, **given), load_checkpoint(out), data if data is not None else about["data"]
+    state, warning = load_checkpoint(out)
+    if warning:
+        console.print(f"warning   {warning}", highlight=False, soft_wrap=True)
+    return out, dataclasses.replace(saved, **given), state, data if data is not None else about["data"]
 
 
 def _refuse_small(count: int, config: TrainConfig, what: str) -> None:
