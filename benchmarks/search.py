@@ -1,7 +1,7 @@
 """Searching beside faiss: latency, recall, size, build time, memory; and where the time of an image query goes.
 
     python benchmarks/search.py                 100,000 vectors of 512, and image queries to the page's server
-    python benchmarks/search.py --large         also 1,000,000 vectors (about half an hour, 12 GB of disk, 7 GB of memory)
+    python benchmarks/search.py --large         also 1,000,000 vectors (half an hour, 16 GB of disk)
 
 Vectors are synthetic, clustered as those of photos are (benchmarks/synthetic_index.py); queries are others of the same
 kind, never in the index. One thread each. faiss's approximate indexes get the cheapest setting that reaches a recall@10

@@ -103,7 +103,7 @@ def publish(folder: Path, rows: Rows, encoder: Encoder, approximate_from: int) -
         skipped=0, number=1, version=rows.version, approximate=approximate,
         updated=datetime.now().astimezone().isoformat(timespec="seconds"), s2r2=s2r2.__version__,
     ).write(folder)  # fmt: skip
-    assert {name for name in catalogue_files(1)} <= {path.name for path in generation.iterdir()}
+    assert set(catalogue_files(1)) <= {path.name for path in generation.iterdir()}
     return took
 
 
