@@ -315,7 +315,7 @@ def main() -> None:
                 worst = max(status for counts in found["answers"].values() for status in counts)
                 wrong |= worst >= 500 or bool(found["leaks"]) or not found["well"]
                 print(f"{arguments.requests:,} hostile requests: highest status {worst}, leaks {found['leaks']}, "
-                      f"answers afterwards: {found['well']}, own MiB {before:.0f} -> {found['own_mib'][1]:.0f}")  # fmt: skip
+                      f"well: {found['well']}, own MiB {before:.0f} -> {found['own_mib'][1]:.0f}")  # fmt: skip
                 for name, counts in found["answers"].items():
                     print(f"  {name:12s}", ", ".join(f"{status or 'hung up'}: {n:,}" for status, n in counts.items()))
     RESULTS.parent.mkdir(exist_ok=True)

@@ -305,3 +305,12 @@ def test_a_damaged_or_missing_index_is_said(tmp_path: Path, photo_folder: Path, 
     (tmp_path / "index" / "index.json").write_text("{")
     with pytest.raises(S2R2Error, match="is damaged"):
         ImageIndex.open(tmp_path / "index")
+
+
+def test_object_storage_is_refused_in_one_line(photo_folder: Path, encoder_name: str) -> None:
+    for address in ("s3://bucket/photos.index", "gs:/bucket/photos.index"):
+        with pytest.raises(S2R2Error, match="a folder of this machine"):
+            update_index(encoder_name, photo_folder, address, progress=False)
+        with pytest.raises(S2R2Error, match="a folder of this machine"):
+            ImageIndex.open(address)
+    assert not Path("s3:").exists()
