@@ -2,14 +2,16 @@
 
 import numpy as np
 
+from s2r2.search.similarity_kernel import score_all, score_some
+
 
 def top_k(
     vectors: np.ndarray, query: np.ndarray, k: int, mask: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows of ``vectors`` with the largest dot product.
 
-    For rows and query of length 1 that is the cosine. One matrix-vector product over a mapped matrix takes about
-    as long as reading it from memory.
+    For rows and query of length 1 that is the cosine. One pass over a mapped matrix takes about as long as reading
+    it from memory.
 
     Args:
         vectors: ``(N, D)`` float32.
@@ -20,14 +22,15 @@ def top_k(
     Returns:
         Rows ``(k,)`` and similarities ``(k,)`` float32, largest first, ties by row.
     """
-    rows = None if mask is None else np.flatnonzero(mask)
-    if rows is not None and len(rows) * 4 < len(vectors):  # gathering few rows costs less than scoring all
-        scores = vectors[rows] @ query
-    else:
-        scores = vectors @ query
-        scores = scores if rows is None else scores[rows]
+    vectors, query = np.asarray(vectors), np.ascontiguousarray(query, np.float32)
+    if mask is None:
+        scores = score_all(vectors, query)
+        best = _largest(scores, k)
+        return best, scores[best]
+    rows = np.flatnonzero(mask)
+    scores = score_some(vectors, rows, query)
     best = _largest(scores, k)
-    return best if rows is None else rows[best], scores[best]
+    return rows[best], scores[best]
 
 
 def _largest(scores: np.ndarray, k: int) -> np.ndarray:

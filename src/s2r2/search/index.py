@@ -67,6 +67,7 @@ class ImageIndex:
             S2R2Error: There is none, it was never finished, or it is damaged.
         """
         folder = Path(folder)
+        layout.check_local(folder)
         for _ in range(10):  # an update may replace the catalogue between the two reads
             about = layout.read_published(folder)
             if about is None:

@@ -123,6 +123,17 @@ def _take(descriptor: int) -> bool:
     return True
 
 
+def check_local(folder: Path) -> None:
+    """Refuse an address of object storage, which as a path would name a new folder here.
+
+    Raises:
+        S2R2Error: ``folder`` is such an address.
+    """
+    address = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):/", str(folder))
+    if address is not None:
+        raise S2R2Error(f"--store {folder}: an index lies in a folder of this machine, not at an address {address[1]}:")
+
+
 def check_free_for_index(folder: Path) -> None:
     """Refuse a folder that holds other people's files.
 

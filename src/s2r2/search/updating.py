@@ -95,6 +95,7 @@ def update_index(
         KeyboardInterrupt: Ctrl-C; what was embedded so far is kept, and the same call goes on from there.
     """
     folder = Path(folder)
+    layout.check_local(folder)
     encoder = encoder if isinstance(encoder, Encoder) else load(encoder, device="auto")
     source = source if isinstance(source, ImageSource) else open_source(source)
     try:

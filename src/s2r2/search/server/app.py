@@ -64,8 +64,9 @@ def create_app(folders: Sequence[str | Path], *, hosts: Sequence[str] = LOOPBACK
 
 
 def _warm_up(gallery: LiveGallery) -> None:
-    """Load the encoder before the first photo comes."""
-    gallery.now.index.embed(np.zeros((64, 64, 3), np.uint8))
+    """Load the encoder, and read the vectors from disk, before the first photo comes."""
+    index = gallery.now.index
+    index.nearest(index.embed(np.zeros((64, 64, 3), np.uint8)), 1)
 
 
 def _answer_errors(app: FastAPI) -> None:

@@ -1,0 +1,135 @@
+"""`s2r2 index` beside the encoder alone on tensors in memory; then a second run with ten changes.
+
+    python benchmarks/indexing.py                               5,000 JPEGs made from scikit-learn's sample photos
+    python benchmarks/indexing.py --data A.tar --data B.tar     5,000 photos of these
+    python benchmarks/indexing.py --encoder runs/mine           another encoder than an untrained ResNet-18
+
+The encoder alone gets as many photos, ready in memory, in the same batches and with the same threads: the first half
+before the index is made and the second half after it, so that a machine that others share counts for both alike. The
+command's time is of the whole process, from the shell and back: it includes importing torch and LanceDB.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from s2r2.encoder import Encoder, load
+from s2r2.images import open_source
+from s2r2.images.sources import read_slice
+from s2r2.search import ImageIndex
+from s2r2.views import render_centre
+
+RESULTS = Path(__file__).parent / "results" / "indexing.json"
+BATCH = 64
+
+
+def make_photos(folder: Path, count: int) -> None:
+    from sklearn.datasets import load_sample_images
+
+    pictures = load_sample_images().images
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        top, left = generator.integers(0, (200, 320))
+        picture = Image.fromarray(pictures[number % 2][top : top + 220, left : left + 320])
+        picture.save(folder / f"{number:05d}.jpg", quality=88)
+
+
+def extract_photos(archives: Sequence[str], folder: Path, count: int) -> None:
+    """The first ``count`` photos of some sources, as files of one folder."""
+    number = 0
+    for archive in archives:
+        source = open_source(archive)
+        for index in range(len(source)):
+            where = source.slice(index)
+            if where is None or number == count:
+                break
+            suffix = Path(source.keys[index]).suffix
+            (folder / f"{number:05d}{suffix}").write_bytes(read_slice(where))
+            number += 1
+
+
+def alone(encoder: Encoder, folder: Path, count: int) -> float:
+    """Seconds for ``count`` photos that are in memory: some batches of real ones, again and again."""
+    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.iterdir())[: 4 * BATCH]]
+    batches = [
+        render_centre(pictures[at : at + BATCH], encoder.image_size, mean=encoder.mean, std=encoder.std)
+        for at in range(0, len(pictures), BATCH)
+    ]
+    encoder.embed_pixels(batches[0])
+    start = time.perf_counter()
+    done = 0
+    while done < count:
+        batch = batches[done // BATCH % len(batches)][: count - done]
+        encoder.embed_pixels(batch)
+        done += len(batch)
+    return time.perf_counter() - start
+
+
+def index(encoder: str, folder: Path, store: Path) -> tuple[float, str]:
+    """Seconds of the whole command, and what it printed."""
+    command = [sys.executable, "-m", "s2r2", "index", encoder, str(folder), "--store", str(store)]
+    start = time.perf_counter()
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return time.perf_counter() - start, done.stdout.strip()
+
+
+def change_ten(folder: Path) -> None:
+    """Four new photos, three changed, two deleted, one moved."""
+    paths = sorted(folder.iterdir())
+    for number in range(4):
+        Image.new("RGB", (100, 80), (40 * number, 90, 0)).save(folder / f"new-{number}.png")
+    for number in range(3):
+        Image.new("RGB", (100, 80), (0, 90, 40 * number)).save(paths[number], "PNG")
+    paths[3].unlink()
+    paths[4].unlink()
+    paths[5].rename(folder / f"moved{paths[5].suffix}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", action="append", default=[], help="photos: folder, tar, manifest; may be repeated")
+    parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--encoder", default="untrained:resnet18")
+    arguments = parser.parse_args()
+    encoder = load(arguments.encoder)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, store = Path(scratch) / "photos", Path(scratch) / "index"
+        folder.mkdir()
+        if arguments.data:
+            extract_photos(arguments.data, folder, arguments.count)
+        else:
+            make_photos(folder, arguments.count)
+        count = len(list(folder.iterdir()))
+        before = alone(encoder, folder, count // 2)
+        command, said = index(arguments.encoder, folder, store)
+        encoder_s = before + alone(encoder, folder, count - count // 2)
+        startup, _ = index(arguments.encoder, folder, store)
+        change_ten(folder)
+        ten, said_ten = index(arguments.encoder, folder, store)
+        photos = len(ImageIndex.open(store))
+    result = {
+        "photos": count, "encoder": encoder.name, "encoder_s": encoder_s, "command_s": command,
+        "nothing_new_s": startup, "ten_changes_s": ten, "of_the_encoders_speed": encoder_s / command,
+        "photos_after": photos,
+    }  # fmt: skip
+    print(f"{said}\n{said_ten}\n")
+    print(f"{count:,} photos, {encoder.name} at {encoder.image_size} px")
+    print(f"encoder alone on tensors in memory   {encoder_s:7.1f} s   {count / encoder_s:6.0f} photos/s")
+    print(f"s2r2 index, the whole command        {command:7.1f} s   {count / command:6.0f} photos/s   "
+          f"{encoder_s / command:.2f} of the encoder's speed")  # fmt: skip
+    print(f"again, nothing new                   {startup:7.1f} s")
+    print(f"again, ten changes                   {ten:7.1f} s")
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

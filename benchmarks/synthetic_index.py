@@ -1,0 +1,126 @@
+"""Vectors like those of photos, and an index of any number of them without a single photo.
+
+The vectors imitate a network's pooled features after ReLU: groups of very different sizes and widths in a space of few
+dimensions (48), mapped into 512, made positive, with a little noise, at length 1. Nearest neighbours are then as
+uneven as those of real photos; isotropic noise would make every approximate index look bad.
+"""
+
+import io
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+import s2r2
+from s2r2.encoder import Encoder, load
+from s2r2.search import layout
+from s2r2.search.approximate import calibrate, ensure_index
+from s2r2.search.catalogue import Catalogue, catalogue_files, write_catalogue
+from s2r2.search.reading import make_thumbnail
+from s2r2.search.rows import Rows, photo_id
+
+WIDTH, INNER, GROUPS = 512, 48, 2000
+PIECE = 20_000
+
+
+def pieces(count: int, seed: int) -> Iterator[np.ndarray]:
+    """``count`` vectors in pieces ``(n, 512)`` float32; another seed gives other photos of the same groups."""
+    fixed = np.random.default_rng(1)
+    centres = fixed.standard_normal((GROUPS, INNER), np.float32)
+    spread = np.exp(0.4 * fixed.standard_normal(GROUPS)).astype(np.float32) * 0.5
+    weight = fixed.pareto(1.5, GROUPS) + 0.2
+    mixing = fixed.standard_normal((INNER, WIDTH), np.float32) / np.sqrt(INNER).astype(np.float32)
+    generator = np.random.default_rng([2, seed])
+    for start in range(0, count, PIECE):
+        size = min(PIECE, count - start)
+        group = generator.choice(GROUPS, size, p=weight / weight.sum())
+        inner = centres[group] + spread[group, None] * generator.standard_normal((size, INNER), np.float32)
+        rows = np.maximum(inner @ mixing + 0.1 * generator.standard_normal((size, WIDTH), np.float32) + 0.3, 0)
+        yield rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def write_vectors(path: Path, count: int, seed: int) -> None:
+    """Write ``count`` vectors as ``.npy``."""
+    file = np.lib.format.open_memmap(path, "w+", np.float32, (count, WIDTH))
+    at = 0
+    for piece in pieces(count, seed):
+        file[at : at + len(piece)] = piece
+        at += len(piece)
+    file.flush()
+
+
+def thumbnails() -> list[bytes]:
+    """64 different small JPEGs of the kind that an index holds."""
+    from sklearn.datasets import load_sample_images
+
+    pictures = load_sample_images().images
+    places = np.random.default_rng(0).integers(0, (200, 400), (64, 2))
+    return [make_thumbnail(pictures[n % 2][top : top + 200, left : left + 240]) for n, (top, left) in enumerate(places)]
+
+
+def add_rows(rows: Rows, vectors: np.ndarray, encoder: Encoder, pictures: list[bytes]) -> None:
+    """Write a row for each vector, as ``s2r2 index`` does for photos."""
+    now = datetime.now().timestamp()
+    for start in range(0, len(vectors), PIECE):
+        piece = np.ascontiguousarray(vectors[start : start + PIECE])
+        numbers = range(start, start + len(piece))
+        keys = [f"folder {number % 40:02d}/{number:07d}.jpg" for number in numbers]
+        columns = {
+            "id": [photo_id(key) for key in keys], "key": keys, "location": keys,
+            "label": [f"label {number % 25}" for number in numbers], "file": [b""] * len(keys),
+            "offset": [0] * len(keys), "bytes": [40_000] * len(keys), "modified": [now] * len(keys),
+            "stamp": ["[0, 0]"] * len(keys), "content": [f"{number:032x}" for number in numbers],
+            "encoder": [encoder.fingerprint] * len(keys), "thumbnail": [pictures[n % len(pictures)] for n in numbers],
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(piece.reshape(-1)), WIDTH),
+        }  # fmt: skip
+        rows.table.add(pa.table(columns, schema=rows.schema))
+
+
+def publish(folder: Path, rows: Rows, encoder: Encoder, approximate_from: int) -> dict[str, float]:
+    """Put the rows in force as ``s2r2 index`` does; returns the seconds of each part."""
+    generation = folder / encoder.fingerprint
+    took: dict[str, float] = {}
+
+    def lap(name: str, since: datetime) -> datetime:
+        now = datetime.now()
+        took[name] = (now - since).total_seconds()
+        return now
+
+    began = datetime.now()
+    ensure_index(rows, None, approximate_from)
+    began = lap("approximate index", began)
+    rows.tidy()
+    began = lap("tidying", began)
+    write_catalogue(rows, generation, 1, WIDTH)
+    began = lap("catalogue", began)
+    approximate = calibrate(rows, Catalogue.open(generation, 1), None)
+    lap("choosing settings", began)
+    layout.Published(
+        fingerprint=encoder.fingerprint, encoder=encoder.name, data="synthetic", photos=len(rows), dimensions=WIDTH,
+        skipped=0, number=1, version=rows.version, approximate=approximate,
+        updated=datetime.now().astimezone().isoformat(timespec="seconds"), s2r2=s2r2.__version__,
+    ).write(folder)  # fmt: skip
+    assert set(catalogue_files(1)) <= {path.name for path in generation.iterdir()}
+    return took
+
+
+def make_index(folder: Path, vectors: np.ndarray, *, approximate_from: int, pictures: list[bytes]) -> dict[str, float]:
+    """An index of an untrained ResNet-18 with these vectors; returns the seconds of each part."""
+    encoder = load("untrained:resnet18")
+    encoder.save(folder / encoder.fingerprint)
+    rows = Rows(folder / encoder.fingerprint / "lance", WIDTH)
+    began = datetime.now()
+    add_rows(rows, vectors, encoder, pictures)
+    return {"rows": (datetime.now() - began).total_seconds(), **publish(folder, rows, encoder, approximate_from)}
+
+
+def a_photo() -> bytes:
+    """A JPEG of 640 x 427 pixels (a sample photo of scikit-learn's)."""
+    from sklearn.datasets import load_sample_images
+
+    buffer = io.BytesIO()
+    Image.fromarray(load_sample_images().images[0]).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
