@@ -1,5 +1,6 @@
 """The encoder: modules, saving and loading, and embedding whatever a caller holds."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,34 @@ def test_untrained_timm_backbone_is_always_the_same() -> None:
     first, second = load("untrained:test_resnet", image_size=32), load("untrained:test_resnet", image_size=32)
     assert first.fingerprint == second.fingerprint
     assert first.dimensions("embedding") == first.dimensions("feature")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("timm:lcnet_050.nope", r"has no weights 'lcnet_050\.nope': use lcnet_050\.ra2_in1k"),
+        ("untrained:lcnet_050.nope", r"use lcnet_050\.ra2_in1k"),
+        ("timm:lcnet_035", r"no pretrained weights of 'lcnet_035': there are none of lcnet_035, only random weights"),
+    ],
+)
+def test_weights_that_timm_does_not_have_are_refused_before_any_download(name: str, message: str) -> None:
+    with pytest.raises(S2R2Error, match=message) as caught:
+        load(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_cannot_be_downloaded_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def offline(*arguments: object, **options: object) -> None:
+        logging.getLogger("huggingface_hub.utils").warning("Retrying in 8s")
+        raise OSError("no route to the hub\nlook at the stack below")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    with pytest.raises(S2R2Error, match=r"no route to the hub\): connect .*untrained:NAME") as caught:
+        load("timm:lcnet_050.ra2_in1k")
+    assert "\n" not in str(caught.value)
+    assert caplog.records == []
 
 
 def test_unknown_backbone_names_near_matches() -> None:

@@ -13,6 +13,7 @@ from s2r2.evaluation.evaluating import RAW
 from s2r2.evaluation.fine_tuning import FineTuningPlan, labelled_share
 from s2r2.evaluation.protocols import build_task
 from s2r2.evaluation.raw_pixels import raw_pixel_features
+from s2r2.images import PixelStore, open_source
 from s2r2.views import draw_parameters, get_recipe, render_views
 
 
@@ -168,6 +169,30 @@ def test_low_shot_columns_are_those_that_the_smallest_class_allows(stores):
     names = [name for name in evaluation.columns if name.startswith("low-shot")]
     assert names == ["low-shot@1", "low-shot@10"]
     assert evaluation.row("oracle").figures["low-shot@1"].value == 1
+
+
+def test_predefined_folds_of_the_published_stl10_are_judged_each_for_itself(tmp_path):
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    generator = np.random.default_rng(8)
+    for part, count in (("train", 60), ("test", 20)):
+        classes = np.arange(count) % 10
+        pixels = generator.integers(0, 40, (count, 3, 96, 96), dtype=np.uint8)
+        pixels[:, 0] += (classes * 20).astype(np.uint8)[:, None, None]
+        pixels.tofile(folder / f"{part}_X.bin")
+        (classes + 1).astype(np.uint8).tofile(folder / f"{part}_y.bin")
+    folds = [range(20), range(20, 60), range(10, 50)]
+    (folder / "fold_indices.txt").write_text("".join(" ".join(map(str, fold)) + "\n" for fold in folds))
+    train, test = (
+        PixelStore.build(open_source(f"{folder}:{part}"), 16, tmp_path / "stores", progress=False)
+        for part in ("train", "test")
+    )
+    evaluation = evaluate({"oracle": oracle}, train, test, raw_pixels=False, protocols=["folds"], draws=20)
+    row = evaluation.row("oracle")
+    assert row.details["folds"] == [1, 1, 1]
+    assert row.figures["folds"].value == 1
+    with pytest.raises(S2R2Error, match="predefined folds"):
+        evaluate({"oracle": oracle}, test, train, protocols=["folds"])
 
 
 def test_an_image_that_equals_the_mean_image_still_has_a_direction(tmp_path, build_store):

@@ -98,6 +98,8 @@ def test_low_shot_draws_that_many_of_each_class():
     subsets = draw_shots(labels, 10, 4, seed=0)
     assert all(np.bincount(labels[chosen]).tolist() == [10, 10, 10] for chosen in subsets)
     assert len({tuple(chosen) for chosen in subsets}) == 4
+    even = np.repeat([0, 1, -1], 10)
+    assert [chosen.tolist() for chosen in draw_shots(even, 10, 4, seed=0)] == [list(range(20))]  # there is but one
 
 
 def test_low_shot_gets_better_with_more_images_and_says_how_sure_it_is():

@@ -71,6 +71,19 @@ def test_ticks_and_crosses_follow_the_labels(full_run):
     assert page.count('<li class="wrong"') == len(marks) - sum(marks)
 
 
+def test_the_first_sentences_name_the_encoders_and_no_figure_is_minus_zero(full_run):
+    path = full_run / "evaluation.json"
+    content = json.loads(path.read_text())
+    content["rows"][-2]["encoder"] = "trained"
+    content["rows"][-2]["health"]["mean_cosine"] = -0.0001
+    path.write_text(json.dumps(content))
+    page = write_report(full_run).read_text()
+    assert "the trained encoder ranks with a mean average precision of" in page
+    assert "for raw pixels and" in page
+    assert "An encoder (resnet18) learned from 1,234 photos" in page
+    assert "-0.00" not in page
+
+
 def test_a_run_without_evaluation_says_how_to_get_one(run_folder):
     page = write_report(run_folder).read_text()
     assert "has not been evaluated yet" in page

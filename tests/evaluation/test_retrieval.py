@@ -179,7 +179,6 @@ def test_equals_scikit_learn(spread):
 
 
 def test_equals_pytorch_metric_learning(spread):
-    pytest.importorskip("pytorch_metric_learning")
     import torch
     from pytorch_metric_learning.distances import CosineSimilarity
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
@@ -199,8 +198,8 @@ def test_equals_pytorch_metric_learning(spread):
 
 def test_equals_torchmetrics_once_its_scores_are_positive(spread):
     """Torchmetrics drops relevant items with scores <= 0, so cosines are shifted first."""
-    torchmetrics = pytest.importorskip("torchmetrics.functional.retrieval")
     import torch
+    from torchmetrics.functional import retrieval as torchmetrics
 
     rows, labels = spread
     similarities = rows.astype(np.float64) @ rows.T.astype(np.float64)

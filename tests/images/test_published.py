@@ -69,7 +69,7 @@ def test_stl10_folds_reach_the_store(stl10: tuple[Path, np.ndarray], tmp_path: P
         ("train_X.bin", b"", "not a whole number"),
         ("train_y.bin", b"\1" * 19, "19 labels for 20 images"),
         ("train_y.bin", b"\0" * 20, "not between 1 and 10"),
-        ("train_y.bin", None, "cannot read"),
+        ("train_y.bin", None, r"cannot read .*train_y\.bin.*; fetch .* from https://cs.stanford.edu"),
         ("fold_indices.txt", b"1 2 20\n", "beyond the 20"),
         ("fold_indices.txt", b"1 two\n", "fold_indices"),
     ],
@@ -150,6 +150,13 @@ def test_damaged_coco_is_named(coco: Path, content: str, message: str) -> None:
         open_source(f"{coco}:val2017")
 
 
+def test_coco_images_without_their_annotations_say_which_file_is_missing(coco: Path) -> None:
+    (coco / "annotations" / "instances_val2017.json").unlink()
+    with pytest.raises(S2R2Error, match=r"put instances_val2017\.json into .*annotations \(from https://cocodataset"):
+        open_source(f"{coco}:val2017")
+    assert open_source(coco / "val2017").labels is None
+
+
 def test_annotations_of_unknown_categories_are_counted(coco: Path) -> None:
     write_annotations(coco, "val2017", [1, 2, 3], [(1, 18), (2, 99), (77, 17)])
     source = open_source(f"{coco}:val2017")
@@ -187,6 +194,18 @@ def test_voc_is_read_back(voc: Path) -> None:
         assert source.labels.names == ["dog", "person"]  # the cat is marked difficult
         assert source.labels.targets.tolist() == [[True, True], [False, True]]
     assert len(open_source(voc)) == 3
+
+
+def test_missing_voc_annotations_are_counted_unless_none_was_published(voc: Path) -> None:
+    (voc / "Annotations" / "000002.xml").unlink()
+    source = open_source(f"{voc}:trainval")
+    assert [(p.key, p.reason) for p in source.problems] == [
+        ("Annotations", "1 annotations are missing: those images have no label")
+    ]
+    assert source.labels is not None
+    assert source.labels.targets.any(1).tolist() == [True, False]
+    (voc / "Annotations" / "000001.xml").unlink()
+    assert open_source(f"{voc}:trainval").problems == []
 
 
 def test_damaged_voc_is_said(voc: Path) -> None:

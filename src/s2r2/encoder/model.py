@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -224,8 +225,9 @@ def create_encoder(
 
 
 def check_backbone(name: str) -> None:
-    """Raise an S2R2Error that names near matches when timm does not know ``name``."""
+    """Raise an S2R2Error that names near matches when timm does not know ``name``, or not its tag."""
     if timm.is_model(name):
+        _check_tag(name)
         return
     near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3, cutoff=0.6)
     hint = (
@@ -234,20 +236,61 @@ def check_backbone(name: str) -> None:
     raise S2R2Error(f"backbone {name!r} is not known to timm {timm.__version__}: {hint}")
 
 
+def _check_tag(name: str) -> None:
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise S2R2Error(f"timm {timm.__version__} has no weights {name!r}: {_weights_hint(name)}") from error
+
+
+def _weights_hint(name: str) -> str:
+    architecture = name.partition(".")[0]
+    known = timm.list_pretrained(f"{architecture}.*")
+    return f"use {', '.join(known[:5])}" if known else f"there are none of {architecture}, only random weights"
+
+
+def _check_weights(name: str) -> None:
+    stated = timm.get_pretrained_cfg(name)
+    if stated is None or not stated.has_weights:
+        raise S2R2Error(f"timm {timm.__version__} has no pretrained weights of {name!r}: {_weights_hint(name)}")
+
+
+@contextmanager
+def _quiet_download() -> Iterator[None]:
+    """Without the hub's lines about each attempt: what failed is said once, by us."""
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "timm")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
 def build_backbone(name: str, image_size: int, *, pretrained: bool, small_stem: bool) -> nn.Module:
     """The timm model without classifier, told the image size where it wants to know it (vision transformers)."""
+    if pretrained:
+        _check_weights(name)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet_download():
             warnings.simplefilter("ignore")
             try:
                 model = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size)
             except TypeError:  # convolutional networks take any size and no such argument
                 model = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:
-        what = "pretrained weights of" if pretrained else "backbone"
-        todo = "check the connection, or train without --pretrained" if pretrained else "choose another --image-size"
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise S2R2Error(f"{what} {name!r} for {image_size} px cannot be had ({first_line}): {todo}") from error
+        if pretrained:
+            reason = first_line.partition(". ")[0]
+            raise S2R2Error(
+                f"the pretrained weights of {name!r} cannot be loaded ({reason}): connect to the internet, or take "
+                "random weights (untrained:NAME; train without --pretrained)"
+            ) from error
+        raise S2R2Error(
+            f"backbone {name!r} for {image_size} px cannot be had ({first_line}): choose another --image-size"
+        ) from error
     if small_stem and isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool"):
         _shrink_stem(model)
     return model

@@ -100,6 +100,8 @@ def probe_subsets(
 def draw_shots(labels: np.ndarray, shots: int, subsets: int, seed: int) -> list[np.ndarray]:
     """Indices of ``shots`` images of each class, for each of some subsets, sorted.
 
+    Where no class has more images than that, every subset would be the same: there is one.
+
     Raises:
         S2R2Error: A class has fewer images.
     """
@@ -107,6 +109,8 @@ def draw_shots(labels: np.ndarray, shots: int, subsets: int, seed: int) -> list[
     if len(classes) == 0 or counts.min() < shots:
         fewest = int(counts.min()) if len(counts) else 0
         raise S2R2Error(f"low-shot with {shots} images of each class: the smallest class has {fewest}; use fewer")
+    if counts.max() == shots:
+        return [np.flatnonzero(labels >= 0)]
     generator = np.random.default_rng(seed)
     return [
         np.sort(np.concatenate([generator.choice(np.flatnonzero(labels == c), shots, replace=False) for c in classes]))

@@ -25,6 +25,11 @@ def find_coco(folder: Path, part: str = "") -> list[Path]:
     return own or ([beside] if not part and beside.is_file() else [])
 
 
+def missing_annotations(folder: Path, part: str) -> str:
+    """What to do where a folder of images is there and its annotations are not."""
+    return f"put {PREFIX}{part}.json into {folder / 'annotations'} (from https://cocodataset.org/#download)"
+
+
 def open_coco(folder: Path, annotations: Sequence[Path]) -> FileSource:
     """Images and labels that COCO annotation files name.
 

@@ -11,7 +11,7 @@ from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write
 from s2r2.images import cifar10, stl10
 from s2r2.images.cache import cache_folder
-from s2r2.images.coco import find_coco, open_coco
+from s2r2.images.coco import find_coco, missing_annotations, open_coco
 from s2r2.images.labels import Labels
 from s2r2.images.sources import (
     ArraySource,
@@ -103,6 +103,11 @@ def _pick(source: ImageSource, part: str) -> ImageSource:
 
 def _open_plain(path: Path, part: str) -> ImageSource:
     if part:
+        if (path / part).is_dir():  # the images of COCO, without their annotations
+            raise S2R2Error(
+                f"{path / part} has no labels: {missing_annotations(path, part)}, or name {path / part} itself for "
+                "images without labels"
+            )
         raise S2R2Error(
             f"{path} has no part {part}: parts are those of STL-10 (train, test, unlabeled), CIFAR-10 (train, test), "
             f"COCO (annotations/instances_PART.json) and VOC (ImageSets/Main/PART.txt)"

@@ -15,7 +15,7 @@ from s2r2.images.sources import ArraySource, ImageSource, JoinedSource, os_reaso
 
 FOLDER = "stl10_binary"
 SIDE = 96
-AGAIN = "fetch stl10_binary.tar.gz again"
+AGAIN = "fetch stl10_binary.tar.gz again from https://cs.stanford.edu/~acoates/stl10"
 PARTS = ("train", "test", "unlabeled")
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 
@@ -53,7 +53,7 @@ def _open_part(folder: Path, part: str) -> ImageSource:
         columns = np.memmap(pixels, np.uint8, mode="r").reshape(count, 3, SIDE, SIDE)
         labels = None if part == "unlabeled" else _labels(folder, part, count)
     except OSError as error:
-        raise S2R2Error(f"cannot read {error.filename or pixels}: {os_reason(error)}") from error
+        raise S2R2Error(f"cannot read {error.filename or pixels}: {os_reason(error)}; {AGAIN}") from error
     keys = [f"{i:06d}" for i in range(count)]
     status = pixels.stat()
     stamp = (status.st_size, status.st_mtime_ns)

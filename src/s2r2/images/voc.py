@@ -37,7 +37,11 @@ def open_voc(folder: Path, part: str = "") -> FileSource:
     if not names:
         raise S2R2Error(f"no images in {folder}{':' + part if part else ''}: {AGAIN}")
     problems: list[Skipped] = []
-    labels = [_classes(folder / "Annotations" / f"{name}.xml", problems) for name in names]
+    annotations = [folder / "Annotations" / f"{name}.xml" for name in names]
+    missing = sum(not path.is_file() for path in annotations)
+    if 0 < missing < len(names):  # all of them: VOC2007 was first published without the test set's annotations
+        problems.append(Skipped("Annotations", f"{missing:,} annotations are missing: those images have no label"))
+    labels = [_classes(path, problems) for path in annotations]
     keys = [f"JPEGImages/{name}.jpg" for name in names]
     name = f"{folder}:{part}" if part else str(folder)
     return FileSource(name, keys, [str(folder / key) for key in keys], Labels.from_lists(labels), problems)
@@ -61,7 +65,7 @@ def _classes(path: Path, problems: list[Skipped]) -> list[str]:
     try:
         objects = ElementTree.parse(path).getroot().findall("object")
         return sorted({(o.findtext("name") or "").strip() for o in objects if o.findtext("difficult") != "1"} - {""})
-    except FileNotFoundError:  # VOC2007 was first published without the test set's annotations
+    except FileNotFoundError:  # counted by the caller
         return []
     except (OSError, ElementTree.ParseError, ValueError) as error:
         problems.append(Skipped(f"Annotations/{path.name}", f"no label read: {error}"))

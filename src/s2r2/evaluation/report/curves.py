@@ -20,7 +20,7 @@ class Curve:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.3g} %"
+    return f"{100 * value:.3g} %" if abs(value) >= 5e-5 else "0 %"
 
 
 def _number(value: float) -> str:

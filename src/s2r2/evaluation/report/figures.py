@@ -22,10 +22,10 @@ def headline(evaluation: Evaluation) -> str:
     else:
         task = "Asked for the other random views of the same photo"
     count = evaluation.about.get("test_labelled") or evaluation.about.get("test_images")
-    text = f"{task}, on {count:,} test images, the {best.encoder} ranks with a mean average precision of "
+    text = f"{task}, on {count:,} test images, {_called(best)} ranks with a mean average precision of "
     text += _percent(best.figures[key])
     if others:
-        text += "; " + " and ".join(f"{_percent(row.figures[key])} for {row.encoder}" for row in others)
+        text += "; " + " and ".join(f"{_percent(row.figures[key])} for {_called(row)}" for row in others)
     return text + ". 100 would be a perfect ranking."
 
 
@@ -117,9 +117,15 @@ def _bar(row: Row, figure: Interval, full: float) -> dict[str, str]:
     }
 
 
+def _called(row: Row) -> str:
+    return f"the {row.encoder} encoder" if row.encoder in ("trained", "untrained") else row.encoder
+
+
 def _percent(figure: Interval) -> str:
     return f"{100 * figure.value:.1f}"
 
 
 def _number(value: Any, digits: int) -> str:
-    return f"{value:.{digits}f}" if isinstance(value, int | float) and math.isfinite(value) else "–"
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # no -0.00

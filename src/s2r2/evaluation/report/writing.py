@@ -92,7 +92,9 @@ def _summary(run: RunFolder) -> str:
     photos = f"{about['images']:,} photos" if isinstance(about.get("images"), int) else "photos"
     views = settings.get("views")
     batch = settings.get("batch_size")
-    sentence = f"A {settings.get('backbone', 'network')} encoder learned from {photos}, without looking at any label"
+    sentence = (
+        f"An encoder ({settings.get('backbone', 'a network')}) learned from {photos}, without looking at any label"
+    )
     if isinstance(views, int) and isinstance(batch, int):
         lesson = _lesson(settings, views * batch)
         sentence += f": in every step it saw {views} random views of each of {batch} photos and {lesson}"
