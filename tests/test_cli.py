@@ -60,7 +60,7 @@ def test_help_is_quick_because_it_imports_neither_torch_nor_lancedb() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "embed", "index", "search", "views", "cache", "duplicates", "serve"]
+    "command", ["train", "evaluate", "embed", "index", "search", "views", "cache", "duplicates", "serve", "export"]
 )
 def test_every_command_has_help(command: str) -> None:
     result = s2r2(command, "--help")
@@ -132,3 +132,16 @@ def test_a_read_only_folder(photos_of_noise: Path) -> None:
 def test_no_cuda_device_here(photos_of_noise: Path, tmp_path: Path) -> None:
     line = one_line(s2r2("train", photos_of_noise, "--device", "cuda:99", "--out", tmp_path / "run"))
     assert "--device" in line
+
+
+def test_export_says_what_it_wrote(tmp_path: Path) -> None:
+    result = s2r2("export", "untrained:test_resnet", "--out", tmp_path / "x.safetensors")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "x.safetensors").is_file()
+    assert (tmp_path / "x.safetensors.README.md").is_file()
+    assert "differs from the original by" in result.stdout
+
+
+def test_export_under_a_wrong_name(tmp_path: Path) -> None:
+    line = one_line(s2r2("export", "untrained:test_resnet", "--format", "onnx", "--out", tmp_path / "x.bin"))
+    assert ".onnx" in line

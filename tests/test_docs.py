@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/training.md", "docs/views.md", "docs/evaluation.md", "docs/search.md"]
+    "page", ["README.md", "docs/training.md", "docs/views.md", "docs/evaluation.md", "docs/search.md", "docs/export.md"]
 )
 def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

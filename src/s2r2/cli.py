@@ -129,7 +129,7 @@ def embed(
     """Write the vectors of photos into a table.
 
     Args:
-        encoder: Run folder, encoder.safetensors, timm:NAME or untrained:NAME.
+        encoder: Run folder, encoder.safetensors, an export as safetensors, timm:NAME or untrained:NAME.
         data: The photos.
         out: FILE.parquet: path, label and vector of each photo; what is unreadable goes into FILE.skipped.csv.
         output: feature (backbone) or embedding (after the projection head).
@@ -158,7 +158,7 @@ def index(
     """Make a searchable index of photos, or bring it up to date: only what is new or changed is embedded.
 
     Args:
-        encoder: Run folder, encoder.safetensors, timm:NAME or untrained:NAME.
+        encoder: Run folder, encoder.safetensors, an export as safetensors, timm:NAME or untrained:NAME.
         data: The photos.
         store: Folder of the index.
         rebuild: Start afresh where another encoder made the index.
@@ -242,6 +242,30 @@ def serve(
     from s2r2.search import serve as run_server
 
     run_server(store, compare=compare, host=host, port=port, allow_hosts=allow_host, open_browser=open_browser)
+
+
+@app.command
+def export(
+    encoder: Positional[EncoderName],
+    out: Annotated[Path, arg(metavar="PATH")],
+    format: Literal["safetensors", "onnx", "torch-export", "huggingface"] = "safetensors",
+    output: Literal["feature", "embedding"] = "feature",
+) -> None:
+    """Write an encoder for programs that know nothing of s2r2, with a model card beside it.
+
+    Args:
+        encoder: Run folder, encoder.safetensors or timm:NAME.
+        out: FILE.safetensors, FILE.onnx, FILE.pt2, or for huggingface a folder.
+        format: safetensors and huggingface are for timm; onnx and torch-export hold the whole graph, with the
+            normalisation inside.
+        output: feature (backbone) or embedding (after the projection head).
+    """
+    from s2r2.encoder import export as run_export
+
+    written = run_export(encoder, out, format=format, output=output)
+    print(f"encoder   {written.path}")
+    print(f"card      {written.card}")
+    print(f"checked   differs from the original by {written.difference:.1g} at most")
 
 
 @app.command

@@ -8,7 +8,15 @@ import timm
 import torch
 from safetensors import SafetensorError, safe_open
 
-from s2r2.encoder.model import FORMAT_VERSION, Encoder, ProjectionHead, build_backbone, check_backbone, create_encoder
+from s2r2.encoder.model import (
+    TIMM_LAYOUT_VERSION,
+    Encoder,
+    ProjectionHead,
+    build_backbone,
+    check_backbone,
+    create_encoder,
+)
+from s2r2.encoder.timm_form import from_timm
 from s2r2.errors import S2R2Error
 
 
@@ -16,8 +24,8 @@ def load(source: str | Path, *, device: str | torch.device = "cpu", image_size: 
     """Load an encoder, ready to embed.
 
     Args:
-        source: A run folder, an ``encoder.safetensors``, ``timm:NAME`` (timm's pretrained weights) or
-            ``untrained:NAME`` (the same backbone with random weights, always the same ones).
+        source: A run folder, an ``encoder.safetensors`` or an export in that format, ``timm:NAME`` (timm's
+            pretrained weights) or ``untrained:NAME`` (the same backbone with random weights, always the same ones).
         device: Where to put it; ``"auto"`` takes a GPU if there is one.
         image_size: Input side in pixels for ``timm:`` and ``untrained:``; by default what timm states.
 
@@ -44,9 +52,12 @@ def untrained_like(encoder: Encoder, seed: int = 0) -> Encoder:
 
 
 def _encoder_file(path: Path) -> Path:
-    file = path / "encoder.safetensors" if path.is_dir() else path
-    if file.is_file():
-        return file
+    names = ("encoder.safetensors", "model.safetensors")  # the second: an export in Hugging Face's form
+    files = [path / name for name in names] if path.is_dir() else [path]
+    if found := next((file for file in files if file.is_file()), None):
+        if found.suffix.lower() in (".onnx", ".pt2"):
+            raise S2R2Error(f"{found} is a graph for other programs: give the run folder or an export as .safetensors")
+        return found
     if path.is_dir():
         raise S2R2Error(f"no encoder.safetensors in {path}: give a run folder of s2r2 train, or finish that training")
     raise S2R2Error(f"no encoder at {path}: give a run folder, an encoder.safetensors, or timm:NAME")
@@ -63,12 +74,15 @@ def _from_file(file: Path) -> Encoder:
         raise S2R2Error(
             f"{file} cannot be read ({error}): it is damaged, copy it again or resume the training"
         ) from error
-    if description["version"] > FORMAT_VERSION:
+    if description["version"] > TIMM_LAYOUT_VERSION:
         raise S2R2Error(f"{file} was written by a newer s2r2 (format {description['version']}): upgrade s2r2")
     encoder = _build(description["architecture"], description["name"])
     try:
-        encoder.load_state_dict(tensors)
-    except RuntimeError as error:
+        if description.get("layout") == "timm":
+            encoder.backbone.load_state_dict(from_timm(tensors, encoder.backbone))
+        else:
+            encoder.load_state_dict(tensors)
+    except (RuntimeError, KeyError) as error:
         raise S2R2Error(
             f"{file} does not fit {description['architecture']['backbone']} of timm {timm.__version__}: "
             f"install the timm it was trained with"

@@ -24,6 +24,7 @@ from s2r2.files import write_bytes
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FORMAT_VERSION = 1
+TIMM_LAYOUT_VERSION = 2  # of exported files, whose weights have timm's own names
 
 Output = Literal["feature", "embedding"]
 

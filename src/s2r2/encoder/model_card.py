@@ -1,0 +1,286 @@
+"""The README of an exported encoder: how to use it, what it was made from, how good it is, where it ends."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from s2r2.encoder.model import Encoder, Output
+from s2r2.encoder.timm_form import TimmForm
+from s2r2.errors import S2R2Error
+
+_PREPARE = '''import numpy as np
+from PIL import Image, ImageOps
+
+SIZE = {size}
+
+
+def pixels(path):
+    """The largest centred square of a photo: (3, SIZE, SIZE) float32 in [0, 1], RGB."""
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    # Channel by channel in 32-bit floats: on a whole RGB image, Pillow rounds to 8 bits.
+    channels = [Image.fromarray(np.asarray(c, np.float32)) for c in square.split()]
+    resized = [np.asarray(c.resize((SIZE, SIZE), Image.Resampling.BILINEAR)) for c in channels]
+    return np.stack(resized) / np.float32(255)
+
+'''
+_ONNX = '''
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
+
+
+def embed(paths):
+    """One row of length 1 for each photo."""
+    return session.run(["vectors"], {{"pixels": np.stack([pixels(path) for path in paths])}})[0]
+'''
+_PROGRAM = '''
+import torch
+
+model = torch.export.load("{file}").module()
+
+
+def embed(paths):
+    """One row of length 1 for each photo."""
+    with torch.inference_mode():
+        return model(torch.from_numpy(np.stack([pixels(path) for path in paths]))).numpy()
+'''
+_TIMM = '''
+import timm
+import torch
+
+model = {create}.eval()
+mean, std = np.array({mean}, np.float32), np.array({std}, np.float32)
+
+
+def embed(paths):
+    """One row of length 1 for each photo."""
+    batch = np.stack([(pixels(path) - mean[:, None, None]) / std[:, None, None] for path in paths])
+{enlarge}    with torch.inference_mode():
+        features = model(torch.from_numpy(batch))
+    return torch.nn.functional.normalize(features, dim=1).numpy()
+'''
+_S2R2 = """import s2r2
+
+encoder = s2r2.load("{file}")
+
+
+def embed(paths):
+    return encoder.embed(paths, output="embedding")
+"""
+_ENLARGE = """    # timm has no stem for tiny images: its large one gives the same features when each pixel is a block.
+    batch = batch.repeat({n}, axis=2).repeat({n}, axis=3)
+"""
+_SETTINGS = ("recipe", "views", "batch_size", "epochs", "temperature", "weight_decay", "seed")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What was exported, and how.
+
+    Attributes:
+        format: Name of the format.
+        output: ``"feature"`` or ``"embedding"``.
+        file: Name of the file or folder.
+        form: The timm form, where that is the format.
+    """
+
+    format: str
+    output: Output
+    file: str
+    form: TimmForm | None
+
+
+def model_card(encoder: Encoder, run: Path | None, usage: Usage, difference: float) -> str:
+    """The card as Markdown.
+
+    Args:
+        encoder: What was exported.
+        run: Its run folder, from which data, recipe and figures are taken; another path or None says nothing of them.
+        usage: What was exported, and how.
+        difference: Largest difference from the encoder's own vectors.
+    """
+    about = _read_run(run)
+    figures = _read_evaluation(run) if about else None
+    parts = [
+        _front_matter() if usage.format == "huggingface" else "",
+        f"# {encoder.name}\n\n{_what_it_is(encoder, usage, about)}",
+        f"## Use\n\n{_use(encoder, usage)}",
+        f"## Preprocessing\n\n{_preprocessing(encoder, usage)}",
+        f"## Made from\n\n{_made_from(encoder, about)}",
+        f"## Figures\n\n{_figures(figures)}",
+        f"## Limits\n\n{_limits(about, figures, usage, difference)}",
+    ]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _front_matter() -> str:
+    tags = "- image-feature-extraction\n- timm\n- self-supervised-learning"
+    return f"---\nlibrary_name: timm\npipeline_tag: image-feature-extraction\ntags:\n{tags}\n---"
+
+
+def _what_it_is(encoder: Encoder, usage: Usage, about: dict[str, Any]) -> str:
+    what = "features of the backbone" if usage.output == "feature" else "embeddings from behind the projection head"
+    start = "trained by ranking (S2R2, arXiv 2010.07258), without labels," if about else "as it is:"
+    return (
+        f"An image encoder, {encoder.architecture['backbone']} at {encoder.image_size} px, {start} exported as "
+        f"{usage.format}. It turns a photo into a vector of {encoder.dimensions(usage.output)} numbers ({what}); "
+        f"the dot product of two vectors of length 1 says how much alike two photos are."
+    )
+
+
+def _use(encoder: Encoder, usage: Usage) -> str:
+    return f"```python\n{_code(encoder, usage)}```"
+
+
+def _code(encoder: Encoder, usage: Usage) -> str:
+    prepare = _PREPARE.format(size=encoder.image_size)
+    if usage.format == "onnx":
+        return prepare + _ONNX.format(file=usage.file)
+    if usage.format == "torch-export":
+        return prepare + _PROGRAM.format(file=usage.file)
+    if usage.form is None:
+        return _S2R2.format(file=usage.file)
+    arguments = "".join(f", {key}={value!r}" for key, value in usage.form.arguments.items())
+    if usage.format == "huggingface":
+        create = f'timm.create_model("local-dir:{usage.file}", pretrained=True)'
+    else:
+        create = (
+            f'timm.create_model("{usage.form.architecture}", num_classes=0, checkpoint_path="{usage.file}"{arguments})'
+        )
+    enlarge = _ENLARGE.format(n=usage.form.enlarge) if usage.form.enlarge > 1 else ""
+    mean, std = list(encoder.mean), list(encoder.std)
+    return prepare + _TIMM.format(create=create, mean=mean, std=std, enlarge=enlarge)
+
+
+def _preprocessing(encoder: Encoder, usage: Usage) -> str:
+    size = encoder.image_size
+    inside = usage.format in ("onnx", "torch-export")
+    normalise = (
+        "Normalisation is inside: give pixels in [0, 1]."
+        if inside
+        else f"Normalise with mean {list(encoder.mean)} and standard deviation {list(encoder.std)}."
+    )
+    text = (
+        f"The photo upright (EXIF) and in RGB; its largest centred square; resized to {size} x {size} by Pillow's "
+        f"`BILINEAR`, which is antialiased, on 32-bit float channels as above. {normalise} Resizing the RGB image at "
+        f"once is simpler, and rounds each pixel to 8 bits: the vectors then differ in the third or fourth decimal. s2r2 "
+        f"itself also lays transparency over white, which `convert` does not."
+    )
+    if usage.form is not None:
+        text += " timm's own transform resizes before it crops and rounds likewise: near, but not the same."
+    return text
+
+
+def _made_from(encoder: Encoder, about: dict[str, Any]) -> str:
+    if not about:
+        return f"No run of s2r2: the weights are those of {encoder.name}."
+    config, run = about["config"], about["run"]
+    labels = f"; labels of {run['labels']} kinds were there and not used" if run.get("labels") else ""
+    settings = ", ".join(f"{name.replace('_', ' ')} {config[name]}" for name in _SETTINGS if name in config)
+    start = "timm's pretrained weights" if config.get("pretrained") else "random weights"
+    unread = f"{run.get('skipped', 0):,} could not be read"
+    return (
+        f"- data: {run['images']:,} photos of `{_name_only(run['data'])}`{labels}; {unread}\n"
+        f"- from {start}: {settings}; {run['steps']:,} steps, learning rate {run['learning_rate']:g}\n"
+        f"- with s2r2 {run['s2r2']}, torch {run['torch']}, timm {run['timm']}; begun {run['began'].split()[0]}"
+    )
+
+
+def _figures(evaluation: dict[str, Any] | None) -> str:
+    if evaluation is None:
+        return "None: it has not been evaluated (`s2r2 evaluate`)."
+    columns = {
+        n: c["title"] for n, c in evaluation["columns"].items() if any(n in r["figures"] for r in evaluation["rows"])
+    }
+    about = evaluation["about"]
+    trained = f", labels for kNN and the linear probe from `{_name_only(about['train'])}`" if about.get("train") else ""
+    lines = [
+        f"On {about['test_images']:,} photos of `{_name_only(about['test'])}`{trained}; per cent, "
+        f"with 95 % intervals over test photos:",
+        "",
+        "| | " + " | ".join(columns.values()) + " |",
+        "|---|" + "---|" * len(columns),
+    ]
+    for row in evaluation["rows"]:
+        cells = [_title(row), *(_cell(row["figures"].get(name)) for name in columns)]
+        lines += [f"| {' | '.join(cells)} |"]
+    return "\n".join(lines)
+
+
+def _limits(about: dict[str, Any], evaluation: dict[str, Any] | None, usage: Usage, difference: float) -> str:
+    limits = []
+    if about:
+        limits.append(
+            "It knows what the photos above show. Of other kinds of photo nothing is known: evaluate on your own first."
+        )
+    if evaluation is None:
+        limits.append("How good it is has not been measured.")
+    else:
+        limits.append("The intervals cover other test photos of the same kind, and not other training runs.")
+        limits += _not_better(evaluation)
+        limits += [
+            f"{_title(row)}: {row['health']['warning']}" for row in evaluation["rows"] if row["health"].get("warning")
+        ]
+        limits += [note for note in evaluation["notes"] if not note.startswith("±")]  # intervals stand in full here
+    limits.append("It says which photos look alike, and not what they show. It was not tested for recognising people.")
+    limits.append(f"The export's vectors differ from the encoder's own by {difference:.1g} at most (random pixels).")
+    return "\n".join(f"- {line}" for line in limits)
+
+
+def _not_better(evaluation: dict[str, Any]) -> list[str]:
+    """The figures in which the trained encoder is not clearly above raw pixels."""
+    rows = {_title(row): row["figures"] for row in evaluation["rows"]}
+    pixels, trained = rows.get("raw pixels", {}), rows.get("trained", {})
+    titles = [
+        evaluation["columns"][name]["title"]
+        for name, figure in trained.items()
+        if name in pixels and None not in (figure[1], pixels[name][2]) and figure[1] <= pixels[name][2]
+    ]
+    return [f"Not clearly above raw pixels in: {', '.join(titles)}."] if titles else []
+
+
+def _cell(figure: list[float | None] | None) -> str:
+    if figure is None or figure[0] is None:
+        return "-"
+    low, high = (f"{100 * v:.1f}" if v is not None else "?" for v in figure[1:3])
+    return f"{100 * figure[0]:.1f} [{low}, {high}]"
+
+
+def _title(row: dict[str, Any]) -> str:
+    return f"{row['encoder']}, head" if row["output"] == "embedding" else str(row["encoder"])
+
+
+def _name_only(data: str) -> str:
+    """The last part of a path: a card is published, and where somebody keeps photos is not."""
+    return Path(data).name
+
+
+def _read_run(run: Path | None) -> dict[str, Any]:
+    """``config.yaml`` of a run folder as plain data; empty where there is none."""
+    path = run / "config.yaml" if run is not None else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {"config": dict(content["config"]), "run": dict(content["run"])}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise S2R2Error(
+            f"cannot read {path}: it is damaged; export encoder.safetensors of that folder instead"
+        ) from error
+
+
+def _read_evaluation(run: Path | None) -> dict[str, Any] | None:
+    path = run / "evaluation.json" if run is not None else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {key: content[key] for key in ("about", "columns", "rows", "notes")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise S2R2Error(f"cannot read {path}: run s2r2 evaluate again") from error

@@ -1,0 +1,281 @@
+"""Exported encoders, read by programs that have no s2r2."""
+
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+
+from s2r2.encoder import Encoder, create_encoder, export, load
+from s2r2.encoder.model_card import Usage, model_card
+from s2r2.encoder.timm_form import from_timm, to_timm
+from s2r2.errors import S2R2Error
+
+COUNT = 100
+BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Blocker())
+for name in {blocked!r}:
+    try:
+        __import__(name)
+    except ModuleNotFoundError:
+        continue
+    raise SystemExit(name + " can be imported")
+"""
+RUN = """
+import glob
+paths = sorted(glob.glob({photos!r} + "/*.png"))
+np.save("one.npy", embed(paths[:1]))
+np.save("all.npy", embed(paths))
+"""
+SIMPLE = """
+def pixels(path):
+    image = Image.open(path)
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    resized = square.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.float32).transpose(2, 0, 1) / np.float32(255)
+"""
+
+
+@pytest.fixture(scope="module")
+def odd_photos(tmp_path_factory: pytest.TempPathFactory, photos_if_there: Path | None) -> Path:
+    """A hundred photos (blurred noise where there are none) whose sides are odd and all different."""
+    folder = tmp_path_factory.mktemp("odd")
+    generator = np.random.default_rng(0)
+    for i, image in enumerate(_pictures(photos_if_there)):
+        width, height = (int(side) for side in 2 * generator.integers(9, 90, 2) + 1)
+        image.convert("RGB").resize((width, height)).save(folder / f"{i:03d}.png")
+    assert len(list(folder.iterdir())) == COUNT
+    return folder
+
+
+def _pictures(photos: Path | None) -> list[Image.Image]:
+    if photos is not None and (photos / "bsds500_s160.tar").exists():
+        with tarfile.open(photos / "bsds500_s160.tar") as archive:
+            names = [n for n in sorted(archive.getnames()) if n.endswith((".jpg", ".png"))][:COUNT]
+            return [Image.open(archive.extractfile(name)).copy() for name in names]
+    noise = np.random.default_rng(0).integers(0, 255, (COUNT, 90, 120, 3), dtype=np.uint8)
+    return [Image.fromarray(image).filter(ImageFilter.GaussianBlur(2)) for image in noise]
+
+
+def trained_looking(backbone: str, image_size: int) -> Encoder:
+    """An encoder whose batch norms have seen something: with fresh ones, mistakes in them would not show."""
+    torch.manual_seed(0)
+    encoder = create_encoder(backbone, image_size=image_size, embedding_dimensions=16, head_hidden=32, name="mine")
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the plain mean of what comes now
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        for _ in range(3):
+            coarse = torch.randn(16, 3, 6, 6)
+            encoder(torch.nn.functional.interpolate(coarse, image_size, mode="bicubic"))
+    return encoder.eval()
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return trained_looking("lcnet_050", 64)
+
+
+@pytest.fixture(scope="module")
+def small_stem() -> Encoder:
+    return trained_looking("resnet18", 32)
+
+
+def card_code(card: Path) -> str:
+    return re.findall(r"```python\n(.*?)```", card.read_text(encoding="utf-8"), re.DOTALL)[0]
+
+
+def in_clean_process(card: Path, cwd: Path, photos: Path, blocked: tuple[str, ...], extra: str = "") -> np.ndarray:
+    """Run the code of the card, without s2r2 and whatever else it must not need, and return its vectors."""
+    code = BLOCKER.format(blocked=blocked) + card_code(card) + extra + RUN.format(photos=str(photos))
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], cwd=cwd, env={"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    rows = np.load(cwd / "all.npy")
+    np.testing.assert_allclose(np.load(cwd / "one.npy"), rows[:1], atol=1e-5)
+    return rows
+
+
+NO_TORCH = ("s2r2", "torch", "torchvision", "timm", "numba", "safetensors")
+
+
+@pytest.mark.parametrize("which", ["encoder", "small_stem"])
+@pytest.mark.parametrize(
+    ("format", "file", "blocked"),
+    [
+        ("onnx", "mine.onnx", NO_TORCH),
+        ("safetensors", "mine.safetensors", ("s2r2", "numba")),
+        ("huggingface", "mine", ("s2r2", "numba")),
+        ("torch-export", "mine.pt2", ("s2r2", "timm", "numba")),
+    ],
+)
+def test_the_same_vectors_without_s2r2(
+    which: str,
+    format: str,
+    file: str,
+    blocked: tuple[str, ...],
+    odd_photos: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    original: Encoder = request.getfixturevalue(which)
+    written = export(original, tmp_path / file, format=format)
+    found = in_clean_process(written.card, tmp_path, odd_photos, blocked)
+    expected = original.embed(sorted(odd_photos.glob("*.png")))
+    difference = np.abs(found - expected).max()
+    print(f"{which} {format}: {difference:.2g}")
+    assert found.shape == (COUNT, original.dimensions())
+    assert difference < 1e-4
+    assert np.ptp(expected, axis=0).max() > 0.01  # else equality would say nothing
+
+
+def test_embeddings_of_the_head(encoder: Encoder, odd_photos: Path, tmp_path: Path) -> None:
+    expected = encoder.embed(sorted(odd_photos.glob("*.png")), output="embedding")
+    written = export(encoder, tmp_path / "head.onnx", format="onnx", output="embedding")
+    found = in_clean_process(written.card, tmp_path, odd_photos, NO_TORCH)
+    assert np.abs(found - expected).max() < 1e-4
+    own = export(encoder, tmp_path / "head.safetensors", output="embedding")
+    again = load(own.path).embed(sorted(odd_photos.glob("*.png")), output="embedding")
+    np.testing.assert_array_equal(again, expected)
+
+
+def test_resizing_to_eight_bits_is_near_but_not_the_same(encoder: Encoder, odd_photos: Path, tmp_path: Path) -> None:
+    written = export(encoder, tmp_path / "mine.onnx", format="onnx")
+    found = in_clean_process(written.card, tmp_path, odd_photos, NO_TORCH, SIMPLE)
+    expected = encoder.embed(sorted(odd_photos.glob("*.png")))
+    difference, cosine = np.abs(found - expected).max(), (found * expected).sum(axis=1).min()
+    print(f"8 bits: {difference:.2g}, cosine {cosine:.6f}")
+    assert difference > 1e-4  # else the card could recommend the simpler way
+    assert cosine > 0.9  # weights that were never trained exaggerate it
+
+
+@pytest.mark.parametrize("which", ["encoder", "small_stem"])
+@pytest.mark.parametrize("format", ["safetensors", "huggingface"])
+def test_s2r2_reads_its_export_bit_for_bit(
+    which: str, format: str, odd_photos: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    original: Encoder = request.getfixturevalue(which)
+    written = export(original, tmp_path / ("x.safetensors" if format == "safetensors" else "x"), format=format)
+    again = load(written.path)
+    assert again.name == original.name
+    assert again.head is None
+    for name, tensor in original.backbone.state_dict().items():
+        assert torch.equal(again.backbone.state_dict()[name], tensor), name
+    some = sorted(odd_photos.glob("*.png"))[:3]
+    np.testing.assert_array_equal(again.embed(some), original.embed(some))
+
+
+def test_an_index_takes_the_export(encoder: Encoder, odd_photos: Path, tmp_path: Path) -> None:
+    from s2r2.images import open_source
+    from s2r2.search import update_index
+
+    written = export(encoder, tmp_path / "x.safetensors")
+    done = update_index(load(written.path), open_source(odd_photos), tmp_path / "index", progress=False)
+    assert done.embedded == COUNT
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_convnext", "test_efficientnet"])
+def test_timm_form_of_other_backbones(backbone: str) -> None:
+    original = trained_looking(backbone, 48)
+    form = to_timm(original)
+    assert form.enlarge == 1
+    assert ("img_size" in form.arguments) == (backbone == "test_vit")
+    pixels = torch.randn(2, 3, 48, 48)
+    with torch.inference_mode():
+        torch.testing.assert_close(form.build()(pixels), original.features(pixels))
+
+
+def test_small_stem_of_a_bottleneck_resnet() -> None:
+    original = trained_looking("resnet26", 32)
+    form = to_timm(original)
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        found = form.build()(pixels.repeat_interleave(4, 2).repeat_interleave(4, 3))
+        torch.testing.assert_close(found, original.features(pixels), rtol=1e-4, atol=1e-4)
+    weights = from_timm(form.tensors, original.backbone)
+    assert torch.equal(weights["conv1.weight"], original.backbone.conv1.weight)
+
+
+def refused(*arguments: object, **options: object) -> str:
+    with pytest.raises(S2R2Error) as error:
+        export(*arguments, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_refusals_are_one_line_and_write_nothing(encoder: Encoder, tmp_path: Path) -> None:
+    assert ".onnx" in refused(encoder, tmp_path / "x.bin", format="onnx")
+    assert "huggingface" in refused(encoder, tmp_path / "x.onnx", format="tensorflow")
+    assert "projection head" in refused(encoder, tmp_path / "x", format="huggingface", output="embedding")
+    bare = load("untrained:test_resnet", image_size=64)
+    assert "--output" in refused(bare, tmp_path / "x.onnx", format="onnx", output="embedding")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("kept")
+    assert "file" in refused(encoder, tmp_path / "file", format="huggingface")
+    assert "file" in refused(encoder, tmp_path / "file" / "x.safetensors")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("kept")
+    assert "run folder" in refused(encoder, tmp_path / "run", format="huggingface")
+
+
+def test_onnx_without_its_libraries(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "s2r2[export]" in refused(encoder, tmp_path / "x.onnx", format="onnx")
+
+
+def test_a_stem_that_timm_cannot_build() -> None:
+    original = create_encoder("resnetaa50", image_size=32, embedding_dimensions=0)
+    with pytest.raises(S2R2Error, match="onnx or torch-export"):
+        to_timm(original)
+
+
+def test_a_graph_is_no_encoder_for_s2r2(encoder: Encoder, tmp_path: Path) -> None:
+    written = export(encoder, tmp_path / "x.pt2", format="torch-export")
+    with pytest.raises(S2R2Error, match=r"export as \.safetensors"):
+        load(written.path)
+
+
+def test_card_from_a_run(encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "config: {views: 4, epochs: 7, recipe: mild, pretrained: false}\n"
+        "run: {data: /home/someone/private/photos, images: 1234, skipped: 5, labels: 0, steps: 99,\n"
+        "  learning_rate: 0.002, s2r2: 0.1.0, torch: '2', timm: '1', began: 2026-01-02 03:04:05}\n".replace(
+            "2026-01-02 03:04:05", "'2026-01-02 03:04:05'"
+        )
+    )
+    (tmp_path / "evaluation.json").write_text(
+        '{"about": {"test": "/home/someone/held", "test_images": 77, "train": null}, "notes": ["A note."],'
+        '"columns": {"map": {"title": "mAP"}}, "rows": ['
+        '{"encoder": "raw pixels", "output": "pixels", "figures": {"map": [0.5, 0.4, 0.6, 77]}, "health": {}},'
+        '{"encoder": "trained", "output": "feature", "figures": {"map": [0.7, 0.55, 0.8, 77]},'
+        ' "health": {"warning": "collapsed"}}]}'
+    )
+    usage = Usage("onnx", "feature", "x.onnx", None)
+    card = model_card(encoder, tmp_path, usage, 1e-7)
+    for said in ("1,234 photos of `photos`", "recipe mild", "epochs 7", "70.0 [55.0, 80.0]", "A note.", "collapsed"):
+        assert said in card
+    assert "Not clearly above raw pixels in: mAP" in card
+    assert "/home" not in card
+    (tmp_path / "evaluation.json").write_text("{")
+    with pytest.raises(S2R2Error, match="evaluate"):
+        model_card(encoder, tmp_path, usage, 1e-7)
+    (tmp_path / "evaluation.json").unlink()
+    assert "not been measured" in model_card(encoder, tmp_path, usage, 1e-7)
