@@ -119,6 +119,18 @@ def test_unlabelled_data_get_a_report_too(run_folder, unlabelled, encoder):
     assert "A tick marks" not in page
 
 
+def test_a_collapsed_encoder_is_warned_of_at_the_top_of_the_page(run_folder, stores):
+    generator = np.random.default_rng(0)
+
+    def point(store):
+        return 1 + 1e-4 * generator.standard_normal((len(store), 8))
+
+    evaluate({"trained": point}, *stores, folder=run_folder, draws=20)
+    page = write_report(run_folder).read_text()
+    assert page.index("the embeddings have collapsed") < page.index('id="result"')
+    assert page.count('class="warning"') == 1
+
+
 def test_pictures_outside_the_run_folder_are_not_read(full_run, tmp_path):
     (tmp_path / "secret.jpg").write_bytes(b"secret")
     path = full_run / "evaluation.json"

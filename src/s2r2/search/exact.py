@@ -1,8 +1,14 @@
 """Exact search: every similarity is computed, the largest are kept."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
 import numpy as np
 
 from s2r2.search.similarity_kernel import score_all, score_some
+
+_ROWS_A_THREAD = 25_000  # fewer take less than a few milliseconds, which more threads would hardly shorten
 
 
 def top_k(
@@ -24,13 +30,23 @@ def top_k(
     """
     vectors, query = np.asarray(vectors), np.ascontiguousarray(query, np.float32)
     if mask is None:
-        scores = score_all(vectors, query)
+        scores = _in_threads(lambda part: score_all(vectors[part], query), len(vectors))
         best = _largest(scores, k)
         return best, scores[best]
     rows = np.flatnonzero(mask)
-    scores = score_some(vectors, rows, query)
+    scores = _in_threads(lambda part: score_some(vectors, rows[part], query), len(rows))
     best = _largest(scores, k)
     return rows[best], scores[best]
+
+
+def _in_threads(work: Callable[[slice], np.ndarray], count: int) -> np.ndarray:
+    """Results of ``work`` on ranges that make up ``count``, joined; threads as NUMBA_NUM_THREADS allows."""
+    threads = min(numba.get_num_threads(), count // _ROWS_A_THREAD)
+    if threads < 2:
+        return work(slice(0, count))
+    bounds = np.linspace(0, count, threads + 1).astype(int)
+    with ThreadPoolExecutor(threads, thread_name_prefix="s2r2-search") as pool:
+        return np.concatenate(list(pool.map(work, map(slice, bounds[:-1], bounds[1:]))))
 
 
 def _largest(scores: np.ndarray, k: int) -> np.ndarray:
