@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 DATA   ?= digits
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test lint slow bench clean
+.PHONY: help setup demo test lint slow bench docs clean
 help:
 	@sed -n '1,4s/^# \{0,1\}//p' Makefile
 
@@ -37,8 +37,12 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A static site of docs/ and a reference from the code, in site/; index.html opens from the disk.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 bench: $(READY)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev,bench]'
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

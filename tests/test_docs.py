@@ -1,26 +1,213 @@
-"""Every Python block of the README and of the pages of docs runs as it stands."""
+"""README and docs are true: their code runs, their commands parse, the site builds and stays at home."""
 
+import dataclasses
+import functools
+import importlib
+import importlib.util
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from s2r2 import cli
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))]
+ROOMS = ("encoder", "evaluation", "images", "losses", "search", "training", "views")
+
+
+def text(page: str) -> str:
+    return (REPOSITORY / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text(page), re.DOTALL)
+
+
+def commands(page: str) -> list[str]:
+    """Every line of an indented block that calls s2r2."""
+    return [line.strip() for line in text(page).splitlines() if re.match(r"    s2r2 \w", line)]
+
+
+WITH_PYTHON = [
+    page for page in PAGES if blocks(page, "python") and page != "docs/ranking_loss.md"
+]  # tests/losses has it
+WITH_COMMANDS = [page for page in PAGES if commands(page)]
+
+
+def test_no_block_is_overlooked() -> None:
+    for page in PAGES:
+        languages = set(re.findall(r"^```(\w+)$", text(page), re.MULTILINE))
+        assert languages <= {"python", "bash"}, page
+        assert all(block.strip() == "pip install s2r2" for block in blocks(page, "bash")), page
+    assert {"README.md", "docs/index.md", "docs/own_photos.md", "docs/export.md"} <= set(WITH_PYTHON)
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_photos(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, page, "exec"), names)
+
+
+def make_photos(folder: Path) -> None:
+    (folder / "photos").mkdir()
+    generator = np.random.default_rng(0)
+    for name in ("a.jpg", "b.jpg", "query.jpg", *(f"photos/{i}.jpg" for i in range(64))):
+        Image.fromarray(generator.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(folder / name)
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS)
+def test_commands_are_understood(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real parser takes each command line as it stands, and hands it to the command that is meant."""
+    called: list[str] = []
+    specs = cli.app._subcommands
+    for name, spec in list(specs.items()):
+
+        @functools.wraps(spec.target)
+        def instead(*args: object, _name: str = name, **options: object) -> None:
+            called.append(_name)
+
+        monkeypatch.setitem(specs, name, dataclasses.replace(spec, target=instead))
+    for line in commands(page):
+        arguments = shlex.split(line, comments=True)[1:]
+        try:
+            cli.main(arguments)
+        except SystemExit as refused:
+            pytest.fail(f"{page}: {line}: exit code {refused.code}")
+        assert called[-1] == arguments[0]
+
+
+def test_a_wrong_command_would_be_noticed() -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "photos", "--no-such-setting", "1"])
+
+
+def test_error_lines_of_the_troubleshooting_page_are_real() -> None:
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "src").rglob("*.py"))
+    said = re.findall(r"^\| `([^`]+)` \|", text("docs/troubleshooting.md"), re.MULTILINE)
+    assert len(said) > 20
+    missing = [line for line in said if line not in source]
+    assert not missing
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", text(page)):
+            assert ((REPOSITORY / page).parent / target).exists(), f"{page}: {target}"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site as ``make docs`` builds it; any warning is an error."""
+    if importlib.util.find_spec("mkdocs") is None:
+        pytest.skip("mkdocs is not installed: pip install 's2r2[docs]'")
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_reference_has_every_command_and_every_public_name(site: Path) -> None:
+    page = (site / "reference/commands.html").read_text(encoding="utf-8")
+    assert len(cli.app._subcommands) >= 10
+    for command in cli.app._subcommands:
+        assert f"usage: s2r2 {command}" in page
+    for room in ROOMS:
+        content = (site / f"reference/{room}.html").read_text(encoding="utf-8")
+        for name in importlib.import_module(f"s2r2.{room}").__all__:
+            assert f'id="s2r2.{room}.{name}"' in content, f"s2r2.{room}.{name}"
+
+
+def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 15
+    for path in (*pages, *site.rglob("*.css")):
+        found = loads_from_elsewhere(path.read_text(encoding="utf-8"))
+        assert not found, f"{path.name}: {found}"
+
+
+def loads_from_elsewhere(content: str) -> list[str]:
+    """Scripts, styles, pictures, frames and fonts with an address on another host; plain links may lead away."""
+    outside = r"""["']?(?:https?:)?//[^"'\s>)]+"""
+    tags = r"<(?:script|img|iframe|link|source|video|audio|object|embed)\b[^>]*?(?:src|href|data|srcset)="
+    return [
+        found for found in re.findall(rf"(?:{tags}|url\(|@import\s+){outside}", content) if "canonical" not in found
+    ]
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/training.md", "docs/views.md", "docs/evaluation.md", "docs/search.md", "docs/export.md"]
+    "content",
+    [
+        '<link rel="stylesheet" href="https://fonts.googleapis.com/css">',
+        '<script src="//cdn.net/x.js"></script>',
+        "@import 'https://cdn.net/x.css'",
+        "src: url(https://cdn.net/font.woff2)",
+        "<img alt='x' src=http://other.org/p.png>",
+    ],
 )
-def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
-    generator = np.random.default_rng(0)
-    for name in ("a.jpg", "b.jpg", *(f"photos/{i}.jpg" for i in range(64))):
-        Image.fromarray(generator.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(tmp_path / name)
-    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text(encoding="utf-8"), re.DOTALL)
-    assert blocks
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, page, "exec"), names)
+def test_loading_from_elsewhere_would_be_noticed(content: str) -> None:
+    assert loads_from_elsewhere(content)
+    assert not loads_from_elsewhere('<a href="https://arxiv.org/abs/2010.07258">')
+
+
+def test_pages_ask_no_other_host_in_a_browser(site: Path) -> None:
+    """What scripts would load at run time shows only in a browser."""
+    sync = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    asked: list[str] = []
+    with sync.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        for name in ("index.html", "search.html", "reference/losses.html"):
+            page.goto((site / name).as_uri())
+            page.wait_for_timeout(300)
+        browser.close()
+    assert len(asked) > 6
+    assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
+
+
+# The page's own settings would take hours; the last of two equal settings counts.
+QUICK = "--backbone test_resnet --image-size 32 --views 2 --batch-size 16 --epochs 1"
+EXECUTED = {
+    "README.md": ("views", "train", "evaluate", "index", "search", "duplicates", "embed", "export"),
+    "docs/export.md": ("train", "export"),
+    "docs/index.md": ("train", "index", "evaluate"),
+    "docs/own_photos.md": ("views",),
+    "docs/search.md": ("train", "index", "search", "duplicates"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", EXECUTED)
+def test_commands_run(page: str, tmp_path: Path) -> None:
+    """The commands of a page, one after another in one folder; serve, which never ends, is tested in tests/search."""
+    make_photos(tmp_path)
+    for label in ("cats", "dogs"):
+        for folder in ("labelled", "heldout"):
+            shutil.copytree(tmp_path / "photos", tmp_path / folder / label)
+    lines = commands(page)
+    if not any(line.startswith("s2r2 train") for line in lines):
+        lines.insert(0, "s2r2 train photos/ --out runs/mine")
+    lines = [line for line in lines if not line.startswith(("s2r2 serve", "s2r2 evaluate RUN"))]
+    for line in lines:
+        arguments = shlex.split(line, comments=True)[1:]
+        if arguments[0] == "train":
+            arguments += QUICK.split()
+        done = subprocess.run(
+            [sys.executable, "-m", "s2r2", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=280
+        )
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+    assert set(EXECUTED[page]) <= {shlex.split(line)[1] for line in lines}

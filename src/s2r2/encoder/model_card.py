@@ -169,7 +169,7 @@ def _preprocessing(encoder: Encoder, usage: Usage) -> str:
     text = (
         f"The photo upright (EXIF) and in RGB; its largest centred square; resized to {size} x {size} by Pillow's "
         f"`BILINEAR`, which is antialiased, on 32-bit float channels as above. {normalise} Resizing the RGB image at "
-        f"once is simpler, and rounds each pixel to 8 bits: the vectors then differ in the third or fourth decimal. s2r2 "
+        f"once is simpler, and rounds each pixel to 8 bits: the vectors then differ in the third or fourth place. s2r2 "
         f"itself also lays transparency over white, which `convert` does not."
     )
     if usage.form is not None:
