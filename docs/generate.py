@@ -11,7 +11,7 @@ from mkdocs.structure.files import File, Files
 
 from s2r2 import cli
 
-ROOMS = ("encoder", "evaluation", "images", "losses", "search", "training", "views")
+ROOMS = ("encoder", "evaluation", "images", "losses", "search", "study", "training", "views")
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -19,7 +19,7 @@ from s2r2 import cli
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))]
-ROOMS = ("encoder", "evaluation", "images", "losses", "search", "training", "views")
+ROOMS = ("encoder", "evaluation", "images", "losses", "search", "study", "training", "views")
 
 
 def text(page: str) -> str:
@@ -44,7 +44,7 @@ WITH_COMMANDS = [page for page in PAGES if commands(page)]
 def test_no_block_is_overlooked() -> None:
     for page in PAGES:
         languages = set(re.findall(r"^```(\w+)$", text(page), re.MULTILINE))
-        assert languages <= {"python", "bash"}, page
+        assert languages <= {"python", "bash", "yaml"}, page  # tests/study reads the yaml
         assert all(block.strip() == "pip install s2r2" for block in blocks(page, "bash")), page
     assert {"README.md", "docs/index.md", "docs/own_photos.md", "docs/export.md"} <= set(WITH_PYTHON)
 

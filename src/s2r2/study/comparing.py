@@ -77,7 +77,8 @@ def _compare(study: Study, folder: Path, deadline: float, processes: int, consol
     tuned = scheduler.run(trials)
     if trials and tuned:
         chosen, record = choose_settings(study, trials, folder)
-        write_text(folder / "tuning.yaml", yaml.safe_dump(record, sort_keys=False))
+        plain = json.loads(json.dumps(record))  # no aliases for settings that occur twice
+        write_text(folder / "tuning.yaml", yaml.safe_dump(plain, sort_keys=False))
     cells = final_cells(study, chosen)
     if tuned:
         scheduler.run(cells)
