@@ -80,12 +80,12 @@ def _compare(study: Study, folder: Path, deadline: float, processes: int, consol
         plain = json.loads(json.dumps(record))  # no aliases for settings that occur twice
         write_text(folder / "tuning.yaml", yaml.safe_dump(plain, sort_keys=False))
     cells = final_cells(study, chosen)
-    if tuned:
-        scheduler.run(cells)
-        results = collect(study, cells, folder, record)
-    else:
-        results = Results(study, len(cells), 0)
-    _write(results, folder)
+    try:
+        if tuned:
+            scheduler.run(cells)
+    finally:  # whatever stopped it, the tables hold what there is
+        results = collect(study, cells, folder, record) if tuned else Results(study, len(cells), 0)
+        _write(results, folder)
     _close(results, len(trials), sum(is_done(c, folder) for c in trials), folder, console)
     return results
 
