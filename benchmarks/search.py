@@ -194,13 +194,11 @@ def image_queries(folder: Path) -> dict[str, Any]:
 
 
 def in_process(case: str, folder: Path, *more: str) -> dict[str, Any]:
-    """Run a case in a process of its own with one thread; image queries with as many as there are, as a user does."""
+    """Run a case with one thread in a process of its own."""
     names = ("OMP", "OPENBLAS", "MKL", "NUMBA")
     one_thread = {**{f"{name}_NUM_THREADS": "1" for name in names}, "LANCE_CPU_THREADS": "1"}
-    inherited = {name: value for name, value in os.environ.items() if name not in one_thread}
-    environment = inherited if case == "image" else inherited | one_thread
     command = [sys.executable, __file__, "--case", case, "--folder", str(folder), *more]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **one_thread})
     if done.returncode:
         raise SystemExit(f"{case} failed")
     return json.loads(done.stdout.splitlines()[-1])
@@ -277,9 +275,8 @@ def main() -> None:
         results: dict[str, Any] = {f"{arguments.count}": compare(arguments.count, small, list(METHODS), console)}
         results["image query"] = found = in_process("image", small)
         parts = ", ".join(f"{name} {spent:.1f} ms" for name, spent in found["milliseconds"].items())
-        title = f"image query, ResNet-18, {arguments.count:,} photos, all cores"
-        rest = f"{found['wall']:.1f} ms with HTTP; search is {found['search_share']:.1%}"
-        console.print(f"{title}: {parts}; {rest}", highlight=False)
+        console.print(f"image query, ResNet-18, {arguments.count:,} photos: {parts}; {found['wall']:.1f} ms with HTTP; "
+                      f"search is {found['search_share']:.1%}", highlight=False)  # fmt: skip
         RESULTS.write_text(json.dumps(results, indent=1))
         if arguments.large:
             methods = [method for method in METHODS if method not in arguments.without]

@@ -62,7 +62,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         "--port",
         "0",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with open(root / "server.log", "w") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None
     address = re.search(r"http://\S+?(?=/ )", process.stdout.readline())
     assert address is not None

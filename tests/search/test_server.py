@@ -2,6 +2,7 @@
 
 import http.client
 import io
+import socket
 import struct
 import time
 import zlib
@@ -176,6 +177,18 @@ def test_a_storm_of_nonsense_leaves_the_server_well(client: httpx.Client) -> Non
         statuses.add(answer.status_code)
     assert max(statuses) < 500
     assert client.get("/api/about").status_code == 200
+
+
+def test_a_broken_off_upload_is_no_error_of_the_server(client: httpx.Client, served: tuple[str, Path]) -> None:
+    where = urlsplit(served[0])
+    head = b"POST /api/similar HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: image/png\r\n"
+    for rest in (b"content-length: 1000\r\n\r\nabc", b"transfer-encoding: chunked\r\n\r\nzz\r\nno chunk\r\n"):
+        with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
+            connection.sendall(head + rest)
+            time.sleep(0.2)
+    time.sleep(0.3)
+    assert client.get("/api/about").status_code == 200
+    assert "Traceback" not in (served[1] / "server.log").read_text()
 
 
 def test_it_listens_on_loopback_and_warns_otherwise() -> None:

@@ -97,6 +97,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen(1024)  # who reads the printed address may connect at once, and waits until all is loaded
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise S2R2Error(f"cannot listen on {host}:{port} ({reason}): choose another --port or --host") from error

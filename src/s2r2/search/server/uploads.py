@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 from fastapi import HTTPException, Request
+from starlette.requests import ClientDisconnect
 
 from s2r2.images import UnreadableImage, decode
 
@@ -23,7 +24,7 @@ class Uploads:
         """The body of a request.
 
         Raises:
-            HTTPException: 415 not an image by its type, 413 too large, 408 too slow, 400 empty.
+            HTTPException: 415 not an image by its type, 413 too large, 408 too slow, 400 empty or broken off.
         """
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if not kind.startswith("image/") and kind != "application/octet-stream":
@@ -42,6 +43,8 @@ class Uploads:
                     content += piece
                     if len(content) > MAX_BYTES:
                         raise HTTPException(413, f"the image is larger than {MAX_BYTES >> 20} MB")
+        except ClientDisconnect:  # also what uvicorn makes of malformed chunks, which it has answered itself
+            raise HTTPException(400, "the image did not arrive completely") from None
         except TimeoutError:
             raise HTTPException(408, f"the image did not arrive within {SECONDS:.0f} s") from None
         if not content:
