@@ -117,6 +117,7 @@ def in_clean_process(card: Path, cwd: Path, photos: Path, blocked: tuple[str, ..
 NO_TORCH = ("s2r2", "torch", "torchvision", "timm", "numba", "safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["encoder", "small_stem"])
 @pytest.mark.parametrize(
     ("format", "file", "blocked"),
@@ -147,6 +148,7 @@ def test_the_same_vectors_without_s2r2(
     assert np.ptp(expected, axis=0).max() > 0.01  # else equality would say nothing
 
 
+@pytest.mark.slow
 def test_embeddings_of_the_head(encoder: Encoder, odd_photos: Path, tmp_path: Path) -> None:
     expected = encoder.embed(sorted(odd_photos.glob("*.png")), output="embedding")
     written = export(encoder, tmp_path / "head.onnx", format="onnx", output="embedding")
@@ -157,6 +159,7 @@ def test_embeddings_of_the_head(encoder: Encoder, odd_photos: Path, tmp_path: Pa
     np.testing.assert_array_equal(again, expected)
 
 
+@pytest.mark.slow
 def test_resizing_to_eight_bits_is_near_but_not_the_same(encoder: Encoder, odd_photos: Path, tmp_path: Path) -> None:
     written = export(encoder, tmp_path / "mine.onnx", format="onnx")
     found = in_clean_process(written.card, tmp_path, odd_photos, NO_TORCH, SIMPLE)
@@ -183,6 +186,7 @@ def test_s2r2_reads_its_export_bit_for_bit(
     np.testing.assert_array_equal(again.embed(some), original.embed(some))
 
 
+@pytest.mark.slow
 def test_an_index_takes_the_export(encoder: Encoder, odd_photos: Path, tmp_path: Path) -> None:
     from s2r2.images import open_source
     from s2r2.search import update_index
