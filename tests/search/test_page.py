@@ -217,3 +217,19 @@ def test_what_the_server_refuses_is_said(page: Any) -> None:
     page.locator("#file").set_input_files({"name": "no.jpg", "mimeType": "image/jpeg", "buffer": b"no picture"})
     page.wait_for_selector("#problem:not([hidden])")
     assert "cannot be read as an image" in page.locator("#problem").inner_text()
+
+
+def test_the_keyboard_goes_on_in_the_new_ranking_and_a_filter_is_no_step(page: Any) -> None:
+    page.locator(".photo button.open").nth(20).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".ranking .score")
+    until(page, "document.activeElement === document.querySelector('#results button.open')")
+    assert page.evaluate("window.scrollY") == 0
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelectorAll('#trail li').length == 2")
+    page.select_option("#label", "green")
+    until(
+        page, "[...document.querySelectorAll('.ranking:first-child .name')].every(name => name.textContent == 'green')"
+    )
+    assert page.locator("#trail li").count() == 2

@@ -13,6 +13,7 @@ const marks = new Map();
 let about = { indexes: [], folders: [], labels: [], upload_bytes: 0 };
 let running = null;
 let mapOpened = false;
+let arriving = false; // a new query was chosen: its ranking is shown from the top, and the keyboard goes on there
 
 // ---- what went wrong, what is going on
 
@@ -65,6 +66,7 @@ function go(changes) {
 const uploads = new Map();
 
 function searchFor(photo, of = 0) {
+  arriving = true;
   go({ view: "search", photo: photo.id, of, upload: null, box: null });
 }
 
@@ -143,6 +145,11 @@ async function showRankings(signal) {
   $("results").replaceChildren(...found.map(rankingElement));
   $("results").classList.toggle("two", found.length > 1);
   const count = about.indexes[0].photos.toLocaleString();
+  if (arriving) {
+    arriving = false;
+    window.scrollTo(0, 0);
+    $("results").querySelector("button.open")?.focus({ preventScroll: true });
+  }
   say(`${found[0].hits.length} of ${count} photos, ranked in ${Math.round(performance.now() - began)} ms.`);
 }
 
@@ -188,13 +195,16 @@ async function showQuery() {
 
 function leave(photo) {
   const address = toAddress();
-  if (trail.at(-1)?.address === address) return;
+  const what = `${state.photo || `upload ${state.upload.number}`} ${state.box || ""}`;
   const source = photo ? api.thumbnail(photo, state.of) : state.upload.url;
-  trail.push({ address, source, name: photo ? title(photo) : state.upload.name });
+  const name = (photo ? title(photo) : state.upload.name) + (state.box ? ", a part of it" : "");
+  if (trail.at(-1)?.what === what) trail.pop(); // another filter is no other step
+  trail.push({ address, source, name, what, part: Boolean(state.box) });
   trail.splice(0, Math.max(0, trail.length - 30));
   $("trail").hidden = trail.length < 2;
   $("trail").querySelector("ol").replaceChildren(...trail.map((step, number) => {
     const button = element("button", { type: "button", title: step.name }, element("img", { src: step.source, alt: "" }));
+    button.classList.toggle("part", step.part);
     button.setAttribute("aria-label", `Back to step ${number + 1}: ${step.name}`);
     button.addEventListener("click", () => {
       trail.splice(number + 1);

@@ -51,7 +51,7 @@ export async function openMap(canvas, { onOpen, onStatus }) {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     const unit = Math.min(width, height) * view.zoom;
-    const size = Math.max(18, Math.min(110, (unit / Math.sqrt(photos.length)) * 0.8));
+    const size = Math.max(32, Math.min(110, (unit / Math.sqrt(photos.length)) * 0.8));
     const seen = [];
     for (const photo of photos) {
       photo.left = width / 2 + (photo.x - view.x) * unit;
