@@ -23,7 +23,7 @@ from s2r2.study.copies import CopiesSource
 from s2r2.study.judging import judge_task
 from s2r2.study.plan import CELL_FILE, JUDGED_FILE, RUN_FOLDER, SCORES_FILE
 from s2r2.study.spec import TaskSpec
-from s2r2.training import TrainConfig, train
+from s2r2.training import TrainConfig, read_config, train
 from s2r2.training.checkpoint import checkpoint_path, previous_path
 from s2r2.training.metrics import read_metrics
 from s2r2.views import get_recipe
@@ -80,18 +80,11 @@ def _trained(content: dict[str, Any], config: TrainConfig, folder: Path) -> tupl
         shutil.rmtree(folder, ignore_errors=True)
     result = train(training_source(content), config, out=folder, resume=resume, quiet=True)
     lines = [line for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
-    sides = _view_pixels(config)
     return result.encoder, {
-        "pixels": result.steps * config.batch_size * sides,
+        "pixels": result.steps * read_config(folder)[1]["pixels_per_step"],
         "seconds": sum(config.batch_size * config.views / line["views_per_second"] for line in lines),
         "steps": result.steps,
     }
-
-
-def _view_pixels(config: TrainConfig) -> int:
-    from s2r2.views import view_sizes
-
-    return sum(size**2 for size in view_sizes(get_recipe(config.recipe), config.image_size, config.views))
 
 
 def _untrained(config: TrainConfig) -> Encoder:
