@@ -1,12 +1,15 @@
 """S2R2's own task as an evaluation: does a view find the other views of its image?"""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from s2r2.encoder import Encoder
+from s2r2.errors import S2R2Error
 from s2r2.evaluation.retrieval import RetrievalResult, retrieval_metrics
-from s2r2.images import PixelStore
+from s2r2.images import DirectImages, PixelStore
 from s2r2.views import Recipe, draw_parameters, render_views
 
 HELD_OUT_EPOCH = 1 << 40
@@ -27,7 +30,7 @@ class HeldOutViews:
 
 
 def held_out_views(
-    store: PixelStore,
+    store: PixelStore | DirectImages,
     recipe: Recipe,
     *,
     view_size: int,
@@ -44,26 +47,37 @@ def held_out_views(
         images: How many images, taken evenly from the store, or their indices.
         views: Views of each image, at least 2.
         seed: Another seed, other views.
+
+    Raises:
+        S2R2Error: None of the images can be read, which only happens without a pixel store.
     """
     if isinstance(images, int | np.integer):
         images = np.unique(np.linspace(0, len(store) - 1, num=min(int(images), len(store)), dtype=np.int64))
     if recipe.large_views:
         views = max(2, min(views, recipe.large_views))
-    parts = []
+    parts, kept = [], []
     for start in range(0, len(images), 64):
         part = images[start : start + 64]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            read = list(pool.map(store.__getitem__, part.tolist()))
+        part = part[[image is not None for image in read]]
+        pixels = [image for image in read if image is not None]
+        if not pixels:
+            continue
+        kept.append(part)
         parameters = draw_parameters(
             recipe,
-            store.sizes[part],
+            np.array([image.shape[:2] for image in pixels]),
             store.image_ids[part],
             views,
             seed=seed,
             epoch=HELD_OUT_EPOCH,
             view_size=view_size,
         )
-        pixels = [store[int(i)] for i in part]
         parts.append(render_views(pixels, parameters, view_size, mean=recipe.mean, std=recipe.std))
-    return HeldOutViews(np.concatenate(parts), np.repeat(images, views))
+    if not parts:
+        raise S2R2Error(f"none of {len(images)} images can be read: look at where they are")
+    return HeldOutViews(np.concatenate(parts), np.repeat(np.concatenate(kept), views))
 
 
 def rank_views(encoder: Encoder, held_out: HeldOutViews, *, batch_size: int = 128) -> RetrievalResult:

@@ -2,6 +2,7 @@
 
 from s2r2.images.cache import StoreInfo, cache_folder, clear_stores, list_stores
 from s2r2.images.decoding import EXTENSIONS, UnreadableImage, decode, to_array
+from s2r2.images.direct import DirectImages, why_direct
 from s2r2.images.labels import Labels
 from s2r2.images.opening import open_source, write_skipped
 from s2r2.images.sources import ArraySource, ImageSource, Skipped
@@ -10,6 +11,7 @@ from s2r2.images.store import PixelStore
 __all__ = [
     "EXTENSIONS",
     "ArraySource",
+    "DirectImages",
     "ImageSource",
     "Labels",
     "PixelStore",
@@ -22,5 +24,6 @@ __all__ = [
     "list_stores",
     "open_source",
     "to_array",
+    "why_direct",
     "write_skipped",
 ]

@@ -13,9 +13,9 @@ from s2r2.images import cifar10, stl10
 from s2r2.images.cache import cache_folder
 from s2r2.images.coco import find_coco, missing_annotations, open_coco
 from s2r2.images.labels import Labels
+from s2r2.images.manifest import open_manifest
 from s2r2.images.sources import (
     ArraySource,
-    FileSource,
     ImageSource,
     JoinedSource,
     PartSource,
@@ -23,7 +23,6 @@ from s2r2.images.sources import (
     open_folder,
     open_tar,
     printable,
-    table_parts,
 )
 from s2r2.images.voc import is_voc, open_voc
 
@@ -115,34 +114,6 @@ def _open_plain(path: Path, part: str) -> ImageSource:
     return open_folder(path)
 
 
-def open_manifest(path: Path) -> ImageSource:
-    """Images listed in a table; relative paths are relative to the table.
-
-    Raises:
-        S2R2Error: The table cannot be read, has no ``path`` column, or no rows.
-    """
-    columns = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    if "path" not in columns:
-        raise S2R2Error(f"{path} has no column named path (it has {', '.join(columns) or 'none'}): add one")
-    keys = columns["path"]
-    if not keys:
-        raise S2R2Error(f"{path} lists no images: it has a header and no rows")
-    repeated = next((key for key, count in zip(*np.unique(keys, return_counts=True), strict=True) if count > 1), None)
-    if repeated is not None:
-        raise S2R2Error(f"{path} lists {repeated} more than once: keep one row for each image")
-    column = next((name for name in ("labels", "label") if name in columns), None)
-    labels = None
-    if column is not None:
-        labels = Labels.from_lists(
-            [[part.strip() for part in cell.split(";") if part.strip()] for cell in columns[column]]
-        )
-    paths = [str(path.parent / key) for key in keys]
-    source = FileSource(path.name, keys, paths, labels)
-    splits = {c: cells for c, cells in columns.items() if c == "split" or c.endswith("_split")}
-    source.parts = table_parts([dict(zip(splits, row, strict=True)) for row in zip(*splits.values(), strict=True)])
-    return source
-
-
 def write_skipped(path: str | Path, skipped: Sequence[Skipped]) -> None:
     """Write the list of what was left out as CSV: ``image``, ``reason``."""
     with atomic_write(path, "w") as file:
@@ -218,31 +189,6 @@ def _part(name: str, part: str, parts: Sequence[str] | dict[str, np.ndarray]) ->
     if part not in parts:
         raise S2R2Error(f"{name}:{part} is not known: use {', '.join(f'{name}:{p}' if p else name for p in parts)}")
     return part
-
-
-def _read_csv(path: Path) -> dict[str, list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            return {name: [row[name] or "" for row in rows] for name in reader.fieldnames or []}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise S2R2Error(f"cannot read {path} ({error}): it must be a comma-separated table in UTF-8") from error
-
-
-def _read_parquet(path: Path) -> dict[str, list[str]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        table = parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise S2R2Error(f"cannot read {path} ({str(error).splitlines()[0]}): it must be a parquet table") from error
-    columns = {}
-    for name in table.column_names:
-        cells = table[name].to_pylist()
-        columns[name] = [";".join(map(str, c)) if isinstance(c, list) else "" if c is None else str(c) for c in cells]
-    return columns
 
 
 def _neighbours(path: Path) -> list[str]:

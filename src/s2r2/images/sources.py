@@ -17,6 +17,8 @@ import numpy as np
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding import EXTENSIONS, UnreadableImage, decode
 from s2r2.images.labels import Labels
+from s2r2.images.remote import is_remote, read_remote, remote_stamp
+from s2r2.images.texts import chosen, joined
 
 Stamp: TypeAlias = tuple[int | str, ...]
 
@@ -95,7 +97,7 @@ class ImageSource(ABC):
 
 
 class FileSource(ImageSource):
-    """Image files on disk."""
+    """Image files on disk, or at addresses."""
 
     def __init__(
         self,
@@ -115,16 +117,22 @@ class FileSource(ImageSource):
 
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:
         """Decode the file."""
-        return decode(read_slice(self.slice(index)), short_side=short_side)
+        path = self.paths[index]
+        content = read_remote(path) if is_remote(path) else read_slice(Slice(path))
+        return decode(content, short_side=short_side)
 
-    def slice(self, index: int) -> Slice:
-        """The whole file."""
-        return Slice(self.paths[index])
+    def slice(self, index: int) -> Slice | None:
+        """The whole file; None for an address."""
+        path = self.paths[index]
+        return None if is_remote(path) else Slice(path)
 
     def stamp(self, index: int) -> Stamp:
         """Size and modification time."""
+        path = self.paths[index]
+        if is_remote(path):
+            return remote_stamp(path)
         try:
-            status = os.stat(self.paths[index])
+            status = os.stat(path)
         except OSError as error:
             raise UnreadableImage(error.strerror or str(error)) from None
         return (status.st_size, status.st_mtime_ns)
@@ -207,11 +215,11 @@ class PartSource(ImageSource):
     """Some of another source's images."""
 
     def __init__(self, whole: ImageSource, part: str) -> None:
-        chosen = whole.parts[part]
-        labels = whole.labels.subset(chosen) if whole.labels is not None else None
-        super().__init__(f"{whole.name}:{part}", [whole.keys[i] for i in chosen], labels, whole.problems)
+        numbers = whole.parts[part]
+        labels = whole.labels.subset(numbers) if whole.labels is not None else None
+        super().__init__(f"{whole.name}:{part}", chosen(whole.keys, numbers), labels, whole.problems)
         self.whole = whole
-        self.chosen = chosen
+        self.chosen = numbers
         self.part = part
 
     @property
@@ -240,9 +248,9 @@ class JoinedSource(ImageSource):
     """Several sources one after another; their labels are joined by name."""
 
     def __init__(self, sources: Sequence[ImageSource]) -> None:
-        names = [f"{i}-{source.name}" for i, source in enumerate(sources)]
-        keys = [f"{name}/{key}" for name, source in zip(names, sources, strict=True) for key in source.keys]
-        super().__init__(" + ".join(s.name for s in sources), keys, _joined_labels(sources))
+        keys = joined([f"{i}-{s.name}/" for i, s in enumerate(sources)], [s.keys for s in sources])
+        labels = Labels.join([(s.labels, len(s)) for s in sources])
+        super().__init__(" + ".join(s.name for s in sources), keys, labels)
         self.sources = list(sources)
         self.problems = [problem for source in sources for problem in source.problems]
         self._starts = np.cumsum([0, *(len(source) for source in sources)])
@@ -429,13 +437,6 @@ def table_parts(rows: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
             if value := (row.get(column) or "").strip():
                 parts.setdefault(value, []).append(index)
     return {name: np.unique(indices) for name, indices in parts.items()}
-
-
-def _joined_labels(sources: Sequence[ImageSource]) -> Labels | None:
-    lists: list[list[str]] = []
-    for source in sources:
-        lists.extend(source.labels.lists() if source.labels is not None else [[]] * len(source))
-    return Labels.from_lists(lists)
 
 
 def _tar_stamp(path: Path) -> tuple[int, int]:

@@ -17,6 +17,8 @@ from s2r2.images.labels import Labels
 from s2r2.images.sources import ImageSource
 
 STORE_VERSION = 2
+NO_STORE = Path("none")
+"""In place of a folder: do not make a store."""
 
 
 class PixelStore:
@@ -79,8 +81,13 @@ class PixelStore:
             progress: Show a progress bar while decoding.
 
         Raises:
-            S2R2Error: No image is readable, or the store cannot be written or does not fit on the disk.
+            S2R2Error: No image is readable, the store cannot be written or does not fit on the disk, or it may not be
+                made (``none``).
         """
+        if folder == NO_STORE:
+            raise S2R2Error(
+                "--store none is for s2r2 train: here photos are decoded into a store, name a folder for it"
+            )
         place = store_path(source, short_side, folder)
         built = bring_up_to_date(source, short_side, place, workers or os.cpu_count() or 1, progress)
         if not built.readable:
@@ -112,6 +119,10 @@ class PixelStore:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[index] for index in range(len(self)))
+
+    def some(self, count: int) -> list[np.ndarray]:
+        """Up to ``count`` images, taken evenly."""
+        return [self[int(i)] for i in np.linspace(0, len(self) - 1, num=min(count, len(self)), dtype=int)]
 
     def verify(self) -> list[str]:
         """Keys of the images whose pixels on disk are not what was written; the next build decodes them anew."""

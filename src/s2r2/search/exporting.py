@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -73,6 +72,4 @@ def write_embeddings(
 
 
 def _label(source: ImageSource, index: int) -> str:
-    if source.labels is None:
-        return ""
-    return ";".join(source.labels.names[column] for column in np.flatnonzero(source.labels.targets[index]))
+    return "" if source.labels is None else ";".join(source.labels.of(index))

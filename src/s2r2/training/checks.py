@@ -1,6 +1,8 @@
 """The online check: every few epochs, on a small fixed set, does a view find its image and an image its class?"""
 
 import dataclasses
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 VIEW_IMAGES = 128
 VIEWS = 8
 KNN_IMAGES = 1024
+BATCH = 64
+LEAST_KNN_IMAGES = 8
 
 
 class OnlineCheck:
@@ -36,7 +40,7 @@ class OnlineCheck:
         single = self.store.labels.single if self.store.labels is not None else None
         labelled = np.flatnonzero(single >= 0) if single is not None else np.empty(0, np.int64)
         chosen = np.linspace(0, len(labelled) - 1, num=min(KNN_IMAGES, len(labelled)), dtype=np.int64)
-        self._knn_images = labelled[np.unique(chosen)] if len(labelled) >= 8 else np.empty(0, np.int64)
+        self._knn_images = labelled[np.unique(chosen)] if len(labelled) >= LEAST_KNN_IMAGES else np.empty(0, np.int64)
         self._knn_labels = single[self._knn_images] if single is not None else np.empty(0, np.int64)
 
     def __call__(self, encoder: Encoder) -> dict[str, float]:
@@ -54,9 +58,20 @@ class OnlineCheck:
             "alignment": float(state.alignment or 0.0),
         }
         if len(self._knn_images):
-            features = encoder.embed([self.store[int(i)] for i in self._knn_images])
-            figures["knn"] = knn_accuracy(features, self._knn_labels)
+            features, there = self._features(encoder)
+            if there.sum() >= LEAST_KNN_IMAGES:
+                figures["knn"] = knn_accuracy(features, self._knn_labels[there])
         return figures
+
+    def _features(self, encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
+        """Features of those images for kNN that can be read, and which of them these are; few are held at a time."""
+        features, there = [], np.zeros(len(self._knn_images), bool)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for first in range(0, len(there), BATCH):
+                read = list(pool.map(self.store.__getitem__, self._knn_images[first : first + BATCH].tolist()))
+                there[first : first + BATCH] = [image is not None for image in read]
+                features.append(encoder.embed([image for image in read if image is not None]))
+        return np.concatenate(features), there
 
     @staticmethod
     def describe(figures: dict[str, float]) -> str:

@@ -88,7 +88,8 @@ class TrainConfig:
     threads: int = 0
     """Threads that make views; 0: one for each processor core."""
     store: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Where decoded photos are kept; by default a cache folder (see s2r2 cache)."""
+    """Where decoded photos are kept; by default a cache folder (see s2r2 cache). none: nowhere, each photo is decoded
+    when a step needs it, as is done by default for more than 200,000."""
     check_every: int = 0
     """Epochs between online checks; 0: ten checks in the run."""
     checkpoint_minutes: float = 5.0

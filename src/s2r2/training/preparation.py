@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 from rich.console import Console
@@ -17,11 +16,12 @@ import s2r2
 from s2r2.encoder import Encoder, create_encoder, store_side
 from s2r2.encoder.model import check_backbone
 from s2r2.errors import S2R2Error
-from s2r2.images import ImageSource, PixelStore, open_source, write_skipped
+from s2r2.images import DirectImages, ImageSource, PixelStore, open_source
 from s2r2.training.checkpoint import load_checkpoint
 from s2r2.training.config import TrainConfig, read_config, write_config
 from s2r2.training.methods import resolve
 from s2r2.training.progress import format_seconds
+from s2r2.training.stores import open_images
 from s2r2.views import Recipe, get_recipe, view_sizes, views_sheet
 
 # Settings that change where or how fast a run goes, not what it computes: a resume may change them.
@@ -34,7 +34,7 @@ class Preparation:
 
     folder: Path
     config: TrainConfig
-    store: PixelStore
+    store: PixelStore | DirectImages
     recipe: Recipe
     device: torch.device
     resumed: dict[str, Any] | None
@@ -78,8 +78,8 @@ def prepare(
     _refuse_small(len(source), config, source.name)
     folder = folder or _free_folder(source.name, config.backbone)
     make_run_folder(folder, fresh=not resume)
-    store = PixelStore.build(source, store_side(config.image_size), config.store, progress=not console.quiet)
-    write_skipped(folder / "skipped.csv", store.skipped)
+    saved = resumed["facts"]["store"] if resumed is not None else None
+    store = open_images(source, store_side(config.image_size), config.store, folder, saved, console)
     _refuse_small(len(store), config, f"{source.name}, readable")
     if resumed is not None and resumed["facts"]["store"] != store.fingerprint:
         raise S2R2Error(
@@ -259,9 +259,8 @@ def _write_beginnings(prepared: Preparation, data: str) -> None:
         "began": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
     write_config(prepared.folder, config, about)
-    chosen = np.linspace(0, len(store) - 1, num=min(6, len(store)), dtype=int)
     sheet = views_sheet(
-        [store[int(i)] for i in chosen],
+        store.some(6),
         prepared.recipe,
         view_size=config.image_size,
         views=config.views,

@@ -13,22 +13,31 @@ import torch
 from torch import Tensor
 
 from s2r2.errors import S2R2Error
-from s2r2.views.parameters import ViewParameters, draw_parameters, epoch_order
+from s2r2.views.parameters import draw_parameters, epoch_order
 from s2r2.views.recipe import Recipe, view_sizes
 from s2r2.views.rendering import Backend, choose_backend, render_views
 
 _IMAGES_A_TASK = 8
 
 
-class Images(Protocol):
-    """What the loader reads: a ``PixelStore``, or anything that gives pixels, sizes and stable ids."""
+class Ids(Protocol):
+    """Stable 64-bit ids of images, by their numbers: an array, or what computes them when they are asked for."""
 
-    sizes: np.ndarray
-    image_ids: np.ndarray
+    def __getitem__(self, numbers: np.ndarray, /) -> np.ndarray: ...
+
+
+class Images(Protocol):
+    """What the loader reads: a ``PixelStore``, ``DirectImages``, or anything that gives pixels and stable ids.
+
+    An image is ``(H, W, 3)`` uint8, or None where it cannot be read: it is left out of its step.
+    """
+
+    @property
+    def image_ids(self) -> Ids: ...  # noqa: D102 (said by the class)
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> np.ndarray: ...
+    def __getitem__(self, index: int) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class ViewBatch:
     Attributes:
         pixels: One tensor ``(n, 3, P, P)`` float32, normalised, for each size of view (one unless multi-crop).
         groups: For each of them ``(n,)`` int64: the position in the global batch of the image a view comes from.
-        images: ``(B,)`` numbers of this process's images in the data.
+        images: ``(B,)`` numbers of this process's images in the data, without those that could not be read.
         epoch: Which epoch.
         step: Which step of it.
     """
@@ -54,10 +63,11 @@ class ViewLoader:
     """Iterates over steps of random views.
 
     The same seed gives the same views whatever the number of threads or processes, and after a resume: the order of
-    an epoch follows from (seed, epoch), a view's parameters from (seed, epoch, image id, view).
+    an epoch follows from (seed, epoch), a view's parameters from (seed, epoch, image id, view) and the image's size.
+    An image that cannot be read is left out of its step with all of its views.
 
     Args:
-        images: Pixels, sizes and ids.
+        images: Pixels and ids.
         recipe: Distributions of the views.
         view_size: Side of a full view in pixels.
         views: Views of each image.
@@ -144,46 +154,70 @@ class ViewLoader:
         self.close()
 
     def _begin(self, order: np.ndarray, epoch: int, step: int) -> "_Step":
-        """Draw a step's parameters and hand its images to the threads."""
+        """Hand a step's images to the threads."""
         chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
         bounds = np.linspace(0, len(chosen), self.world_size + 1).astype(int)
         low, high = bounds[self.rank], bounds[self.rank + 1]
         mine = chosen[low:high]
+        on_gpu = self.device.type == "cuda"
+        outputs = [
+            torch.empty(
+                (len(mine), len(columns), 3, side, side),
+                dtype=torch.uint8 if on_gpu else torch.float32,
+                pin_memory=on_gpu,
+            )
+            for side, columns in self._kinds
+        ]
+        futures = []
+        for first in range(0, len(mine), _IMAGES_A_TASK):
+            part = slice(first, first + _IMAGES_A_TASK)
+            futures.append(self._pool.submit(self._render, mine[part], epoch, [o[part].numpy() for o in outputs]))
+        return _Step(outputs, futures, mine, int(low), epoch, step)
+
+    def _render(self, images: np.ndarray, epoch: int, outputs: list[np.ndarray]) -> np.ndarray:
+        """Read some images, draw their parameters and render their views; says which of them could be read."""
+        pixels = [self.images[int(i)] for i in images]
+        read = [image for image in pixels if image is not None]
+        there = np.array([image is not None for image in pixels], bool)
+        if not read:
+            return there
+        sizes = np.array([image.shape[:2] for image in read])
         table = draw_parameters(
-            self.recipe, self.images.sizes[mine], self.images.image_ids[mine], self.views,
+            self.recipe, sizes, self.images.image_ids[images[there]], self.views,
             seed=self.seed, epoch=epoch, view_size=self.view_size,
         )  # fmt: skip
-        on_gpu = self.device.type == "cuda"
-        outputs, groups, futures = [], [], []
-        for side, columns in self._kinds:
-            rows = (np.arange(len(mine))[:, None] * self.views + columns).reshape(-1)
-            shape = (len(rows), 3, side, side)
-            output = torch.empty(shape, dtype=torch.uint8 if on_gpu else torch.float32, pin_memory=on_gpu)
-            outputs.append(output)
-            groups.append(torch.arange(low, high).repeat_interleave(len(columns)))
-            for first in range(0, len(mine), _IMAGES_A_TASK):
-                last = min(first + _IMAGES_A_TASK, len(mine))
-                part = slice(first * len(columns), last * len(columns))
-                task = (mine[first:last], table.rows(rows[part]), side, output[part].numpy())
-                futures.append(self._pool.submit(self._render, *task))
-        return _Step(outputs, groups, futures, mine, epoch, step)
-
-    def _render(self, images: np.ndarray, table: ViewParameters, side: int, out: np.ndarray) -> None:
-        pixels = [self.images[int(i)] for i in images]
         mean, std = self.recipe.mean, self.recipe.std
-        dtype: Any = str(out.dtype)
-        render_views(pixels, table, side, mean=mean, std=std, backend=self.backend, out=out, dtype=dtype)
+        for (side, columns), output in zip(self._kinds, outputs, strict=True):
+            rows = (np.arange(len(read))[:, None] * self.views + columns).reshape(-1)
+            whole = there.all()
+            target = output if whole else np.empty_like(output[: len(read)])
+            dtype: Any = str(output.dtype)
+            flat = target.reshape(-1, *target.shape[2:])
+            render_views(read, table.rows(rows), side, mean=mean, std=std, backend=self.backend, out=flat, dtype=dtype)
+            if not whole:
+                output[there] = target
+        return there
 
     def _finish(self, step: "_Step") -> ViewBatch:
         began = time.perf_counter()
-        for future in step.futures:
-            future.result()
+        there = np.concatenate([future.result() for future in step.futures] or [np.empty(0, bool)])
         self.wait_seconds += time.perf_counter() - began
-        pixels = step.outputs
-        groups = step.groups
+        missing = len(there) - int(there.sum())
+        if 2 * missing > len(there):
+            raise S2R2Error(
+                f"{missing} of the {len(there)} images of a step cannot be read (skipped.csv says why): "
+                f"restore them and go on with --resume"
+            )
+        groups = torch.arange(step.low, step.low + len(there))
+        outputs = step.outputs
+        if missing:
+            kept = torch.from_numpy(there)
+            outputs, groups = [output[kept] for output in outputs], groups[kept]
+        pixels = [output.flatten(0, 1) for output in outputs]
         if self.device.type == "cuda":
             pixels = [self._normalise(p.to(self.device, non_blocking=True)) for p in pixels]
-        return ViewBatch(tuple(pixels), tuple(groups), step.images, step.epoch, step.step)
+        each = tuple(groups.repeat_interleave(len(columns)) for _, columns in self._kinds)
+        return ViewBatch(tuple(pixels), each, step.images[there], step.epoch, step.step)
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         mean = torch.tensor(self.recipe.mean, device=self.device).view(3, 1, 1)
@@ -196,8 +230,8 @@ class _Step:
     """A step that the threads are working on."""
 
     outputs: list[Tensor]
-    groups: list[Tensor]
-    futures: list[Future[None]]
+    futures: list[Future[np.ndarray]]
     images: np.ndarray
+    low: int
     epoch: int
     step: int

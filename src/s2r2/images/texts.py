@@ -1,0 +1,65 @@
+"""Sequences of strings that do not cost a Python object each: a million keys must be nothing to speak of."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+
+class Computed(Sequence[str]):
+    """N strings, each made when it is asked for.
+
+    Args:
+        count: N.
+        make: Gives the string of a number in 0..N-1.
+    """
+
+    def __init__(self, count: int, make: Callable[[int], str]) -> None:
+        self._count = count
+        self._make = make
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self._make(i) for i in range(*index.indices(self._count))]
+        place = int(index) + (self._count if index < 0 else 0)
+        if not 0 <= place < self._count:
+            raise IndexError(f"{index} is outside of {self._count} strings")
+        return self._make(place)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self._make, range(self._count))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def from_arrow(column: Any) -> Computed:
+    """The strings of an Arrow array, where they are."""
+    return Computed(len(column), lambda index: column[index].as_py())
+
+
+def chosen(texts: Sequence[str], numbers: np.ndarray) -> Computed:
+    """Some of the strings, by number."""
+    return Computed(len(numbers), lambda index: texts[int(numbers[index])])
+
+
+def joined(prefixes: Sequence[str], parts: Sequence[Sequence[str]]) -> Computed:
+    """Several sequences one after another, the strings of each with its prefix."""
+    starts = np.cumsum([0, *map(len, parts)])
+
+    def make(index: int) -> str:
+        which = int(np.searchsorted(starts, index, side="right")) - 1
+        return prefixes[which] + parts[which][index - int(starts[which])]
+
+    return Computed(int(starts[-1]), make)

@@ -1,0 +1,49 @@
+"""Where training takes its pixels from: a store that is made first, or the photos themselves."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from s2r2.errors import S2R2Error
+from s2r2.images import DirectImages, ImageSource, PixelStore, why_direct, write_skipped
+from s2r2.images.direct import DIRECT
+from s2r2.images.store import NO_STORE
+
+
+def open_images(
+    source: ImageSource, short_side: int, wish: Path | None, folder: Path, saved: str | None, console: Console
+) -> PixelStore | DirectImages:
+    """Open the images of a run, and say so where there will be no store. ``skipped.csv`` is begun or gone on with.
+
+    Args:
+        source: The images.
+        short_side: To which they are reduced.
+        wish: ``--store``: a folder, ``none``, or None, which leaves the choice to :func:`s2r2.images.why_direct`.
+        folder: The run folder.
+        saved: Fingerprint of the images of the run that is gone on with: it goes on as it began. None at its beginning.
+        console: Where to say it.
+
+    Raises:
+        S2R2Error: No image is readable, the store cannot be made, or a resume asks for a change.
+    """
+    listing = folder / "skipped.csv"
+    if saved is None:
+        reason = why_direct(source, short_side, wish)
+    else:
+        reason = "as this run began" if saved.startswith(DIRECT) else ""
+        if wish is not None and bool(reason) != (wish == NO_STORE):
+            began = "without a pixel store" if reason else "with a pixel store"
+            raise S2R2Error(f"{folder} was begun {began}: leave out --store {wish} to go on as it began")
+    if not reason:
+        store = PixelStore.build(source, short_side, wish, progress=not console.quiet)
+        write_skipped(listing, store.skipped)
+        return store
+    console.print(
+        f"store     none ({reason}): photos are decoded when a step needs them; --store DIR decodes all of them once, "
+        "before the first step",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if saved is None:
+        write_skipped(listing, [])
+    return DirectImages(source, short_side, listing)
