@@ -14,6 +14,7 @@ from s2r2.images.cache import cache_folder
 from s2r2.images.coco import find_coco, missing_annotations, open_coco
 from s2r2.images.labels import Labels
 from s2r2.images.manifest import open_manifest
+from s2r2.images.shards import is_shards, open_shards, shards_of_folder
 from s2r2.images.sources import (
     ArraySource,
     ImageSource,
@@ -34,9 +35,11 @@ def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:
         data: A folder (searched recursively; sub-folders are labels when every image lies exactly one level down); a
             manifest (``.csv`` or ``.parquet`` with ``path`` and optionally ``label`` or ``labels`` joined by ``;``)
             or a ``.tar`` (read in place), both also with a part that a column ``split`` names
-            (``photos.csv:test``); STL-10, CIFAR-10, MS-COCO or PASCAL VOC in their published layout (a folder, or
-            ``FOLDER:PART``); a built-in name (``digits``, ``stl10``, ``cifar10``, each also with a part:
-            ``digits:train``); or several of these.
+            (``photos.csv:test``); tar shards (a folder of them, a pattern such as ``shard-{000..099}.tar``, or an
+            address such as ``s3://bucket/shard-{000..099}.tar``), labelled by the ``.cls`` beside each image; STL-10,
+            CIFAR-10, MS-COCO or PASCAL VOC in their published layout (a folder, or ``FOLDER:PART``); a
+            built-in name (``digits``, ``stl10``, ``cifar10``, each also with a part: ``digits:train``); or several of
+            these.
 
     Raises:
         S2R2Error: There is nothing there, or nothing that is an image.
@@ -46,6 +49,8 @@ def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:
         if not sources:
             raise S2R2Error("no DATA: give a folder of photos, a manifest, a .tar, or digits")
         return sources[0] if len(sources) == 1 else JoinedSource(sources)
+    if is_shards(str(data)):
+        return open_shards(str(data))
     place, part = _split_part(str(data))
     if place in BUILT_IN and not Path(place).exists():
         return BUILT_IN[place](part)
@@ -111,7 +116,13 @@ def _open_plain(path: Path, part: str) -> ImageSource:
             f"{path} has no part {part}: parts are those of STL-10 (train, test, unlabeled), CIFAR-10 (train, test), "
             f"COCO (annotations/instances_PART.json) and VOC (ImageSets/Main/PART.txt)"
         )
-    return open_folder(path)
+    shards = shards_of_folder(path)
+    try:
+        return open_folder(path)
+    except S2R2Error:
+        if not shards:
+            raise
+        return open_shards(str(path), shards)
 
 
 def write_skipped(path: str | Path, skipped: Sequence[Skipped]) -> None:

@@ -18,6 +18,7 @@ from s2r2.errors import S2R2Error
 from s2r2.images.decoding import EXTENSIONS, UnreadableImage, decode
 from s2r2.images.labels import Labels
 from s2r2.images.remote import is_remote, read_remote, remote_stamp
+from s2r2.images.tar_index import MOST_LABEL_BYTES, sample_key
 from s2r2.images.texts import chosen, joined
 
 Stamp: TypeAlias = tuple[int | str, ...]
@@ -345,13 +346,14 @@ def folder_labels(keys: Sequence[str]) -> Labels | None:
 
 
 def open_tar(path: Path) -> ImageSource:
-    """The images of a tar, labelled by folder or by a table inside it.
+    """The images of a tar, labelled by a table inside it, by a ``.cls`` beside each image, or by folder.
 
     Raises:
         S2R2Error: It is compressed, damaged, or holds no image.
     """
     members: list[tuple[str, int, int]] = []
     tables: list[tuple[str, bytes]] = []
+    classes: dict[str, list[str]] = {}
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
@@ -362,6 +364,9 @@ def open_tar(path: Path) -> ImageSource:
                     members.append((member.name, member.offset_data, member.size))
                 elif name.suffix.lower() == ".csv" and member.size < 1 << 28:
                     tables.append((member.name, archive.extractfile(member).read()))  # type: ignore[union-attr]
+                elif name.suffix.lower() == ".cls" and member.size <= MOST_LABEL_BYTES:
+                    content = archive.extractfile(member).read()  # type: ignore[union-attr]
+                    classes[sample_key(member.name)] = [content.decode("utf-8", "replace").strip()]
     except (tarfile.TarError, OSError) as error:
         raise S2R2Error(f"cannot read {path} ({error}): it must be an uncompressed tar; unpack it otherwise") from error
     if not members:
@@ -370,7 +375,8 @@ def open_tar(path: Path) -> ImageSource:
     names = [name for name, _, _ in members]
     common = _common_folder(names)
     keys = [name[len(common) :] for name in names]
-    source = TarSource(path, keys, members, folder_labels(keys))
+    known = Labels.from_lists([classes.get(sample_key(name), []) for name in names])
+    source = TarSource(path, keys, members, known or folder_labels(keys))
     rows = next((rows for _, content in tables if (rows := _table_rows(content, keys))), None)
     if rows is not None:
         source.labels = _table_labels(rows) or source.labels
