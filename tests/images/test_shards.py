@@ -163,9 +163,9 @@ def test_what_is_no_shard_is_said_in_one_line(tmp_path: Path, monkeypatch: pytes
         open_source(f"{folder}/nothing-*.tar")
     with pytest.raises(S2R2Error, match=r"write the numbers of shards as \{000\.\.099\}"):
         open_source(f"{folder}/shard-{{9..1}}.tar")
-    with pytest.raises(S2R2Error, match="cannot read the shard memory://none.tar: No such file"):
+    with pytest.raises(S2R2Error, match=r"cannot read the shard memory://none\.tar: No such file"):
         open_source("memory://none.tar")
-    with pytest.raises(S2R2Error, match="cannot read nosuch://x.tar"):
+    with pytest.raises(S2R2Error, match=r"cannot read nosuch://x\.tar"):
         open_source("nosuch://x.tar")
     monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
     with pytest.raises(S2R2Error, match=r"needs fsspec: pip install 's2r2\[remote\]'"):
