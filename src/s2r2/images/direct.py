@@ -11,7 +11,7 @@ import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.images.cache import stores_folder
-from s2r2.images.decoding import UnreadableImage, reduce_array
+from s2r2.images.decoding import UnreadableImage
 from s2r2.images.labels import Labels
 from s2r2.images.sources import ImageSource, Skipped, printable
 from s2r2.images.store import NO_STORE, image_id, store_path
@@ -76,7 +76,7 @@ class DirectImages:
             S2R2Error: It cannot be read, and ``skipped.csv`` cannot be written.
         """
         try:
-            return reduce_array(self.source.read(index, self.short_side), self.short_side)
+            return self.source.read(index, self.short_side)
         except UnreadableImage as error:
             self._skip(Skipped(self.keys[index], error.reason))
             return None
