@@ -34,7 +34,8 @@ def train(
     """Train an encoder on photos, without labels.
 
     Args:
-        data: Folder, manifest (.csv, .parquet), .tar, or digits, stl10, cifar10; not needed with --resume.
+        data: Folder, manifest (.csv, .parquet), .tar, shards (shard-{000..099}.tar, also at an address), or digits,
+            stl10, cifar10; not needed with --resume.
         config: Settings of the run.
         out: Run folder; by default the first free runs/DATA-BACKBONE.
         resume: Go on with the run in --out, at the step where it stopped.

@@ -24,6 +24,7 @@ from s2r2.training.metrics import MetricsLog
 from s2r2.training.optimiser import build_optimiser, learning_rate_at, set_learning_rate
 from s2r2.training.preparation import Preparation, announce, build_encoder, facts, prepare
 from s2r2.training.progress import TrainingProgress, format_seconds
+from s2r2.training.stores import say_skipped
 from s2r2.views import ViewBatch, ViewLoader
 
 
@@ -157,6 +158,7 @@ def _run(prepared: Preparation, encoder: Encoder, console: Console) -> TrainingR
     console.print(
         f"trained   {steps:,} steps in {format_seconds(time.monotonic() - began)}", highlight=False, soft_wrap=True
     )
+    say_skipped(store, prepared.folder, console)
     return TrainingResult(prepared.folder, encoder.eval(), step, figures)
 
 

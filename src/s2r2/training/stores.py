@@ -47,3 +47,11 @@ def open_images(
     if saved is None:
         write_skipped(listing, [])
     return DirectImages(source, short_side, listing)
+
+
+def say_skipped(images: PixelStore | DirectImages, folder: Path, console: Console) -> None:
+    """At the end of a run without a store: how many images it could not read."""
+    if isinstance(images, DirectImages) and images.skipped:
+        console.print(
+            f"skipped   {len(images.skipped):,} photos (see {folder / 'skipped.csv'})", highlight=False, soft_wrap=True
+        )
