@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Nothing here decides anything."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import S2R2Error, SharedError
 from s2r2.training.config import TrainConfig
 
 DESCRIPTION = "Train an image encoder on unlabelled photos by ranking (S2R2), evaluate it, and search with it."
@@ -30,6 +31,9 @@ def train(
     config: OmitArgPrefixes[TrainConfig] = TrainConfig(),  # noqa: B008 (frozen)
     out: SomeFolder = None,
     resume: bool = False,
+    devices: int = 1,
+    nodes: int = 1,
+    restarts: int = 0,
 ) -> None:
     """Train an encoder on photos, without labels.
 
@@ -39,11 +43,21 @@ def train(
         config: Settings of the run.
         out: Run folder; by default the first free runs/DATA-BACKBONE.
         resume: Go on with the run in --out, at the step where it stopped.
+        devices: Processes on this machine that share each step; 0: one for each GPU.
+        nodes: Machines, each running this same command; see docs/scaling.md.
+        restarts: How often to start all processes again, from the last checkpoint, when one is lost (needs --out).
     """
+    from s2r2.training.launching import launch, wants_launch
+
+    if wants_launch(devices, nodes, restarts):
+        launch(sys.argv[1:], devices, nodes, restarts)
     from s2r2.evaluation import write_report
     from s2r2.training import train as run_training
+    from s2r2.training.processes import is_follower
 
     result = run_training(data, config, out=out, resume=resume)
+    if is_follower():
+        return
     print(f"encoder   {result.folder / 'encoder.safetensors'}")
     print(f"report    {write_report(result.folder)}")
 
@@ -321,8 +335,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app.cli(prog="s2r2", description=DESCRIPTION, args=arguments, config=(FlagCreatePairsOff,))
     except S2R2Error as error:
-        print(f"s2r2: {error}", file=sys.stderr)
+        if not isinstance(error, SharedError):
+            print(f"s2r2: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as interrupt:  # training says how to go on
-        print(f"s2r2: {interrupt or 'interrupted'}", file=sys.stderr)
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"s2r2: {interrupt or 'interrupted'}", file=sys.stderr)
         raise SystemExit(getattr(interrupt, "exit_code", 130)) from None

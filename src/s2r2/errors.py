@@ -1,4 +1,4 @@
-"""The one exception that means: the user can put this right."""
+"""The exceptions that mean: the user can put this right."""
 
 
 class S2R2Error(Exception):
@@ -7,3 +7,11 @@ class S2R2Error(Exception):
     The message names what is wrong, where, and what to do. The command line prints it without a
     traceback and leaves with exit code 2.
     """
+
+
+class NonFiniteError(S2R2Error):
+    """An embedding or a loss is NaN or infinite."""
+
+
+class SharedError(S2R2Error):
+    """An error that the first of several processes has too: that one says it."""

@@ -59,7 +59,7 @@ def test_the_run_is_that_with_a_store(photos: Path, tmp_path: Path, capsys: pyte
 def test_files_that_go_during_a_run_are_left_out(
     method: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backward = loop._backward
+    backward = loop._Run._backward
     steps: list[int] = []
 
     def lose_files(*arguments: Any) -> Any:
@@ -69,7 +69,7 @@ def test_files_that_go_during_a_run_are_left_out(
             (tmp_path / "08.jpg").write_bytes(b"")
         return backward(*arguments)
 
-    monkeypatch.setattr(loop, "_backward", lose_files)
+    monkeypatch.setattr(loop._Run, "_backward", lose_files)
     config = dataclasses.replace(TINY, method=method, views=2, epochs=3)
     result = train(photos, config, out=tmp_path / "run", quiet=True)
     assert result.steps == 9
@@ -91,13 +91,14 @@ def test_a_resume_goes_on_as_the_run_began(photos: Path, tmp_path: Path, monkeyp
     class Stop(Exception):
         pass
 
-    save = loop._save
+    save = loop._Run._save
 
-    def save_and_stop(*arguments: Any) -> None:
-        save(*arguments)
-        raise Stop
+    def save_and_stop(run: Any) -> None:
+        save(run)
+        if run.step == 2:
+            raise Stop
 
-    monkeypatch.setattr(loop, "_save", save_and_stop)
+    monkeypatch.setattr(loop._Run, "_save", save_and_stop)
     with pytest.raises(Stop):
         train(photos, dataclasses.replace(TINY, checkpoint_minutes=1e-9), out=run, quiet=True)
     monkeypatch.undo()

@@ -39,12 +39,12 @@ class Died(Exception):
     """Stands for a kill right after a checkpoint; a real one is in test_training."""
 
 
-_save = loop._save
+_save = loop.save_checkpoint
 
 
-def save_and_die(*state: Any) -> None:
-    _save(*state)
-    if state[4] >= 3:
+def save_and_die(folder: Path, **state: Any) -> None:
+    _save(folder, **state)
+    if state["step"] >= 3:
         raise Died
 
 
@@ -67,7 +67,7 @@ def test_it_trains_and_a_resume_ends_with_the_same_weights(
     assert all(math.isfinite(value) for entry in logged for value in entry.values())
     assert {"positive_cosine", "sigmoid_slope", "gradient_norm"} <= set(logged[0])
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_save", save_and_die)
+        patch.setattr(loop, "save_checkpoint", save_and_die)
         with pytest.raises(Died):
             train(
                 "digits:test", dataclasses.replace(config, checkpoint_minutes=1e-9), out=tmp_path / "killed", quiet=True

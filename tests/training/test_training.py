@@ -115,11 +115,11 @@ def test_kill_and_resume(run: Path, tmp_path: Path) -> None:
         "from s2r2.training import train, TrainConfig\n"
         "import s2r2.training.loop as loop, os, signal\n"
         f"config = TrainConfig.from_dict({TINY.to_dict()!r})\n"
-        "save = loop._save\n"
-        "def save_and_die(prepared, encoder, method, optimiser, step, log):\n"
-        "    save(prepared, encoder, method, optimiser, step, log)\n"
-        "    if step >= 4: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "loop._save = save_and_die\n"
+        "save = loop.save_checkpoint\n"
+        "def save_and_die(folder, **state):\n"
+        "    save(folder, **state)\n"
+        "    if state['step'] >= 4: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "loop.save_checkpoint = save_and_die\n"
         f"train('digits:test', dataclasses.replace(config, checkpoint_minutes=1e-6), out={str(folder)!r}, quiet=True)\n"
     )
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -165,15 +165,15 @@ def test_the_fallback_is_said_and_ends_with_the_same_weights(
     class Died(Exception):
         pass
 
-    save = loop._save
+    save = loop.save_checkpoint
 
-    def die_after(*state: Any) -> None:
-        save(*state)
-        if state[4] == 5:
+    def die_after(folder: Path, **state: Any) -> None:
+        save(folder, **state)
+        if state["step"] == 5:
             raise Died
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_save", die_after)
+        patch.setattr(loop, "save_checkpoint", die_after)
         with pytest.raises(Died):
             train("digits:test", dataclasses.replace(TINY, checkpoint_minutes=1e-9), out=folder, quiet=True)
     checkpoint_path(folder).write_bytes(b"torn")

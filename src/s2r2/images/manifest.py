@@ -76,10 +76,12 @@ def _keys(path: Path, files: Column, texts: Computed) -> Sequence[str]:
         if found >= 0 and 2 <= int(number) <= counts[found]:
             raise S2R2Error(f"{path} lists {plain} more than once, and {name} as well: rename that file")
 
-    def make(index: int) -> str:
-        return texts[index] if repeats[index] == 1 else f"{texts[index]}#{repeats[index]}"
+    def key(text: str, repeat: int) -> str:
+        return text if repeat == 1 else f"{text}#{repeat}"
 
-    return Computed(len(texts), make)
+    return Computed(
+        len(texts), lambda index: key(texts[index], repeats[index]), lambda: map(key, texts, map(int, repeats))
+    )
 
 
 def _parts(columns: Sequence[Column]) -> dict[str, np.ndarray]:

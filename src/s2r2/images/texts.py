@@ -5,6 +5,8 @@ from typing import Any, overload
 
 import numpy as np
 
+AT_ONCE = 1 << 14
+
 
 class Computed(Sequence[str]):
     """N strings, each made when it is asked for.
@@ -12,11 +14,13 @@ class Computed(Sequence[str]):
     Args:
         count: N.
         make: Gives the string of a number in 0..N-1.
+        walk: Gives all of them in order, where that is faster.
     """
 
-    def __init__(self, count: int, make: Callable[[int], str]) -> None:
+    def __init__(self, count: int, make: Callable[[int], str], walk: Callable[[], Iterator[str]] | None = None) -> None:
         self._count = count
         self._make = make
+        self._walk = walk
 
     def __len__(self) -> int:
         return self._count
@@ -36,7 +40,7 @@ class Computed(Sequence[str]):
         return self._make(place)
 
     def __iter__(self) -> Iterator[str]:
-        return map(self._make, range(self._count))
+        return map(self._make, range(self._count)) if self._walk is None else self._walk()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
@@ -46,7 +50,12 @@ class Computed(Sequence[str]):
 
 def from_arrow(column: Any) -> Computed:
     """The strings of an Arrow array, where they are."""
-    return Computed(len(column), lambda index: column[index].as_py())
+
+    def walk() -> Iterator[str]:
+        for start in range(0, len(column), AT_ONCE):
+            yield from column[start : start + AT_ONCE].to_pylist()
+
+    return Computed(len(column), lambda index: column[index].as_py(), walk)
 
 
 def chosen(texts: Sequence[str], numbers: np.ndarray) -> Computed:

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import NonFiniteError, S2R2Error
 from s2r2.losses.distributed import Distributed, gather, gather_sizes, gather_with_gradient, process_group
 from s2r2.losses.groups import Relevance, count_queries, find_relevant
 from s2r2.losses.memory_bank import MemoryBank
@@ -44,7 +44,7 @@ class Batch:
         """Raise if any embedding is NaN or infinite; all processes see, and raise, the same.
 
         Raises:
-            S2R2Error: Names the first such row.
+            NonFiniteError: Names the first such row.
         """
         _check_finite(self.kind, self.fresh, self.sizes)
         if self.kind == "gallery":
@@ -165,4 +165,4 @@ def _check_finite(name: str, vectors: Tensor, sizes: list[int]) -> None:
         row -= sizes[process]
         process += 1
     where = f"row {row}" if len(sizes) == 1 else f"row {row} of process {process}"
-    raise S2R2Error(f"{name} are not finite in {where}; look for a diverging learning rate or a broken image")
+    raise NonFiniteError(f"{name} are not finite in {where}; look for a diverging learning rate or a broken image")

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import NonFiniteError, S2R2Error
 from s2r2.losses.batch import check_arguments
 from s2r2.losses.distributed import Distributed, gather, gather_sizes, process_group
 from s2r2.losses.memory_bank import MemoryBank
@@ -119,8 +119,8 @@ class SwAVLoss(nn.Module):
         """
         check_arguments(embeddings, groups, None, None, None)
         views = _views(embeddings, groups)  # (B, V, D)
-        if not bool(torch.isfinite(views).all()):
-            raise S2R2Error("embeddings are not finite; look for a diverging learning rate or a broken image")
+        if not _all_finite(views, process_group(self.distributed)):
+            raise NonFiniteError("embeddings are not finite; look for a diverging learning rate or a broken image")
         with full_precision(embeddings.device):
             dtype = embeddings.dtype if embeddings.dtype == torch.float64 else torch.float32
             views = views.to(dtype)
@@ -152,6 +152,14 @@ class SwAVLoss(nn.Module):
                 queue.add(everybody, torch.zeros(len(everybody), dtype=torch.int64))
         codes = sinkhorn(rows @ prototypes.T, epsilon=self.epsilon, iterations=self.iterations, group=group)
         return codes[: len(embeddings)]
+
+
+def _all_finite(values: Tensor, group: dist.ProcessGroup | None) -> bool:
+    """Whether all numbers of all processes are finite: all of them raise, or none does."""
+    finite = torch.isfinite(values).all().float()
+    if group is not None:
+        dist.all_reduce(finite, dist.ReduceOp.MIN, group=group)
+    return bool(finite)
 
 
 def _views(embeddings: Tensor, groups: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import nn, optim
 from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 _CHECKSUM_BYTES = 16
 
 
@@ -35,6 +35,8 @@ def save_checkpoint(
     optimiser: optim.Optimizer,
     epoch: int,
     step: int,
+    random: list[dict[str, Any]],
+    lr_scale: float,
     facts: dict[str, Any],
 ) -> None:
     """Write weights, optimiser, random state and position to ``checkpoints/last.ckpt``, with a checksum.
@@ -48,6 +50,8 @@ def save_checkpoint(
         optimiser: Its optimiser.
         epoch: Epoch of the next step.
         step: Steps taken in the whole run.
+        random: :func:`random_state` of every process.
+        lr_scale: What learning rates are multiplied by since a retry, else 1.
         facts: Plain values to compare at resume (the store's fingerprint, versions, threads).
 
     Raises:
@@ -65,10 +69,8 @@ def save_checkpoint(
         "optimiser": optimiser.state_dict(),
         "epoch": epoch,
         "step": step,
-        "random": {
-            "cpu": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        },
+        "random": random,
+        "lr_scale": lr_scale,
         "facts": facts,
     }
     content = io.BytesIO()  # torch.save hides a full disk behind an error of its own
@@ -132,8 +134,23 @@ def _keep_previous(folder: Path) -> None:
         os.replace(link, previous)
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Put torch's generators back to where the checkpoint found them."""
-    torch.set_rng_state(state["random"]["cpu"])
-    if state["random"]["cuda"] and torch.cuda.device_count() == len(state["random"]["cuda"]):
-        torch.cuda.set_rng_state_all(state["random"]["cuda"])
+def random_state() -> dict[str, Any]:
+    """State of torch's generators in this process: on the CPU, and on the GPU that it uses."""
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def restore_random_state(state: dict[str, Any], rank: int = 0, world_size: int = 1) -> None:
+    """Put torch's generators back to where the checkpoint found them in this process.
+
+    With another number of processes there is nothing to go back to: each then begins a sequence of its own.
+    """
+    if len(state["random"]) != world_size:
+        torch.manual_seed(torch.initial_seed() + state["step"] * world_size + rank)
+        return
+    mine = state["random"][rank]
+    torch.set_rng_state(mine["cpu"])
+    if mine["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(mine["cuda"])

@@ -54,8 +54,9 @@ class TrainConfig:
     """Random views of each image in a step (V, at least 2); 0: the method's (8, simclr 2)."""
     batch_size: int = 64
     """Images in a step (B); a step ranks B x V views."""
-    micro_batch: int = 0
-    """Views that pass through the encoder at once: a step of any size in the memory of so many; 0: all of them."""
+    micro_batch: int | Literal["auto"] = 0
+    """Views that pass through the encoder at once: a step of any size in the memory of so many; 0: all of them;
+    auto: as many as fit into the free memory."""
     epochs: int = 100
     """Times that every image is seen."""
     steps: int = 0
@@ -94,6 +95,13 @@ class TrainConfig:
     """Epochs between online checks; 0: ten checks in the run."""
     checkpoint_minutes: float = 5.0
     """Minutes between checkpoints."""
+    compile: bool = False
+    """Compile the encoder with torch.compile: worth it on a GPU and in long runs; needs a C++ compiler."""
+    retry_at: float = 0.0
+    """When the loss becomes NaN or infinite: go back to the last checkpoint, once, and on at this share of the
+    learning rate; 0: stop."""
+    timeout_minutes: float = 10.0
+    """With several processes: minutes that one may fail to answer before the others give up."""
 
     def validate(self) -> None:
         """Raise an S2R2Error naming the first setting that cannot work."""
@@ -106,7 +114,10 @@ class TrainConfig:
             (self.image_size >= 8, f"--image-size {self.image_size}: use at least 8 pixels"),
             (self.epochs >= 1, f"--epochs {self.epochs}: use at least 1"),
             (self.steps >= 0, f"--steps {self.steps}: must not be negative (0: epochs decides)"),
-            (self.micro_batch >= 0, f"--micro-batch {self.micro_batch}: must not be negative (0: the whole step)"),
+            (
+                self.micro_batch == "auto" or (isinstance(self.micro_batch, int) and self.micro_batch >= 0),
+                f"--micro-batch {self.micro_batch}: must be auto or not negative (0: the whole step)",
+            ),
             (self.temperature >= 0, f"--temperature {self.temperature}: must be above 0 (0: the method's)"),
             (self.optimiser in OPTIMISERS, f"--optimiser {self.optimiser}: use {', '.join(OPTIMISERS)}"),
             (self.lr >= 0, f"--lr {self.lr}: must not be negative (0 chooses it)"),
@@ -116,6 +127,8 @@ class TrainConfig:
             (self.embedding_dimensions >= 2, f"--embedding-dimensions {self.embedding_dimensions}: use at least 2"),
             (self.threads >= 0, f"--threads {self.threads}: must not be negative (0: one for each core)"),
             (self.check_every >= 0, f"--check-every {self.check_every}: must not be negative (0: ten checks)"),
+            (0 <= self.retry_at < 1, f"--retry-at {self.retry_at}: must be at least 0 (0: stop) and below 1"),
+            (self.timeout_minutes > 0, f"--timeout-minutes {self.timeout_minutes}: must be above 0"),
             (self.checkpoint_minutes > 0, f"--checkpoint-minutes {self.checkpoint_minutes}: must be above 0"),
             (
                 self.precision in ("auto", "32-true", "bf16-mixed", "16-mixed"),

@@ -1,31 +1,50 @@
 """Training, top to bottom: views in, embeddings out, one loss over all of them, by ranking unless told otherwise."""
 
+import inspect
+import json
+import math
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
 from s2r2.encoder import Encoder
-from s2r2.errors import S2R2Error
+from s2r2.errors import NonFiniteError, SharedError
+from s2r2.files import write_text
 from s2r2.images import ImageSource
-from s2r2.training.checkpoint import restore_random_state, save_checkpoint
+from s2r2.training.batch_norm import synchronise_batch_norm
+from s2r2.training.checkpoint import random_state, restore_random_state, save_checkpoint
 from s2r2.training.checks import OnlineCheck
 from s2r2.training.config import TrainConfig
 from s2r2.training.gradient_cache import CachedStep, cached_backward
 from s2r2.training.interrupt import Interrupted, StopOnInterrupt
-from s2r2.training.methods import Method, Position, build_method
+from s2r2.training.memory import out_of_memory_is_an_error
+from s2r2.training.methods import Position, build_method
 from s2r2.training.metrics import MetricsLog
 from s2r2.training.optimiser import build_optimiser, learning_rate_at, set_learning_rate
 from s2r2.training.preparation import Preparation, announce, build_encoder, facts, prepare
+from s2r2.training.processes import Processes, lost_process_is_an_error
 from s2r2.training.progress import TrainingProgress, format_seconds
 from s2r2.training.stores import say_skipped
 from s2r2.views import ViewBatch, ViewLoader
+
+STEPS_BETWEEN_LOOKS = 10
+"""On a GPU, where looking at the loss waits for it, and where processes ask each other whether to stop."""
+NON_FINITE = "non_finite.json"
+
+# Buffers are equal anyway (synchronised batch norm); with slices they would be sent once a slice. torch renames it.
+_NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+_WITHOUT_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,9 @@ def train(
 ) -> TrainingResult:
     """Train an encoder on photos, without labels: by ranking random views (S2R2, arXiv 2010.07258), or another method.
 
+    In processes that torchrun has started, call it in each of them with the same arguments: they share the steps, and
+    rank all views of a step together.
+
     Args:
         data: A folder, a manifest, a ``.tar``, a built-in name or an opened source; at a resume it may be None.
         config: The settings; the defaults when None.
@@ -59,157 +81,278 @@ def train(
         S2R2Error: The request cannot work, or the disk is full; one line says what to do.
         Interrupted: Ctrl-C, SIGTERM or SIGUSR1; everything was saved and the message says how to go on.
     """
-    console = Console(quiet=quiet)
-    prepared = prepare(data, config or TrainConfig(), Path(out) if out else None, resume, console)
-    encoder = build_encoder(prepared)
-    if prepared.resumed:
-        encoder.load_state_dict(prepared.resumed["encoder"])
-    announce(prepared, encoder, console)
-    return _run(prepared, encoder, console)
-
-
-def _run(prepared: Preparation, encoder: Encoder, console: Console) -> TrainingResult:
-    config, store, device = prepared.config, prepared.store, prepared.device
-    fabric = _fabric(config, device)
-    method = build_method(config, len(store)).to(device)
-    trained = nn.ModuleDict({"encoder": encoder, "method": method})
-    optimiser = build_optimiser(trained.to(device), config.lr, config.weight_decay or 0.0, config.optimiser)
-    step = 0
-    if prepared.resumed:
-        method.load_state_dict(prepared.resumed["method"])
-        optimiser.load_state_dict(prepared.resumed["optimiser"])
-        step = prepared.resumed["step"]
-    model, fabric_optimiser = fabric.setup(encoder, optimiser)
-    check = OnlineCheck(prepared)
-    log = MetricsLog(prepared.folder, prepared.steps, resume_at=step)
-    loader = ViewLoader(
-        store,
-        prepared.recipe,
-        view_size=config.image_size,
-        views=config.views,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        device=device,
-        threads=config.threads or None,
-    )
-    per_epoch, steps, warmup = prepared.steps_per_epoch, prepared.steps, prepared.warmup_steps
-    progress = TrainingProgress(console, steps, step, config.epochs)
-    figures: dict[str, float] = {}
-    if prepared.resumed:
-        restore_random_state(prepared.resumed)
-    elif step == 0:
-        figures = check(encoder)
-        log.add_check(0, 0, figures)
-    began = saved = time.monotonic()
-    trained.train()
-    with loader, progress, StopOnInterrupt() as interrupt:
-        for epoch in range(step // per_epoch, config.epochs):
-            batches = islice(loader.epoch(epoch, start_step=step % per_epoch), steps - step)
-            moment, waited = time.perf_counter(), loader.wait_seconds
-            for batch in batches:
-                learning_rate = learning_rate_at(step, peak=config.lr, steps=steps, warmup=warmup)
-                set_learning_rate(optimiser, learning_rate)
-                method.begin_step(Position(step, steps, epoch))
-                fabric_optimiser.zero_grad(set_to_none=True)
-                loss, embeddings = _backward(fabric, model, method, batch, config.micro_batch)
-                method.before_update()
-                gradient_norm = get_total_norm([p.grad for p in trained.parameters() if p.grad is not None])
-                fabric_optimiser.step()
-                step += 1
-
-                now = time.perf_counter()
-                views_per_second = len(embeddings) / (now - moment)
-                wait_share = (loader.wait_seconds - waited) / (now - moment)
-                moment, waited = now, loader.wait_seconds
-                if log.wants(step):
-                    log.add(
-                        step,
-                        epoch,
-                        loss=loss,
-                        lr=learning_rate,
-                        views_per_second=views_per_second,
-                        wait_share=wait_share,
-                        gradient_norm=gradient_norm,
-                        **method.statistics(embeddings, torch.cat(batch.groups).to(device)),
-                    )
-                if device.type == "cpu" or step % 10 == 0:  # reading the loss waits for a GPU
-                    _refuse_non_finite(float(loss), step, batch.images.tolist())
-                    progress.update(step, epoch, float(loss), views_per_second, wait_share)
-                if interrupt.requested or time.monotonic() - saved > 60 * config.checkpoint_minutes:
-                    _save(prepared, encoder, method, optimiser, step, log)
-                    saved = time.monotonic()
-                    if interrupt.requested:
-                        raise Interrupted(
-                            f"stopped after step {step:,} of {steps:,} and saved; go on with: "
-                            f"s2r2 train --resume --out {prepared.folder}",
-                            interrupt.requested,
-                        )
-            if (epoch + 1) % config.epochs_between_checks == 0 or step == steps:
-                figures = check(encoder)
-                encoder.train()
-                log.add_check(step, epoch, figures)
+    config = config or TrainConfig()
+    with Processes.joined(config.timeout_minutes) as processes:
+        console = Console(quiet=quiet or not processes.leader)
+        prepared = prepare(data, config, Path(out) if out else None, resume, console, processes)
+        with lost_process_is_an_error(processes, config.timeout_minutes, prepared.folder):
+            try:
+                return _Run(prepared, processes, console).train()
+            except NonFiniteError as error:
+                if not config.retry_at or (prepared.resumed or {}).get("lr_scale", 1.0) < 1:
+                    raise
                 console.print(
-                    f"check     epoch {epoch + 1}: {check.describe(figures)}", highlight=False, soft_wrap=True
+                    f"warning   {error}\nretry     from the last checkpoint, at {config.retry_at:g} of the learning "
+                    f"rate",
+                    highlight=False,
+                    soft_wrap=True,
                 )
-                if check.warning:
-                    console.print(f"warning   {check.warning}", highlight=False, soft_wrap=True)
-    _save(prepared, encoder, method, optimiser, step, log)
-    log.close()
-    console.print(
-        f"trained   {steps:,} steps in {format_seconds(time.monotonic() - began)}", highlight=False, soft_wrap=True
-    )
-    say_skipped(store, prepared.folder, console)
-    return TrainingResult(prepared.folder, encoder.eval(), step, figures)
+            prepared = prepare(data, config, prepared.folder, True, console, processes)
+            assert prepared.resumed is not None
+            prepared.resumed["lr_scale"] = config.retry_at
+            return _Run(prepared, processes, console).train()
 
 
-def _fabric(config: TrainConfig, device: torch.device) -> Fabric:
+class _Run:
+    """One run in one process, from its first or next step to its last."""
+
+    def __init__(self, prepared: Preparation, processes: Processes, console: Console) -> None:
+        self.prepared, self.processes, self.console = prepared, processes, console
+        config, device, resumed = prepared.config, prepared.device, prepared.resumed
+        self.config = config
+        self.encoder = build_encoder(prepared)
+        if resumed:
+            self.encoder.load_state_dict(resumed["encoder"])
+        if processes.leader:
+            announce(prepared, self.encoder, console, processes)
+        else:
+            torch.manual_seed(config.seed + 1_000_003 * processes.rank)  # dropout is each process's own
+        self.encoder.to(device)
+        if processes.world_size > 1 and not config.micro_batch:  # slices have statistics of their own anyway
+            synchronise_batch_norm(self.encoder, device)
+        if device.type == "cuda":
+            self.encoder.to(memory_format=torch.channels_last)
+        self.method = build_method(config, len(prepared.store)).to(device)
+        self.trained = nn.ModuleDict({"encoder": self.encoder, "method": self.method})
+        optimiser = build_optimiser(self.trained, config.lr, config.weight_decay or 0.0, config.optimiser)
+        self.optimiser = optimiser
+        self.step, self.lr_scale = 0, 1.0
+        if resumed:
+            self.method.load_state_dict(resumed["method"])
+            optimiser.load_state_dict(resumed["optimiser"])
+            self.step, self.lr_scale = resumed["step"], resumed["lr_scale"]
+        self.fabric = _fabric(config, device, processes)
+        model: Any = torch.compile(self.encoder) if config.compile else self.encoder  # the weights stay the encoder's
+        self.model, self.fabric_optimiser = self.fabric.setup(model, optimiser)
+        self.check = OnlineCheck(prepared)
+        self.log = MetricsLog(
+            prepared.folder if processes.leader else None, prepared.steps, self.step if resumed else None
+        )
+        self.figures: dict[str, float] = {}
+        self.saved = time.monotonic()
+        self._unseen: list[tuple[int, Tensor, ViewBatch]] = []
+
+    def train(self) -> TrainingResult:
+        """Take the steps that are left."""
+        prepared, config, device = self.prepared, self.config, self.prepared.device
+        loader = ViewLoader(
+            prepared.store,
+            prepared.recipe,
+            view_size=config.image_size,
+            views=config.views,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            device=device,
+            threads=config.threads or None,
+            rank=self.processes.rank,
+            world_size=self.processes.world_size,
+        )
+        progress = TrainingProgress(self.console, prepared.steps, self.step, config.epochs)
+        began = time.monotonic()
+        if prepared.resumed:
+            restore_random_state(prepared.resumed, self.processes.rank, self.processes.world_size)
+        else:
+            self._judge(0)
+            self._save()  # a run that is killed early can go on, and a full disk is found before hours of work
+        self.trained.train()
+        with loader, progress, StopOnInterrupt() as interrupt:
+            per_epoch = prepared.steps_per_epoch
+            for epoch in range(self.step // per_epoch, config.epochs):
+                batches = islice(
+                    loader.epoch(epoch, start_step=self.step % per_epoch), max(0, prepared.steps - self.step)
+                )
+                clock = _Clock(loader)
+                for batch in batches:
+                    loss = self._take(batch, clock)
+                    if device.type == "cpu" or self.step % STEPS_BETWEEN_LOOKS == 0:
+                        self._refuse_non_finite()
+                        progress.update(self.step, epoch, float(loss), clock.views_per_second, clock.wait_share)
+                        self._save_if_wanted(interrupt)
+                if (epoch + 1) % config.epochs_between_checks == 0 or self.step == prepared.steps:
+                    self._refuse_non_finite()
+                    self._judge(epoch + 1)
+        self._save()
+        self.log.close()
+        self.console.print(
+            f"trained   {prepared.steps:,} steps in {format_seconds(time.monotonic() - began)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        say_skipped(prepared.store, prepared.folder, self.console)
+        return TrainingResult(prepared.folder, self.encoder.eval(), self.step, self.figures)
+
+    def _take(self, batch: ViewBatch, clock: "_Clock") -> Tensor:
+        """One step; returns the loss over all processes, on the device."""
+        prepared = self.prepared
+        learning_rate = self.lr_scale * learning_rate_at(
+            self.step, peak=self.config.lr, steps=prepared.steps, warmup=prepared.warmup_steps
+        )
+        set_learning_rate(self.optimiser, learning_rate)
+        self.method.begin_step(Position(self.step, prepared.steps, batch.epoch))
+        self.fabric_optimiser.zero_grad(set_to_none=True)
+        loss, embeddings = self._backward(batch)
+        self.processes.average_gradients(self.method.parameters())
+        self.method.before_update()
+        gradient_norm = get_total_norm([p.grad for p in self.trained.parameters() if p.grad is not None])
+        self.fabric_optimiser.step()
+        loss = self.processes.mean(loss)
+        self.step += 1
+        self._unseen.append((self.step, loss, batch))
+        clock.stop(len(embeddings) * self.processes.world_size)
+        if self.log.wants(self.step):
+            rows = self.processes.rows(embeddings)
+            groups = self.processes.rows(torch.cat(batch.groups).to(embeddings.device))
+            self.log.add(
+                self.step,
+                batch.epoch,
+                loss=loss,
+                lr=learning_rate,
+                views_per_second=clock.views_per_second,
+                wait_share=clock.wait_share,
+                gradient_norm=gradient_norm,
+                **self.method.statistics(rows, groups),
+            )
+        return loss
+
+    def _backward(self, batch: ViewBatch) -> CachedStep:
+        """Loss and embeddings of a step, detached; gradients are left in the parameters."""
+        groups = torch.cat(batch.groups)
+        micro_batch = int(self.config.micro_batch)
+        pixels = batch.pixels
+        if self.prepared.device.type == "cuda":
+            pixels = tuple(p.contiguous(memory_format=torch.channels_last) for p in pixels)
+        with out_of_memory_is_an_error(
+            views=sum(len(p) for p in pixels),
+            image_size=self.config.image_size,
+            micro_batch=micro_batch,
+            device=self.prepared.device,
+        ):
+            try:
+                if micro_batch:
+                    return cached_backward(
+                        self.model,
+                        pixels,
+                        lambda embeddings: self.method(embeddings, groups),
+                        micro_batch=micro_batch,
+                        backward=self.fabric.backward,
+                        loss_parameters=self.method.parameters(),
+                    )
+                embeddings = torch.cat([self.model(p) for p in pixels])
+                loss = self.method(embeddings, groups)
+                self.fabric.backward(loss)
+                return CachedStep(loss.detach(), embeddings.detach())
+            except NonFiniteError as error:  # in this step, of which all processes say so
+                raise self._non_finite(self.step + 1, str(error), batch) from error
+
+    def _refuse_non_finite(self) -> None:
+        """Look at the losses of the steps since the last look."""
+        unseen, self._unseen = self._unseen, []
+        for step, loss, batch in unseen:
+            if not math.isfinite(float(loss)):
+                raise self._non_finite(step, f"the loss is {float(loss)}", batch)
+
+    def _non_finite(self, step: int, what: str, batch: ViewBatch) -> NonFiniteError | SharedError:
+        """The error, and for the replay a file that names the photos of the step."""
+        folder = self.prepared.folder
+        keys = [self.prepared.store.keys[int(i)] for i in batch.images]
+        photos = [key for part in self.processes.collect(keys) for key in part]
+        content = {"step": step, "epoch": batch.epoch, "what": what, "seed": self.config.seed, "photos": photos}
+        if self.processes.leader:
+            self.log.flush()
+            write_text(folder / NON_FINITE, json.dumps(content, indent=1) + "\n")
+        return NonFiniteError(
+            f"{what}: step {step:,}, whose {len(photos)} photos are listed in {folder / NON_FINITE}. It comes again "
+            f"with s2r2 train --resume --out {folder}; add --retry-at 0.5 to go on from the last checkpoint at half "
+            f"the learning rate"
+        )
+
+    def _judge(self, epochs: int) -> None:
+        """Check the encoder as it is after so many epochs: the first process does, the others wait."""
+        if self.processes.leader:
+            self.figures = self.check(self.encoder)
+            self.log.add_check(self.step, max(0, epochs - 1), self.figures)
+            if epochs:
+                self._say(f"check     epoch {epochs}: {self.check.describe(self.figures)}")
+            if epochs and self.check.warning:
+                self._say(f"warning   {self.check.warning}")
+        self.processes.wait()
+        self.encoder.train()
+
+    def _save_if_wanted(self, interrupt: StopOnInterrupt) -> None:
+        """Save when it is time or a signal asks for it, in all processes at the same step."""
+        due = time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes
+        signal, due_somewhere = self.processes.largest(interrupt.requested, int(due))
+        if not (signal or due_somewhere):
+            return
+        self._save()
+        if signal:
+            raise Interrupted(
+                f"stopped after step {self.step:,} of {self.prepared.steps:,} and saved; go on with: "
+                f"s2r2 train --resume --out {self.prepared.folder}",
+                signal,
+            )
+
+    def _save(self) -> None:
+        """Write checkpoint and encoder."""
+        self._refuse_non_finite()  # what is saved can be gone on with
+        states = self.processes.collect(random_state())
+        if self.processes.leader:
+            self.log.flush()
+            save_checkpoint(
+                self.prepared.folder,
+                encoder=self.encoder,
+                method=self.method,
+                optimiser=self.optimiser,
+                epoch=self.step // self.prepared.steps_per_epoch,
+                step=self.step,
+                random=states,
+                lr_scale=self.lr_scale,
+                facts=facts(self.prepared.store, self.processes),
+            )
+            self.encoder.save(self.prepared.folder)
+        self.saved = time.monotonic()
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)
+
+
+class _Clock:
+    """Speed of the last step and how much of it was spent waiting for views."""
+
+    def __init__(self, loader: ViewLoader) -> None:
+        self._loader = loader
+        self._moment, self._waited = time.perf_counter(), loader.wait_seconds
+        self.views_per_second = self.wait_share = 0.0
+
+    def stop(self, views: int) -> None:
+        """A step of so many views has ended."""
+        now, waited = time.perf_counter(), self._loader.wait_seconds
+        seconds = now - self._moment
+        self.views_per_second, self.wait_share = views / seconds, (waited - self._waited) / seconds
+        self._moment, self._waited = now, waited
+
+
+def _fabric(config: TrainConfig, device: torch.device, processes: Processes) -> Fabric:
     precision = config.precision
     if precision == "auto":
         precision = "bf16-mixed" if device.type == "cuda" else "32-true"
-    devices = [device.index or 0] if device.type == "cuda" else 1
-    return Fabric(accelerator=device.type, devices=devices, precision=precision)  # type: ignore[arg-type]
-
-
-def _backward(fabric: Fabric, model: nn.Module, method: Method, batch: ViewBatch, micro_batch: int) -> CachedStep:
-    """Loss and embeddings of a step, detached; gradients are left in the parameters."""
-    groups = torch.cat(batch.groups)
-    if micro_batch:
-        return cached_backward(
-            model,
-            batch.pixels,
-            lambda embeddings: method(embeddings, groups),
-            micro_batch=micro_batch,
-            backward=fabric.backward,
-            loss_parameters=method.parameters(),
-        )
-    embeddings = torch.cat([model(pixels) for pixels in batch.pixels])
-    loss = method(embeddings, groups)
-    fabric.backward(loss)
-    return CachedStep(loss.detach(), embeddings.detach())
-
-
-def _save(
-    prepared: Preparation,
-    encoder: Encoder,
-    method: Method,
-    optimiser: torch.optim.Optimizer,
-    step: int,
-    log: MetricsLog,
-) -> None:
-    log.flush()
-    epoch = step // prepared.steps_per_epoch
-    save_checkpoint(
-        prepared.folder,
-        encoder=encoder,
-        method=method,
-        optimiser=optimiser,
-        epoch=epoch,
-        step=step,
-        facts=facts(prepared),
-    )
-    encoder.save(prepared.folder)
-
-
-def _refuse_non_finite(loss: float, step: int, images: list[int]) -> None:
-    if loss != loss or loss in (float("inf"), float("-inf")):
-        raise S2R2Error(f"the loss is {loss} at step {step} (images {images[:8]} ...): use a smaller --lr")
+    options: dict[str, Any] = {"devices": [device.index or 0] if device.type == "cuda" else 1}
+    if processes.world_size > 1:
+        options = {
+            "devices": processes.local_world_size,
+            "num_nodes": processes.world_size // processes.local_world_size,
+            "strategy": DDPStrategy(timeout=timedelta(minutes=config.timeout_minutes), **_WITHOUT_BUFFERS),
+        }
+    fabric = Fabric(accelerator=device.type, precision=precision, **options)  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric

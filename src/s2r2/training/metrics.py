@@ -18,20 +18,23 @@ class MetricsLog:
     """Collects figures without waiting for the device, and writes them every few steps.
 
     Args:
-        folder: The run folder.
+        folder: The run folder; None writes nothing.
         steps: Steps of the whole run; a longer one than 20,000 is thinned to about that many lines.
-        resume_at: Steps already taken: lines of later ones, from after the checkpoint, are dropped.
+        resume_at: Steps already taken: lines of later ones, from after the checkpoint, are dropped. None: a new run.
     """
 
     FLUSH_EVERY = 10
 
-    def __init__(self, folder: Path, steps: int, resume_at: int = 0) -> None:
-        self.path = folder / "metrics.jsonl"
+    def __init__(self, folder: Path | None, steps: int, resume_at: int | None = None) -> None:
         self.every = max(1, math.ceil(steps / MAXIMUM_LINES))
         self._pending: list[dict[str, Any]] = []
-        if resume_at:
+        self._writer: SummaryWriter | None = None
+        if folder is None:
+            return
+        self.path = folder / "metrics.jsonl"
+        if resume_at is not None:
             self._drop_after(resume_at)
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_at or None)
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_at)
 
     def wants(self, step: int) -> bool:
         """Whether the step (counted from 1) gets a line."""
@@ -54,6 +57,9 @@ class MetricsLog:
         Raises:
             S2R2Error: The disk is full or the folder cannot be written to.
         """
+        if self._writer is None:
+            self._pending.clear()
+            return
         lines = []
         for entry in self._pending:
             plain: dict[str, Any] = {
@@ -76,7 +82,8 @@ class MetricsLog:
     def close(self) -> None:
         """Write what is pending and close the TensorBoard file."""
         self.flush()
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def _drop_after(self, step: int) -> None:
         kept = [json.dumps(entry) + "\n" for entry in read_metrics(self.path) if entry["step"] <= step]

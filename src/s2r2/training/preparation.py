@@ -6,7 +6,7 @@ import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -17,15 +17,17 @@ from s2r2.encoder import Encoder, create_encoder, store_side
 from s2r2.encoder.model import check_backbone
 from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, ImageSource, PixelStore, open_source
-from s2r2.training.checkpoint import load_checkpoint
+from s2r2.training.checkpoint import checkpoint_path, load_checkpoint, previous_path
 from s2r2.training.config import TrainConfig, read_config, write_config
+from s2r2.training.memory import fitting_micro_batch
 from s2r2.training.methods import resolve
+from s2r2.training.processes import Processes, restarted
 from s2r2.training.progress import format_seconds
-from s2r2.training.stores import open_images
+from s2r2.training.stores import follow_images, open_images
 from s2r2.views import Recipe, get_recipe, view_sizes, views_sheet
 
 # Settings that change where or how fast a run goes, not what it computes: a resume may change them.
-OPERATIONAL = ("device", "threads", "store", "checkpoint_minutes")
+OPERATIONAL = ("device", "threads", "store", "checkpoint_minutes", "retry_at", "timeout_minutes")
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Preparation:
     recipe: Recipe
     device: torch.device
     resumed: dict[str, Any] | None
+    data: str
 
     @property
     def steps_per_epoch(self) -> int:
@@ -62,39 +65,153 @@ class Preparation:
 
 
 def prepare(
-    data: str | Path | ImageSource | None, config: TrainConfig, out: Path | None, resume: bool, console: Console
+    data: str | Path | ImageSource | None,
+    config: TrainConfig,
+    out: Path | None,
+    resume: bool,
+    console: Console,
+    processes: Processes = Processes(),  # noqa: B008 (frozen)
 ) -> Preparation:
     """Check the request, make the run folder and decode the photos.
+
+    With several processes the first one does it, and the others do what it found.
 
     Raises:
         S2R2Error: The request cannot work; the message says what to change.
     """
-    folder, config, resumed, data = _settings(data, config, out, resume, console)
-    config = resolve(config)
-    check_backbone(config.backbone)
-    recipe = get_recipe(config.recipe) if resumed is None else _saved_recipe(folder)
-    device = choose_device(config.device)
-    source = data if isinstance(data, ImageSource) else open_source(data)
-    _refuse_small(len(source), config, source.name)
-    folder = folder or _free_folder(source.name, config.backbone)
-    make_run_folder(folder, fresh=not resume)
-    saved = resumed["facts"]["store"] if resumed is not None else None
-    store = open_images(source, store_side(config.image_size), config.store, folder, saved, console)
-    _refuse_small(len(store), config, f"{source.name}, readable")
-    if resumed is not None and resumed["facts"]["store"] != store.fingerprint:
-        raise S2R2Error(
-            f"the photos of {source.name} are not those that {folder} was trained on "
-            f"({resumed['facts']['images']} then, {len(store)} now, or others): restore them, or start a new run"
+    led: list[Preparation] = []
+
+    def lead() -> _Plan:
+        prepared = _prepare(data, config, out, resume, console, processes)
+        led.append(prepared)
+        return _Plan(
+            prepared.folder,
+            prepared.config,
+            prepared.recipe,
+            prepared.resumed,
+            prepared.data,
+            prepared.store.fingerprint,
         )
-    if config.steps:
-        config = dataclasses.replace(config, epochs=-(-config.steps // (len(store) // config.batch_size)))
-    prepared = Preparation(folder, config, store, recipe, device, resumed)
-    if resumed is None:
-        _write_beginnings(prepared, str(data if isinstance(data, str | Path) else source.name))
+
+    plan = processes.from_leader(lead)
+    prepared = led[0] if led else _follow(plan, data, config, processes)
+    processes.wait()  # not before all have opened the photos may one begin and wait for the others
     return prepared
 
 
-def announce(prepared: Preparation, encoder: Encoder, console: Console) -> None:
+class _Plan(NamedTuple):
+    """What the first process tells the others."""
+
+    folder: Path
+    config: TrainConfig
+    recipe: Recipe
+    resumed: dict[str, Any] | None
+    data: str
+    fingerprint: str
+
+
+def _prepare(
+    data: str | Path | ImageSource | None,
+    config: TrainConfig,
+    out: Path | None,
+    resume: bool,
+    console: Console,
+    processes: Processes,
+) -> Preparation:
+    folder, config, resumed, data = _settings(data, config, out, resume or _begun(out), console)
+    config = resolve(config)
+    check_backbone(config.backbone)
+    recipe = get_recipe(config.recipe) if resumed is None else _saved_recipe(folder)
+    device = choose_device(config.device, processes)
+    config = _with_micro_batch(config, recipe, device, processes)
+    _refuse_processes(config, processes)
+    source = data if isinstance(data, ImageSource) else open_source(data)
+    _refuse_small(len(source), config, source.name)
+    folder = folder or _free_folder(source.name, config.backbone)
+    make_run_folder(folder, fresh=resumed is None)
+    saved = resumed["facts"]["store"] if resumed is not None else None
+    store = open_images(source, store_side(config.image_size), config.store, folder, saved, console)
+    _refuse_small(len(store), config, f"{source.name}, readable")
+    if resumed is not None:
+        _compare_with_saved(resumed["facts"], facts(store, processes), source.name, folder, console)
+    if config.steps:
+        config = dataclasses.replace(config, epochs=-(-config.steps // (len(store) // config.batch_size)))
+    said = str(data if isinstance(data, str | Path) else source.name)
+    prepared = Preparation(folder, config, store, recipe, device, resumed, said)
+    if resumed is None:
+        _write_beginnings(prepared, said)
+    return prepared
+
+
+def _follow(
+    plan: _Plan, data: str | Path | ImageSource | None, config: TrainConfig, processes: Processes
+) -> Preparation:
+    """What the first process prepared, in another one: photos may be elsewhere on another machine, but the same."""
+    source = data if isinstance(data, ImageSource) else open_source(data if data is not None else plan.data)
+    here = dataclasses.replace(plan.config, store=config.store, threads=config.threads)
+    store = follow_images(source, store_side(here.image_size), here.store, plan.folder, plan.fingerprint)
+    if store.fingerprint != plan.fingerprint:
+        raise S2R2Error(
+            f"the photos of {source.name} are not the same for process {processes.rank} as for the first: copy them "
+            f"to every machine, or share the folder"
+        )
+    device = choose_device(here.device, processes)
+    return Preparation(plan.folder, here, store, plan.recipe, device, plan.resumed, plan.data)
+
+
+def _begun(out: Path | None) -> bool:
+    """Whether torchrun has started the processes anew and there is something to go on with."""
+    if not restarted():
+        return False
+    if out is None:
+        raise S2R2Error("restarts need --out: without it nobody knows which run to go on with")
+    return checkpoint_path(out).is_file() or previous_path(out).is_file()
+
+
+def _with_micro_batch(config: TrainConfig, recipe: Recipe, device: torch.device, processes: Processes) -> TrainConfig:
+    """``auto`` becomes the number that fits here."""
+    if config.micro_batch != "auto":
+        return config
+    encoder = create_encoder(
+        config.backbone,
+        image_size=config.image_size,
+        head_hidden=config.head_hidden,
+        embedding_dimensions=config.embedding_dimensions,
+        mean=recipe.mean,
+        std=recipe.std,
+    ).to(device)
+    views = config.batch_size * config.views // processes.world_size
+    fitting = fitting_micro_batch(
+        encoder, image_size=config.image_size, views=views, device=device, processes=processes.local_world_size
+    )
+    return dataclasses.replace(config, micro_batch=fitting)
+
+
+def _refuse_processes(config: TrainConfig, processes: Processes) -> None:
+    if config.batch_size % processes.world_size:
+        raise S2R2Error(
+            f"--batch-size {config.batch_size} cannot be shared equally by {processes.world_size} processes: "
+            f"use a multiple of {processes.world_size}"
+        )
+
+
+def _compare_with_saved(then: dict[str, Any], now: dict[str, Any], name: str, folder: Path, console: Console) -> None:
+    """Refuse other photos; say what else has changed since the checkpoint."""
+    if then["store"] != now["store"]:
+        raise S2R2Error(
+            f"the photos of {name} are not those that {folder} was trained on "
+            f"({then['images']} then, {now['images']} now, or others): restore them, or start a new run"
+        )
+    changed = [f"{what} {then[what]} (now {now[what]})" for what in now if then.get(what, now[what]) != now[what]]
+    if changed:
+        console.print(
+            f"note      was begun with {', '.join(changed)}: it goes on, though not to the last bit as it would have",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def announce(prepared: Preparation, encoder: Encoder, console: Console, processes: Processes) -> None:
     """Print what the run will do, with an estimate of its time measured on this machine."""
     config, store = prepared.config, prepared.store
     labels = f", {len(store.labels.names)} labels (not used in training)" if store.labels is not None else ""
@@ -103,19 +220,21 @@ def announce(prepared: Preparation, encoder: Encoder, console: Console) -> None:
     console.print(f"photos    {len(store):,} of {store.name}{labels}{skipped}", highlight=False, soft_wrap=True)
     size = sum(p.numel() for p in encoder.parameters()) / 1e6
     console.print(
-        f"encoder   {config.backbone}, {weights}, {size:.1f} M parameters, {config.image_size} px, {prepared.device}",
+        f"encoder   {config.backbone}, {weights}, {size:.1f} M parameters, {config.image_size} px, "
+        f"{prepared.device if processes.world_size == 1 else f'{processes.world_size} processes'}",
         highlight=False,
         soft_wrap=True,
     )
     options = "".join(f", {name} {value}" for name, value in config.options.items())
     console.print(
         f"step      {config.method}: {config.batch_size} images x {config.views} views ({config.recipe}) = "
-        f"{config.batch_size * config.views:,} views, temperature {config.temperature}{options}",
+        f"{config.batch_size * config.views:,} views, temperature {config.temperature}{options}"
+        + (f", {config.micro_batch:,} at once" if config.micro_batch else ""),
         highlight=False,
         soft_wrap=True,
     )
     done = prepared.resumed["step"] if prepared.resumed else 0
-    seconds = _seconds_per_step(prepared, encoder) * (prepared.steps - done)
+    seconds = _seconds_per_step(prepared, encoder) / processes.world_size * (prepared.steps - done)
     left = f", going on at step {done + 1:,}" if done else ""
     console.print(
         f"run       {prepared.steps / prepared.steps_per_epoch:.4g} epochs x {prepared.steps_per_epoch:,} steps = "
@@ -143,32 +262,56 @@ def build_encoder(prepared: Preparation) -> Encoder:
     )
 
 
-def facts(prepared: Preparation) -> dict[str, Any]:
+def facts(store: PixelStore | DirectImages, processes: Processes) -> dict[str, Any]:
     """What should be the same at a resume, kept in the checkpoint."""
     return {
-        "store": prepared.store.fingerprint,
-        "images": len(prepared.store),
+        "store": store.fingerprint,
+        "images": len(store),
+        "s2r2": s2r2.__version__,
         "torch": str(torch.__version__),
-        "torch_threads": torch.get_num_threads(),
+        "timm": timm.__version__,
+        "threads of torch": torch.get_num_threads(),
+        "processes": processes.world_size,
+        "processor": processor_name(),
     }
 
 
-def choose_device(name: str) -> torch.device:
-    """``auto`` becomes a GPU where there is one.
+def processor_name() -> str:
+    """The GPU's name, else the processor's."""
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def choose_device(name: str, processes: Processes = Processes()) -> torch.device:  # noqa: B008 (frozen)
+    """``auto`` becomes a GPU where there is one; of several processes on a machine each gets its own.
 
     Raises:
         S2R2Error: There is no such device here.
     """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if gpus else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise S2R2Error(f"--device {name}: use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise S2R2Error(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu")
     if device.type not in ("cpu", "cuda"):
         raise S2R2Error(f"--device {name}: use auto, cpu, cuda or cuda:N")
+    if device.type == "cpu":
+        return device
+    if processes.world_size > 1:
+        if device.index is not None or processes.local_rank >= gpus:
+            raise S2R2Error(
+                f"--device {name} for {processes.local_world_size} processes on a machine with {gpus} CUDA devices: "
+                f"each process takes one of its own; use --device cuda and as many processes as devices, or cpu"
+            )
+        return torch.device("cuda", processes.local_rank)
+    if (device.index or 0) >= gpus:
+        raise S2R2Error(f"--device {name}: this machine has {gpus} CUDA devices; use auto or cpu")
     return device
 
 

@@ -49,6 +49,29 @@ def open_images(
     return DirectImages(source, short_side, listing)
 
 
+def follow_images(
+    source: ImageSource, short_side: int, wish: Path | None, folder: Path, fingerprint: str
+) -> PixelStore | DirectImages:
+    """Open the images in another process than the first, as the first did.
+
+    What cannot be read is added to ``skipped.csv`` by whoever finds it, where the run folder is within reach.
+
+    Args:
+        source: The images.
+        short_side: To which they are reduced.
+        wish: ``--store`` of this process.
+        folder: The run folder.
+        fingerprint: Of the images of the first process.
+
+    Raises:
+        S2R2Error: No image is readable, or the store cannot be made.
+    """
+    listing = folder / "skipped.csv"
+    if fingerprint.startswith(DIRECT):
+        return DirectImages(source, short_side, listing if listing.exists() else None)
+    return PixelStore.build(source, short_side, wish, progress=False)
+
+
 def say_skipped(images: PixelStore | DirectImages, folder: Path, console: Console) -> None:
     """At the end of a run without a store: how many images it could not read."""
     if isinstance(images, DirectImages) and images.skipped:

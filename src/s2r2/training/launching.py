@@ -1,0 +1,93 @@
+"""``s2r2 train --devices N --nodes M``: the same command again in N processes on each machine, under torchrun."""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from s2r2.errors import S2R2Error
+
+DEFAULT_PORT = 29400
+
+
+def wants_launch(devices: int, nodes: int, restarts: int) -> bool:
+    """Whether this process should start others; not if torchrun has started it."""
+    return (devices != 1 or nodes != 1 or restarts != 0) and "TORCHELASTIC_RUN_ID" not in os.environ
+
+
+def launch(arguments: Sequence[str], devices: int, nodes: int, restarts: int) -> NoReturn:
+    """Run ``s2r2 ARGUMENTS`` in several processes and leave with the exit code of the one that ended it.
+
+    Args:
+        arguments: Those of this command.
+        devices: Processes on this machine; 0: one for each GPU.
+        nodes: Machines; each runs the same command, with ``MASTER_ADDR`` (the first machine), ``NODE_RANK`` and
+            perhaps ``MASTER_PORT`` in the environment. Under SLURM they are taken from there.
+        restarts: How often to start all processes again, from the last checkpoint, when one is lost.
+
+    Raises:
+        S2R2Error: There are no GPUs, or the machines do not know each other.
+    """
+    # Loads torch: not for `s2r2 --help`.
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    devices = devices or _gpus()
+    if min(devices, nodes) < 1 or restarts < 0:
+        raise S2R2Error("--devices and --nodes must be at least 1 (--devices 0: all GPUs), --restarts at least 0")
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes speak for themselves
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+    config = LaunchConfig(
+        min_nodes=nodes,
+        max_nodes=nodes,
+        nproc_per_node=devices,
+        max_restarts=restarts,
+        monitor_interval=0.5,
+        run_id=os.environ.get("SLURM_JOB_ID", "s2r2"),
+        **_rendezvous(nodes),
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "s2r2", *arguments)
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        raise SystemExit(code if code >= 0 else 128 - code) from None
+    except SignalException as error:  # the processes were told and have saved
+        raise SystemExit(128 + int(error.sigval)) from None
+    raise SystemExit(0)
+
+
+def _rendezvous(nodes: int) -> dict[str, Any]:
+    """Where the machines meet."""
+    if nodes == 1:
+        return {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
+    address = os.environ.get("MASTER_ADDR") or _first_of_slurm()
+    rank = os.environ.get("NODE_RANK") or os.environ.get("SLURM_NODEID")
+    if not address or rank is None:
+        raise S2R2Error(
+            f"--nodes {nodes}: set MASTER_ADDR to the first machine and NODE_RANK to this machine's number (0 to "
+            f"{nodes - 1}), and run the same command on every machine"
+        )
+    port = os.environ.get("MASTER_PORT") or DEFAULT_PORT
+    return {
+        "rdzv_backend": "static",
+        "rdzv_endpoint": f"{address}:{port}",
+        "rdzv_configs": {"rank": int(rank), "timeout": 900},
+    }
+
+
+def _first_of_slurm() -> str:
+    """The first machine of a SLURM job: ``node[07-09,12],big1`` is ``node07``."""
+    first = re.match(r"([^,\[]+)(?:\[([^,\-\]]+))?", os.environ.get("SLURM_JOB_NODELIST", ""))
+    return first[1] + (first[2] or "") if first else ""
+
+
+def _gpus() -> int:
+    import torch
+
+    count = torch.cuda.device_count()
+    if not count:
+        raise S2R2Error("--devices 0 means all GPUs, but this machine has none: give the number of processes")
+    return count

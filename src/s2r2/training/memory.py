@@ -1,0 +1,92 @@
+"""How much of a step fits into memory, and what to do when it does not."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from s2r2.errors import S2R2Error
+
+_SHARE = 0.4
+"""Of the free memory, what activations may take: the backward pass needs about as much again for its own."""
+
+
+def fitting_micro_batch(
+    encoder: nn.Module, *, image_size: int, views: int, device: torch.device, processes: int = 1
+) -> int:
+    """Views that may pass through the encoder at once, from what a few of them leave behind for the backward pass.
+
+    Args:
+        encoder: The module to be trained; its state is left as it was.
+        image_size: Side of a view in pixels.
+        views: Views of a step in this process.
+        device: Where it will be trained.
+        processes: How many share the memory of the CPU.
+
+    Returns:
+        A power of two, at least 8; 0 when the whole step fits.
+    """
+    free = free_memory(device) // (1 if device.type == "cuda" else processes)
+    most = int(_SHARE * free / bytes_per_view(encoder, image_size))
+    if most >= views:
+        return 0
+    return max(8, 1 << (most.bit_length() - 1)) if most > 0 else 8
+
+
+def bytes_per_view(encoder: nn.Module, image_size: int, views: int = 4) -> int:
+    """Bytes that one view's forward pass keeps for the backward pass, in float32."""
+    kept: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    state = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    training = encoder.training
+    pixels = torch.zeros(views, 3, image_size, image_size, device=next(encoder.parameters()).device)
+    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = encoder.train()(pixels)  # what is kept lives as long as this
+    del output
+    encoder.load_state_dict(state)
+    encoder.train(training)
+    return max(1, sum(kept.values()) // views)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device; of the CPU those that programs may still take."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    with contextlib.suppress(OSError, StopIteration, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    return 4 << 30
+
+
+@contextlib.contextmanager
+def out_of_memory_is_an_error(*, views: int, image_size: int, micro_batch: int, device: torch.device) -> Iterator[None]:
+    """Say in one line how to make a step fit.
+
+    Raises:
+        S2R2Error: The device's memory is used up.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
+        at_once = min(micro_batch or views, views)
+        raise S2R2Error(
+            f"out of memory with {at_once:,} views of {image_size} px in the encoder at once "
+            f"({free_memory(device) / 2**30:.1f} GiB are free on {device} now): use --micro-batch "
+            f"{max(8, at_once // 4)} or --micro-batch auto, which gives the same ranking in less memory"
+        ) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    words = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in words or "out of memory" in words

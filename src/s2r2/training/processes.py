@@ -1,0 +1,168 @@
+"""The processes of a run: one, or as many as torchrun started, which then agree on everything."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from s2r2.errors import S2R2Error, SharedError
+from s2r2.losses.distributed import gather, gather_sizes
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(days=30)  # decoding a data set for the first time may take long; the others wait
+_LOST = ("timed out", "timeout", "connection", "peer", "gloo", "nccl")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run.
+
+    Attributes:
+        rank: Its number; process 0 leads: it writes the run folder and speaks.
+        world_size: How many there are.
+        local_rank: Its number on this machine.
+        local_world_size: How many there are on this machine.
+        patient: A group for waits that may be long; None in a single process.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    patient: dist.ProcessGroup | None = None
+
+    @classmethod
+    @contextlib.contextmanager
+    def joined(cls, timeout_minutes: float) -> "Iterator[Processes]":
+        """Join the processes that torchrun (or the caller, by ``init_process_group``) has started, if any.
+
+        Args:
+            timeout_minutes: How long a process may fail to answer before the others give up.
+        """
+        started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        if started:
+            if torch.cuda.is_available():
+                torch.cuda.set_device(local_rank % torch.cuda.device_count())
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            yield cls()
+            return
+        patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        assert isinstance(patient, dist.ProcessGroup)
+        world = dist.get_world_size()
+        try:
+            yield cls(dist.get_rank(), world, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", str(world))), patient)
+        finally:
+            if started:
+                dist.destroy_process_group()
+
+    @property
+    def leader(self) -> bool:
+        """Whether this process writes and speaks."""
+        return self.rank == 0
+
+    def from_leader(self, action: Callable[[], T]) -> T:
+        """What ``action`` returns in process 0, in every process (pickled).
+
+        Raises:
+            S2R2Error: The action's, in process 0.
+            SharedError: The same, in the others.
+        """
+        if self.world_size == 1:
+            return action()
+        outcome: list[Any] = [None, ""]
+        if self.leader:
+            try:
+                outcome[0] = action()
+            except S2R2Error as error:
+                dist.broadcast_object_list([None, str(error)], src=0, group=self.patient)
+                raise
+        dist.broadcast_object_list(outcome, src=0, group=self.patient)
+        if outcome[1]:
+            raise SharedError(outcome[1])
+        value: T = outcome[0]
+        return value
+
+    def wait(self) -> None:
+        """Return when every process has come here, however long that takes."""
+        if self.world_size > 1:
+            dist.barrier(group=self.patient)
+
+    def collect(self, value: T) -> list[T]:
+        """Every process's (picklable) value, in order of the processes."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self.patient)
+        return values
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean of a tensor over the processes."""
+        if self.world_size == 1:
+            return value
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total / self.world_size
+
+    def largest(self, *values: int) -> tuple[int, ...]:
+        """The largest of each number over the processes: what one of them wants, all do."""
+        if self.world_size == 1:
+            return values
+        wanted = torch.tensor(values)
+        dist.all_reduce(wanted, dist.ReduceOp.MAX, group=self.patient)
+        return tuple(int(value) for value in wanted)
+
+    def rows(self, local: Tensor) -> Tensor:
+        """Rows ``(n, ...)`` of all processes together, ``(N, ...)``, without gradient."""
+        if self.world_size == 1:
+            return local
+        assert dist.group.WORLD is not None
+        return gather(local.detach(), gather_sizes(local, dist.group.WORLD), dist.group.WORLD)
+
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Do for parameters outside the encoder what DDP does for the encoder's."""
+        if self.world_size == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= self.world_size
+
+
+def is_follower() -> bool:
+    """Whether torchrun started this process as another than the first."""
+    return int(os.environ.get("RANK", "0")) > 0
+
+
+def restarted() -> bool:
+    """Whether torchrun has started the processes anew after one was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextlib.contextmanager
+def lost_process_is_an_error(processes: Processes, timeout_minutes: float, folder: Any) -> Iterator[None]:
+    """Turn what the backends say when another process is gone into one line.
+
+    Raises:
+        S2R2Error: Another process ended, or did not answer in time.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if processes.world_size == 1 or not any(word in str(error).lower() for word in _LOST):
+            raise
+        raise S2R2Error(
+            f"process {processes.rank} lost another of the {processes.world_size} processes, which ended or did not "
+            f"answer within {timeout_minutes:g} minutes ({reason[:120]}): look at what that one said, then go on "
+            f"from the last checkpoint with: s2r2 train --resume --out {folder}"
+        ) from error
