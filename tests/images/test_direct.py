@@ -92,6 +92,11 @@ def test_what_cannot_be_read_is_left_out_of_its_step_and_listed_once(photos: Pat
     batches(resumed)
     assert len(listing.read_text().splitlines()) == 3
     assert len(resumed.skipped) == 2
+    beside = DirectImages(source, SIDE, listing)  # another process of the run, which does not know of the next one
+    (photos / "12.jpg").unlink()
+    batches(resumed)
+    batches(beside)
+    assert len(listing.read_text().splitlines()) == 4
 
 
 def test_a_step_of_which_most_is_missing_ends_the_run(photos: Path) -> None:

@@ -1,7 +1,9 @@
 """Images decoded whenever they are asked for, without a pixel store: for data too large to be decoded beforehand."""
 
+import contextlib
 import csv
 import hashlib
+import io
 import shutil
 import threading
 from functools import cached_property
@@ -52,7 +54,11 @@ class DirectImages:
         self.image_ids = _ImageIds(source)
         self.short_side = short_side
         self.listing = listing
-        self.skipped = _read_listing(listing)
+        self._read_to = 0
+        self.skipped: list[Skipped] = []
+        if listing is not None and listing.exists():
+            content = listing.read_bytes()
+            self.skipped, self._read_to = _entries(content)[1:], len(content)
         self._known = {entry.key for entry in self.skipped}
         self._lock = threading.Lock()
         for problem in source.problems:
@@ -114,8 +120,7 @@ class DirectImages:
             if self.listing is None:
                 return
             try:
-                with open(self.listing, "a", newline="", encoding="utf-8") as file:
-                    csv.writer(file).writerow([key, entry.reason])
+                self._read_to = _list_once(self.listing, key, entry.reason, self._read_to)
             except OSError as error:
                 raise S2R2Error(
                     f"cannot write {self.listing}: {error.strerror or error}; free space and go on with --resume"
@@ -159,9 +164,28 @@ def why_direct(source: ImageSource, short_side: int, store: Path | None) -> str:
     return f"decoded they might take {needed / 1e9:.1f} GB in {place}, {free / 1e9:.1f} GB are free"
 
 
-def _read_listing(path: Path | None) -> list[Skipped]:
-    """What a ``skipped.csv`` names already."""
-    if path is None or not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [Skipped(row[0], row[1]) for row in list(csv.reader(file))[1:] if len(row) == 2]
+def _list_once(path: Path, key: str, reason: str, read_to: int) -> int:
+    """Add a line, unless another process of the run has done so since; returns the bytes that are known now.
+
+    Args:
+        path: The listing.
+        key: The image.
+        reason: Why it cannot be read.
+        read_to: Bytes of the listing that are known not to name it.
+    """
+    with open(path, "a+b") as file:
+        with contextlib.suppress(ImportError, OSError):  # not on Windows, nor on every network disk
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(read_to)
+        if all(entry.key != key for entry in _entries(file.read())):
+            line = io.StringIO()
+            csv.writer(line).writerow([key, reason])
+            file.write(line.getvalue().encode())
+        return file.tell()
+
+
+def _entries(content: bytes) -> list[Skipped]:
+    rows = csv.reader(io.StringIO(content.decode("utf-8", "replace"), newline=""))
+    return [Skipped(row[0], row[1]) for row in rows if len(row) == 2]
