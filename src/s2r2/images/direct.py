@@ -120,11 +120,27 @@ class DirectImages:
             if self.listing is None:
                 return
             try:
-                self._read_to = _list_once(self.listing, key, entry.reason, self._read_to)
+                self._list(self.listing, key, entry.reason)
             except OSError as error:
                 raise S2R2Error(
                     f"cannot write {self.listing}: {error.strerror or error}; free space and go on with --resume"
                 ) from error
+
+    def _list(self, path: Path, key: str, reason: str) -> None:
+        """Add a line, unless another process of the run has done so meanwhile."""
+        with open(path, "a+b") as file:
+            with contextlib.suppress(ImportError, OSError):  # not on Windows, nor on every network disk
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(self._read_to)
+            others = {other.key for other in _entries(file.read())}
+            self._known |= others
+            if key not in others:
+                line = io.StringIO()
+                csv.writer(line).writerow([key, reason])
+                file.write(line.getvalue().encode())
+            self._read_to = file.tell()
 
 
 class _ImageIds:
@@ -162,28 +178,6 @@ def why_direct(source: ImageSource, short_side: int, store: Path | None) -> str:
     if needed + SPARE_DISK <= free:
         return ""
     return f"decoded they might take {needed / 1e9:.1f} GB in {place}, {free / 1e9:.1f} GB are free"
-
-
-def _list_once(path: Path, key: str, reason: str, read_to: int) -> int:
-    """Add a line, unless another process of the run has done so since; returns the bytes that are known now.
-
-    Args:
-        path: The listing.
-        key: The image.
-        reason: Why it cannot be read.
-        read_to: Bytes of the listing that are known not to name it.
-    """
-    with open(path, "a+b") as file:
-        with contextlib.suppress(ImportError, OSError):  # not on Windows, nor on every network disk
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(read_to)
-        if all(entry.key != key for entry in _entries(file.read())):
-            line = io.StringIO()
-            csv.writer(line).writerow([key, reason])
-            file.write(line.getvalue().encode())
-        return file.tell()
 
 
 def _entries(content: bytes) -> list[Skipped]:
