@@ -1,0 +1,281 @@
+"""Several real processes share a run: the same losses as one, and nothing is lost when one of them is."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from PIL import Image
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from s2r2.errors import S2R2Error, SharedError
+from s2r2.training.batch_norm import synchronise_batch_norm
+from s2r2.training.checkpoint import load_checkpoint
+from s2r2.training.launching import _first_of_slurm, wants_launch
+from s2r2.training.metrics import read_metrics
+from s2r2.training.processes import Processes, lost_process_is_an_error
+
+pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch is built without gloo")
+
+SHARED = [
+    "--image-size", "24", "--batch-size", "8", "--views", "4", "--head-hidden", "32", "--embedding-dimensions", "16",
+    "--check-every", "1000", "--threads", "1", "--device", "cpu", "--optimiser", "sgd", "--lr", "0.001",
+    "--warmup-epochs", "0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photos_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 photos of noise: on flat areas ReLU and pooling meet ties, which rounding then decides."""
+    folder = tmp_path_factory.mktemp("noise")
+    random = np.random.default_rng(0)
+    for number in range(48):
+        coarse = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        coarse.resize((40, 40), Image.Resampling.BICUBIC).save(folder / f"{number:02}.png")
+    return folder
+
+
+def command(data: Path | str, out: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "s2r2", "train", str(data), *SHARED, *options, "--out", str(out)]
+
+
+def run(data: Path | str, out: Path, *options: str, env: dict[str, str] | None = None) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+    done = subprocess.run(
+        command(data, out, *options), capture_output=True, text=True, timeout=500, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def losses(folder: Path) -> list[float]:
+    return [entry["loss"] for entry in read_metrics(folder / "metrics.jsonl") if "loss" in entry]
+
+
+def weights(folder: Path) -> torch.Tensor:
+    state = load_checkpoint(folder)[0]
+    parts = [v for part in ("encoder", "method") for v in state[part].values() if torch.is_tensor(v)]
+    return torch.cat([value.flatten().double() for value in parts if value.is_floating_point()])
+
+
+def assert_equal_runs(one: Path, several: Path, loss: float = 1e-5, weight: float = 1e-4) -> None:
+    assert len(losses(one)) == len(losses(several)) > 0
+    assert np.abs(np.subtract(losses(one), losses(several))).max() < loss
+    expected, found = weights(one), weights(several)
+    assert (expected - found).norm() < weight * expected.norm()
+
+
+CASES: dict[str, list[str]] = {
+    "batch norm over all processes": ["--backbone", "test_resnet", "--options", "bank=64"],
+    "multi-crop, prototypes": ["--backbone", "test_resnet", "--method", "swav", "--options", "freeze_epochs=0"],
+    "gradient cache, layer norm": ["--backbone", "test_vit", "--image-size", "32", "--micro-batch", "8"],
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "case", [c if c == "multi-crop, prototypes" else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+)
+def test_two_processes_equal_one(case: str, photos_folder: Path, tmp_path: Path) -> None:
+    options = [*CASES[case], "--steps", "8"]
+    run(photos_folder, tmp_path / "one", *options)
+    said = run(photos_folder, tmp_path / "two", *options, "--devices", "2")
+    assert "2 processes" in said
+    assert said.count("trained ") == 1
+    assert_equal_runs(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_two_and_four_processes_of_a_resnet_equal_one(photos_folder: Path, tmp_path: Path) -> None:
+    options = ["--backbone", "resnet18", "--steps", "30"]
+    for count in (1, 2, 4):
+        run(photos_folder, tmp_path / str(count), *options, "--devices", str(count))
+    assert len(losses(tmp_path / "1")) == 30
+    for count in (2, 4):
+        assert_equal_runs(tmp_path / "1", tmp_path / str(count), loss=1e-4, weight=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_machines_equal_one(photos_folder: Path, tmp_path: Path) -> None:
+    """Two torchrun agents on loopback, as two machines with a process each."""
+    options = ["--backbone", "test_resnet", "--steps", "8"]
+    run(photos_folder, tmp_path / "one", *options)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    agents = [
+        subprocess.Popen(
+            command(photos_folder, tmp_path / "two", *options, "--nodes", "2"),
+            env={**environment, "NODE_RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    outputs = [agent.communicate(timeout=200) for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], outputs
+    assert_equal_runs(tmp_path / "one", tmp_path / "two")
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def started(data: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    """A run of two processes that has taken some steps."""
+    process = subprocess.Popen(
+        command(data, out, "--backbone", "test_resnet", "--devices", "2", *options),
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while len(losses(out)) < 20 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
+    return process
+
+
+def workers(of: subprocess.Popen[str]) -> list[int]:
+    """Process ids of the workers, the second of the run last."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+            environment = (status.parent / "environ").read_text()
+        except (OSError, IndexError):
+            continue
+        if parent == of.pid and "LOCAL_RANK=" in environment:
+            found.append((int(environment.partition("LOCAL_RANK=")[2].partition("\0")[0]), int(status.parent.name)))
+    return [pid for _, pid in sorted(found)]
+
+
+LONG = ["--steps", "400", "--checkpoint-minutes", "0.01"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_process_costs_nothing_with_restarts(how: signal.Signals, photos_folder: Path, tmp_path: Path) -> None:
+    """One of two processes is killed, or freezes: all start again from the last checkpoint, to the same weights."""
+    run(photos_folder, tmp_path / "whole", "--backbone", "test_resnet", "--devices", "2", *LONG)
+    process = started(photos_folder, tmp_path / "lost", *LONG, "--restarts", "1", "--timeout-minutes", "0.2")
+    os.kill(workers(process)[1], how)
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert losses(tmp_path / "lost") == losses(tmp_path / "whole")
+    assert torch.equal(weights(tmp_path / "lost"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_a_frozen_process_without_restarts_is_one_clear_line(photos_folder: Path, tmp_path: Path) -> None:
+    process = started(photos_folder, tmp_path / "run", *LONG, "--timeout-minutes", "0.1")
+    os.kill(workers(process)[1], signal.SIGSTOP)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2, said
+    assert "did not answer within 0.1 minutes" in said
+    assert "--resume" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_sigterm_saves_in_all_processes_and_the_resume_ends_alike(photos_folder: Path, tmp_path: Path) -> None:
+    options = ["--steps", "120"]
+    run(photos_folder, tmp_path / "whole", "--backbone", "test_resnet", "--devices", "2", *options)
+    process = started(photos_folder, tmp_path / "run", *options)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert said.count("--resume") == 1
+    assert 20 <= load_checkpoint(tmp_path / "run")[0]["step"] < 120
+    resumed = [sys.executable, "-m", "s2r2", "train", "--resume", "--devices", "2", "--out", str(tmp_path / "run")]
+    subprocess.run(resumed, check=True, capture_output=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert torch.equal(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+def test_a_mistake_is_said_once_and_leaves_with_its_own_code(photos_folder: Path, tmp_path: Path) -> None:
+    wrong = command(photos_folder, tmp_path / "run", "--backbone", "test_resnet", "--devices", "2", "--batch-size", "7")
+    done = subprocess.run(wrong, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [
+        "s2r2: --batch-size 7 cannot be shared equally by 2 processes: use a multiple of 2"
+    ]
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_first_process_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower hears of the leader's error, and does not repeat it."""
+    heard: list[Any] = [None, "the disk is full"]
+
+    def broadcast(values: list[Any], **_: Any) -> None:
+        values[:] = heard
+
+    monkeypatch.setattr(dist, "broadcast_object_list", broadcast)
+    with pytest.raises(SharedError, match="disk is full"):
+        Processes(rank=1, world_size=2).from_leader(lambda: 1)
+    heard[:] = [7, ""]
+    assert Processes(rank=1, world_size=2).from_leader(lambda: 1) == 7
+
+
+def test_only_the_loss_of_a_process_becomes_a_line() -> None:
+    with pytest.raises(S2R2Error, match="lost another"), lost_process_is_an_error(Processes(world_size=2), 5, "run"):
+        raise RuntimeError("Connection closed by peer [127.0.0.1]:4711")
+    with pytest.raises(RuntimeError, match="shape"), lost_process_is_an_error(Processes(world_size=2), 5, "run"):
+        raise RuntimeError("shape mismatch")
+
+
+@pytest.mark.parametrize(
+    ("listed", "first"), [("node[07-09,12],big1", "node07"), ("a1,b[2-3]", "a1"), ("one", "one"), ("", "")]
+)
+def test_first_machine_of_a_slurm_job(listed: str, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_NODELIST", listed)
+    assert _first_of_slurm() == first
+
+
+def test_processes_are_started_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert not wants_launch(1, 1, 0)
+    assert wants_launch(2, 1, 0)
+    assert wants_launch(1, 1, 1)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    assert not wants_launch(2, 1, 0)
+
+
+@pytest.mark.parametrize("layer", [lambda: nn.BatchNorm2d(5), lambda: BatchNormAct2d(5), lambda: nn.BatchNorm1d(5)])
+def test_synchronised_batch_norm_is_batch_norm(layer: Any, tmp_path: Path) -> None:
+    """In a group of one process it gives what torch's layer gives: outputs, gradients, running statistics."""
+    torch.manual_seed(0)
+    plain, ours = layer().double(), layer().double()
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.uniform_(0.5, 1.5)
+    ours.load_state_dict(plain.state_dict())
+    shape = (6, 5) if isinstance(plain, nn.BatchNorm1d) else (6, 5, 4, 3)
+    x, y = (torch.randn(shape, dtype=torch.float64, generator=torch.manual_seed(1)).requires_grad_() for _ in range(2))
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/init", rank=0, world_size=1)
+    try:
+        synchronise_batch_norm(ours, torch.device("cpu"))
+        outputs = [plain(x), ours(y)]
+        for output in outputs:
+            (output**3).sum().backward()
+    finally:
+        dist.destroy_process_group()
+    torch.testing.assert_close(outputs[1], outputs[0])
+    torch.testing.assert_close(y.grad, x.grad)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value)
+    for a, b in zip(plain.parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad)
+    torch.testing.assert_close(ours.eval()(y), plain.eval()(x))
