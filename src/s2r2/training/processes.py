@@ -52,7 +52,11 @@ class Processes:
             if torch.cuda.is_available():
                 torch.cuda.set_device(local_rank % torch.cuda.device_count())
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+            timeout = timedelta(minutes=timeout_minutes)
+            store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
+            # After a restart the store still holds addresses of processes that are gone.
+            store = dist.PrefixStore(f"s2r2-{_attempt()}", store)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
         if not dist.is_initialized() or dist.get_world_size() == 1:
             yield cls()
             return
@@ -146,6 +150,12 @@ def is_follower() -> bool:
 def restarted() -> bool:
     """Whether torchrun has started the processes anew after one was lost."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def _attempt() -> int:
+    """A number that grows with restarts. Only on one machine: agents of several count their own."""
+    alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if alone else 0
 
 
 @contextlib.contextmanager
