@@ -95,7 +95,7 @@ def prepare(
 
     plan = processes.from_leader(lead)
     prepared = led[0] if led else _follow(plan, data, config, processes)
-    processes.wait()  # not before all have opened the photos may one begin and wait for the others
+    processes.wait(patiently=True)  # not before all have opened the photos may one begin and wait for the others
     return prepared
 
 

@@ -29,13 +29,15 @@ class Processes:
         world_size: How many there are.
         local_rank: Its number on this machine.
         local_world_size: How many there are on this machine.
-        patient: A group for waits that may be long; None in a single process.
+        prompt: A group for what takes moments, where a process that does not answer is lost; None in a single process.
+        patient: A group for waits that may be long.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
     local_world_size: int = 1
+    prompt: dist.ProcessGroup | None = None
     patient: dist.ProcessGroup | None = None
 
     @classmethod
@@ -60,7 +62,9 @@ class Processes:
         if not dist.is_initialized() or dist.get_world_size() == 1:
             yield cls()
             return
-        patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        limits = (timedelta(minutes=timeout_minutes), _PATIENCE)
+        prompt, patient = (dist.new_group(backend="gloo", timeout=limit) for limit in limits)
+        assert isinstance(prompt, dist.ProcessGroup)
         assert isinstance(patient, dist.ProcessGroup)
         world = dist.get_world_size()
         try:
@@ -96,17 +100,17 @@ class Processes:
         value: T = outcome[0]
         return value
 
-    def wait(self) -> None:
-        """Return when every process has come here, however long that takes."""
+    def wait(self, patiently: bool = False) -> None:
+        """Return when every process has come here; patiently: however long that takes."""
         if self.world_size > 1:
-            dist.barrier(group=self.patient)
+            dist.barrier(group=self.patient if patiently else self.prompt)
 
     def collect(self, value: T) -> list[T]:
         """Every process's (picklable) value, in order of the processes."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value, group=self.patient)
+        dist.all_gather_object(values, value, group=self.prompt)
         return values
 
     def mean(self, value: Tensor) -> Tensor:
@@ -122,7 +126,7 @@ class Processes:
         if self.world_size == 1:
             return values
         wanted = torch.tensor(values)
-        dist.all_reduce(wanted, dist.ReduceOp.MAX, group=self.patient)
+        dist.all_reduce(wanted, dist.ReduceOp.MAX, group=self.prompt)
         return tuple(int(value) for value in wanted)
 
     def rows(self, local: Tensor) -> Tensor:
