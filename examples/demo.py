@@ -35,7 +35,7 @@ def demo(data: str, folder: Path) -> None:
         indexed = data
     run("index", folder / "run", indexed, "--store", folder / "index")
     index = ImageIndex.open(folder / "index")
-    query = index.key(len(index) // 2)
+    query = index.hit(0, len(index) // 2, 1.0).key
     run("search", folder / "index", query, "-k", "10", "--picture", folder / "search.png")
     print(f"\nreport    {folder / 'run' / 'report.html'}   open it in a browser")
     print(f"views     {folder / 'run' / 'views.png'}     what the encoder saw")

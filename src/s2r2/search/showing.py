@@ -61,6 +61,13 @@ def duplicates_and_show(folder: str | Path, threshold: float | None, out: Path |
     console.print(
         f"{len(found.groups)} groups, {photos} photos; threshold {found.threshold:.4f} ({how})", highlight=False
     )
+    if found.groups and max(len(group.rows) for group in found.groups) > max(10, len(index) // 2):
+        console.print(
+            "warning   most photos are in one group: this encoder hardly tells them apart (is it collapsed, or hardly "
+            "trained?); use another one, or a higher --threshold",
+            highlight=False,
+            soft_wrap=True,
+        )
     if out is not None:
         with atomic_write(out, "w") as file:
             writer = csv.writer(file, lineterminator="\n")

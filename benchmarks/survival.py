@@ -1,0 +1,94 @@
+"""Kill a run at random moments, go on each time, and compare its end with that of an undisturbed one, bit for bit.
+
+    python benchmarks/survival.py                    20 kills of a run of one process
+    python benchmarks/survival.py --processes 2      of two processes; each kill hits one of them
+    python benchmarks/survival.py --signal TERM      told to stop instead, as batch systems do
+
+Handwritten digits, a tiny ResNet; a checkpoint twice a second, so that many kills fall into the writing of one.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from s2r2.training.checkpoint import load_checkpoint
+from s2r2.training.metrics import read_metrics
+
+OPTIONS = ["--backbone", "test_resnet", "--image-size", "32", "--views", "4", "--batch-size", "32", "--recipe", "documents",
+           "--check-every", "1000", "--threads", "1", "--device", "cpu", "--checkpoint-minutes", "0.008"]  # fmt: skip
+
+
+def start(out: Path, steps: int, processes: int, resume: bool) -> subprocess.Popen[bytes]:
+    """The run, in a session of its own."""
+    what = ["--resume"] if resume else ["digits:train", *OPTIONS, "--steps", str(steps)]
+    command = [sys.executable, "-m", "s2r2", "train", *what, "--out", str(out), "--devices", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def state_of(out: Path) -> tuple[int, dict[str, torch.Tensor], list[float]]:
+    state, _ = load_checkpoint(out)
+    losses = [entry["loss"] for entry in read_metrics(out / "metrics.jsonl") if "loss" in entry]
+    return state["step"], state["encoder"], losses
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
+    parser.add_argument("--seed", type=int, default=0)
+    a = parser.parse_args()
+    chance, number = random.Random(a.seed), getattr(signal, f"SIG{a.signal}")
+    with tempfile.TemporaryDirectory() as folder:
+        whole, killed = Path(folder) / "whole", Path(folder) / "killed"
+        began = time.monotonic()
+        assert start(whole, a.steps, a.processes, resume=False).wait() == 0
+        seconds = time.monotonic() - began
+        hits: list[int] = []
+        while len(hits) < a.kills:
+            resume = (killed / "checkpoints" / "last.ckpt").exists()
+            if not resume:
+                shutil.rmtree(killed, ignore_errors=True)
+            run = start(killed, a.steps, a.processes, resume)
+            first = hits[-1] if hits else 0
+            while run.poll() is None and (not killed.exists() or not resume_point(killed, first)):
+                time.sleep(0.05)  # not before this start has taken a step: else nothing would ever end
+            time.sleep(chance.uniform(0, seconds / a.kills / 2))
+            if run.poll() is not None:
+                break
+            os.killpg(run.pid, number)
+            run.wait()
+            hits.append(state_of(killed)[0])
+        last = start(killed, a.steps, a.processes, resume=True)
+        _, said = last.communicate()
+        assert last.returncode == 0, said.decode()
+        (steps, expected, losses), (end, found, again) = state_of(whole), state_of(killed)
+        same = all(torch.equal(value, found[name]) for name, value in expected.items())
+        print(f"undisturbed: {steps} steps in {seconds:.0f} s, {a.processes} process(es)")
+        print(f"SIG{a.signal} {len(hits)} times; checkpoints found at steps {hits}")
+        print(f"ended at step {end}; weights {'bit-identical' if same else 'DIFFERENT'}, "
+              f"losses {'identical' if losses == again else 'DIFFERENT'}")  # fmt: skip
+        raise SystemExit(not (same and losses == again and len(hits) == a.kills))
+
+
+def resume_point(folder: Path, first: int) -> bool:
+    """Whether the run has a checkpoint and has gone beyond the last one known."""
+    lines = read_metrics(folder / "metrics.jsonl")
+    return (folder / "checkpoints" / "last.ckpt").exists() and bool(lines) and lines[-1]["step"] > first
+
+
+if __name__ == "__main__":
+    main()
