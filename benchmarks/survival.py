@@ -23,8 +23,10 @@ import torch
 from s2r2.training.checkpoint import load_checkpoint
 from s2r2.training.metrics import read_metrics
 
-OPTIONS = ["--backbone", "test_resnet", "--image-size", "32", "--views", "4", "--batch-size", "32", "--recipe", "documents",
-           "--check-every", "1000", "--threads", "1", "--device", "cpu", "--checkpoint-minutes", "0.008"]  # fmt: skip
+OPTIONS = [
+    "--backbone", "test_resnet", "--image-size", "32", "--views", "4", "--batch-size", "32", "--recipe", "documents",
+    "--check-every", "1000", "--threads", "1", "--device", "cpu", "--checkpoint-minutes", "0.008",
+]  # fmt: skip
 
 
 def start(out: Path, steps: int, processes: int, resume: bool) -> subprocess.Popen[bytes]:
