@@ -85,9 +85,8 @@ CASES: dict[str, list[str]] = {
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "case", [c if c == "multi-crop, prototypes" else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_two_processes_equal_one(case: str, photos_folder: Path, tmp_path: Path) -> None:
     options = [*CASES[case], "--steps", "8"]
     run(photos_folder, tmp_path / "one", *options)

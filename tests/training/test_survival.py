@@ -86,6 +86,7 @@ def test_one_retry_at_a_lower_learning_rate(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "run")[0]["lr_scale"] == 0.5
 
 
+@pytest.mark.slow
 def test_only_one_retry(tmp_path: Path) -> None:
     config = dataclasses.replace(exploding(tmp_path, 2), retry_at=0.5)
     with pytest.raises(NonFiniteError):
@@ -93,6 +94,7 @@ def test_only_one_retry(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "run")[0]["step"] == 12
 
 
+@pytest.mark.slow
 def test_a_run_can_go_on_from_before_its_first_step(tmp_path: Path) -> None:
     """Killed in its first minutes it has a checkpoint already."""
     (tmp_path / "exploding.py").write_text(EXPLODING.replace("step == 12", "step == 0"))

@@ -75,6 +75,7 @@ def save_checkpoint(
     }
     content = io.BytesIO()  # torch.save hides a full disk behind an error of its own
     torch.save(state, content)
+    _remove_leftovers(path)
     _keep_previous(folder)
     with atomic_write(path) as file:
         file.write(content.getbuffer())
@@ -122,6 +123,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _checksum(content: memoryview) -> bytes:
     return hashlib.blake2b(content, digest_size=_CHECKSUM_BYTES).digest()
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Half-written files of a process that was killed; only one process writes."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
 
 
 def _keep_previous(folder: Path) -> None:
