@@ -1,6 +1,5 @@
 """The command line: parse, call, print. Nothing here decides anything."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,8 +7,9 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
-from s2r2.errors import S2R2Error, SharedError
+from s2r2.errors import NonFiniteError, S2R2Error, SharedError
 from s2r2.training.config import TrainConfig
+from s2r2.training.launching import is_follower
 
 DESCRIPTION = "Train an image encoder on unlabelled photos by ranking (S2R2), evaluate it, and search with it."
 app = tyro.extras.SubcommandApp()
@@ -53,7 +53,6 @@ def train(
         launch(sys.argv[1:], devices, nodes, restarts)
     from s2r2.evaluation import write_report
     from s2r2.training import train as run_training
-    from s2r2.training.processes import is_follower
 
     result = run_training(data, config, out=out, resume=resume)
     if is_follower():
@@ -335,10 +334,11 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app.cli(prog="s2r2", description=DESCRIPTION, args=arguments, config=(FlagCreatePairsOff,))
     except S2R2Error as error:
-        if not isinstance(error, SharedError):
+        # What all processes find alike, the first one says.
+        if not (isinstance(error, NonFiniteError | SharedError) and is_follower()):
             print(f"s2r2: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as interrupt:  # training says how to go on
-        if int(os.environ.get("RANK", "0")) == 0:
+        if not is_follower():
             print(f"s2r2: {interrupt or 'interrupted'}", file=sys.stderr)
         raise SystemExit(getattr(interrupt, "exit_code", 130)) from None

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,21 @@ def test_what_the_first_process_says(monkeypatch: pytest.MonkeyPatch) -> None:
         Processes(rank=1, world_size=2).from_leader(lambda: 1)
     heard[:] = [7, ""]
     assert Processes(rank=1, world_size=2).from_leader(lambda: 1) == 7
+
+
+def test_moments_and_long_waits_have_limits_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding may keep the others waiting for days; in a step a process that does not answer is lost."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/init", rank=0, world_size=1)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(dist, "get_world_size", lambda group=None: 2)
+            with Processes.joined(timeout_minutes=3) as processes:
+                groups = (processes.prompt, processes.patient)
+        cpu = torch.device("cpu")
+        limits = [group._get_backend(cpu).options._timeout for group in groups if group is not None]
+        assert limits == [timedelta(minutes=3), timedelta(days=30)]
+    finally:
+        dist.destroy_process_group()
 
 
 def test_only_the_loss_of_a_process_becomes_a_line() -> None:

@@ -17,6 +17,7 @@ from positives is what keeps a nearly perfect ranking exact in float32: ``1 - R+
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
@@ -34,7 +35,7 @@ class Outer(NamedTuple):
     by_positives: Tensor  # (Q, P), d loss / d R+_i, zero where padded
 
 
-class RankSurrogate:
+class RankSurrogate(ABC):
     """A loss made of ranks: a kernel and an outer map. The kernel here is the sigmoid of most of them."""
 
     name: ClassVar[str]
@@ -45,9 +46,9 @@ class RankSurrogate:
         """Value and slope of H at score differences of any shape; may overwrite its input."""
         return _sigmoid(differences, temperature)
 
+    @abstractmethod
     def combine(self, negatives: Tensor, among: Tensor, valid: Tensor, count: Tensor) -> Outer:
         """Loss of each query from its counts ``(Q, P)``, mask ``(Q, P)`` and number of positives ``(Q,)``."""
-        raise NotImplementedError(f"{type(self).__name__} has no outer map")
 
 
 @dataclass(frozen=True)

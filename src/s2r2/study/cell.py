@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from s2r2.encoder import Encoder, create_encoder
+from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write, write_text
 from s2r2.images import ImageSource, open_source
@@ -26,6 +26,7 @@ from s2r2.study.spec import TaskSpec
 from s2r2.training import TrainConfig, read_config, train
 from s2r2.training.checkpoint import checkpoint_path, previous_path
 from s2r2.training.metrics import read_metrics
+from s2r2.training.preparation import first_encoder
 from s2r2.views import get_recipe
 
 SECONDS_FOR_LOCK = 60.0
@@ -55,7 +56,8 @@ def _run(folder: Path) -> dict[str, Any]:
     content = json.loads((folder / CELL_FILE).read_text(encoding="utf-8"))
     config = TrainConfig.from_dict({**content["config"], "threads": torch.get_num_threads()})
     if content["untrained"]:
-        encoder, costs = _untrained(config), {"pixels": 0, "seconds": 0.0, "steps": 0}
+        encoder = first_encoder(config, get_recipe(config.recipe)).eval()
+        costs: dict[str, Any] = {"pixels": 0, "seconds": 0.0, "steps": 0}
     else:
         encoder, costs = _trained(content, config, folder / RUN_FOLDER)
     began = time.monotonic()
@@ -85,21 +87,6 @@ def _trained(content: dict[str, Any], config: TrainConfig, folder: Path) -> tupl
         "seconds": sum(config.batch_size * config.views / line["views_per_second"] for line in lines),
         "steps": result.steps,
     }
-
-
-def _untrained(config: TrainConfig) -> Encoder:
-    """The encoder that a run with this config begins with."""
-    torch.manual_seed(config.seed)
-    recipe = get_recipe(config.recipe)
-    return create_encoder(
-        config.backbone,
-        image_size=config.image_size,
-        pretrained=config.pretrained,
-        head_hidden=config.head_hidden,
-        embedding_dimensions=config.embedding_dimensions,
-        mean=recipe.mean,
-        std=recipe.std,
-    ).eval()
 
 
 def _peak_memory() -> int:

@@ -12,12 +12,22 @@ from s2r2.errors import S2R2Error
 DEFAULT_PORT = 29400
 
 
-def wants_launch(devices: int, nodes: int, restarts: int) -> bool:
+def wants_launch(devices: int, nodes: int, most_restarts: int) -> bool:
     """Whether this process should start others; not if torchrun has started it."""
-    return (devices != 1 or nodes != 1 or restarts != 0) and "TORCHELASTIC_RUN_ID" not in os.environ
+    return (devices != 1 or nodes != 1 or most_restarts != 0) and "TORCHELASTIC_RUN_ID" not in os.environ
 
 
-def launch(arguments: Sequence[str], devices: int, nodes: int, restarts: int) -> NoReturn:
+def is_follower() -> bool:
+    """Whether torchrun started this process as another than the first."""
+    return int(os.environ.get("RANK", "0")) > 0
+
+
+def restarts() -> int:
+    """How often torchrun has started the processes anew on this machine, because one was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: int) -> NoReturn:
     """Run ``s2r2 ARGUMENTS`` in several processes and leave with the exit code of the one that ended it.
 
     Args:
@@ -25,7 +35,7 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, restarts: int) ->
         devices: Processes on this machine; 0: one for each GPU.
         nodes: Machines; each runs the same command, with ``MASTER_ADDR`` (the first machine), ``NODE_RANK`` and
             perhaps ``MASTER_PORT`` in the environment. Under SLURM they are taken from there.
-        restarts: How often to start all processes again, from the last checkpoint, when one is lost.
+        most_restarts: How often to start all processes again, from the last checkpoint, when one is lost.
 
     Raises:
         S2R2Error: There are no GPUs, or the machines do not know each other.
@@ -36,7 +46,7 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, restarts: int) ->
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     devices = devices or _gpus()
-    if min(devices, nodes) < 1 or restarts < 0:
+    if min(devices, nodes) < 1 or most_restarts < 0:
         raise S2R2Error("--devices and --nodes must be at least 1 (--devices 0: all GPUs), --restarts at least 0")
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes speak for themselves
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
@@ -44,7 +54,7 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, restarts: int) ->
         min_nodes=nodes,
         max_nodes=nodes,
         nproc_per_node=devices,
-        max_restarts=restarts,
+        max_restarts=most_restarts,
         monitor_interval=0.5,
         run_id=os.environ.get("SLURM_JOB_ID", "s2r2"),
         **_rendezvous(nodes),

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
 from s2r2.encoder import Encoder
-from s2r2.errors import NonFiniteError, SharedError
+from s2r2.errors import NonFiniteError
 from s2r2.files import write_text
 from s2r2.images import ImageSource
 from s2r2.training.batch_norm import synchronise_batch_norm
@@ -86,21 +86,21 @@ def train(
         console = Console(quiet=quiet or not processes.leader)
         prepared = prepare(data, config, Path(out) if out else None, resume, console, processes)
         with lost_process_is_an_error(processes, config.timeout_minutes, prepared.folder):
+            run = _Run(prepared, processes, console)
             try:
-                return _Run(prepared, processes, console).train()
+                return run.train()
             except NonFiniteError as error:
-                if not config.retry_at or (prepared.resumed or {}).get("lr_scale", 1.0) < 1:
+                rate = prepared.config.retry_at
+                if not rate or run.lr_scale < 1:
                     raise
                 console.print(
-                    f"warning   {error}\nretry     from the last checkpoint, at {config.retry_at:g} of the learning "
-                    f"rate",
+                    f"warning   {error}\nretry     from the last checkpoint, at {rate:g} of the learning rate",
                     highlight=False,
                     soft_wrap=True,
                 )
-            prepared = prepare(data, config, prepared.folder, True, console, processes)
-            assert prepared.resumed is not None
-            prepared.resumed["lr_scale"] = config.retry_at
-            return _Run(prepared, processes, console).train()
+            retried = _Run(prepare(data, config, prepared.folder, True, console, processes), processes, console)
+            retried.lr_scale = rate
+            return retried.train()
 
 
 class _Run:
@@ -134,7 +134,7 @@ class _Run:
         self.fabric = _fabric(config, device, processes)
         model: Any = torch.compile(self.encoder) if config.compile else self.encoder  # the weights stay the encoder's
         self.model, self.fabric_optimiser = self.fabric.setup(model, optimiser)
-        self.check = OnlineCheck(prepared)
+        self.check = OnlineCheck(prepared) if processes.leader else None
         self.log = MetricsLog(
             prepared.folder if processes.leader else None, prepared.steps, self.step if resumed else None
         )
@@ -161,6 +161,9 @@ class _Run:
         began = time.monotonic()
         if prepared.resumed:
             restore_random_state(prepared.resumed, self.processes.rank, self.processes.world_size)
+            prepared.resumed = (
+                None  # all of it is in place: a second copy of weights and optimiser would only cost memory
+            )
         else:
             self._judge(0)
             self._save()  # a run that is killed early can go on, and a full disk is found before hours of work
@@ -261,7 +264,7 @@ class _Run:
             if not math.isfinite(float(loss)):
                 raise self._non_finite(step, f"the loss is {float(loss)}", batch)
 
-    def _non_finite(self, step: int, what: str, batch: ViewBatch) -> NonFiniteError | SharedError:
+    def _non_finite(self, step: int, what: str, batch: ViewBatch) -> NonFiniteError:
         """The error, and for the replay a file that names the photos of the step."""
         folder = self.prepared.folder
         keys = [self.prepared.store.keys[int(i)] for i in batch.images]
@@ -278,7 +281,7 @@ class _Run:
 
     def _judge(self, epochs: int) -> None:
         """Check the encoder as it is after so many epochs: the first process does, the others wait."""
-        if self.processes.leader:
+        if self.check is not None:
             self.figures = self.check(self.encoder)
             self.log.add_check(self.step, max(0, epochs - 1), self.figures)
             if epochs:

@@ -19,9 +19,10 @@ from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, ImageSource, PixelStore, open_source
 from s2r2.training.checkpoint import checkpoint_path, load_checkpoint, previous_path
 from s2r2.training.config import TrainConfig, read_config, write_config
+from s2r2.training.launching import restarts
 from s2r2.training.memory import fitting_micro_batch
 from s2r2.training.methods import resolve
-from s2r2.training.processes import Processes, restarted
+from s2r2.training.processes import Processes
 from s2r2.training.progress import format_seconds
 from s2r2.training.stores import follow_images, open_images
 from s2r2.views import Recipe, get_recipe, view_sizes, views_sheet
@@ -161,7 +162,7 @@ def _follow(
 
 def _begun(out: Path | None) -> bool:
     """Whether torchrun has started the processes anew and there is something to go on with."""
-    if not restarted():
+    if not restarts():
         return False
     if out is None:
         raise S2R2Error("restarts need --out: without it nobody knows which run to go on with")
@@ -172,14 +173,7 @@ def _with_micro_batch(config: TrainConfig, recipe: Recipe, device: torch.device,
     """``auto`` becomes the number that fits here."""
     if config.micro_batch != "auto":
         return config
-    encoder = create_encoder(
-        config.backbone,
-        image_size=config.image_size,
-        head_hidden=config.head_hidden,
-        embedding_dimensions=config.embedding_dimensions,
-        mean=recipe.mean,
-        std=recipe.std,
-    ).to(device)
+    encoder = first_encoder(dataclasses.replace(config, pretrained=False), recipe).to(device)
     views = config.batch_size * config.views // processes.world_size
     fitting = fitting_micro_batch(
         encoder, image_size=config.image_size, views=views, device=device, processes=processes.local_world_size
@@ -247,18 +241,24 @@ def announce(prepared: Preparation, encoder: Encoder, console: Console, processe
 
 
 def build_encoder(prepared: Preparation) -> Encoder:
-    """The encoder with its first weights, which follow from the seed."""
+    """The encoder of a run, with its first weights; at a resume the saved ones follow."""
     config = prepared.config
+    config = dataclasses.replace(config, pretrained=config.pretrained and prepared.resumed is None)
+    return first_encoder(config, prepared.recipe, prepared.folder.name)
+
+
+def first_encoder(config: TrainConfig, recipe: Recipe, name: str | None = None) -> Encoder:
+    """The encoder that a run with this config begins with: its weights follow from the seed."""
     torch.manual_seed(config.seed)
     return create_encoder(
         config.backbone,
         image_size=config.image_size,
-        pretrained=config.pretrained and prepared.resumed is None,
+        pretrained=config.pretrained,
         head_hidden=config.head_hidden,
         embedding_dimensions=config.embedding_dimensions,
-        mean=prepared.recipe.mean,
-        std=prepared.recipe.std,
-        name=prepared.folder.name,
+        mean=recipe.mean,
+        std=recipe.std,
+        name=name,
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from s2r2.errors import S2R2Error, SharedError
 from s2r2.losses.distributed import gather, gather_sizes
+from s2r2.training.launching import restarts
 
 T = TypeVar("T")
 
@@ -56,8 +57,10 @@ class Processes:
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             timeout = timedelta(minutes=timeout_minutes)
             store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
-            # After a restart the store still holds addresses of processes that are gone.
-            store = dist.PrefixStore(f"s2r2-{_attempt()}", store)
+            # After a restart the store still holds addresses of processes that are gone. Each machine counts restarts
+            # for itself, so that their number is a common name on one machine only.
+            alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+            store = dist.PrefixStore(f"s2r2-{restarts() if alone else 0}", store)
             dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
         if not dist.is_initialized() or dist.get_world_size() == 1:
             yield cls()
@@ -68,7 +71,14 @@ class Processes:
         assert isinstance(patient, dist.ProcessGroup)
         world = dist.get_world_size()
         try:
-            yield cls(dist.get_rank(), world, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", str(world))), patient)
+            yield cls(
+                rank=dist.get_rank(),
+                world_size=world,
+                local_rank=local_rank,
+                local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", str(world))),
+                prompt=prompt,
+                patient=patient,
+            )
         finally:
             if started:
                 dist.destroy_process_group()
@@ -144,22 +154,6 @@ class Processes:
             if parameter.grad is not None:
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= self.world_size
-
-
-def is_follower() -> bool:
-    """Whether torchrun started this process as another than the first."""
-    return int(os.environ.get("RANK", "0")) > 0
-
-
-def restarted() -> bool:
-    """Whether torchrun has started the processes anew after one was lost."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
-def _attempt() -> int:
-    """A number that grows with restarts. Only on one machine: agents of several count their own."""
-    alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if alone else 0
 
 
 @contextlib.contextmanager
