@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,18 @@ def test_pixels_are_those_of_the_files(tmp_path: Path) -> None:
     for index, key in enumerate(whole.keys):
         np.testing.assert_array_equal(whole[index], np.asarray(Image.open(photos / key)))
     assert build(photos, tmp_path / "stores").sizes.min() == 48
+
+
+def test_a_store_of_a_tar_is_that_of_its_folder(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 6)
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        archive.add(photos, "photos")
+    expected, found = build(photos, tmp_path / "stores"), build(tmp_path / "photos.tar", tmp_path / "stores")
+    assert found.keys == expected.keys
+    assert found.path != expected.path
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    again = build(tmp_path / "photos.tar", tmp_path / "stores")
+    assert (again.path, again.decoded) == (found.path, 0)
 
 
 @pytest.mark.parametrize("kills", [pytest.param(3, id="some"), pytest.param(20, id="many", marks=pytest.mark.slow)])

@@ -22,9 +22,9 @@ from s2r2.images.sources import (
     PartSource,
     Skipped,
     open_folder,
-    open_tar,
     printable,
 )
+from s2r2.images.tars import open_tar
 from s2r2.images.voc import is_voc, open_voc
 
 

@@ -22,6 +22,7 @@ from s2r2.encoder import Encoder
 from s2r2.errors import NonFiniteError
 from s2r2.files import write_text
 from s2r2.images import ImageSource
+from s2r2.training.announcement import announce
 from s2r2.training.batch_norm import synchronise_batch_norm
 from s2r2.training.checkpoint import random_state, restore_random_state, save_checkpoint
 from s2r2.training.checks import OnlineCheck
@@ -32,7 +33,7 @@ from s2r2.training.memory import out_of_memory_is_an_error
 from s2r2.training.methods import Position, build_method
 from s2r2.training.metrics import MetricsLog
 from s2r2.training.optimiser import build_optimiser, learning_rate_at, set_learning_rate
-from s2r2.training.preparation import Preparation, announce, build_encoder, facts, prepare
+from s2r2.training.preparation import Preparation, build_encoder, facts, prepare
 from s2r2.training.processes import Processes, lost_process_is_an_error
 from s2r2.training.progress import TrainingProgress, format_seconds
 from s2r2.training.stores import say_skipped

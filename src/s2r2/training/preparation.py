@@ -1,6 +1,5 @@
 """Before the first step: look at everything that could stop the run, and say what it will do."""
 
-import contextlib
 import dataclasses
 import platform
 import time
@@ -20,10 +19,10 @@ from s2r2.images import DirectImages, ImageSource, PixelStore, open_source
 from s2r2.training.checkpoint import checkpoint_path, load_checkpoint, previous_path
 from s2r2.training.config import TrainConfig, read_config, write_config
 from s2r2.training.launching import restarts
+from s2r2.training.machine import choose_device, processor_name
 from s2r2.training.memory import fitting_micro_batch
 from s2r2.training.methods import resolve
 from s2r2.training.processes import Processes
-from s2r2.training.progress import format_seconds
 from s2r2.training.stores import follow_images, open_images
 from s2r2.views import Recipe, get_recipe, view_sizes, views_sheet
 
@@ -205,41 +204,6 @@ def _compare_with_saved(then: dict[str, Any], now: dict[str, Any], name: str, fo
         )
 
 
-def announce(prepared: Preparation, encoder: Encoder, console: Console, processes: Processes) -> None:
-    """Print what the run will do, with an estimate of its time measured on this machine."""
-    config, store = prepared.config, prepared.store
-    labels = f", {len(store.labels.names)} labels (not used in training)" if store.labels is not None else ""
-    skipped = f", {len(store.skipped)} skipped (see {prepared.folder / 'skipped.csv'})" if store.skipped else ""
-    weights = "pretrained" if config.pretrained else "random weights"
-    console.print(f"photos    {len(store):,} of {store.name}{labels}{skipped}", highlight=False, soft_wrap=True)
-    size = sum(p.numel() for p in encoder.parameters()) / 1e6
-    console.print(
-        f"encoder   {config.backbone}, {weights}, {size:.1f} M parameters, {config.image_size} px, "
-        f"{prepared.device if processes.world_size == 1 else f'{processes.world_size} processes'}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    options = "".join(f", {name} {value}" for name, value in config.options.items())
-    console.print(
-        f"step      {config.method}: {config.batch_size} images x {config.views} views ({config.recipe}) = "
-        f"{config.batch_size * config.views:,} views, temperature {config.temperature}{options}"
-        + (f", {config.micro_batch:,} at once" if config.micro_batch else ""),
-        highlight=False,
-        soft_wrap=True,
-    )
-    done = prepared.resumed["step"] if prepared.resumed else 0
-    seconds = _seconds_per_step(prepared, encoder) / processes.world_size * (prepared.steps - done)
-    left = f", going on at step {done + 1:,}" if done else ""
-    console.print(
-        f"run       {prepared.steps / prepared.steps_per_epoch:.4g} epochs x {prepared.steps_per_epoch:,} steps = "
-        f"{prepared.steps:,} steps{left}, "
-        f"about {format_seconds(seconds)} (estimated)",
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print(f"folder    {prepared.folder}", highlight=False, soft_wrap=True)
-
-
 def build_encoder(prepared: Preparation) -> Encoder:
     """The encoder of a run, with its first weights; at a resume the saved ones follow."""
     config = prepared.config
@@ -274,45 +238,6 @@ def facts(store: PixelStore | DirectImages, processes: Processes) -> dict[str, A
         "processes": processes.world_size,
         "processor": processor_name(),
     }
-
-
-def processor_name() -> str:
-    """The GPU's name, else the processor's."""
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def choose_device(name: str, processes: Processes = Processes()) -> torch.device:  # noqa: B008 (frozen)
-    """``auto`` becomes a GPU where there is one; of several processes on a machine each gets its own.
-
-    Raises:
-        S2R2Error: There is no such device here.
-    """
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        name = "cuda" if gpus else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise S2R2Error(f"--device {name}: use auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise S2R2Error(f"--device {name}: use auto, cpu, cuda or cuda:N")
-    if device.type == "cpu":
-        return device
-    if processes.world_size > 1:
-        if device.index is not None or processes.local_rank >= gpus:
-            raise S2R2Error(
-                f"--device {name} for {processes.local_world_size} processes on a machine with {gpus} CUDA devices: "
-                f"each process takes one of its own; use --device cuda and as many processes as devices, or cpu"
-            )
-        return torch.device("cuda", processes.local_rank)
-    if (device.index or 0) >= gpus:
-        raise S2R2Error(f"--device {name}: this machine has {gpus} CUDA devices; use auto or cpu")
-    return device
 
 
 def make_run_folder(folder: Path, *, fresh: bool) -> None:
@@ -413,25 +338,3 @@ def _write_beginnings(prepared: Preparation, data: str) -> None:
         sheet.save(prepared.folder / "views.png")
     except OSError as error:
         raise S2R2Error(f"cannot write {prepared.folder / 'views.png'}: {error.strerror or error}") from error
-
-
-def _seconds_per_step(prepared: Preparation, encoder: Encoder) -> float:
-    """Time of a step from three forward and backward passes over part of one, leaving the encoder as it was."""
-    config = prepared.config
-    full_views = prepared.pixels_per_step / config.image_size**2
-    part = min(config.batch_size * config.views, 64)
-    state = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    trial = encoder.to(prepared.device).train()
-    pixels = torch.randn(part, 3, config.image_size, config.image_size, device=prepared.device)
-    times = []
-    with torch.random.fork_rng(), contextlib.ExitStack() as cleaning:
-        cleaning.callback(trial.load_state_dict, state)
-        cleaning.callback(trial.zero_grad, set_to_none=True)
-        for _ in range(3):
-            began = time.perf_counter()
-            trial(pixels).sum().backward()
-            if prepared.device.type == "cuda":
-                torch.cuda.synchronize(prepared.device)
-            times.append(time.perf_counter() - began)
-    passes = 4 / 3 if config.micro_batch else 1  # the gradient cache goes forward twice
-    return min(times) * full_views / part * passes

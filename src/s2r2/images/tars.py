@@ -1,0 +1,134 @@
+"""One tar, read in place: its images, labelled by a table inside it, by a file beside each, or by folder."""
+
+import csv
+import os
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from s2r2.errors import S2R2Error
+from s2r2.images.decoding import EXTENSIONS, decode
+from s2r2.images.labels import Labels
+from s2r2.images.sources import ImageSource, Slice, Stamp, folder_labels, read_slice
+from s2r2.images.tar_index import MOST_LABEL_BYTES, sample_key
+
+
+class TarSource(ImageSource):
+    """Members of an uncompressed tar, read in place by offset."""
+
+    def __init__(
+        self, path: Path, keys: Sequence[str], members: Sequence[tuple[str, int, int]], labels: Labels | None
+    ) -> None:
+        super().__init__(path.name, keys, labels)
+        self.path = path
+        self.members = members
+        self._stamp = _tar_stamp(path)
+
+    @property
+    def identity(self) -> str:
+        """The tar's place."""
+        return os.path.abspath(self.path)
+
+    def read(self, index: int, short_side: int | None = None) -> np.ndarray:
+        """Decode the member."""
+        return decode(read_slice(self.slice(index)), short_side=short_side)
+
+    def slice(self, index: int) -> Slice:
+        """The member's part of the tar."""
+        _, offset, size = self.members[index]
+        return Slice(str(self.path), offset, size)
+
+    def stamp(self, index: int) -> Stamp:
+        """Place and size of the member, and the tar's own size and time."""
+        return (*self.members[index][1:], *self._stamp)
+
+    def location(self, index: int) -> str:
+        """Path of the tar and name of the member."""
+        return f"{self.path}::{self.members[index][0]}"
+
+
+def open_tar(path: Path) -> ImageSource:
+    """The images of a tar, labelled by a table inside it, by a ``.cls`` beside each image, or by folder.
+
+    Raises:
+        S2R2Error: It is compressed, damaged, or holds no image.
+    """
+    members: list[tuple[str, int, int]] = []
+    tables: list[tuple[str, bytes]] = []
+    classes: dict[str, list[str]] = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                name = PurePosixPath(member.name)
+                if not member.isfile() or any(part.startswith((".", "__MACOSX")) for part in name.parts):
+                    continue
+                if name.suffix.lower() in EXTENSIONS:
+                    members.append((member.name, member.offset_data, member.size))
+                elif name.suffix.lower() == ".csv" and member.size < 1 << 28:
+                    tables.append((member.name, archive.extractfile(member).read()))  # type: ignore[union-attr]
+                elif name.suffix.lower() == ".cls" and member.size <= MOST_LABEL_BYTES:
+                    content = archive.extractfile(member).read()  # type: ignore[union-attr]
+                    classes[sample_key(member.name)] = [content.decode("utf-8", "replace").strip()]
+    except (tarfile.TarError, OSError) as error:
+        raise S2R2Error(f"cannot read {path} ({error}): it must be an uncompressed tar; unpack it otherwise") from error
+    if not members:
+        raise S2R2Error(f"no images in {path}: looked for {', '.join(sorted(EXTENSIONS))}")
+    members.sort()
+    names = [name for name, _, _ in members]
+    common = _common_folder(names)
+    keys = [name[len(common) :] for name in names]
+    known = Labels.from_lists([classes.get(sample_key(name), []) for name in names])
+    source = TarSource(path, keys, members, known or folder_labels(keys))
+    rows = next((rows for _, content in tables if (rows := _table_rows(content, keys))), None)
+    if rows is not None:
+        source.labels = _table_labels(rows) or source.labels
+        source.parts = table_parts(rows)
+    return source
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    """The folders that all names begin with, with a slash, or nothing; each file keeps at least its own folder."""
+    folders = [PurePosixPath(name).parts[:-1] for name in names]
+    shortest = min(len(parts) for parts in folders)
+    first = folders[0]
+    same = next((n for n in range(shortest) if any(parts[n] != first[n] for parts in folders)), shortest)
+    return "".join(f"{part}/" for part in first[:same])
+
+
+def _table_rows(content: bytes, keys: Sequence[str]) -> list[dict[str, str]] | None:
+    """A row of the table inside a tar for each image, empty where it has none; None when it names none of them."""
+    try:
+        rows = list(csv.DictReader(content.decode("utf-8-sig").splitlines()))
+    except (UnicodeDecodeError, csv.Error):
+        return None
+    column = next((c for c in ("path", "filename", "file_name") if rows and c in rows[0]), None)
+    if column is None:
+        return None
+    by_name = {PurePosixPath(row[column] or "").name: row for row in rows}
+    found = [by_name.get(PurePosixPath(key).name, {}) for key in keys]
+    return found if any(found) else None
+
+
+def _table_labels(rows: Sequence[Mapping[str, str]]) -> Labels | None:
+    column = next((c for c in ("labels", "label", "categories") if any(c in row for row in rows)), None)
+    if column is None:
+        return None
+    return Labels.from_lists([[part for part in (row.get(column) or "").split(";") if part] for row in rows])
+
+
+def table_parts(rows: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
+    """Parts that a table names in a column ``split``, or in columns whose names end in ``_split``."""
+    columns = dict.fromkeys(c for row in rows for c in row if c == "split" or str(c).endswith("_split"))
+    parts: dict[str, list[int]] = {}
+    for column in columns:
+        for index, row in enumerate(rows):
+            if value := (row.get(column) or "").strip():
+                parts.setdefault(value, []).append(index)
+    return {name: np.unique(indices) for name, indices in parts.items()}
+
+
+def _tar_stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return (status.st_size, status.st_mtime_ns)

@@ -1,0 +1,69 @@
+"""What a run will do, said before it does it, with an estimate of its time."""
+
+import contextlib
+import time
+
+import torch
+from rich.console import Console
+
+from s2r2.encoder import Encoder
+from s2r2.training.preparation import Preparation
+from s2r2.training.processes import Processes
+from s2r2.training.progress import format_seconds
+
+
+def announce(prepared: Preparation, encoder: Encoder, console: Console, processes: Processes) -> None:
+    """Print what the run will do, with an estimate of its time measured on this machine."""
+    config, store = prepared.config, prepared.store
+    labels = f", {len(store.labels.names)} labels (not used in training)" if store.labels is not None else ""
+    skipped = f", {len(store.skipped)} skipped (see {prepared.folder / 'skipped.csv'})" if store.skipped else ""
+    weights = "pretrained" if config.pretrained else "random weights"
+    console.print(f"photos    {len(store):,} of {store.name}{labels}{skipped}", highlight=False, soft_wrap=True)
+    size = sum(p.numel() for p in encoder.parameters()) / 1e6
+    console.print(
+        f"encoder   {config.backbone}, {weights}, {size:.1f} M parameters, {config.image_size} px, "
+        f"{prepared.device if processes.world_size == 1 else f'{processes.world_size} processes'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    options = "".join(f", {name} {value}" for name, value in config.options.items())
+    console.print(
+        f"step      {config.method}: {config.batch_size} images x {config.views} views ({config.recipe}) = "
+        f"{config.batch_size * config.views:,} views, temperature {config.temperature}{options}"
+        + (f", {config.micro_batch:,} at once" if config.micro_batch else ""),
+        highlight=False,
+        soft_wrap=True,
+    )
+    done = prepared.resumed["step"] if prepared.resumed else 0
+    seconds = _seconds_per_step(prepared, encoder) / processes.world_size * (prepared.steps - done)
+    left = f", going on at step {done + 1:,}" if done else ""
+    console.print(
+        f"run       {prepared.steps / prepared.steps_per_epoch:.4g} epochs x {prepared.steps_per_epoch:,} steps = "
+        f"{prepared.steps:,} steps{left}, "
+        f"about {format_seconds(seconds)} (estimated)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"folder    {prepared.folder}", highlight=False, soft_wrap=True)
+
+
+def _seconds_per_step(prepared: Preparation, encoder: Encoder) -> float:
+    """Time of a step from three forward and backward passes over part of one, leaving the encoder as it was."""
+    config = prepared.config
+    full_views = prepared.pixels_per_step / config.image_size**2
+    part = min(config.batch_size * config.views, 64)
+    state = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    trial = encoder.to(prepared.device).train()
+    pixels = torch.randn(part, 3, config.image_size, config.image_size, device=prepared.device)
+    times = []
+    with torch.random.fork_rng(), contextlib.ExitStack() as cleaning:
+        cleaning.callback(trial.load_state_dict, state)
+        cleaning.callback(trial.zero_grad, set_to_none=True)
+        for _ in range(3):
+            began = time.perf_counter()
+            trial(pixels).sum().backward()
+            if prepared.device.type == "cuda":
+                torch.cuda.synchronize(prepared.device)
+            times.append(time.perf_counter() - began)
+    passes = 4 / 3 if config.micro_batch else 1  # the gradient cache goes forward twice
+    return min(times) * full_views / part * passes
