@@ -55,9 +55,10 @@ class S2R2(Method):
             raise S2R2Error("--options: hold_slope is in [0, 0.25), temperature_end and contrastive are not negative")
         memory = MemoryBank(bank, config.embedding_dimensions) if bank else None
         choice: dict[str, Any] = {"outer": outer} if surrogate == "smooth-ap" else {}
-        self.ranking = RankingLoss(surrogate, temperature=config.temperature, bank=memory, **choice)
+        # The loop looks for NaN every few steps; a look in every step would make the host wait for the GPU.
+        self.ranking = RankingLoss(surrogate, temperature=config.temperature, bank=memory, check_finite=False, **choice)
         self.temperature_end, self.hold_slope, self.contrastive = temperature_end, hold_slope, contrastive
-        self.contrast = NTXentLoss(contrastive_temperature) if contrastive else None
+        self.contrast = NTXentLoss(contrastive_temperature, check_finite=False) if contrastive else None
         if hold_slope:  # steered, so part of the state
             self.register_buffer("slope_temperature", tensor(config.temperature))
 

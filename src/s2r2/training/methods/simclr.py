@@ -37,7 +37,7 @@ class SimCLR(Method):
         if temperature_end < 0:
             raise S2R2Error(f"--options temperature_end={temperature_end}: must not be negative")
         memory = MemoryBank(bank, config.embedding_dimensions) if bank else None
-        self.contrast = NTXentLoss(config.temperature, form=form, bank=memory)
+        self.contrast = NTXentLoss(config.temperature, form=form, bank=memory, check_finite=False)
         self.temperature_end = temperature_end
 
     def forward(self, embeddings: Tensor, groups: Tensor) -> Tensor:
