@@ -40,7 +40,7 @@ class Trainer:
         self.image_size = image_size
         fabric = Fabric(accelerator="cuda", devices=1, precision="bf16-mixed")
         encoder = create_encoder(backbone, image_size=image_size).to(DEVICE, memory_format=torch.channels_last)
-        model: Any = torch.compile(encoder) if compiled else encoder
+        model: Any = torch.compile(encoder, dynamic=False) if compiled else encoder
         self.fabric, self.encoder = fabric, encoder
         self.model, self.optimiser = fabric.setup(model, build_optimiser(encoder, 1e-3, 0.01))
         self.model.train()
@@ -111,6 +111,7 @@ def speed(console: Console) -> list[dict[str, Any]]:
     for backbone, size, count in (("resnet50", 224, 512), ("resnet18", 96, 4096), ("vit_small_patch16_224", 224, 512)):
         for compiled in (False, True):
             torch.cuda.empty_cache()
+            torch.compiler.reset()
             trainer = Trainer(backbone, size, compiled)
             pixels = trainer.pixels(count)
             began = time.perf_counter()

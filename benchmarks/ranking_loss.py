@@ -201,7 +201,7 @@ def on_cuda(console: Console, precision: str) -> dict:
             times.append(start.elapsed_time(end))
         extra = (torch.cuda.max_memory_allocated() - before) / 2**20
         ms = statistics.median(times)
-        # Five products (similarities thrice, two gradients); three sigmoids a triple, two special functions each.
+        # Five products (similarities thrice, two gradients); three sigmoids a triple, at most two special functions each.
         matrix = 5 * 2 * n**2 * WIDTH / matrix_limit / (ms / 1000)
         special = 3 * 2 * n**2 * (VIEWS - 1) / special_limit / (ms / 1000)
         value, gradient = sampled_error(z.detach(), groups)
@@ -247,7 +247,9 @@ def processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--precision", choices=["ieee", "tf32x3"], default="ieee", help="products in the CUDA kernels")
+    parser.add_argument(
+        "--precision", choices=["ieee", "tf32x3"], default="tf32x3", help="products in the CUDA kernels"
+    )
     parser.add_argument("--case", nargs=2, metavar=("METHOD", "N"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:

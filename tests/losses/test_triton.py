@@ -49,7 +49,7 @@ def compare(loss, expected_loss, z, groups, temperature):
 
 
 @interpreted
-@pytest.mark.parametrize("temperature", [0.01, 0.5])
+@pytest.mark.parametrize("temperature", [0.01, 0.03, 0.5])
 @pytest.mark.parametrize("separation", [0.0, 1.0, float("inf")])
 @pytest.mark.parametrize(("sizes", "width"), SHAPES)
 def test_equals_definition(sizes, width, separation, temperature):
@@ -105,8 +105,9 @@ def test_collapsed_embeddings_are_finite():
 @installed
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="compiles instead")
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("capability", [80, 90])
-def test_kernels_compile_for_cuda(capability, tmp_path):
+def test_kernels_compile_for_cuda(capability, shared, tmp_path):
     """For machines without a GPU: types and shapes are right for the real compiler, and a tile fits."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
@@ -119,6 +120,7 @@ def test_kernels_compile_for_cuda(capability, tmp_path):
         "BN": room._COLUMNS,
         "BK": room._DEPTH,
         "BD": room._WIDTH,
+        "SHARED": shared,
     }
     for kernel in (room._count, room._pull_queries, room._pull_candidates):
         kinds = {}

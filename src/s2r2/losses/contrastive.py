@@ -92,20 +92,19 @@ class NTXentLoss(nn.Module):
                 batch.check_finite()
             if batch.total == 0:
                 raise S2R2Error(f"no group occurs twice among {len(groups)} embeddings; give each image two views")
-            parts = [self._sum(batch, rows) for rows in torch.arange(len(batch.relevance)).split(_QUERIES_AT_ONCE)]
+            count = len(batch.relevance)
+            parts = [self._sum(batch, i, min(i + _QUERIES_AT_ONCE, count)) for i in range(0, count, _QUERIES_AT_ONCE)]
             # A process without queries still takes part in the exchange of gradients.
             loss = torch.stack(parts).sum() if parts else 0.0 * batch.candidates.sum()
         if self.bank is not None and torch.is_grad_enabled():
             self.bank.add(batch.fresh, batch.fresh_groups)
         return loss * (batch.world_size / batch.total)
 
-    def _sum(self, batch: Batch, rows: Tensor) -> Tensor:
-        """Sum of the losses of some of the valid queries."""
+    def _sum(self, batch: Batch, first: int, last: int) -> Tensor:
+        """Sum of the losses of the valid queries ``first:last``."""
         relevance, candidates = batch.relevance, batch.candidates
-        rows = rows.to(candidates.device)
-        own, same = relevance.own[rows], relevance.query_ids[rows, None] == relevance.candidate_ids
-        positive = same.clone()
-        positive[torch.arange(len(rows), device=rows.device), own] = False
+        own, same = relevance.own[first:last], relevance.query_ids[first:last, None] == relevance.candidate_ids
+        positive = same.scatter(1, own[:, None], False)
         count = positive.sum(1).to(candidates)
         if self.form == "sufficient-statistics":
             means = positive.to(candidates) @ candidates / count[:, None]
@@ -113,7 +112,7 @@ class NTXentLoss(nn.Module):
             hit = scores.gather(1, own[:, None])[:, 0]
             against = scores.masked_fill(same, -torch.inf).logsumexp(1)
             return (torch.logaddexp(hit, against) - hit).sum()
-        scores = batch.queries[relevance.rows[rows]] @ candidates.T / self.temperature
+        scores = batch.queries[relevance.rows[first:last]] @ candidates.T / self.temperature
         if self.form in ("outside", "inside"):
             everything = scores.masked_fill(same & ~positive, -torch.inf).logsumexp(1)
             if self.form == "inside":

@@ -215,7 +215,7 @@ class _Run:
         clock.stop(len(embeddings) * self.processes.world_size)
         if self.log.wants(self.step):
             rows = self.processes.rows(embeddings)
-            groups = self.processes.rows(torch.cat(batch.groups).to(embeddings.device))
+            groups = self.processes.rows(torch.cat(batch.groups).to(embeddings.device, non_blocking=True))
             self.log.add(
                 self.step,
                 batch.epoch,

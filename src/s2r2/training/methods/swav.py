@@ -61,6 +61,7 @@ class SwAV(Method):
             epsilon=epsilon or (USUAL_EPSILON if coded >= MANY_IMAGES else SHARP_EPSILON),
             iterations=iterations,
             queue=queue,
+            check_finite=False,
         )
         self.queue_epoch, self.freeze_epochs = queue_epoch, freeze_epochs
         self._frozen = False
