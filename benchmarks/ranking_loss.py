@@ -201,7 +201,7 @@ def on_cuda(console: Console, precision: str) -> dict:
             times.append(start.elapsed_time(end))
         extra = (torch.cuda.max_memory_allocated() - before) / 2**20
         ms = statistics.median(times)
-        # Five products (similarities thrice, two gradients); three sigmoids a triple, at most two special functions each.
+        # Five products (similarities thrice, two gradients); three sigmoids a triple, of two special functions at most.
         matrix = 5 * 2 * n**2 * WIDTH / matrix_limit / (ms / 1000)
         special = 3 * 2 * n**2 * (VIEWS - 1) / special_limit / (ms / 1000)
         value, gradient = sampled_error(z.detach(), groups)

@@ -133,7 +133,7 @@ def measure(case: Case, data: str, device: torch.device, rounds: int, scratch: P
         "s2r2": lambda: ours(case, store, device),
         "lightly": lambda: with_lightly(case, data, device),
     }
-    warm, steps = (10, 40) if device.type == "cuda" else (4, 12)
+    warm, steps = (8, 24) if device.type == "cuda" else (4, 12)
     speeds: dict[str, list[float]] = {name: [] for name in feeds}
     for _ in range(rounds):
         for name, feed in feeds.items():

@@ -59,7 +59,8 @@ class PixelStore:
             digest.update(f"{entry.key}\0{entry.height}\0{entry.width}\0{entry.checksum}\n".encode())
         self.fingerprint = digest.hexdigest()
         self._entries = entries
-        self._pixels = np.memmap(built.pixels, np.uint8, mode="r")
+        # A plain array over the map: every slice of a memmap runs Python code of NumPy's.
+        self._pixels = np.asarray(np.memmap(built.pixels, np.uint8, mode="r"))
         self._checked = np.zeros(len(entries), bool)
 
     @classmethod

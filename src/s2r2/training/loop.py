@@ -1,5 +1,6 @@
 """Training, top to bottom: views in, embeddings out, one loss over all of them, by ranking unless told otherwise."""
 
+import dataclasses
 import inspect
 import json
 import math
@@ -211,7 +212,7 @@ class _Run:
         self.fabric_optimiser.step()
         loss = self.processes.mean(loss)
         self.step += 1
-        self._unseen.append((self.step, loss, batch))
+        self._unseen.append((self.step, loss, dataclasses.replace(batch, pixels=())))  # pixels would fill the GPU
         clock.stop(len(embeddings) * self.processes.world_size)
         if self.log.wants(self.step):
             rows = self.processes.rows(embeddings)

@@ -18,7 +18,7 @@ from s2r2.views.parameters import draw_parameters, epoch_order
 from s2r2.views.recipe import Recipe, view_sizes
 from s2r2.views.rendering import Backend, choose_backend, render_views
 
-_IMAGES_A_TASK = 8
+_IMAGES_A_TASK = 16
 
 
 class Ids(Protocol):
