@@ -8,8 +8,8 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from s2r2.errors import NonFiniteError, S2R2Error, SharedError
+from s2r2.launching import is_follower
 from s2r2.training.config import TrainConfig
-from s2r2.training.launching import is_follower
 
 DESCRIPTION = "Train an image encoder on unlabelled photos by ranking (S2R2), evaluate it, and search with it."
 app = tyro.extras.SubcommandApp()
@@ -47,7 +47,7 @@ def train(
         nodes: Machines, each running this same command; see docs/scaling.md.
         restarts: How often to start all processes again, from the last checkpoint, when one is lost (needs --out).
     """
-    from s2r2.training.launching import launch, wants_launch
+    from s2r2.launching import launch, wants_launch
 
     if wants_launch(devices, nodes, restarts):
         launch(sys.argv[1:], devices, nodes, restarts)

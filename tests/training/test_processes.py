@@ -18,11 +18,11 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from s2r2.errors import S2R2Error, SharedError
+from s2r2.launching import _first_of_slurm, wants_launch
+from s2r2.processes import Processes, lost_process_is_an_error
 from s2r2.training.batch_norm import synchronise_batch_norm
 from s2r2.training.checkpoint import load_checkpoint
-from s2r2.training.launching import _first_of_slurm, wants_launch
 from s2r2.training.metrics import read_metrics
-from s2r2.training.processes import Processes, lost_process_is_an_error
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch is built without gloo")
 

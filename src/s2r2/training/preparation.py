@@ -16,13 +16,13 @@ from s2r2.encoder import Encoder, create_encoder, store_side
 from s2r2.encoder.model import check_backbone
 from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, ImageSource, PixelStore, open_source
+from s2r2.launching import restarts
+from s2r2.machine import choose_device, processor_name
+from s2r2.processes import Processes
 from s2r2.training.checkpoint import checkpoint_path, load_checkpoint, previous_path
 from s2r2.training.config import TrainConfig, read_config, write_config
-from s2r2.training.launching import restarts
-from s2r2.training.machine import choose_device, processor_name
 from s2r2.training.memory import fitting_micro_batch
 from s2r2.training.methods import resolve
-from s2r2.training.processes import Processes
 from s2r2.training.stores import follow_images, open_images
 from s2r2.views import Recipe, get_recipe, view_sizes, views_sheet
 

@@ -1,19 +1,17 @@
-"""The processes of a run: one, or as many as torchrun started, which then agree on everything."""
+"""The processes of a command: one, or as many as torchrun started, which then agree on everything."""
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from s2r2.errors import S2R2Error, SharedError
-from s2r2.losses.distributed import gather, gather_sizes
-from s2r2.training.launching import restarts
+from s2r2.launching import restarts
 
 T = TypeVar("T")
 
@@ -23,10 +21,10 @@ _LOST = ("timed out", "timeout", "connection", "peer", "gloo", "nccl")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run.
+    """This process among those of the command.
 
     Attributes:
-        rank: Its number; process 0 leads: it writes the run folder and speaks.
+        rank: Its number; process 0 leads: it writes and speaks.
         world_size: How many there are.
         local_rank: Its number on this machine.
         local_world_size: How many there are on this machine.
@@ -123,14 +121,6 @@ class Processes:
         dist.all_gather_object(values, value, group=self.prompt)
         return values
 
-    def mean(self, value: Tensor) -> Tensor:
-        """Mean of a tensor over the processes."""
-        if self.world_size == 1:
-            return value
-        total = value.detach().clone()
-        dist.all_reduce(total)
-        return total / self.world_size
-
     def largest(self, *values: int) -> tuple[int, ...]:
         """The largest of each number over the processes: what one of them wants, all do."""
         if self.world_size == 1:
@@ -138,22 +128,6 @@ class Processes:
         wanted = torch.tensor(values)
         dist.all_reduce(wanted, dist.ReduceOp.MAX, group=self.prompt)
         return tuple(int(value) for value in wanted)
-
-    def rows(self, local: Tensor) -> Tensor:
-        """Rows ``(n, ...)`` of all processes together, ``(N, ...)``, without gradient."""
-        if self.world_size == 1:
-            return local
-        assert dist.group.WORLD is not None
-        return gather(local.detach(), gather_sizes(local, dist.group.WORLD), dist.group.WORLD)
-
-    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Do for parameters outside the encoder what DDP does for the encoder's."""
-        if self.world_size == 1:
-            return
-        for parameter in parameters:
-            if parameter.grad is not None:
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= self.world_size
 
 
 @contextlib.contextmanager
