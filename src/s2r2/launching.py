@@ -1,4 +1,4 @@
-"""``s2r2 train --devices N --nodes M``: the same command again in N processes on each machine, under torchrun."""
+"""``s2r2 COMMAND --devices N --nodes M``: the same again in N processes on each machine, under torchrun."""
 
 import logging
 import os
@@ -10,6 +10,12 @@ from typing import Any, NoReturn
 from s2r2.errors import S2R2Error
 
 DEFAULT_PORT = 29400
+
+
+def launch_if_wanted(arguments: Sequence[str], devices: int, nodes: int, most_restarts: int = 0) -> None:
+    """Go on in as many processes as are wanted (see :func:`launch`), unless this is one of them."""
+    if wants_launch(devices, nodes, most_restarts):
+        launch(arguments, devices, nodes, most_restarts)
 
 
 def wants_launch(devices: int, nodes: int, most_restarts: int) -> bool:

@@ -22,7 +22,7 @@ from s2r2.encoder import Encoder
 from s2r2.errors import NonFiniteError
 from s2r2.files import write_text
 from s2r2.images import ImageSource
-from s2r2.processes import Processes, lost_process_is_an_error
+from s2r2.processes import Processes
 from s2r2.training.announcement import announce
 from s2r2.training.batch_norm import synchronise_batch_norm
 from s2r2.training.checkpoint import random_state, restore_random_state, save_checkpoint
@@ -87,7 +87,8 @@ def train(
     with Processes.joined(config.timeout_minutes) as processes:
         console = Console(quiet=quiet or not processes.leader)
         prepared = prepare(data, config, Path(out) if out else None, resume, console, processes)
-        with lost_process_is_an_error(processes, config.timeout_minutes, prepared.folder):
+        how = f"go on from the last checkpoint with: s2r2 train --resume --out {prepared.folder}"
+        with processes.errors_said_once(how):
             run = _Run(prepared, processes, console)
             try:
                 return run.train()

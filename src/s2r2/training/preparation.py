@@ -95,7 +95,8 @@ def prepare(
 
     plan = processes.from_leader(lead)
     prepared = led[0] if led else _follow(plan, data, config, processes)
-    processes.wait(patiently=True)  # not before all have opened the photos may one begin and wait for the others
+    # Not before all have opened the photos may one begin and wait for the others.
+    processes.check_alike(f"the photos of {prepared.store.name}", prepared.store.fingerprint)
     return prepared
 
 
@@ -150,11 +151,6 @@ def _follow(
     source = data if isinstance(data, ImageSource) else open_source(data if data is not None else plan.data)
     here = dataclasses.replace(plan.config, store=config.store, threads=config.threads)
     store = follow_images(source, store_side(here.image_size), here.store, plan.folder, plan.fingerprint)
-    if store.fingerprint != plan.fingerprint:
-        raise S2R2Error(
-            f"the photos of {source.name} are not the same for process {processes.rank} as for the first: copy them "
-            f"to every machine, or share the folder"
-        )
     device = choose_device(here.device, processes)
     return Preparation(plan.folder, here, store, plan.recipe, device, plan.resumed, plan.data)
 
