@@ -383,5 +383,5 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt as interrupt:  # training says how to go on
         if not is_follower():
-            print(f"s2r2: {interrupt or 'interrupted'}", file=sys.stderr)
+            print(f"s2r2: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         raise SystemExit(getattr(interrupt, "exit_code", 130)) from None
