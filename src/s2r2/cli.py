@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
-from s2r2.errors import NonFiniteError, S2R2Error, SharedError
+from s2r2.errors import S2R2Error, SharedError
+from s2r2.launching import is_follower, launch_if_wanted
 from s2r2.training.config import TrainConfig
-from s2r2.training.launching import is_follower
 
 DESCRIPTION = "Train an image encoder on unlabelled photos by ranking (S2R2), evaluate it, and search with it."
 app = tyro.extras.SubcommandApp()
@@ -47,10 +47,7 @@ def train(
         nodes: Machines, each running this same command; see docs/scaling.md.
         restarts: How often to start all processes again, from the last checkpoint, when one is lost (needs --out).
     """
-    from s2r2.training.launching import launch, wants_launch
-
-    if wants_launch(devices, nodes, restarts):
-        launch(sys.argv[1:], devices, nodes, restarts)
+    launch_if_wanted(sys.argv[1:], devices, nodes, restarts)
     from s2r2.evaluation import write_report
     from s2r2.training import train as run_training
 
@@ -80,6 +77,8 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     store: SomeFolder = None,
+    devices: int = 1,
+    nodes: int = 1,
 ) -> None:
     """Judge an encoder on images it has not seen, beside raw pixels and, for a run, itself untrained.
 
@@ -95,15 +94,31 @@ def evaluate(
         seed: Of resamples, splits and views.
         device: auto, cpu, cuda or cuda:N.
         store: Where decoded photos are kept; by default a cache folder.
+        devices: Processes on this machine that share the photos; 0: one for each GPU.
+        nodes: Machines, each running this same command; see docs/training.md.
     """
+    launch_if_wanted(sys.argv[1:], devices, nodes)
     from rich.console import Console
 
     from s2r2.evaluation import write_report
+    from s2r2.processes import Processes
     from s2r2.training import evaluate_run, is_run_folder
 
-    evaluation = evaluate_run(
-        run, test, train, others=encoder, protocols=protocol, out=out, device=device, store=store, seed=seed
-    )
+    with Processes.joined() as processes:
+        evaluation = evaluate_run(
+            run,
+            test,
+            train,
+            others=encoder,
+            protocols=protocol,
+            out=out,
+            device=device,
+            store=store,
+            seed=seed,
+            processes=processes,
+        )
+    if is_follower():
+        return
     evaluation.print(Console())
     if is_run_folder(run) and out is None:
         print(f"report    {write_report(run)}")
@@ -139,6 +154,8 @@ def embed(
     output: Literal["feature", "embedding"] = "feature",
     batch_size: int = 64,
     device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
 ) -> None:
     """Write the vectors of photos into a table.
 
@@ -149,14 +166,27 @@ def embed(
         output: feature (backbone) or embedding (after the projection head).
         batch_size: Photos encoded at once.
         device: auto, cpu, cuda or cuda:N.
+        devices: Processes on this machine that share the photos; 0: one for each GPU.
+        nodes: Machines, each running this same command; see docs/training.md.
     """
+    launch_if_wanted(sys.argv[1:], devices, nodes)
     from s2r2.encoder import load
     from s2r2.images import open_source
+    from s2r2.machine import choose_device
+    from s2r2.processes import Processes
     from s2r2.search import write_embeddings
 
-    written = write_embeddings(
-        load(encoder, device=device), open_source(data), out, output=output, batch_size=batch_size
-    )
+    with Processes.joined() as processes:
+        written = write_embeddings(
+            load(encoder, device=choose_device(device, processes)),
+            processes.leader_first(lambda: open_source(data)),
+            out,
+            output=output,
+            batch_size=batch_size,
+            processes=processes,
+        )
+    if is_follower():
+        return
     print(f"{written.count} vectors of {written.dimensions} in {out}; {len(written.skipped)} photos skipped")
 
 
@@ -168,6 +198,8 @@ def index(
     rebuild: bool = False,
     approximate_from: int = 500_000,
     device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
 ) -> None:
     """Make a searchable index of photos, or bring it up to date: only what is new or changed is embedded.
 
@@ -178,16 +210,28 @@ def index(
         rebuild: Start afresh where another encoder made the index.
         approximate_from: From so many photos on, searches go through an approximate index whose recall is measured.
         device: auto, cpu, cuda or cuda:N.
+        devices: Processes on this machine that share the photos; 0: one for each GPU.
+        nodes: Machines, each running this same command; see docs/training.md.
     """
+    launch_if_wanted(sys.argv[1:], devices, nodes)
     from s2r2.encoder import load
     from s2r2.images import open_source
+    from s2r2.machine import choose_device
+    from s2r2.processes import Processes
     from s2r2.search import update_index
 
-    print(
-        update_index(
-            load(encoder, device=device), open_source(data), store, rebuild=rebuild, approximate_from=approximate_from
+    with Processes.joined() as processes:
+        done = update_index(
+            load(encoder, device=choose_device(device, processes)),
+            processes.leader_first(lambda: open_source(data)),
+            store,
+            rebuild=rebuild,
+            approximate_from=approximate_from,
+            progress=processes.leader,
+            processes=processes,
         )
-    )
+    if not is_follower():
+        print(done)
 
 
 @app.command
@@ -334,11 +378,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app.cli(prog="s2r2", description=DESCRIPTION, args=arguments, config=(FlagCreatePairsOff,))
     except S2R2Error as error:
-        # What all processes find alike, the first one says.
-        if not (isinstance(error, NonFiniteError | SharedError) and is_follower()):
+        if not isinstance(error, SharedError):  # which another process says
             print(f"s2r2: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as interrupt:  # training says how to go on
         if not is_follower():
-            print(f"s2r2: {interrupt or 'interrupted'}", file=sys.stderr)
+            print(f"s2r2: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         raise SystemExit(getattr(interrupt, "exit_code", 130)) from None

@@ -14,4 +14,4 @@ class NonFiniteError(S2R2Error):
 
 
 class SharedError(S2R2Error):
-    """An error that the first of several processes has too: that one says it."""
+    """An error that another of several processes says: this one has it too, or lost that one by it."""

@@ -18,11 +18,11 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from s2r2.errors import S2R2Error, SharedError
+from s2r2.launching import _first_of_slurm, wants_launch
+from s2r2.processes import Processes
 from s2r2.training.batch_norm import synchronise_batch_norm
 from s2r2.training.checkpoint import load_checkpoint
-from s2r2.training.launching import _first_of_slurm, wants_launch
 from s2r2.training.metrics import read_metrics
-from s2r2.training.processes import Processes, lost_process_is_an_error
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch is built without gloo")
 
@@ -248,9 +248,9 @@ def test_moments_and_long_waits_have_limits_of_their_own(tmp_path: Path, monkeyp
 
 
 def test_only_the_loss_of_a_process_becomes_a_line() -> None:
-    with pytest.raises(S2R2Error, match="lost another"), lost_process_is_an_error(Processes(world_size=2), 5, "run"):
+    with pytest.raises(S2R2Error, match="lost another"), Processes(world_size=2).errors_said_once("run"):
         raise RuntimeError("Connection closed by peer [127.0.0.1]:4711")
-    with pytest.raises(RuntimeError, match="shape"), lost_process_is_an_error(Processes(world_size=2), 5, "run"):
+    with pytest.raises(RuntimeError, match="shape"), Processes(world_size=2).errors_said_once("run"):
         raise RuntimeError("shape mismatch")
 
 

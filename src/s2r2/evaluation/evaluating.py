@@ -19,8 +19,10 @@ from s2r2.evaluation.protocols import Task, build_task, columns_for, judge
 from s2r2.evaluation.raw_pixels import LARGEST_SIDE, raw_pixel_features
 from s2r2.evaluation.result import Evaluation, Row
 from s2r2.evaluation.retrieval import retrieval_metrics, unit_rows
+from s2r2.evaluation.sharing import embed_shared, embed_views_shared
 from s2r2.evaluation.views_task import HeldOutViews, held_out_views
 from s2r2.images import PixelStore
+from s2r2.processes import Processes
 from s2r2.views import Recipe
 
 Embedder: TypeAlias = Encoder | Callable[[PixelStore], np.ndarray]
@@ -43,6 +45,7 @@ def evaluate(
     draws: int = DRAWS,
     seed: int = 0,
     progress: bool = False,
+    processes: Processes = Processes(),  # noqa: B008 (frozen)
 ) -> Evaluation:
     """Judge encoders, and raw pixels beside them, on test images.
 
@@ -66,6 +69,8 @@ def evaluate(
         draws: Bootstrap resamples.
         seed: Of resamples, splits and views.
         progress: Show progress bars.
+        processes: Encoders embed in all of them, each a share of the images; all else is the first one's work. Each
+            calls this with the same arguments.
 
     Raises:
         S2R2Error: There is nothing to judge by, or both sets are the same images.
@@ -85,7 +90,7 @@ def evaluate(
     judged: list[tuple[Row, np.ndarray, dict[str, np.ndarray]]] = []
     views = _Views(test, recipe, seed)
     folds = train.folds if train is not None else []
-    if raw_pixels:
+    if raw_pixels and processes.leader:
         train_rows, test_rows = raw_pixel_features(train, test, side)
         row = Row(RAW, "pixels", test_rows.shape[1])
         judged.append((row, test_rows, _judge(row, train_rows, test_rows, task)))
@@ -96,16 +101,23 @@ def evaluate(
             _note_duplicates(evaluation, train_rows, test_rows)
     for name, encoder in encoders.items():
         for output in _outputs(encoder):
-            train_rows = None if train is None or task is None else _embed(encoder, train, output, progress)
-            test_rows = _embed(encoder, test, output, progress)
+            processes.wait(patiently=True)  # until the first one has judged those before
+            train_rows = None if train is None or task is None else _embed(encoder, train, output, progress, processes)
+            test_rows = _embed(encoder, test, output, progress, processes)
+            view_rows = _embed_views(encoder, output, views, processes)
+            if not processes.leader:
+                continue
             row = Row(name, output, test_rows.shape[1])
             judged.append((row, test_rows, _judge(row, train_rows, test_rows, task)))
             if task is not None:
                 judge_further(row, train_rows, test_rows, task, protocols, folds)
                 if isinstance(encoder, Encoder) and train is not None and output == "feature":
                     judge_fine_tuning(row, encoder, train, test, task, protocols)
-            if isinstance(encoder, Encoder):
-                _judge_views(row, encoder, output, views, task)
+            if view_rows is not None:
+                _note_views(row, *view_rows, task)
+    if not processes.leader:
+        heard: Evaluation = processes.hear()
+        return heard
     evaluation.rows = [row for row, _, _ in judged]
     neighbours = sorted({int(n.split("@")[1]) for row in evaluation.rows for n in row.figures if n.startswith("knn@")})
     columns = columns_for(task, neighbours, VIEWS, min(VIEW_IMAGES, len(test))) | FURTHER_COLUMNS
@@ -115,7 +127,7 @@ def evaluate(
     if folder is not None:
         write_pictures(evaluation, Path(folder), test, task, judged)
         evaluation.save(folder)
-    return evaluation
+    return processes.from_leader(lambda: evaluation)
 
 
 class _Views:
@@ -144,16 +156,15 @@ def _judge(row: Row, train: np.ndarray | None, test: np.ndarray, task: Task | No
     return {} if task is None else judge(row, train, test, task)
 
 
-def _judge_views(row: Row, encoder: Encoder, output: str, views: _Views, task: Task | None) -> None:
-    if views.recipe is None:
-        return
+def _embed_views(
+    encoder: Embedder, output: str, views: _Views, processes: Processes
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows of held-out views, and the image of each."""
+    if views.recipe is None or not isinstance(encoder, Encoder):
+        return None
     recipe = _normalised_for(views.recipe, encoder.mean, encoder.std)
     held_out = views.at(encoder.image_size, recipe)
-    rows = [
-        encoder.embed_pixels(held_out.pixels[start : start + 128], output=output)  # type: ignore[arg-type]
-        for start in range(0, len(held_out.pixels), 128)
-    ]
-    _note_views(row, np.concatenate(rows), held_out.groups, task)
+    return embed_views_shared(encoder, held_out.pixels, output, processes), held_out.groups  # type: ignore[arg-type]
 
 
 def _judge_raw_views(row: Row, views: _Views, side: int, task: Task | None) -> None:
@@ -182,9 +193,12 @@ def _outputs(encoder: Embedder) -> tuple[str, ...]:
     return ("feature", "embedding")
 
 
-def _embed(encoder: Embedder, store: PixelStore, output: str, progress: bool) -> np.ndarray:
+def _embed(encoder: Embedder, store: PixelStore, output: str, progress: bool, processes: Processes) -> np.ndarray:
+    """Rows of a store's images; in another process than the first, none."""
     if isinstance(encoder, Encoder):
-        return encoder.embed(store, output=output, progress=progress)  # type: ignore[arg-type]
+        return embed_shared(encoder, store, output, processes, progress=progress)  # type: ignore[arg-type]
+    if not processes.leader:
+        return np.empty((0, 0), np.float32)
     rows = np.asarray(encoder(store), np.float32)
     if rows.ndim != 2 or len(rows) != len(store):
         raise S2R2Error(f"the encoder gave an array of shape {rows.shape} for {len(store)} images: it must be (N, D)")

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import hashlib
 import io
 import shutil
 import threading
@@ -67,10 +66,7 @@ class DirectImages:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all keys: equal when the same images are listed. Their pixels are not looked at."""
-        digest = hashlib.blake2b(digest_size=16)
-        for key in self.keys:
-            digest.update(f"{printable(key)}\n".encode())
-        return f"{DIRECT}{digest.hexdigest()}"
+        return f"{DIRECT}{self.source.fingerprint}"
 
     def __len__(self) -> int:
         return len(self.source)

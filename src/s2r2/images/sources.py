@@ -93,6 +93,14 @@ class ImageSource(ABC):
         """What tells this source from others: its pixel store is found again by it."""
         return self.name
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all keys: equal when the same images are listed. Their pixels are not looked at."""
+        digest = hashlib.blake2b(digest_size=16)
+        for key in self.keys:
+            digest.update(f"{printable(key)}\n".encode())
+        return digest.hexdigest()
+
 
 class FileSource(ImageSource):
     """Image files on disk, or at addresses."""

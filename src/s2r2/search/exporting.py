@@ -1,9 +1,12 @@
 """Vectors of photos as a table that any tool reads."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -12,6 +15,12 @@ from s2r2.encoder.model import Output
 from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write
 from s2r2.images import ImageSource, Skipped, UnreadableImage, write_skipped
+from s2r2.processes import Processes
+from s2r2.search.reading import check_alike, read_ahead
+from s2r2.views import render_centre
+
+BATCHES_WRITTEN = 8
+"""Batches that become a row group of the table: some hundred photos."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +32,23 @@ class Written:
     skipped: Sequence[Skipped]
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Vectors ``(n, D)`` of the readable ones among some photos, and the others."""
+
+    indices: list[int]
+    vectors: np.ndarray
+    skipped: list[Skipped]
+
+
 def write_embeddings(
-    encoder: Encoder, source: ImageSource, out: str | Path, *, output: Output = "feature", batch_size: int = 64
+    encoder: Encoder,
+    source: ImageSource,
+    out: str | Path,
+    *,
+    output: Output = "feature",
+    batch_size: int = 64,
+    processes: Processes = Processes(),  # noqa: B008 (frozen)
 ) -> Written:
     """Embed every photo of a source into a parquet table with the columns ``path``, ``label`` and ``vector``.
 
@@ -36,33 +60,60 @@ def write_embeddings(
         out: The table; beside it ``NAME.skipped.csv`` lists what was unreadable, if anything was.
         output: ``"feature"`` or ``"embedding"``.
         batch_size: Photos encoded at once.
+        processes: They share the batches; the first one writes. Each calls this with the same arguments.
 
     Raises:
-        S2R2Error: The output is unknown, nothing is readable, or the table cannot be written.
+        S2R2Error: The output is unknown, nothing is readable, the table cannot be written, or processes differ in
+            photos or encoder.
     """
-    out = Path(out)
     if output not in ("feature", "embedding"):
         raise S2R2Error(f"--output {output}: use feature or embedding")
-    dimensions = encoder.dimensions(output)
+    check_alike(encoder, source, processes)
+    batches = [range(start, min(start + batch_size, len(source))) for start in range(0, len(source), batch_size)]
+    mine = _embedded(encoder, source, processes.share(batches), output, processes.threads)
+    embedded = processes.in_turn(mine, len(batches))
+    if not processes.leader:
+        deque(embedded, maxlen=0)
+        written: Written = processes.hear()
+        return written
+    written = _write(embedded, source, Path(out), encoder.dimensions(output))
+    return processes.from_leader(lambda: written)
+
+
+def _embedded(
+    encoder: Encoder, source: ImageSource, batches: Sequence[range], output: Output, threads: int
+) -> Iterator[_Batch]:
+    def read(index: int) -> np.ndarray | Skipped:
+        try:
+            picture = source.read(index, store_side(encoder.image_size))
+        except UnreadableImage as error:
+            return Skipped(source.keys[index], error.reason)
+        return render_centre([picture], encoder.image_size, mean=encoder.mean, std=encoder.std, threads=1)[0]
+
+    for batch, photos in zip(batches, read_ahead(read, batches, threads), strict=True):
+        indices = [index for index, photo in zip(batch, photos, strict=True) if not isinstance(photo, Skipped)]
+        pixels = [photo for photo in photos if not isinstance(photo, Skipped)]
+        vectors = np.empty((0, encoder.dimensions(output)), np.float32)
+        if pixels:
+            vectors = encoder.embed_pixels(np.stack(pixels), output=output)
+        yield _Batch(indices, vectors, [photo for photo in photos if isinstance(photo, Skipped)])
+
+
+def _write(embedded: Iterator[_Batch], source: ImageSource, out: Path, dimensions: int) -> Written:
     schema = pa.schema([("path", pa.string()), ("label", pa.string()), ("vector", pa.list_(pa.float32(), dimensions))])
     skipped: list[Skipped] = list(source.problems)
     count = 0
     with atomic_write(out) as file, parquet.ParquetWriter(file, schema) as writer:
-        for start in range(0, len(source), 512):
-            pictures, rows = [], []
-            for index in range(start, min(start + 512, len(source))):
-                try:
-                    pictures.append(source.read(index, store_side(encoder.image_size)))
-                    rows.append(index)
-                except UnreadableImage as error:
-                    skipped.append(Skipped(source.keys[index], error.reason))
-            vectors = encoder.embed(pictures, output=output, batch_size=batch_size)
+        while batches := list(islice(embedded, BATCHES_WRITTEN)):
+            rows = [index for batch in batches for index in batch.indices]
+            vectors = np.concatenate([batch.vectors for batch in batches])
             columns = {
                 "path": [source.location(index) for index in rows],
                 "label": [_label(source, index) for index in rows],
                 "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimensions),
             }
             writer.write_table(pa.table(columns, schema=schema))
+            skipped += [entry for batch in batches for entry in batch.skipped]
             count += len(rows)
         if count == 0:
             raise S2R2Error(f"none of the {len(source)} images of {source.name} can be read")

@@ -4,10 +4,10 @@ import hashlib
 import io
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -15,8 +15,12 @@ from PIL import Image
 from s2r2.encoder import Encoder, store_side
 from s2r2.images import ImageSource, UnreadableImage, decode
 from s2r2.images.sources import printable, read_slice
+from s2r2.processes import Processes
 from s2r2.search.rows import photo_id
 from s2r2.views import render_centre
+
+T = TypeVar("T")
+Read = TypeVar("Read")
 
 THUMBNAIL_SIDE = 192
 AHEAD = 3
@@ -28,8 +32,8 @@ class ReadPhoto:
 
     Attributes:
         index: Its place in the source.
-        row: Its row, without a vector yet.
-        pixels: ``(3, P, P)`` float32 for the encoder; None if unreadable, or if its content is known.
+        row: Its row, without a vector until it is encoded.
+        pixels: ``(3, P, P)`` float32 for the encoder; None if unreadable, if its content is known, or once encoded.
         reason: Why it is unreadable, or empty.
     """
 
@@ -37,6 +41,11 @@ class ReadPhoto:
     row: dict[str, Any]
     pixels: np.ndarray | None = None
     reason: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether it is readable and needs no encoding: the index has the same content."""
+        return self.pixels is None and not self.reason and "vector" not in self.row
 
 
 class PhotoReader:
@@ -66,26 +75,26 @@ class PhotoReader:
         """Labels of a photo joined by ``;``."""
         return ";".join(map(printable, self.labels[index]))
 
-    def batches(self, wanted: Sequence[tuple[int, str]], size: int) -> Iterator[list[ReadPhoto]]:
-        """Photos in the given order, ``size`` at a time.
+    def encoded(self, wanted: Sequence[tuple[int, str]], size: int, processes: Processes) -> Iterator[list[ReadPhoto]]:
+        """Photos in the given order with their vectors, ``size`` at a time; several processes share the batches.
 
         Args:
             wanted: Place in the source, and stamp, of each photo.
             size: Photos in a batch.
+            processes: Each reads and encodes its share; only the first one is given the photos.
         """
-        workers = os.cpu_count() or 1
-        with ThreadPoolExecutor(workers, thread_name_prefix="s2r2-index") as pool:
-            waiting = iter([wanted[i : i + size] for i in range(0, len(wanted), size)])
-            running: deque[list[Future[ReadPhoto]]] = deque()
-            try:
-                while True:
-                    while len(running) < AHEAD and (batch := next(waiting, None)):
-                        running.append([pool.submit(self._read, *photo) for photo in batch])
-                    if not running:
-                        return
-                    yield [future.result() for future in running.popleft()]
-            finally:
-                pool.shutdown(cancel_futures=True)
+        batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+        read = read_ahead(lambda photo: self._read(*photo), processes.share(batches), processes.threads)
+        yield from processes.in_turn(map(self._encode, read), len(batches))
+
+    def _encode(self, batch: list[ReadPhoto]) -> list[ReadPhoto]:
+        """Put the encoder's vectors in the place of pixels."""
+        pixels = [photo.pixels for photo in batch if photo.pixels is not None]
+        vectors = iter(self.encoder.embed_pixels(np.stack(pixels)) if pixels else ())
+        for photo in batch:
+            if photo.pixels is not None:
+                photo.row["vector"], photo.pixels = next(vectors), None
+        return batch
 
     def _read(self, index: int, stamp: str) -> ReadPhoto:
         photo = ReadPhoto(index, self._described(index, stamp))
@@ -125,6 +134,33 @@ class PhotoReader:
             "stamp": stamp,
             "encoder": self.fingerprint,
         }
+
+
+def read_ahead(read: Callable[[T], Read], batches: Sequence[Sequence[T]], threads: int) -> Iterator[list[Read]]:
+    """What ``read`` makes of the items of each batch, in order; threads read a few batches ahead."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="s2r2-read") as pool:
+        waiting = iter(batches)
+        running: deque[list[Future[Read]]] = deque()
+        try:
+            while True:
+                while len(running) < AHEAD and (batch := next(waiting, None)):
+                    running.append([pool.submit(read, item) for item in batch])
+                if not running:
+                    return
+                yield [future.result() for future in running.popleft()]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def check_alike(encoder: Encoder, source: ImageSource, processes: Processes) -> None:
+    """Make sure that all processes embed the same photos with the same encoder.
+
+    Raises:
+        S2R2Error: They do not.
+    """
+    if processes.world_size > 1:
+        processes.check_alike(f"the photos of {source.name}", source.fingerprint)
+        processes.check_alike(f"the weights of {encoder.name}", encoder.fingerprint)
 
 
 def decoding_side(encoder: Encoder) -> int:

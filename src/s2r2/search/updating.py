@@ -1,25 +1,27 @@
 """Building an index and keeping it up to date: only what is new or changed is embedded."""
 
+import functools
 import json
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import s2r2
 from s2r2.encoder import Encoder, load
 from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, Skipped, UnreadableImage, open_source, write_skipped
+from s2r2.processes import Processes
 from s2r2.search import layout
 from s2r2.search.approximate import APPROXIMATE_FROM, calibrate, ensure_index
 from s2r2.search.catalogue import Catalogue, catalogue_files, write_catalogue
 from s2r2.search.index import ImageIndex
-from s2r2.search.reading import PhotoReader, ReadPhoto
+from s2r2.search.reading import PhotoReader, ReadPhoto, check_alike
 from s2r2.search.rows import Known, Rows
 
 COMMIT_ROWS = 1024
@@ -31,7 +33,8 @@ class UpdateResult:
     """What an update did, in numbers of photos.
 
     Attributes:
-        index: The index, ready to search.
+        folder: The index's folder.
+        about: What the index is now.
         embedded: New or changed ones that were embedded.
         moved: Content that was known under another name: not embedded again.
         kept: Those whose content is what it was.
@@ -40,7 +43,8 @@ class UpdateResult:
         seconds: How long it took.
     """
 
-    index: ImageIndex
+    folder: Path
+    about: layout.Published
     embedded: int
     moved: int
     kept: int
@@ -48,17 +52,22 @@ class UpdateResult:
     skipped: list[Skipped]
     seconds: float
 
+    @functools.cached_property
+    def index(self) -> ImageIndex:
+        """The index, ready to search."""
+        return ImageIndex.open(self.folder)
+
     def __str__(self) -> str:
-        folder, about = self.index.folder, self.index.about
+        folder, about = self.folder, self.about
         text = (
-            f"{len(self.index):,} photos in {folder}: {self.embedded:,} embedded, {self.moved:,} moved, "
+            f"{about.photos:,} photos in {folder}: {self.embedded:,} embedded, {self.moved:,} moved, "
             f"{self.kept:,} unchanged, {self.dropped:,} dropped, {len(self.skipped):,} skipped"
         )
         if self.skipped:
             text += f" (see {folder / layout.SKIPPED})"
         if about.approximate is not None:
             text += (
-                f"\napproximate index ({self.index.folder.name}): recall@10 {about.approximate['recall']:.3f} against "
+                f"\napproximate index ({folder.name}): recall@10 {about.approximate['recall']:.3f} against "
                 f"exact search, {about.approximate['milliseconds']:.1f} ms instead of "
                 f"{about.approximate['exact_milliseconds']:.1f} ms a query"
             )
@@ -74,6 +83,7 @@ def update_index(
     approximate_from: int = APPROXIMATE_FROM,
     batch_size: int = 64,
     progress: bool = True,
+    processes: Processes = Processes(),  # noqa: B008 (frozen)
 ) -> UpdateResult:
     """Bring the index in ``folder`` up to date with a source; make it if there is none.
 
@@ -89,21 +99,27 @@ def update_index(
         approximate_from: From how many photos on LanceDB's approximate index is built.
         batch_size: Photos encoded at once.
         progress: Show a progress bar.
+        processes: They share reading and encoding; only the first one knows the index and writes it. Each calls this
+            with the same arguments.
 
     Raises:
-        S2R2Error: Another encoder made the index, another process writes it, nothing is readable, or the disk is full.
+        S2R2Error: Another encoder made the index, another process writes it, nothing is readable, the disk is full, or
+            processes differ in photos or encoder.
         KeyboardInterrupt: Ctrl-C; what was embedded so far is kept, and the same call goes on from there.
     """
     folder = Path(folder)
     layout.check_local(folder)
     encoder = encoder if isinstance(encoder, Encoder) else load(encoder, device="auto")
     source = source if isinstance(source, ImageSource) else open_source(source)
+    check_alike(encoder, source, processes)
+    if not processes.leader:
+        return _help(encoder, source, batch_size, processes)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with layout.locked(folder):
             layout.check_free_for_index(folder)
-            update = _Update(encoder, source, folder, rebuild)
-            return update.run(approximate_from, batch_size, progress)
+            result = _Update(encoder, source, folder, rebuild, processes).run(approximate_from, batch_size, progress)
+        return processes.from_leader(lambda: result)
     except OSError as error:
         problem = error.strerror or error
         raise S2R2Error(f"cannot write the index {folder}: {problem}; free space or choose another --store") from error
@@ -114,11 +130,35 @@ def update_index(
         raise S2R2Error(f"cannot write the index {folder}: {first}; free space or choose another --store") from error
 
 
-class _Update:
-    """One run of :func:`update_index`, inside the lock."""
+class _Request(NamedTuple):
+    """What the first process asks the others to share with it.
 
-    def __init__(self, encoder: Encoder, source: ImageSource, folder: Path, rebuild: bool) -> None:
-        self.encoder, self.source, self.folder = encoder, source, folder
+    Attributes:
+        wanted: Place in the source, and stamp, of each photo to be read.
+        contents: Hashes of content that needs no encoding.
+    """
+
+    wanted: list[tuple[int, str]]
+    contents: frozenset[str]
+
+
+def _help(encoder: Encoder, source: ImageSource, batch_size: int, processes: Processes) -> UpdateResult:
+    """The part of a process other than the first: read and encode as asked, until there is a result."""
+    fingerprint = encoder.fingerprint
+    while isinstance(said := processes.hear(), _Request):
+        reader = PhotoReader(source, encoder, fingerprint, said.contents)
+        deque(reader.encoded(said.wanted, batch_size, processes), maxlen=0)
+    result: UpdateResult = said
+    return result
+
+
+class _Update:
+    """One run of :func:`update_index` in the process that writes, inside the lock."""
+
+    def __init__(
+        self, encoder: Encoder, source: ImageSource, folder: Path, rebuild: bool, processes: Processes
+    ) -> None:
+        self.encoder, self.source, self.folder, self.processes = encoder, source, folder, processes
         self.began = time.monotonic()
         self.fingerprint = encoder.fingerprint
         self.published = layout.read_published(folder)
@@ -152,10 +192,10 @@ class _Update:
             first = f"; the first: {self.skipped[0].key}: {self.skipped[0].reason}" if self.skipped else ""
             raise S2R2Error(f"none of the {len(self.source)} images of {self.source.name} can be read{first}")
         write_skipped(self.folder / layout.SKIPPED, self.skipped)
-        self._publish(approximate_from)
-        index = ImageIndex.open(self.folder)
+        about = self._publish(approximate_from)
         seconds = time.monotonic() - self.began
-        return UpdateResult(index, self.embedded, self.moved, self.kept, len(self.gone), self.skipped, seconds)
+        numbers = (self.embedded, self.moved, self.kept, len(self.gone))
+        return UpdateResult(self.folder, about, *numbers, self.skipped, seconds)
 
     def _compare(self, reader: PhotoReader) -> tuple[list[tuple[int, str]], dict[str, str]]:
         """Find by stamp what must be read, and what has other labels only."""
@@ -188,17 +228,22 @@ class _Update:
         self, reader: PhotoReader, wanted: list[tuple[int, str]], batch_size: int, progress: bool
     ) -> list[tuple[int, str]]:
         """Write rows for photos; returns those whose content was known but is not there any more."""
+        if not wanted:
+            return []
+        self.processes.from_leader(lambda: _Request(wanted, reader.contents))
         pending: list[dict[str, Any]] = []
         again: list[tuple[int, str]] = []
         committed = time.monotonic()
-        with _bar(progress and bool(wanted)) as bar:
+        with _bar(progress) as bar:
             task = bar.add_task("", total=len(wanted))
             try:
-                for batch in reader.batches(wanted, batch_size):
-                    known = [photo for photo in batch if photo.pixels is None and not photo.reason]
+                for batch in reader.encoded(wanted, batch_size, self.processes):
+                    known = [photo for photo in batch if photo.known]
                     copied = self._copied(known)
                     again += [(p.index, p.row["stamp"]) for p in known if p.row["key"] not in copied]
-                    pending += self._encoded(batch)
+                    encoded = [photo.row for photo in batch if "vector" in photo.row]
+                    self.embedded += len(encoded)
+                    pending += encoded
                     pending += copied.values()
                     self._leave_out(batch)
                     if len(pending) >= COMMIT_ROWS or time.monotonic() - committed > COMMIT_SECONDS:
@@ -206,18 +251,10 @@ class _Update:
                         committed = time.monotonic()
                     bar.advance(task, len(batch))
             except KeyboardInterrupt:
-                self._commit(pending)
                 raise KeyboardInterrupt("interrupted; what was indexed is kept: the same command goes on") from None
-        self._commit(pending)
+            finally:  # also when another process was lost
+                self._commit(pending)
         return again
-
-    def _encoded(self, batch: list[ReadPhoto]) -> list[dict[str, Any]]:
-        photos = [photo for photo in batch if photo.pixels is not None]
-        if not photos:
-            return []
-        vectors = self.encoder.embed_pixels(np.stack([photo.pixels for photo in photos if photo.pixels is not None]))
-        self.embedded += len(photos)
-        return [photo.row | {"vector": vector} for photo, vector in zip(photos, vectors, strict=True)]
 
     def _copied(self, photos: list[ReadPhoto]) -> dict[str, dict[str, Any]]:
         """Rows with vector and thumbnail of the photo that has the same content, by key."""
@@ -245,15 +282,13 @@ class _Update:
         self.gone -= {row["key"] for row in pending}
         pending.clear()
 
-    def _publish(self, approximate_from: int) -> None:
+    def _publish(self, approximate_from: int) -> layout.Published:
         """Tidy up, and put a new catalogue in force, if any row or anything said about the index changed."""
         before = self.published if self.published and self.published.fingerprint == self.fingerprint else None
         same_rows = before is not None and before.version == self.rows.version
-        same = (
-            same_rows and before is not None and (before.skipped, before.data) == (len(self.skipped), self.source.name)
-        )
-        if same:
-            return
+        said = (len(self.skipped), self.source.name)
+        if same_rows and before is not None and (before.skipped, before.data) == said:
+            return before
         number = self.published.number + 1 if self.published else 1
         approximate = before.approximate if before else None
         if not same_rows:
@@ -278,6 +313,7 @@ class _Update:
         )
         published.write(self.folder)
         layout.remove_leftovers(self.folder, published, {layout.ENCODER, *catalogue_files(number)})
+        return published
 
 
 def _bar(visible: bool) -> Progress:

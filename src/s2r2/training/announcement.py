@@ -7,8 +7,8 @@ import torch
 from rich.console import Console
 
 from s2r2.encoder import Encoder
+from s2r2.processes import Processes
 from s2r2.training.preparation import Preparation
-from s2r2.training.processes import Processes
 from s2r2.training.progress import format_seconds
 
 

@@ -7,6 +7,8 @@ from s2r2.encoder import Encoder, load, store_side
 from s2r2.encoder.loading import untrained_like
 from s2r2.evaluation import Evaluation, evaluate
 from s2r2.images import PixelStore, open_source
+from s2r2.machine import choose_device
+from s2r2.processes import Processes
 from s2r2.training.config import read_config
 from s2r2.views import Recipe, get_recipe
 
@@ -23,6 +25,7 @@ def evaluate_run(
     store: Path | None = None,
     seed: int = 0,
     progress: bool = True,
+    processes: Processes = Processes(),  # noqa: B008 (frozen)
 ) -> Evaluation:
     """Evaluate an encoder, for a run folder also its untrained twin, and raw pixels; write ``evaluation.json``.
 
@@ -37,12 +40,14 @@ def evaluate_run(
         store: Where decoded photos are kept.
         seed: Of resamples, splits and views.
         progress: Show progress bars.
+        processes: They share the embedding; the first one judges and writes. Each calls this with the same arguments.
 
     Raises:
-        S2R2Error: There is no such encoder, or nothing to judge by.
+        S2R2Error: There is no such encoder, nothing to judge by, or processes differ in images or encoders.
     """
+    chosen = choose_device(device, processes)
     encoders: dict[str, Encoder] = {}
-    recipe, first = get_recipe("photos"), load(run, device=device)
+    recipe, first = get_recipe("photos"), load(run, device=chosen)
     if is_run_folder(run):
         config, about = read_config(Path(run))
         recipe = Recipe.from_dict(about["recipe"])
@@ -50,13 +55,30 @@ def evaluate_run(
         out = out or Path(run)
     for name in others:
         size = first.image_size if name.startswith(("timm:", "untrained:")) else None
-        encoders[name] = load(name, device=device, image_size=size)
+        encoders[name] = load(name, device=chosen, image_size=size)
     encoders["trained" if is_run_folder(run) else str(run)] = first
     side = store_side(max(encoder.image_size for encoder in encoders.values()))
-    labelled = PixelStore.build(open_source(train), side, store, progress=progress) if train is not None else None
-    judged = PixelStore.build(open_source(test), side, store, progress=progress)
+    show = progress and processes.leader
+
+    def opened(data: str | Path) -> PixelStore:
+        images = processes.leader_first(lambda: PixelStore.build(open_source(data), side, store, progress=show))
+        processes.check_alike(f"the images of {images.name}", images.fingerprint)
+        return images
+
+    labelled = opened(train) if train is not None else None
+    judged = opened(test)
+    for name, encoder in encoders.items() if processes.world_size > 1 else ():
+        processes.check_alike(f"the weights of {name}", encoder.fingerprint)
     return evaluate(
-        encoders, labelled, judged, recipe=recipe, folder=out, protocols=protocols, seed=seed, progress=progress
+        encoders,
+        labelled,
+        judged,
+        recipe=recipe,
+        folder=out,
+        protocols=protocols,
+        seed=seed,
+        progress=progress,
+        processes=processes,
     )
 
 

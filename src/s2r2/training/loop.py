@@ -23,11 +23,13 @@ from s2r2.encoder import Encoder
 from s2r2.errors import NonFiniteError
 from s2r2.files import write_text
 from s2r2.images import ImageSource
+from s2r2.processes import Processes
 from s2r2.training.announcement import announce
 from s2r2.training.batch_norm import synchronise_batch_norm
 from s2r2.training.checkpoint import random_state, restore_random_state, save_checkpoint
 from s2r2.training.checks import OnlineCheck
 from s2r2.training.config import TrainConfig
+from s2r2.training.exchange import all_rows, average_gradients, mean
 from s2r2.training.gradient_cache import CachedStep, cached_backward
 from s2r2.training.interrupt import Interrupted, StopOnInterrupt
 from s2r2.training.memory import out_of_memory_is_an_error
@@ -35,7 +37,6 @@ from s2r2.training.methods import Position, build_method
 from s2r2.training.metrics import MetricsLog
 from s2r2.training.optimiser import build_optimiser, learning_rate_at, set_learning_rate
 from s2r2.training.preparation import Preparation, build_encoder, facts, prepare
-from s2r2.training.processes import Processes, lost_process_is_an_error
 from s2r2.training.progress import TrainingProgress, format_seconds
 from s2r2.training.stores import say_skipped
 from s2r2.views import ViewBatch, ViewLoader
@@ -87,7 +88,8 @@ def train(
     with Processes.joined(config.timeout_minutes) as processes:
         console = Console(quiet=quiet or not processes.leader)
         prepared = prepare(data, config, Path(out) if out else None, resume, console, processes)
-        with lost_process_is_an_error(processes, config.timeout_minutes, prepared.folder):
+        how = f"go on from the last checkpoint with: s2r2 train --resume --out {prepared.folder}"
+        with processes.errors_said_once(how):
             run = _Run(prepared, processes, console)
             try:
                 return run.train()
@@ -206,17 +208,17 @@ class _Run:
         self.method.begin_step(Position(self.step, prepared.steps, batch.epoch))
         self.fabric_optimiser.zero_grad(set_to_none=True)
         loss, embeddings = self._backward(batch)
-        self.processes.average_gradients(self.method.parameters())
+        average_gradients(self.processes, self.method.parameters())
         self.method.before_update()
         gradient_norm = get_total_norm([p.grad for p in self.trained.parameters() if p.grad is not None])
         self.fabric_optimiser.step()
-        loss = self.processes.mean(loss)
+        loss = mean(self.processes, loss)
         self.step += 1
         self._unseen.append((self.step, loss, dataclasses.replace(batch, pixels=())))  # pixels would fill the GPU
         clock.stop(len(embeddings) * self.processes.world_size)
         if self.log.wants(self.step):
-            rows = self.processes.rows(embeddings)
-            groups = self.processes.rows(torch.cat(batch.groups).to(embeddings.device, non_blocking=True))
+            rows = all_rows(self.processes, embeddings)
+            groups = all_rows(self.processes, torch.cat(batch.groups).to(embeddings.device, non_blocking=True))
             self.log.add(
                 self.step,
                 batch.epoch,

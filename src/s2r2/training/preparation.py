@@ -16,13 +16,13 @@ from s2r2.encoder import Encoder, create_encoder, store_side
 from s2r2.encoder.model import check_backbone
 from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, ImageSource, PixelStore, open_source
+from s2r2.launching import restarts
+from s2r2.machine import choose_device, processor_name
+from s2r2.processes import Processes
 from s2r2.training.checkpoint import checkpoint_path, load_checkpoint, previous_path
 from s2r2.training.config import TrainConfig, read_config, write_config
-from s2r2.training.launching import restarts
-from s2r2.training.machine import choose_device, processor_name
 from s2r2.training.memory import fitting_micro_batch
 from s2r2.training.methods import resolve
-from s2r2.training.processes import Processes
 from s2r2.training.stores import follow_images, open_images
 from s2r2.views import Recipe, get_recipe, view_sizes, views_sheet
 
@@ -95,7 +95,8 @@ def prepare(
 
     plan = processes.from_leader(lead)
     prepared = led[0] if led else _follow(plan, data, config, processes)
-    processes.wait(patiently=True)  # not before all have opened the photos may one begin and wait for the others
+    # Not before all have opened the photos may one begin and wait for the others.
+    processes.check_alike(f"the photos of {prepared.store.name}", prepared.store.fingerprint)
     return prepared
 
 
@@ -150,11 +151,6 @@ def _follow(
     source = data if isinstance(data, ImageSource) else open_source(data if data is not None else plan.data)
     here = dataclasses.replace(plan.config, store=config.store, threads=config.threads)
     store = follow_images(source, store_side(here.image_size), here.store, plan.folder, plan.fingerprint)
-    if store.fingerprint != plan.fingerprint:
-        raise S2R2Error(
-            f"the photos of {source.name} are not the same for process {processes.rank} as for the first: copy them "
-            f"to every machine, or share the folder"
-        )
     device = choose_device(here.device, processes)
     return Preparation(plan.folder, here, store, plan.recipe, device, plan.resumed, plan.data)
 

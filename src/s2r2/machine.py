@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from s2r2.errors import S2R2Error
-from s2r2.training.processes import Processes
+from s2r2.processes import Processes
 
 
 def choose_device(name: str, processes: Processes = Processes()) -> torch.device:  # noqa: B008 (frozen)

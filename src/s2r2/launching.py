@@ -1,8 +1,9 @@
-"""``s2r2 train --devices N --nodes M``: the same command again in N processes on each machine, under torchrun."""
+"""``s2r2 COMMAND --devices N --nodes M``: the same again in N processes on each machine, under torchrun."""
 
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -10,6 +11,12 @@ from typing import Any, NoReturn
 from s2r2.errors import S2R2Error
 
 DEFAULT_PORT = 29400
+
+
+def launch_if_wanted(arguments: Sequence[str], devices: int, nodes: int, most_restarts: int = 0) -> None:
+    """Go on in as many processes as are wanted (see :func:`launch`), unless this is one of them."""
+    if wants_launch(devices, nodes, most_restarts):
+        launch(arguments, devices, nodes, most_restarts)
 
 
 def wants_launch(devices: int, nodes: int, most_restarts: int) -> bool:
@@ -28,7 +35,7 @@ def restarts() -> int:
 
 
 def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: int) -> NoReturn:
-    """Run ``s2r2 ARGUMENTS`` in several processes and leave with the exit code of the one that ended it.
+    """Run ``s2r2 ARGUMENTS`` in several processes and leave with the exit code of one that ended it.
 
     Args:
         arguments: Those of this command.
@@ -38,7 +45,7 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: in
         most_restarts: How often to start all processes again, from the last checkpoint, when one is lost.
 
     Raises:
-        S2R2Error: There are no GPUs, or the machines do not know each other.
+        S2R2Error: There are no GPUs, the machines do not know each other, or a process was killed.
     """
     # Loads torch: not for `s2r2 --help`.
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -62,8 +69,14 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: in
     try:
         elastic_launch(config, sys.executable)("-m", "s2r2", *arguments)
     except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
-        raise SystemExit(code if code >= 0 else 128 - code) from None
+        failures = {failure.exitcode: rank for rank, failure in error.failures.items()}
+        code = 2 if 2 in failures else error.get_first_failure()[1].exitcode  # 2: that process said why
+        if code < 0:
+            raise S2R2Error(
+                f"process {failures[code]} was ended by {signal.Signals(-code).name}, perhaps for want of memory: "
+                "start the same command again, s2r2 train with --resume"
+            ) from None
+        raise SystemExit(code) from None
     except SignalException as error:  # the processes were told and have saved
         raise SystemExit(128 + int(error.sigval)) from None
     raise SystemExit(0)
