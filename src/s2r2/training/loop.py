@@ -1,21 +1,16 @@
 """Training, top to bottom: views in, embeddings out, one loss over all of them, by ranking unless told otherwise."""
 
-import inspect
 import json
 import math
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
 from rich.console import Console
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
 from s2r2.encoder import Encoder
@@ -27,6 +22,7 @@ from s2r2.training.batch_norm import synchronise_batch_norm
 from s2r2.training.checkpoint import random_state, restore_random_state, save_checkpoint
 from s2r2.training.checks import OnlineCheck
 from s2r2.training.config import TrainConfig
+from s2r2.training.engine import build_fabric
 from s2r2.training.gradient_cache import CachedStep, cached_backward
 from s2r2.training.interrupt import Interrupted, StopOnInterrupt
 from s2r2.training.memory import out_of_memory_is_an_error
@@ -42,10 +38,6 @@ from s2r2.views import ViewBatch, ViewLoader
 STEPS_BETWEEN_LOOKS = 10
 """On a GPU, where looking at the loss waits for it, and where processes ask each other whether to stop."""
 NON_FINITE = "non_finite.json"
-
-# Buffers are equal anyway (synchronised batch norm); with slices they would be sent once a slice. torch renames it.
-_NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
-_WITHOUT_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
 @dataclass(frozen=True)
@@ -132,7 +124,7 @@ class _Run:
             self.method.load_state_dict(resumed["method"])
             optimiser.load_state_dict(resumed["optimiser"])
             self.step, self.lr_scale = resumed["step"], resumed["lr_scale"]
-        self.fabric = _fabric(config, device, processes)
+        self.fabric = build_fabric(config, device, processes)
         model: Any = torch.compile(self.encoder) if config.compile else self.encoder  # the weights stay the encoder's
         self.model, self.fabric_optimiser = self.fabric.setup(model, optimiser)
         self.check = OnlineCheck(prepared) if processes.leader else None
@@ -344,19 +336,3 @@ class _Clock:
         seconds = now - self._moment
         self.views_per_second, self.wait_share = views / seconds, (waited - self._waited) / seconds
         self._moment, self._waited = now, waited
-
-
-def _fabric(config: TrainConfig, device: torch.device, processes: Processes) -> Fabric:
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if device.type == "cuda" else "32-true"
-    options: dict[str, Any] = {"devices": [device.index or 0] if device.type == "cuda" else 1}
-    if processes.world_size > 1:
-        options = {
-            "devices": processes.local_world_size,
-            "num_nodes": processes.world_size // processes.local_world_size,
-            "strategy": DDPStrategy(timeout=timedelta(minutes=config.timeout_minutes), **_WITHOUT_BUFFERS),
-        }
-    fabric = Fabric(accelerator=device.type, precision=precision, **options)  # type: ignore[arg-type]
-    fabric.launch()
-    return fabric
