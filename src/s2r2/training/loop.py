@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from s2r2.encoder import Encoder
 from s2r2.errors import NonFiniteError
@@ -22,7 +21,7 @@ from s2r2.training.batch_norm import synchronise_batch_norm
 from s2r2.training.checkpoint import random_state, restore_random_state, save_checkpoint
 from s2r2.training.checks import OnlineCheck
 from s2r2.training.config import TrainConfig
-from s2r2.training.engine import build_fabric
+from s2r2.training.engine import build_fabric, place
 from s2r2.training.gradient_cache import CachedStep, cached_backward
 from s2r2.training.interrupt import Interrupted, StopOnInterrupt
 from s2r2.training.memory import out_of_memory_is_an_error
@@ -32,6 +31,7 @@ from s2r2.training.optimiser import build_optimiser, learning_rate_at, set_learn
 from s2r2.training.preparation import Preparation, build_encoder, facts, prepare
 from s2r2.training.processes import Processes, lost_process_is_an_error
 from s2r2.training.progress import TrainingProgress, format_seconds
+from s2r2.training.sharding import even_slices, load_optimiser, total_norm, whole
 from s2r2.training.stores import say_skipped
 from s2r2.views import ViewBatch, ViewLoader
 
@@ -42,7 +42,7 @@ NON_FINITE = "non_finite.json"
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished run: its folder, the trained encoder, steps taken and the last online check."""
+    """A finished run: its folder, the trained encoder (with FSDP in parts), steps taken and the last online check."""
 
     folder: Path
     encoder: Encoder
@@ -110,11 +110,9 @@ class _Run:
             announce(prepared, self.encoder, console, processes)
         else:
             torch.manual_seed(config.seed + 1_000_003 * processes.rank)  # dropout is each process's own
-        self.encoder.to(device)
         if processes.world_size > 1 and not config.micro_batch:  # slices have statistics of their own anyway
             synchronise_batch_norm(self.encoder, device)
-        if device.type == "cuda":
-            self.encoder.to(memory_format=torch.channels_last)
+        place(self.encoder, config, device)
         self.method = build_method(config, len(prepared.store)).to(device)
         self.trained = nn.ModuleDict({"encoder": self.encoder, "method": self.method})
         optimiser = build_optimiser(self.trained, config.lr, config.weight_decay or 0.0, config.optimiser)
@@ -122,12 +120,13 @@ class _Run:
         self.step, self.lr_scale = 0, 1.0
         if resumed:
             self.method.load_state_dict(resumed["method"])
-            optimiser.load_state_dict(resumed["optimiser"])
+            load_optimiser(optimiser, resumed["optimiser"])
             self.step, self.lr_scale = resumed["step"], resumed["lr_scale"]
         self.fabric = build_fabric(config, device, processes)
         model: Any = torch.compile(self.encoder) if config.compile else self.encoder  # the weights stay the encoder's
         self.model, self.fabric_optimiser = self.fabric.setup(model, optimiser)
-        self.check = OnlineCheck(prepared) if processes.leader else None
+        # A sharded encoder embeds only where all processes do.
+        self.check = OnlineCheck(prepared) if processes.leader or config.strategy == "fsdp" else None
         self.log = MetricsLog(
             prepared.folder if processes.leader else None, prepared.steps, self.step if resumed else None
         )
@@ -199,7 +198,7 @@ class _Run:
         loss, embeddings = self._backward(batch)
         self.processes.average_gradients(self.method.parameters())
         self.method.before_update()
-        gradient_norm = get_total_norm([p.grad for p in self.trained.parameters() if p.grad is not None])
+        gradient_norm = total_norm(p.grad for p in self.trained.parameters())
         self.fabric_optimiser.step()
         loss = self.processes.mean(loss)
         self.step += 1
@@ -227,6 +226,8 @@ class _Run:
         pixels = batch.pixels
         if self.prepared.device.type == "cuda":
             pixels = tuple(p.contiguous(memory_format=torch.channels_last) for p in pixels)
+        if micro_batch and self.config.strategy == "fsdp":
+            pixels = even_slices(pixels, micro_batch, self.processes)
         with out_of_memory_is_an_error(
             views=sum(len(p) for p in pixels),
             image_size=self.config.image_size,
@@ -302,20 +303,22 @@ class _Run:
         """Write checkpoint and encoder."""
         self._refuse_non_finite()  # what is saved can be gone on with
         states = self.processes.collect(random_state())
-        if self.processes.leader:
+        leader = self.processes.leader
+        weights, optimiser = (whole(part.state_dict(), leader) for part in (self.encoder, self.optimiser))
+        if leader:
             self.log.flush()
             save_checkpoint(
                 self.prepared.folder,
-                encoder=self.encoder,
-                method=self.method,
-                optimiser=self.optimiser,
+                encoder=weights,
+                method=self.method.state_dict(),
+                optimiser=optimiser,
                 epoch=self.step // self.prepared.steps_per_epoch,
                 step=self.step,
                 random=states,
                 lr_scale=self.lr_scale,
                 facts=facts(self.prepared.store, self.processes),
             )
-            self.encoder.save(self.prepared.folder)
+            self.encoder.save(self.prepared.folder, weights)
         self.saved = time.monotonic()
 
     def _say(self, line: str) -> None:
