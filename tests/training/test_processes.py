@@ -1,10 +1,12 @@
 """Several real processes share a run: the same losses as one, and nothing is lost when one of them is."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from PIL import Image
+from safetensors.torch import load_file
 from timm.layers import BatchNormAct2d
 from torch import nn
 
@@ -58,8 +61,12 @@ def run(data: Path | str, out: Path, *options: str, env: dict[str, str] | None =
     return done.stdout
 
 
+def figures(folder: Path, name: str) -> list[float]:
+    return [entry[name] for entry in read_metrics(folder / "metrics.jsonl") if name in entry]
+
+
 def losses(folder: Path) -> list[float]:
-    return [entry["loss"] for entry in read_metrics(folder / "metrics.jsonl") if "loss" in entry]
+    return figures(folder, "loss")
 
 
 def weights(folder: Path) -> torch.Tensor:
@@ -74,14 +81,17 @@ def weights(folder: Path) -> torch.Tensor:
 def assert_equal_runs(one: Path, several: Path, loss: float = 1e-5, weight: float = 1e-4) -> None:
     assert len(losses(one)) == len(losses(several)) > 0
     assert np.abs(np.subtract(losses(one), losses(several))).max() < loss
+    np.testing.assert_allclose(figures(several, "gradient_norm"), figures(one, "gradient_norm"), rtol=100 * loss)
     expected, found = weights(one), weights(several)
     assert (expected - found).norm() < weight * expected.norm()
 
 
+VIT = ["--backbone", "test_vit", "--image-size", "32"]
 CASES: dict[str, list[str]] = {
     "batch norm over all processes": ["--backbone", "test_resnet", "--options", "bank=64"],
     "multi-crop, prototypes": ["--backbone", "test_resnet", "--method", "swav", "--options", "freeze_epochs=0"],
-    "gradient cache, layer norm": ["--backbone", "test_vit", "--image-size", "32", "--micro-batch", "8"],
+    "gradient cache, layer norm": [*VIT, "--micro-batch", "8"],
+    "compiled": [*VIT, "--compile"],
 }
 
 
@@ -95,6 +105,109 @@ def test_two_processes_equal_one(case: str, photos_folder: Path, tmp_path: Path)
     assert "2 processes" in said
     assert said.count("trained ") == 1
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
+
+
+SHARDED: dict[str, list[str]] = {
+    "layer norm": VIT,
+    "gradient cache": [*VIT, "--micro-batch", "8"],
+    "multi-crop, prototypes": CASES["multi-crop, prototypes"],
+    "compiled": CASES["compiled"],
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SHARDED)
+def test_two_processes_with_parts_of_the_encoder_equal_one(case: str, photos_folder: Path, tmp_path: Path) -> None:
+    options = [*SHARDED[case], "--steps", "8"]
+    run(photos_folder, tmp_path / "one", *options)
+    said = run(photos_folder, tmp_path / "two", *options, "--devices", "2", "--strategy", "fsdp")
+    assert "2 processes, each with a part of it" in said
+    assert_equal_runs(tmp_path / "one", tmp_path / "two")
+    assert_same_layout(tmp_path / "one", tmp_path / "two")
+    if "--micro-batch" not in options:  # with it running statistics are those of each process's slices
+        one, two = (figures(tmp_path / name, "check")[-1] for name in ("one", "two"))
+        assert one == pytest.approx(two, rel=1e-3, abs=1e-3)  # though all processes make the second together
+
+
+def assert_same_layout(one: Path, sharded: Path) -> None:
+    """Whole tensors of the same names and shapes, in the checkpoint and in the encoder's file."""
+    states = [load_checkpoint(folder)[0] for folder in (one, sharded)]
+    for part in ("encoder", "method", "optimiser"):
+        expected, found = ({k: v.shape for k, v in leaves(state[part])} for state in states)
+        assert expected == found
+    saved = {k: v for k, v in load_file(sharded / "encoder.safetensors").items() if v.is_floating_point()}
+    for name, tensor in saved.items():
+        assert torch.equal(tensor, states[1]["encoder"][name])
+
+
+def leaves(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(state, dict):
+        for key, value in state.items():
+            yield from leaves(value, f"{name}/{key}")
+    elif isinstance(state, torch.Tensor):
+        yield name, state
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_sharded_runs_are_interrupted_and_go_on_in_any_number_of_processes(photos_folder: Path, tmp_path: Path) -> None:
+    """Begun in shards: ended in shards with the same weights, by DDP or one process with the same but for rounding."""
+    options, fsdp = ["--steps", "120", "--optimiser", "adamw", "--lr", "0.0001", *VIT], ["--strategy", "fsdp"]
+    run(photos_folder, tmp_path / "whole", *options, "--devices", "2", *fsdp)
+    process = started(photos_folder, tmp_path / "run", *options, *fsdp)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert 20 <= load_checkpoint(tmp_path / "run")[0]["step"] < 120
+    for name, way in {"again": ["--devices", "2", *fsdp], "ddp": ["--devices", "2"], "one": []}.items():
+        shutil.copytree(tmp_path / "run", tmp_path / name)
+        resume(tmp_path / name, *way)
+        assert_equal_runs(tmp_path / "whole", tmp_path / name)
+        assert_same_layout(tmp_path / "whole", tmp_path / name)
+    assert torch.equal(weights(tmp_path / "again"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_run_of_one_process_goes_on_in_shards(photos_folder: Path, tmp_path: Path) -> None:
+    options = ["--steps", "120", "--optimiser", "adamw", "--lr", "0.0001", *VIT]
+    run(photos_folder, tmp_path / "whole", *options)
+    process = started(photos_folder, tmp_path / "run", *options, "--devices", "1")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert 20 <= load_checkpoint(tmp_path / "run")[0]["step"] < 120
+    resume(tmp_path / "run", "--devices", "2", "--strategy", "fsdp")
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_shards_wait_for_nobody_when_photos_cannot_be_read(photos_folder: Path, tmp_path: Path) -> None:
+    """A process with fewer views makes as many slices as the others, or these would wait for it for ever."""
+    shutil.copytree(photos_folder, tmp_path / "photos")
+    for number in (3, 17):
+        (tmp_path / "photos" / f"{number:02}.png").write_bytes(b"no photo")
+    options = [*VIT, "--store", "none", "--micro-batch", "4", "--steps", "12", "--timeout-minutes", "0.5"]
+    run(tmp_path / "photos", tmp_path / "run", *options, "--devices", "2", "--strategy", "fsdp")
+    assert np.isfinite(losses(tmp_path / "run")).sum() == 12
+    assert len((tmp_path / "run" / "skipped.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_shards_in_bfloat16_are_near_one_process(photos_folder: Path, tmp_path: Path) -> None:
+    options = [*VIT, "--steps", "8", "--precision", "bf16-mixed"]
+    run(photos_folder, tmp_path / "one", *options)
+    run(photos_folder, tmp_path / "two", *options, "--devices", "2", "--strategy", "fsdp")
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), atol=0.02)
+    expected, found = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert (expected - found).norm() < 1e-3 * expected.norm()
+
+
+def resume(folder: Path, *options: str) -> None:
+    resumed = [sys.executable, "-m", "s2r2", "train", "--resume", "--out", str(folder), *options]
+    subprocess.run(resumed, check=True, capture_output=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 @pytest.mark.slow
@@ -203,8 +316,7 @@ def test_sigterm_saves_in_all_processes_and_the_resume_ends_alike(photos_folder:
     assert process.returncode == 128 + signal.SIGTERM, said
     assert said.count("--resume") == 1
     assert 20 <= load_checkpoint(tmp_path / "run")[0]["step"] < 120
-    resumed = [sys.executable, "-m", "s2r2", "train", "--resume", "--devices", "2", "--out", str(tmp_path / "run")]
-    subprocess.run(resumed, check=True, capture_output=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    resume(tmp_path / "run", "--devices", "2")
     assert torch.equal(weights(tmp_path / "run"), weights(tmp_path / "whole"))
 
 

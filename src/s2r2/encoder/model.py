@@ -106,7 +106,8 @@ class Encoder(nn.Module):
     def embed_pixels(self, pixels: np.ndarray | Tensor, *, output: Output = "feature") -> np.ndarray:
         """Normalised pixels (N, 3, P, P) float32 to L2-normalised rows (N, D) float32, without gradient."""
         batch = torch.as_tensor(pixels).to(self.device, non_blocking=True)
-        with self._evaluating(), torch.inference_mode():
+        # Not inference mode: what FSDP gathers in it could not be trained afterwards.
+        with self._evaluating(), torch.no_grad():
             rows = self(batch) if output == "embedding" else F.normalize(self.features(batch).float(), dim=1)
         return rows.cpu().numpy()
 
@@ -143,14 +144,23 @@ class Encoder(nn.Module):
         key = "feature_dimensions" if output == "feature" else "embedding_dimensions"
         return int(self.architecture[key])
 
-    def to_bytes(self) -> bytes:
-        """The content of ``encoder.safetensors``: weights, and in its metadata all that rebuilds the modules."""
+    def to_bytes(self, weights: dict[str, Tensor] | None = None) -> bytes:
+        """The content of ``encoder.safetensors``: weights, and in its metadata all that rebuilds the modules.
+
+        Args:
+            weights: Those to write; by default ``state_dict()``.
+        """
         description = {"version": FORMAT_VERSION, "name": self.name, "architecture": self.architecture}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        weights = self.state_dict() if weights is None else weights
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         return safetensors_bytes(tensors, metadata={"s2r2": json.dumps(description)})
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, weights: dict[str, Tensor] | None = None) -> Path:
         """Write ``encoder.safetensors`` into ``folder`` (made if missing), atomically.
+
+        Args:
+            folder: Where.
+            weights: What to write; by default ``state_dict()``.
 
         Returns:
             The path of the file.
@@ -164,7 +174,7 @@ class Encoder(nn.Module):
         except OSError as error:
             raise S2R2Error(f"cannot make the folder {folder}: {error.strerror}; choose another one") from error
         path = folder / "encoder.safetensors"
-        write_bytes(path, self.to_bytes())
+        write_bytes(path, self.to_bytes(weights))
         return path
 
     @contextmanager

@@ -22,7 +22,8 @@ def announce(prepared: Preparation, encoder: Encoder, console: Console, processe
     size = sum(p.numel() for p in encoder.parameters()) / 1e6
     console.print(
         f"encoder   {config.backbone}, {weights}, {size:.1f} M parameters, {config.image_size} px, "
-        f"{prepared.device if processes.world_size == 1 else f'{processes.world_size} processes'}",
+        f"{prepared.device if processes.world_size == 1 else f'{processes.world_size} processes'}"
+        + (", each with a part of it" if config.strategy == "fsdp" else ""),
         highlight=False,
         soft_wrap=True,
     )
@@ -35,12 +36,14 @@ def announce(prepared: Preparation, encoder: Encoder, console: Console, processe
         soft_wrap=True,
     )
     done = prepared.resumed["step"] if prepared.resumed else 0
-    seconds = _seconds_per_step(prepared, encoder) / processes.world_size * (prepared.steps - done)
     left = f", going on at step {done + 1:,}" if done else ""
+    time_left = ""
+    if config.strategy != "fsdp":  # measured on the whole encoder, which need not fit
+        seconds = _seconds_per_step(prepared, encoder) / processes.world_size * (prepared.steps - done)
+        time_left = f", about {format_seconds(seconds)} (estimated)"
     console.print(
         f"run       {prepared.steps / prepared.steps_per_epoch:.4g} epochs x {prepared.steps_per_epoch:,} steps = "
-        f"{prepared.steps:,} steps{left}, "
-        f"about {format_seconds(seconds)} (estimated)",
+        f"{prepared.steps:,} steps{left}{time_left}",
         highlight=False,
         soft_wrap=True,
     )

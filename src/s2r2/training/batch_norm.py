@@ -25,11 +25,14 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     return model
 
 
+@torch.compiler.disable  # compiled by torch 2.11, the gradients of what is summed over processes are wrong
 def _forward(self: Any, x: Tensor) -> Tensor:
     """Batch norm in training mode over all processes; otherwise what the layer does anyway."""
     if not self.training:
         output: Tensor = type(self).forward(self, x)
         return output
+    dtype = x.dtype
+    x = x.to(torch.promote_types(dtype, torch.float32))  # autocast may bring bfloat16, too coarse for statistics
     dimensions = [d for d in range(x.ndim) if d != 1]
     count = _sum_over_processes(x.new_tensor([x.numel() / x.shape[1]]))
     shape = [1, -1] + [1] * (x.ndim - 2)
@@ -45,6 +48,7 @@ def _forward(self: Any, x: Tensor) -> Tensor:
     y = centred * torch.rsqrt(variance + self.eps).view(shape)
     if self.affine:
         y = y * self.weight.view(shape) + self.bias.view(shape)
+    y = y.to(dtype)
     # timm's layers have an activation, and sometimes dropout, inside.
     for name in ("drop", "act"):
         y = getattr(self, name, nn.Identity())(y)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn, optim
 
 from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write
@@ -30,9 +29,9 @@ def previous_path(folder: Path) -> Path:
 def save_checkpoint(
     folder: Path,
     *,
-    encoder: nn.Module,
-    method: nn.Module,
-    optimiser: optim.Optimizer,
+    encoder: dict[str, Any],
+    method: dict[str, Any],
+    optimiser: dict[str, Any],
     epoch: int,
     step: int,
     random: list[dict[str, Any]],
@@ -45,9 +44,9 @@ def save_checkpoint(
 
     Args:
         folder: The run folder.
-        encoder: The module that is trained.
-        method: What turns embeddings into a loss, with prototypes, queues and banks where it has them.
-        optimiser: Its optimiser.
+        encoder: State of the module that is trained, whole.
+        method: State of what turns embeddings into a loss: prototypes, queues and banks where it has them.
+        optimiser: State of the optimiser, whole.
         epoch: Epoch of the next step.
         step: Steps taken in the whole run.
         random: :func:`random_state` of every process.
@@ -64,9 +63,9 @@ def save_checkpoint(
         raise S2R2Error(f"cannot make {path.parent}: {error.strerror}") from error
     state = {
         "version": CHECKPOINT_VERSION,
-        "encoder": encoder.state_dict(),
-        "method": method.state_dict(),
-        "optimiser": optimiser.state_dict(),
+        "encoder": encoder,
+        "method": method,
+        "optimiser": optimiser,
         "epoch": epoch,
         "step": step,
         "random": random,

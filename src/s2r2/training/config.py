@@ -12,6 +12,7 @@ from s2r2.errors import S2R2Error
 from s2r2.files import write_text
 
 OPTIMISERS = ("adamw", "sgd", "lars")
+STRATEGIES = ("ddp", "fsdp")
 
 Options = dict[str, Any]
 
@@ -100,6 +101,9 @@ class TrainConfig:
     retry_at: float = 0.0
     """When the loss becomes NaN or infinite: go back to the last checkpoint, once, and on at this share of the
     learning rate; 0: stop."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """With several processes: whether each holds the whole encoder (ddp) or a part of it (fsdp), for one that is
+    larger than a GPU. As --devices, to be said again at a resume, and it may change there."""
     timeout_minutes: float = 10.0
     """With several processes: minutes that one may fail to answer before the others give up."""
 
@@ -129,6 +133,7 @@ class TrainConfig:
             (self.check_every >= 0, f"--check-every {self.check_every}: must not be negative (0: ten checks)"),
             (0 <= self.retry_at < 1, f"--retry-at {self.retry_at}: must be at least 0 (0: stop) and below 1"),
             (self.timeout_minutes > 0, f"--timeout-minutes {self.timeout_minutes}: must be above 0"),
+            (self.strategy in STRATEGIES, f"--strategy {self.strategy}: use {' or '.join(STRATEGIES)}"),
             (self.checkpoint_minutes > 0, f"--checkpoint-minutes {self.checkpoint_minutes}: must be above 0"),
             (
                 self.precision in ("auto", "32-true", "bf16-mixed", "16-mixed"),

@@ -47,16 +47,18 @@ def cached_backward(
     slice at a time: its statistics are those of a slice, and enter the running averages once. Works under autocast.
 
     Args:
-        model: Embeds a slice, ``(n, ...)`` to ``(n, D)``. Wrapped in ``DistributedDataParallel`` (or FSDP), gradients
-            are exchanged with the last slice only; the number of slices may differ between processes.
+        model: Embeds a slice, ``(n, ...)`` to ``(n, D)``. Wrapped in ``DistributedDataParallel``, gradients are
+            exchanged with the last slice only; the number of slices may differ between processes. Of a model in
+            shards (torch's ``fully_shard``) they are exchanged with each slice, or every process would hold them
+            whole; all processes must have as many slices.
         inputs: The batch ``(N, ...)``; or several tensors of different sizes (multi-crop), whose embeddings are
             concatenated in their order.
         loss_fn: Takes the embeddings ``(N, D)`` and returns a scalar.
         micro_batch: Rows of a slice; one number for all inputs or one for each.
         backward: Called with a scalar in place of ``scalar.backward()``: ``fabric.backward``, or
             ``lambda loss: scaler.scale(loss).backward()``.
-        no_sync: Opens a context without gradient exchange; found by itself for a model wrapped in DDP or FSDP,
-            also by Fabric.
+        no_sync: Opens a context without gradient exchange; found by itself where the model, or what Fabric has
+            wrapped, offers one, as DDP does.
         loss_parameters: Parameters of the loss itself; found by itself if ``loss_fn`` is a module.
 
     Returns:
@@ -141,7 +143,7 @@ def _parameters(loss_fn: Callable[[Tensor], Tensor]) -> Iterable[Tensor]:
 
 
 def _find_no_sync(model: Any) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    wrapped: Any = getattr(model, "_forward_module", None)  # what Fabric's wrapper calls: DDP or FSDP, if it uses one
+    wrapped: Any = getattr(model, "_forward_module", None)  # what Fabric has wrapped: DDP, if it uses that
     for module in (model, wrapped):
         if hasattr(module, "no_sync"):
             return module.no_sync

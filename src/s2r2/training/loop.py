@@ -1,23 +1,17 @@
 """Training, top to bottom: views in, embeddings out, one loss over all of them, by ranking unless told otherwise."""
 
 import dataclasses
-import inspect
 import json
 import math
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
 from rich.console import Console
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import get_total_norm
 
 from s2r2.encoder import Encoder
 from s2r2.errors import NonFiniteError
@@ -29,6 +23,7 @@ from s2r2.training.batch_norm import synchronise_batch_norm
 from s2r2.training.checkpoint import random_state, restore_random_state, save_checkpoint
 from s2r2.training.checks import OnlineCheck
 from s2r2.training.config import TrainConfig
+from s2r2.training.engine import build_fabric, place
 from s2r2.training.exchange import all_rows, average_gradients, mean
 from s2r2.training.gradient_cache import CachedStep, cached_backward
 from s2r2.training.interrupt import Interrupted, StopOnInterrupt
@@ -38,6 +33,7 @@ from s2r2.training.metrics import MetricsLog
 from s2r2.training.optimiser import build_optimiser, learning_rate_at, set_learning_rate
 from s2r2.training.preparation import Preparation, build_encoder, facts, prepare
 from s2r2.training.progress import TrainingProgress, format_seconds
+from s2r2.training.sharding import even_slices, load_optimiser, total_norm, whole
 from s2r2.training.stores import say_skipped
 from s2r2.views import ViewBatch, ViewLoader
 
@@ -45,14 +41,10 @@ STEPS_BETWEEN_LOOKS = 10
 """On a GPU, where looking at the loss waits for it, and where processes ask each other whether to stop."""
 NON_FINITE = "non_finite.json"
 
-# Buffers are equal anyway (synchronised batch norm); with slices they would be sent once a slice. torch renames it.
-_NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
-_WITHOUT_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
-
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished run: its folder, the trained encoder, steps taken and the last online check."""
+    """A finished run: its folder, the trained encoder (with FSDP in parts), steps taken and the last online check."""
 
     folder: Path
     encoder: Encoder
@@ -121,11 +113,9 @@ class _Run:
             announce(prepared, self.encoder, console, processes)
         else:
             torch.manual_seed(config.seed + 1_000_003 * processes.rank)  # dropout is each process's own
-        self.encoder.to(device)
         if processes.world_size > 1 and not config.micro_batch:  # slices have statistics of their own anyway
             synchronise_batch_norm(self.encoder, device)
-        if device.type == "cuda":
-            self.encoder.to(memory_format=torch.channels_last)
+        place(self.encoder, config, device)
         self.method = build_method(config, len(prepared.store)).to(device)
         self.trained = nn.ModuleDict({"encoder": self.encoder, "method": self.method})
         optimiser = build_optimiser(self.trained, config.lr, config.weight_decay or 0.0, config.optimiser)
@@ -133,12 +123,13 @@ class _Run:
         self.step, self.lr_scale = 0, 1.0
         if resumed:
             self.method.load_state_dict(resumed["method"])
-            optimiser.load_state_dict(resumed["optimiser"])
+            load_optimiser(optimiser, resumed["optimiser"])
             self.step, self.lr_scale = resumed["step"], resumed["lr_scale"]
-        self.fabric = _fabric(config, device, processes)
+        self.fabric = build_fabric(config, device, processes)
         model: Any = torch.compile(self.encoder) if config.compile else self.encoder  # the weights stay the encoder's
         self.model, self.fabric_optimiser = self.fabric.setup(model, optimiser)
-        self.check = OnlineCheck(prepared) if processes.leader else None
+        # A sharded encoder embeds only where all processes do.
+        self.check = OnlineCheck(prepared) if processes.leader or config.strategy == "fsdp" else None
         self.log = MetricsLog(
             prepared.folder if processes.leader else None, prepared.steps, self.step if resumed else None
         )
@@ -210,7 +201,7 @@ class _Run:
         loss, embeddings = self._backward(batch)
         average_gradients(self.processes, self.method.parameters())
         self.method.before_update()
-        gradient_norm = get_total_norm([p.grad for p in self.trained.parameters() if p.grad is not None])
+        gradient_norm = total_norm(p.grad for p in self.trained.parameters())
         self.fabric_optimiser.step()
         loss = mean(self.processes, loss)
         self.step += 1
@@ -238,6 +229,8 @@ class _Run:
         pixels = batch.pixels
         if self.prepared.device.type == "cuda":
             pixels = tuple(p.contiguous(memory_format=torch.channels_last) for p in pixels)
+        if micro_batch and self.config.strategy == "fsdp":
+            pixels = even_slices(pixels, micro_batch, self.processes)
         with out_of_memory_is_an_error(
             views=sum(len(p) for p in pixels),
             image_size=self.config.image_size,
@@ -313,20 +306,22 @@ class _Run:
         """Write checkpoint and encoder."""
         self._refuse_non_finite()  # what is saved can be gone on with
         states = self.processes.collect(random_state())
-        if self.processes.leader:
+        leader = self.processes.leader
+        weights, optimiser = (whole(part.state_dict(), leader) for part in (self.encoder, self.optimiser))
+        if leader:
             self.log.flush()
             save_checkpoint(
                 self.prepared.folder,
-                encoder=self.encoder,
-                method=self.method,
-                optimiser=self.optimiser,
+                encoder=weights,
+                method=self.method.state_dict(),
+                optimiser=optimiser,
                 epoch=self.step // self.prepared.steps_per_epoch,
                 step=self.step,
                 random=states,
                 lr_scale=self.lr_scale,
                 facts=facts(self.prepared.store, self.processes),
             )
-            self.encoder.save(self.prepared.folder)
+            self.encoder.save(self.prepared.folder, weights)
         self.saved = time.monotonic()
 
     def _say(self, line: str) -> None:
@@ -347,19 +342,3 @@ class _Clock:
         seconds = now - self._moment
         self.views_per_second, self.wait_share = views / seconds, (waited - self._waited) / seconds
         self._moment, self._waited = now, waited
-
-
-def _fabric(config: TrainConfig, device: torch.device, processes: Processes) -> Fabric:
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if device.type == "cuda" else "32-true"
-    options: dict[str, Any] = {"devices": [device.index or 0] if device.type == "cuda" else 1}
-    if processes.world_size > 1:
-        options = {
-            "devices": processes.local_world_size,
-            "num_nodes": processes.world_size // processes.local_world_size,
-            "strategy": DDPStrategy(timeout=timedelta(minutes=config.timeout_minutes), **_WITHOUT_BUFFERS),
-        }
-    fabric = Fabric(accelerator=device.type, precision=precision, **options)  # type: ignore[arg-type]
-    fabric.launch()
-    return fabric

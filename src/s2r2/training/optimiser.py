@@ -5,6 +5,7 @@ from typing import Any
 
 from timm.optim import Lars
 from torch import nn, optim
+from torch.distributed.tensor import DTensor
 
 WEIGHT_DECAY = {"adamw": 0.01, "sgd": 5e-4, "lars": 1e-6}
 """Usual weight decay of each optimiser; AdamW's is decoupled."""
@@ -23,7 +24,10 @@ def build_optimiser(
         {"params": decayed, "weight_decay": weight_decay},
         {"params": free, "weight_decay": 0.0},
     ]
-    fused = all(p.is_cuda for p in model.parameters()) or None
+    kinds = {isinstance(p, DTensor) for p in decayed + free}
+    # Of parameters in shards torch has a fused AdamW only, and none that takes whole ones (prototypes) as well.
+    fusible = kinds == {False} or (kinds == {True} and name == "adamw")
+    fused = (fusible and all(p.is_cuda for p in model.parameters())) or None
     if name == "adamw":
         return optim.AdamW(groups, lr=learning_rate, fused=fused)
     if name == "sgd":

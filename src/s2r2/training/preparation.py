@@ -23,11 +23,12 @@ from s2r2.training.checkpoint import checkpoint_path, load_checkpoint, previous_
 from s2r2.training.config import TrainConfig, read_config, write_config
 from s2r2.training.memory import fitting_micro_batch
 from s2r2.training.methods import resolve
+from s2r2.training.sharding import refuse_what_cannot_be_sharded
 from s2r2.training.stores import follow_images, open_images
 from s2r2.views import Recipe, get_recipe, view_sizes, views_sheet
 
 # Settings that change where or how fast a run goes, not what it computes: a resume may change them.
-OPERATIONAL = ("device", "threads", "store", "checkpoint_minutes", "retry_at", "timeout_minutes")
+OPERATIONAL = ("device", "threads", "store", "checkpoint_minutes", "retry_at", "timeout_minutes", "strategy")
 
 
 @dataclass
@@ -124,6 +125,7 @@ def _prepare(
     check_backbone(config.backbone)
     recipe = get_recipe(config.recipe) if resumed is None else _saved_recipe(folder)
     device = choose_device(config.device, processes)
+    refuse_what_cannot_be_sharded(config, processes)
     config = _with_micro_batch(config, recipe, device, processes)
     _refuse_processes(config, processes)
     source = data if isinstance(data, ImageSource) else open_source(data)
@@ -284,6 +286,7 @@ def _settings(
             f"{out} was begun with other settings: leave out {', '.join(changed)} to resume, or start a new run"
         )
     given = {name: getattr(config, name) for name in OPERATIONAL if getattr(config, name) != getattr(usual, name)}
+    given["strategy"] = config.strategy  # goes with --devices, which is not kept either
     state, warning = load_checkpoint(out)
     if warning:
         console.print(f"warning   {warning}", highlight=False, soft_wrap=True)
