@@ -16,10 +16,12 @@ from s2r2.encoder import Encoder, store_side
 from s2r2.images import ImageSource, UnreadableImage, decode
 from s2r2.images.sources import printable, read_slice
 from s2r2.search.rows import photo_id
-from s2r2.views import render_centre
+from s2r2.views import reduce_bicubic, render_centre
 
 THUMBNAIL_SIDE = 192
 AHEAD = 3
+PIECE = 8
+"""Photos that a thread takes at once: it costs less to say so than for each."""
 
 
 @dataclass
@@ -76,16 +78,20 @@ class PhotoReader:
         workers = os.cpu_count() or 1
         with ThreadPoolExecutor(workers, thread_name_prefix="s2r2-index") as pool:
             waiting = iter([wanted[i : i + size] for i in range(0, len(wanted), size)])
-            running: deque[list[Future[ReadPhoto]]] = deque()
+            running: deque[list[Future[list[ReadPhoto]]]] = deque()
             try:
                 while True:
                     while len(running) < AHEAD and (batch := next(waiting, None)):
-                        running.append([pool.submit(self._read, *photo) for photo in batch])
+                        pieces = [batch[i : i + PIECE] for i in range(0, len(batch), PIECE)]
+                        running.append([pool.submit(self._read_all, piece) for piece in pieces])
                     if not running:
                         return
-                    yield [future.result() for future in running.popleft()]
+                    yield [photo for future in running.popleft() for photo in future.result()]
             finally:
                 pool.shutdown(cancel_futures=True)
+
+    def _read_all(self, wanted: Sequence[tuple[int, str]]) -> list[ReadPhoto]:
+        return [self._read(*photo) for photo in wanted]
 
     def _read(self, index: int, stamp: str) -> ReadPhoto:
         photo = ReadPhoto(index, self._described(index, stamp))
@@ -96,7 +102,7 @@ class PhotoReader:
                 photo.row |= {"bytes": len(content), "content": content_hash(content)}
                 if photo.row["content"] in self.contents:
                     return photo
-                picture = decode(content, short_side=self.side)
+                picture = decode(content, short_side=self.side, reducer=reduce_bicubic)
             else:
                 picture = self.source.read(index, self.side)
                 photo.row |= {"bytes": picture.nbytes, "content": _hash_of_pixels(picture)}
@@ -139,10 +145,12 @@ def content_hash(content: bytes) -> str:
 
 def make_thumbnail(picture: np.ndarray) -> bytes:
     """A JPEG of at most 192 pixels a side, made from pixels alone: nothing of the file's metadata is in it."""
-    image = Image.fromarray(picture)
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
+    height, width = picture.shape[:2]
+    scale = THUMBNAIL_SIDE / max(height, width)
+    if scale < 1:
+        picture = reduce_bicubic(picture, (max(1, round(width * scale)), max(1, round(height * scale))))
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=82)
+    Image.fromarray(picture).save(buffer, "JPEG", quality=82)
     return buffer.getvalue()
 
 
