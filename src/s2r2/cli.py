@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Nothing here decides anything."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -150,6 +151,7 @@ def embed(
         batch_size: Photos encoded at once.
         device: auto, cpu, cuda or cuda:N.
     """
+    _sleep_while_waiting()
     from s2r2.encoder import load
     from s2r2.images import open_source
     from s2r2.search import write_embeddings
@@ -179,6 +181,7 @@ def index(
         approximate_from: From so many photos on, searches go through an approximate index whose recall is measured.
         device: auto, cpu, cuda or cuda:N.
     """
+    _sleep_while_waiting()
     from s2r2.encoder import load
     from s2r2.images import open_source
     from s2r2.search import update_index
@@ -327,6 +330,15 @@ def cache(clear: bool = False, store: SomeFolder = None) -> None:
         print(f"{kept.size / 1e6:10,.1f} MB  {kept.images:>9,} images  {kept.name}  {kept.path}")
     if clear:
         print(f"{clear_stores(store) / 1e6:10,.1f} MB set free")
+
+
+def _sleep_while_waiting() -> None:
+    """Keep torch's threads, if they wait for each other, from holding cores that those who decode could use.
+
+    OpenMP reads the variable when torch is imported, and later no more.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main(arguments: list[str] | None = None) -> None:
