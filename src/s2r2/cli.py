@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Nothing here decides anything."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -169,6 +170,7 @@ def embed(
         devices: Processes on this machine that share the photos; 0: one for each GPU.
         nodes: Machines, each running this same command; see docs/training.md.
     """
+    _sleep_while_waiting()
     launch_if_wanted(sys.argv[1:], devices, nodes)
     from s2r2.encoder import load
     from s2r2.images import open_source
@@ -213,6 +215,7 @@ def index(
         devices: Processes on this machine that share the photos; 0: one for each GPU.
         nodes: Machines, each running this same command; see docs/training.md.
     """
+    _sleep_while_waiting()
     launch_if_wanted(sys.argv[1:], devices, nodes)
     from s2r2.encoder import load
     from s2r2.images import open_source
@@ -371,6 +374,15 @@ def cache(clear: bool = False, store: SomeFolder = None) -> None:
         print(f"{kept.size / 1e6:10,.1f} MB  {kept.images:>9,} images  {kept.name}  {kept.path}")
     if clear:
         print(f"{clear_stores(store) / 1e6:10,.1f} MB set free")
+
+
+def _sleep_while_waiting() -> None:
+    """Keep torch's threads, if they wait for each other, from holding cores that those who decode could use.
+
+    OpenMP reads the variable when torch is imported, and later no more.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from s2r2.views.parameters import ViewParameters, draw_parameters, epoch_order
 from s2r2.views.recipe import RECIPES, Recipe, get_recipe, view_sizes
+from s2r2.views.reducing import reduce_bicubic
 from s2r2.views.rendering import blur_kernel, centre_parameters, render_centre, render_views
 from s2r2.views.sheet import sample, save_picture, views_sheet
 
@@ -22,6 +23,7 @@ __all__ = [
     "draw_parameters",
     "epoch_order",
     "get_recipe",
+    "reduce_bicubic",
     "render_centre",
     "render_views",
     "sample",
