@@ -1,14 +1,17 @@
-"""The command line as a user meets it: real processes, wrong use, one clear line."""
+"""The command line as a user meets it: wrong use, one clear line; in processes of their own where that is the point."""
 
 import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from s2r2.cli import main
 
 
 def s2r2(
@@ -34,6 +37,24 @@ def one_line(result: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in result.stderr.splitlines() if line.strip()]
     assert len(lines) == 1, result.stderr
     return lines[0]
+
+
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def refuse(capfd: pytest.CaptureFixture[str]) -> Refuse:
+    """Run the command in this process, which spares the start of Python, and return the line of its refusal."""
+
+    def run(*arguments: str | Path) -> str:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([*map(str, arguments)])
+        code = left.value.code
+        assert isinstance(code, int)
+        return one_line(subprocess.CompletedProcess(arguments, code, *capfd.readouterr()))
+
+    return run
 
 
 @pytest.fixture
@@ -62,56 +83,57 @@ def test_help_is_quick_because_it_imports_neither_torch_nor_lancedb() -> None:
 @pytest.mark.parametrize(
     "command", ["train", "evaluate", "embed", "index", "search", "views", "cache", "duplicates", "serve", "export"]
 )
-def test_every_command_has_help(command: str) -> None:
-    result = s2r2(command, "--help")
-    assert result.returncode == 0
-    assert command in result.stdout
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert not left.value.code
+    assert command in capsys.readouterr().out
 
 
 def test_missing_folder(tmp_path: Path) -> None:
     assert "nowhere" in one_line(s2r2("train", tmp_path / "nowhere", "--out", tmp_path / "run"))
 
 
-def test_empty_folder(tmp_path: Path) -> None:
+def test_empty_folder(refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "empty" in one_line(s2r2("train", tmp_path / "empty", "--out", tmp_path / "run"))
+    assert "empty" in refuse("train", tmp_path / "empty", "--out", tmp_path / "run")
 
 
-def test_one_view(photos_of_noise: Path, tmp_path: Path) -> None:
-    assert "--views" in one_line(s2r2("train", photos_of_noise, "--views", 1, "--out", tmp_path / "run"))
+def test_one_view(refuse: Refuse, photos_of_noise: Path, tmp_path: Path) -> None:
+    assert "--views" in refuse("train", photos_of_noise, "--views", "1", "--out", tmp_path / "run")
 
 
-def test_unknown_backbone_suggests_near_matches(photos_of_noise: Path, tmp_path: Path) -> None:
-    line = one_line(s2r2("train", photos_of_noise, "--backbone", "resnet81", "--out", tmp_path / "run"))
+def test_unknown_backbone_suggests_near_matches(refuse: Refuse, photos_of_noise: Path, tmp_path: Path) -> None:
+    line = refuse("train", photos_of_noise, "--backbone", "resnet81", "--out", tmp_path / "run")
     assert "resnet18" in line
 
 
-def test_unknown_recipe(photos_of_noise: Path, tmp_path: Path) -> None:
-    assert "documents" in one_line(s2r2("train", photos_of_noise, "--recipe", "document", "--out", tmp_path / "run"))
+def test_unknown_recipe(refuse: Refuse, photos_of_noise: Path, tmp_path: Path) -> None:
+    assert "documents" in refuse("train", photos_of_noise, "--recipe", "document", "--out", tmp_path / "run")
 
 
-def test_batch_larger_than_the_data(photos_of_noise: Path, tmp_path: Path) -> None:
-    line = one_line(s2r2("train", photos_of_noise, "--batch-size", 13, "--out", tmp_path / "run"))
+def test_batch_larger_than_the_data(refuse: Refuse, photos_of_noise: Path, tmp_path: Path) -> None:
+    line = refuse("train", photos_of_noise, "--batch-size", "13", "--out", tmp_path / "run")
     assert "12" in line
     assert "--batch-size" in line
 
 
-def test_run_folder_that_exists(photos_of_noise: Path, tmp_path: Path) -> None:
+def test_run_folder_that_exists(refuse: Refuse, photos_of_noise: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "something").write_text("kept")
-    line = one_line(s2r2("train", photos_of_noise, "--batch-size", 4, "--out", run))
+    line = refuse("train", photos_of_noise, "--batch-size", 4, "--out", run)
     assert "--resume" in line
     assert (run / "something").read_text() == "kept"
 
 
-def test_resume_without_a_run(photos_of_noise: Path, tmp_path: Path) -> None:
-    assert "config.yaml" in one_line(s2r2("train", photos_of_noise, "--resume", "--out", tmp_path / "none"))
+def test_resume_without_a_run(refuse: Refuse, photos_of_noise: Path, tmp_path: Path) -> None:
+    assert "config.yaml" in refuse("train", photos_of_noise, "--resume", "--out", tmp_path / "none")
 
 
-def test_run_folder_that_cannot_be_made(photos_of_noise: Path, tmp_path: Path) -> None:
+def test_run_folder_that_cannot_be_made(refuse: Refuse, photos_of_noise: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    assert "file" in one_line(s2r2("train", photos_of_noise, "--batch-size", 4, "--out", tmp_path / "file" / "run"))
+    assert "file" in refuse("train", photos_of_noise, "--batch-size", 4, "--out", tmp_path / "file" / "run")
 
 
 def test_a_disk_that_fills_up_while_training(photos_of_noise: Path, tmp_path: Path) -> None:
@@ -123,25 +145,22 @@ def test_a_disk_that_fills_up_while_training(photos_of_noise: Path, tmp_path: Pa
     assert not list((tmp_path / "run").rglob("*.tmp"))
 
 
-def test_a_read_only_folder(photos_of_noise: Path) -> None:
-    assert "cannot write to run folder" in one_line(
-        s2r2("train", photos_of_noise, "--batch-size", "4", "--out", "/proc/run")
-    )
+def test_a_read_only_folder(refuse: Refuse, photos_of_noise: Path) -> None:
+    assert "cannot write to run folder" in refuse("train", photos_of_noise, "--batch-size", "4", "--out", "/proc/run")
 
 
-def test_no_cuda_device_here(photos_of_noise: Path, tmp_path: Path) -> None:
-    line = one_line(s2r2("train", photos_of_noise, "--device", "cuda:99", "--out", tmp_path / "run"))
+def test_no_cuda_device_here(refuse: Refuse, photos_of_noise: Path, tmp_path: Path) -> None:
+    line = refuse("train", photos_of_noise, "--device", "cuda:99", "--out", tmp_path / "run")
     assert "--device" in line
 
 
-def test_export_says_what_it_wrote(tmp_path: Path) -> None:
-    result = s2r2("export", "untrained:test_resnet", "--out", tmp_path / "x.safetensors")
-    assert result.returncode == 0, result.stderr
+def test_export_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["export", "untrained:test_resnet", "--out", str(tmp_path / "x.safetensors")])
     assert (tmp_path / "x.safetensors").is_file()
     assert (tmp_path / "x.safetensors.README.md").is_file()
-    assert "differs from the original by" in result.stdout
+    assert "differs from the original by" in capsys.readouterr().out
 
 
-def test_export_under_a_wrong_name(tmp_path: Path) -> None:
-    line = one_line(s2r2("export", "untrained:test_resnet", "--format", "onnx", "--out", tmp_path / "x.bin"))
+def test_export_under_a_wrong_name(refuse: Refuse, tmp_path: Path) -> None:
+    line = refuse("export", "untrained:test_resnet", "--format", "onnx", "--out", tmp_path / "x.bin")
     assert ".onnx" in line

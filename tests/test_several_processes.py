@@ -115,6 +115,7 @@ def test_index(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert_equal_indexes(tmp_path / "alone", tmp_path / "shared")
 
 
+@pytest.mark.slow
 def test_an_update_of_an_index(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("alone", "shared"):
         one(capsys, "index", ENCODER, folder, "--store", tmp_path / name)
@@ -132,7 +133,8 @@ EVALUATE = {
 }
 
 
-@pytest.mark.parametrize("data", [next(iter(EVALUATE)), pytest.param("labels", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("data", EVALUATE)
 def test_evaluate(data: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the first one runs apart from pytest, so that linear algebra has as many threads in both."""
     monkeypatch.chdir(tmp_path)
@@ -160,6 +162,7 @@ def test_what_the_first_process_meets_is_said_once(folder: Path, tmp_path: Path)
     assert "cannot write" in said
 
 
+@pytest.mark.slow
 def test_what_all_processes_meet_is_said_once(tmp_path: Path) -> None:
     (said,) = lines(two("evaluate", ENCODER, "--test", tmp_path / "nowhere"))
     assert "nowhere" in said
@@ -182,7 +185,10 @@ def with_failing_second(how: str, arguments: tuple[str, ...], cwd: Path) -> subp
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment(), cwd=cwd)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+SLOWLY = {"index", "evaluate"}
+
+
+@pytest.mark.parametrize("command", [pytest.param(c, marks=[pytest.mark.slow] * (c in SLOWLY)) for c in COMMANDS])
 def test_an_error_in_the_second_process_is_one_line(command: str, folder: Path, tmp_path: Path) -> None:
     done = with_failing_second("error", (*COMMANDS[command], str(folder)), tmp_path)
     assert lines(done) == ["s2r2: the GPU of process 1 is broken"]
@@ -190,6 +196,7 @@ def test_an_error_in_the_second_process_is_one_line(command: str, folder: Path, 
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows")
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["embed", "index"])
 def test_a_killed_process_is_a_line(command: str, folder: Path, tmp_path: Path) -> None:
     done = with_failing_second("kill", (*COMMANDS[command], str(folder)), tmp_path)

@@ -4,6 +4,7 @@ Of an encoder in shards (:mod:`s2r2.training.sharding`) Fabric sees a module lik
 """
 
 import inspect
+import logging
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ _WITHOUT_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "br
 
 def build_fabric(config: TrainConfig, device: torch.device, processes: Processes) -> Fabric:
     """Fabric for this process among those of the run, launched."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the command says itself what it runs on
     options: dict[str, Any] = {"devices": [device.index or 0] if device.type == "cuda" else 1}
     if config.strategy == "fsdp":
         options["strategy"] = SingleDeviceStrategy(device)

@@ -126,7 +126,8 @@ class _Run:
             load_optimiser(optimiser, resumed["optimiser"])
             self.step, self.lr_scale = resumed["step"], resumed["lr_scale"]
         self.fabric = build_fabric(config, device, processes)
-        model: Any = torch.compile(self.encoder) if config.compile else self.encoder  # the weights stay the encoder's
+        # One compilation for each size of view and of slice: a dynamic one is slower. The weights stay the encoder's.
+        model: Any = torch.compile(self.encoder, dynamic=False) if config.compile else self.encoder
         self.model, self.fabric_optimiser = self.fabric.setup(model, optimiser)
         # A sharded encoder embeds only where all processes do.
         self.check = OnlineCheck(prepared) if processes.leader or config.strategy == "fsdp" else None
