@@ -1,13 +1,14 @@
 """Kill a run at random moments, go on each time, and compare its end with that of an undisturbed one, bit for bit.
 
     python benchmarks/survival.py                    20 kills of a run of one process
-    python benchmarks/survival.py --processes 2      of two processes; each kill hits one of them
+    python benchmarks/survival.py --processes 2      of two processes; a kill hits one of them or, as a power cut, all
     python benchmarks/survival.py --signal TERM      told to stop instead, as batch systems do
 
 Handwritten digits, a tiny ResNet; a checkpoint twice a second, so that many kills fall into the writing of one.
 """
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -61,18 +62,19 @@ def main() -> None:
         seconds = time.monotonic() - began
         hits: list[int] = []
         while len(hits) < a.kills:
-            resume = (killed / "checkpoints" / "last.ckpt").exists()
-            if not resume:
+            before = changed(killed)
+            if before is None:
                 shutil.rmtree(killed, ignore_errors=True)
-            run = start(killed, a.steps, a.processes, resume)
-            first = hits[-1] if hits else 0
-            while run.poll() is None and (not killed.exists() or not resume_point(killed, first)):
-                time.sleep(0.05)  # not before this start has taken a step: else nothing would ever end
+            run = start(killed, a.steps, a.processes, resume=before is not None)
+            while run.poll() is None and changed(killed) == before:
+                time.sleep(0.05)  # not before this start has saved: else nothing would ever end
             time.sleep(chance.uniform(0, seconds / a.kills / 2))
             if run.poll() is not None:
                 break
-            os.killpg(run.pid, number)
-            run.wait()
+            for process in victims(run.pid, number, chance):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
+            run.communicate()
             hits.append(state_of(killed)[0])
         last = start(killed, a.steps, a.processes, resume=True)
         _, said = last.communicate()
@@ -86,10 +88,24 @@ def main() -> None:
         raise SystemExit(not (same and losses == again and len(hits) == a.kills))
 
 
-def resume_point(folder: Path, first: int) -> bool:
-    """Whether the run has a checkpoint and has gone beyond the last one known."""
-    lines = read_metrics(folder / "metrics.jsonl")
-    return (folder / "checkpoints" / "last.ckpt").exists() and bool(lines) and lines[-1]["step"] > first
+def changed(folder: Path) -> int | None:
+    """When the newest checkpoint was written, in nanoseconds; None without one."""
+    path = folder / "checkpoints" / "last.ckpt"
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def victims(launcher: int, number: int, chance: random.Random) -> list[int]:
+    """The command that was started, if it is told to stop; else one of its processes, or all of them."""
+    workers = children(launcher)
+    if number != signal.SIGKILL or not workers:
+        return [launcher]
+    return chance.choice([[launcher, *workers], [chance.choice(workers)]])
+
+
+def children(process: int) -> list[int]:
+    command = ["ps", "-o", "pid=,args=", "--ppid", str(process)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+    return [int(line.split()[0]) for line in lines if "-m s2r2 train" in line]
 
 
 if __name__ == "__main__":
