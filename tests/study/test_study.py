@@ -71,7 +71,8 @@ def written(folder: Path, **changes: Any) -> Path:
         ({"tuning": {**TUNING, "trials": 3}}, "2 settings for 3 trials"),
         ({"tuning": {**TUNING, "search": {"S2R2": []}}}, "every method"),
         ({"tuning": {**TUNING, "figure": "loss"}}, "figure"),
-        ({"tuning": {**TUNING, "seed": 0}}, "seed"),
+        ({"tuning": {**TUNING, "seeds": [1000, 0]}}, "seed"),
+        ({"tuning": {**TUNING, "seeds": []}}, "at least one"),
         ({"tuning": TUNING, "held_out": 0.5}, "leave one out"),
         ({"data": 3}, "not well formed"),
     ],
@@ -168,6 +169,21 @@ def test_copies_are_near_duplicates_with_names_of_their_own(tmp_path: Path) -> N
     cut = original[2:-2, 2:-2].astype(float)
     assert np.corrcoef(cut.ravel(), copy.astype(float).ravel())[0, 1] > 0.99
     assert copies.identity != CopiesSource(source, 0.5).identity
+
+
+def test_a_trial_counts_with_the_mean_over_its_seeds(tmp_path: Path) -> None:
+    study = parse_study({**STUDY, "tuning": {**TUNING, "seeds": [1000, 1001]}}, Path())
+    cells = tuning_cells(study)
+    assert len({cell.folder(tmp_path) for cell in cells}) == len(cells) == 2 * 2 * 2
+    right = {(0, 1000): 9, (0, 1001): 2, (1, 1000): 6, (1, 1001): 7}  # of ten: the first seed alone would mislead
+    for cell in cells:
+        folder = cell.folder(tmp_path)
+        folder.mkdir(parents=True)
+        hits = np.arange(10) < right[cell.trial, cell.seed]
+        np.savez(folder / SCORES_FILE, **{"classes/knn": hits.astype(float), "classes/targets": np.arange(10) % 2})
+    chosen, record = choose_settings(study, cells, tmp_path)
+    assert chosen["digits"]["S2R2"] == {"lr": 0.004}
+    assert [trial["knn"] for trial in record["digits"]["S2R2"]["trials"]] == [0.55, 0.65]
 
 
 @pytest.fixture(scope="module")

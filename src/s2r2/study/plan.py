@@ -40,23 +40,24 @@ class Cell:
 
     def folder(self, out: Path) -> Path:
         """Where the cell lives in the study's folder."""
-        last = f"trial-{self.trial}" if self.stage == "tuning" else f"{self.views}-seed-{self.seed}"
+        last = f"trial-{self.trial}-seed-{self.seed}" if self.stage == "tuning" else f"{self.views}-seed-{self.seed}"
         return out / self.stage / folder_name(self.data) / folder_name(self.method) / last
 
     @property
     def title(self) -> str:
         """For people."""
-        which = f"trial {self.trial + 1}" if self.stage == "tuning" else f"seed {self.seed}"
+        which = f"trial {self.trial + 1}, seed {self.seed}" if self.stage == "tuning" else f"seed {self.seed}"
         return f"{self.stage}  {self.data}  {self.method}, {self.views:,} views, {which}"
 
 
 def tuning_cells(study: Study) -> list[Cell]:
-    """A cell for every trial of every method on every data set; none where nothing is tuned."""
+    """A cell for every seed of every trial of every method on every data set; none where nothing is tuned."""
     tuning = study.tuning
     if tuning is None:
         return []
     return [
-        _cell(study, "tuning", data, method, tuning.seed, tuning.views, trial, settings)
+        _cell(study, "tuning", data, method, seed, tuning.views, trial, settings)
+        for seed in tuning.seeds
         for trial in range(tuning.trials)
         for method in study.methods
         for data in study.data

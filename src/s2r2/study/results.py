@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from s2r2.study.plan import JUDGED_FILE, RUN_FOLDER, SCORES_FILE, Cell, is_done
-from s2r2.study.spec import FIGURES, UNTRAINED, Study
+from s2r2.study.spec import FIGURES, UNTRAINED, DataSpec, Study
 from s2r2.study.statistics import Estimate, difference, figure
 from s2r2.training.metrics import read_metrics
 
@@ -108,15 +108,13 @@ def choose_settings(study: Study, cells: list[Cell], out: Path) -> tuple[dict[st
     record: dict[str, Any] = {data: {} for data in study.data}
     for data, spec in study.data.items():
         for method in study.methods:
-            trials = [c for c in cells if c.data == data and c.method == method]
-            values = []
-            for cell in trials:
-                scores = _scores(cell, out)
-                name = study.tuning.figure
-                figures = [figure([scores[f"{task}/{name}"]], scores[f"{task}/targets"]).value for task in spec.tasks]
-                values.append(float(np.mean(figures)))
-            best = int(np.argmax(values))
             settings = study.tuning.settings(method)
+            mine = [c for c in cells if c.data == data and c.method == method]
+            values = [
+                float(np.mean([_tuning_figure(c, study.tuning.figure, spec, out) for c in mine if c.trial == trial]))
+                for trial in range(len(settings))
+            ]
+            best = int(np.argmax(values))
             chosen[data][method] = settings[best]
             record[data][method] = {
                 "chosen": settings[best],
@@ -125,6 +123,13 @@ def choose_settings(study: Study, cells: list[Cell], out: Path) -> tuple[dict[st
                 ],
             }
     return chosen, record
+
+
+def _tuning_figure(cell: Cell, name: str, data: DataSpec, out: Path) -> float:
+    """Mean of a figure over the tasks of a trial's run."""
+    scores = _scores(cell, out)
+    figures = [figure([scores[f"{task}/{name}"]], scores[f"{task}/targets"]).value for task in data.tasks]
+    return float(np.mean(figures))
 
 
 def _compare(
@@ -277,10 +282,12 @@ def show_difference(estimate: Estimate) -> str:
 def _tuning_table(results: Results) -> list[str]:
     tuning = results.study.tuning
     assert tuning is not None
+    seeds = f", the mean over {len(tuning.seeds)} seeds" if len(tuning.seeds) > 1 else ""
     lines = [
         "## Settings chosen",
         "",
-        f"{tuning.trials} trials a method and data set, {tuning.views:,} views each, judged by {TITLES[tuning.figure]} "
+        f"{tuning.trials} trials a method and data set, {tuning.views:,} views each{seeds}, judged by "
+        f"{TITLES[tuning.figure]} "
         f"on {tuning.held_out:.0%} of the training labels; the test images had no part in it.",
         "",
         "| data | method | chosen | figures of the trials |",

@@ -51,7 +51,7 @@ class TuningSpec:
         figure: What decides: knn, linear or map, the mean over the tasks.
         held_out: Share of each task's training labels that is judged; its test images are never looked at.
         search: For each method, either a list of settings or lists of values of which combinations are drawn.
-        seed: Of the trials' runs; not one of the final seeds.
+        seeds: Of each trial's runs, none of them a final seed; a trial counts with the mean over its seeds.
     """
 
     trials: int
@@ -59,7 +59,7 @@ class TuningSpec:
     search: dict[str, Any]
     figure: str = "knn"
     held_out: float = 0.25
-    seed: int = 1000
+    seeds: list[int] = field(default_factory=lambda: [1000])
 
     def settings(self, method: str) -> list[dict[str, Any]]:
         """The settings to try for a method.
@@ -73,7 +73,7 @@ class TuningSpec:
         elif isinstance(space, Mapping) and all(isinstance(values, list) for values in space.values()):
             candidates = [dict(zip(space, chosen, strict=True)) for chosen in itertools.product(*space.values())]
             if len(candidates) > self.trials:
-                chosen = np.random.default_rng(self.seed).permutation(len(candidates))[: self.trials]
+                chosen = np.random.default_rng(self.seeds[0]).permutation(len(candidates))[: self.trials]
                 candidates = [candidates[i] for i in sorted(chosen)]
         else:
             raise S2R2Error(f"tuning: search.{method} must be a list of settings, or settings with lists of values")
@@ -194,7 +194,11 @@ def _check(study: Study) -> None:
             (tuning.trials >= 1 and tuning.views > 0, "tuning: trials and views must be above 0"),
             (tuning.figure in FIGURES, f"tuning: figure is one of {', '.join(FIGURES)}"),
             (0 < tuning.held_out < 1, "tuning: held_out is a share between 0 and 1"),
-            (tuning.seed not in study.seeds, "tuning: its seed must not be one of the final seeds"),
+            (
+                bool(tuning.seeds) and len(set(tuning.seeds)) == len(tuning.seeds),
+                "tuning: seeds: at least one, each once",
+            ),
+            (not set(tuning.seeds) & set(study.seeds), "tuning: its seeds must not be among the final seeds"),
         ]
     for holds, message in rules:
         if not holds:
