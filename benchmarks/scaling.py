@@ -3,15 +3,16 @@
     python benchmarks/scaling.py
     python benchmarks/scaling.py --images 1e9 --gpus 256 --views-per-gpu 5000
 
-Nothing is measured here. Measured elsewhere: decoding and views (benchmarks/views.py, docs/training.md), the loss on a
-CPU (benchmarks/ranking_loss.py), rows of a manifest (benchmarks/manifest.py). Assumed: photos, network, GPU.
+Nothing is measured here. Measured elsewhere: decoding and views (benchmarks/views.py, docs/training.md), the loss
+(benchmarks/ranking_loss.py), encoder on a GPU (benchmarks/gpu.py), rows of a manifest (benchmarks/manifest.py).
+Assumed: photos and network.
 """
 
 import argparse
 
 DECODE = 5e-3  # core seconds, a JPEG of 640 x 480: docs/training.md
 VIEW = 269e-6  # core seconds, 341 x 256 to 224: benchmarks/views.py
-PAIR = 4.01 / 16_384**2  # core seconds a query and candidate, N = 16,384: benchmarks/ranking_loss.py
+PAIR = 88.5e-3 / 32_768**2  # seconds a query and candidate on an H200, N = 32,768: benchmarks/ranking_loss.py
 ROW_BYTES, ROW_SECONDS = 100, 2e-6  # a row of a manifest kept in memory, and opened: benchmarks/manifest.py
 ORDER_BYTES = 16  # an image's place in the epoch's order, and its id: two 8-byte integers
 WIDTH, PARAMETERS = 128, 23.5e6  # embedding; ResNet-50
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4096, help="images in a step, over all GPUs")
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument(
-        "--views-per-gpu", type=float, default=2500, help="ResNet-50 at 224, forward and backward; assumed"
+        "--views-per-gpu", type=float, default=4844, help="ResNet-50 at 224, forward and backward; of an H200"
     )
     a = parser.parse_args()
     machines = a.gpus / a.gpus_a_machine
@@ -41,7 +42,7 @@ def main() -> None:
     order = a.images * ORDER_BYTES * a.gpus_a_machine
     rows = [
         ("step", f"{a.batch:,} images x {a.views} = {views:,} views, {views // a.gpus:,} a GPU"),
-        ("encoder", f"{step:.2f} s a step, {steps:,.0f} steps and {steps * step / 3600:.1f} h an epoch (assumed GPU)"),
+        ("encoder", f"{step:.2f} s a step, {steps:,.0f} steps and {steps * step / 3600:.1f} h an epoch (H200)"),
         ("photos on disk", f"{a.images * JPEG_BYTES / 1e12:.0f} TB as JPEG"),
         ("pixel store", f"{a.images * SIDE[0] * SIDE[1] * 3 / 1e12:.0f} TB: not made, photos are decoded anew"),
         ("decoding", f"{a.batch * DECODE:.1f} core s a step"),
@@ -52,8 +53,8 @@ def main() -> None:
         ("embeddings gathered", f"{2 * gathered / 1e6:.0f} MB into each GPU a step, there and back: "
          f"{2e3 * gathered * a.gpus_a_machine / NETWORK:.0f} ms"),
         ("gradients", f"{gradients / 1e6:.0f} MB a step: {1e3 * gradients / NETWORK:.0f} ms, while backward goes on"),
-        ("loss", f"{views // a.gpus:,} x {views:,} pairs a GPU; {views / a.gpus * views * PAIR:.2f} s on a CPU core, "
-         f"on a GPU not measured"),
+        ("loss", f"{views // a.gpus:,} x {views:,} pairs a GPU: {1e3 * views / a.gpus * views * PAIR:.1f} ms, "
+         f"launches not counted"),
         ("checkpoint", f"{3 * PARAMETERS * 4 / 1e6:.0f} MB (weights and AdamW), by one process"),
     ]  # fmt: skip
     print(f"| {a.images / 1e6:,.0f} million images, {a.gpus} GPUs | |\n|---|---|")

@@ -332,7 +332,7 @@ def export(
 @app.command
 def views(
     data: Positional[Data],
-    recipe: str = "photos",
+    recipe: str = "swav-multicrop",
     image_size: int = 96,
     views: int = 8,
     images: int = 6,
@@ -343,7 +343,7 @@ def views(
 
     Args:
         data: The photos.
-        recipe: photos, mild, documents, aerial, swav-multicrop, or a .yaml file.
+        recipe: Of s2r2 train by default swav-multicrop; photos, mild, documents, aerial, or a .yaml file.
         image_size: Side of a view in pixels.
         views: Views of each photo.
         images: Photos, taken evenly from the data.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from s2r2.errors import S2R2Error
 from s2r2.training import TrainConfig, loop, read_config, train
@@ -14,6 +15,7 @@ from s2r2.training.checkpoint import load_checkpoint
 from s2r2.training.methods import METHODS, Position, build_method, describe_methods, resolve
 from s2r2.training.metrics import read_metrics
 from s2r2.training.optimiser import build_optimiser
+from s2r2.training.preparation import with_recipe
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "barlow_twins.py"
 TINY = TrainConfig(
@@ -22,9 +24,10 @@ TINY = TrainConfig(
 )  # fmt: skip
 
 CASES: dict[str, dict[str, Any]] = {
-    "s2r2": {},
+    "s2r2, plain views": {"recipe": "photos"},
     "s2r2, slope held, bank": {"options": {"hold_slope": 0.06, "bank": 100}},
-    "s2r2, multi-crop": {"recipe": "swav-multicrop"},
+    "s2r2": {},
+    "s2r2, vision transformer": {"backbone": "test_vit"},
     "s2r2, hybrid": {"options": {"contrastive": 0.3, "outer": "log", "temperature_end": 0.2}},
     "simclr": {"method": "simclr", "views": 0},
     "simclr, many views": {"method": "simclr", "options": {"form": "geometric", "bank": 64}},
@@ -53,7 +56,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 SLOW = pytest.mark.slow
-FAST_CASES = ("s2r2, slope held, bank", "simclr", "swav, queue")
+FAST_CASES = ("s2r2, slope held, bank", "s2r2, vision transformer", "simclr", "swav, queue")
 
 
 @pytest.mark.parametrize("case", [c if c in FAST_CASES else pytest.param(c, marks=SLOW) for c in CASES])
@@ -110,11 +113,22 @@ def test_what_is_left_to_the_method_is_filled_in() -> None:
     assert resolve(TrainConfig(method="simclr")).views == 2
     assert resolve(TrainConfig(method="swav")).recipe == "swav-multicrop"
     ours = resolve(TrainConfig())
-    assert (ours.views, ours.recipe, ours.temperature) == (8, "photos", METHODS["s2r2"].temperature)
+    assert (ours.views, ours.recipe, ours.temperature) == (8, "swav-multicrop", METHODS["s2r2"].temperature)
     assert ours.lr == pytest.approx(METHODS["s2r2"].learning_rates["adamw"])  # 64 x 8 views
     assert resolve(TrainConfig(batch_size=256)).lr == pytest.approx(2 * ours.lr)
     assert resolve(TrainConfig(lr=0.5, weight_decay=0.0)).weight_decay == 0
     assert resolve(resolve(TrainConfig())) == resolve(TrainConfig())
+
+
+def test_multi_crop_gives_way_where_a_backbone_takes_one_size_only(capsys: pytest.CaptureFixture[str]) -> None:
+    config = resolve(TrainConfig(backbone="swin_tiny_patch4_window7_224", image_size=64))
+    assert with_recipe(config, "", Console()).recipe == "photos"
+    assert "one size only" in capsys.readouterr().out
+    with pytest.raises(S2R2Error, match=r"27 px.*--recipe photos"):
+        with_recipe(config, "swav-multicrop", Console())
+    for backbone in ("resnet18", "vit_tiny_patch16_224"):
+        config = dataclasses.replace(config, backbone=backbone)
+        assert with_recipe(config, "", Console(quiet=True)) == config
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """The encoder: images to features (backbone) and to embeddings (backbone and projection head)."""
 
+import contextlib
 import difflib
 import hashlib
 import json
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,7 +177,7 @@ class Encoder(nn.Module):
         write_bytes(path, self.to_bytes(weights))
         return path
 
-    @contextmanager
+    @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
         was_training = self.training
         self.eval()
@@ -197,6 +197,7 @@ def create_encoder(
     mean: tuple[float, ...] = IMAGENET_MEAN,
     std: tuple[float, ...] = IMAGENET_STD,
     name: str | None = None,
+    several_sizes: bool = False,
 ) -> Encoder:
     """Build an encoder on any timm backbone.
 
@@ -211,6 +212,8 @@ def create_encoder(
         mean: Channel means for normalisation.
         std: Channel standard deviations.
         name: What to call the encoder; the backbone's name when None.
+        several_sizes: Let a vision transformer look at images of other sizes as well (multi-crop training), where
+            timm's can: position embeddings are then resampled. Convolutional networks do in any case.
 
     Raises:
         S2R2Error: The backbone is unknown (near matches are named), its weights cannot be had, or it cannot
@@ -226,7 +229,9 @@ def create_encoder(
         "mean": list(mean),
         "std": list(std),
     }
-    model = build_backbone(backbone, image_size, pretrained=pretrained, small_stem=small_stem)
+    model = build_backbone(
+        backbone, image_size, pretrained=pretrained, small_stem=small_stem, several_sizes=several_sizes
+    )
     features = _feature_dimensions(model, backbone, image_size)
     head = ProjectionHead(features, head_hidden, embedding_dimensions) if embedding_dimensions else None
     architecture["feature_dimensions"] = features
@@ -266,7 +271,7 @@ def _check_weights(name: str) -> None:
         raise S2R2Error(f"timm {timm.__version__} has no pretrained weights of {name!r}: {_weights_hint(name)}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet_download() -> Iterator[None]:
     """Without the hub's lines about each attempt: what failed is said once, by us."""
     loggers = [logging.getLogger(name) for name in ("huggingface_hub", "timm")]
@@ -280,17 +285,31 @@ def _quiet_download() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def build_backbone(name: str, image_size: int, *, pretrained: bool, small_stem: bool) -> nn.Module:
+def takes_another_size(backbone: str, image_size: int, other: int) -> bool:
+    """Whether a backbone built for ``image_size`` with ``several_sizes`` can look at square images of another one.
+
+    Asked of the model itself, on the meta device: no weights are made.
+    """
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            model = build_backbone(
+                backbone, image_size, pretrained=False, small_stem=image_size <= 48, several_sizes=True
+            )
+            return model.eval()(torch.zeros(1, 3, other, other)).ndim == 2
+    except Exception:
+        return False
+
+
+def build_backbone(
+    name: str, image_size: int, *, pretrained: bool, small_stem: bool, several_sizes: bool = False
+) -> nn.Module:
     """The timm model without classifier, told the image size where it wants to know it (vision transformers)."""
     if pretrained:
         _check_weights(name)
     try:
         with warnings.catch_warnings(), _quiet_download():
             warnings.simplefilter("ignore")
-            try:
-                model = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size)
-            except TypeError:  # convolutional networks take any size and no such argument
-                model = timm.create_model(name, pretrained=pretrained, num_classes=0)
+            model = _with_sizes(name, image_size, pretrained, several_sizes)
     except Exception as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if pretrained:
@@ -305,6 +324,16 @@ def build_backbone(name: str, image_size: int, *, pretrained: bool, small_stem: 
     if small_stem and isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool"):
         _shrink_stem(model)
     return model
+
+
+def _with_sizes(name: str, image_size: int, pretrained: bool, several_sizes: bool) -> nn.Module:
+    """The timm model with as many of the arguments about image sizes as it knows."""
+    known: dict[str, Any] = {"img_size": image_size}
+    several = {"dynamic_img_size": True, "dynamic_img_pad": True}
+    for sizes in ([{**known, **several}] if several_sizes else []) + [known]:
+        with contextlib.suppress(TypeError):
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **sizes)
+    return timm.create_model(name, pretrained=pretrained, num_classes=0)  # a convolutional network takes any size
 
 
 def _shrink_stem(model: Any) -> None:

@@ -1,6 +1,5 @@
 """The online check: every few epochs, on a small fixed set, does a view find its image and an image its class?"""
 
-import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -34,9 +33,9 @@ class OnlineCheck:
     def __init__(self, prepared: "Preparation") -> None:
         config, self.store = prepared.config, prepared.store
         self.warning = ""
-        # The same task for every method: eight views, all of full size.
-        recipe = dataclasses.replace(prepared.recipe, large_views=0)
-        self._views = held_out_views(self.store, recipe, view_size=config.image_size, images=VIEW_IMAGES, views=VIEWS)
+        self._views = held_out_views(
+            self.store, prepared.recipe, view_size=config.image_size, images=VIEW_IMAGES, views=VIEWS
+        )
         single = self.store.labels.single if self.store.labels is not None else None
         labelled = np.flatnonzero(single >= 0) if single is not None else np.empty(0, np.int64)
         chosen = np.linspace(0, len(labelled) - 1, num=min(KNN_IMAGES, len(labelled)), dtype=np.int64)

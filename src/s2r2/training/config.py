@@ -64,7 +64,7 @@ class TrainConfig:
     """Steps of the run, in place of epochs; 0: epochs decides."""
     recipe: str = ""
     """Distribution of the random views: photos, mild, documents, aerial, swav-multicrop, or a .yaml file; empty: the
-    method's (photos, swav swav-multicrop)."""
+    method's (s2r2 and swav swav-multicrop, simclr photos; photos where the backbone takes one size of image only)."""
     temperature: float = 0.0
     """What similarities are divided by, of s2r2 the width of the sigmoid that makes ranks differentiable; 0: the
     method's."""

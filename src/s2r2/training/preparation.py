@@ -13,7 +13,7 @@ from rich.console import Console
 
 import s2r2
 from s2r2.encoder import Encoder, create_encoder, store_side
-from s2r2.encoder.model import check_backbone
+from s2r2.encoder.model import check_backbone, takes_another_size
 from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, ImageSource, PixelStore, open_source
 from s2r2.launching import restarts
@@ -121,8 +121,7 @@ def _prepare(
     processes: Processes,
 ) -> Preparation:
     folder, config, resumed, data = _settings(data, config, out, resume or _begun(out), console)
-    config = resolve(config)
-    check_backbone(config.backbone)
+    config = with_recipe(resolve(config), config.recipe, console)
     recipe = get_recipe(config.recipe) if resumed is None else _saved_recipe(folder)
     device = choose_device(config.device, processes)
     refuse_what_cannot_be_sharded(config, processes)
@@ -164,6 +163,25 @@ def _begun(out: Path | None) -> bool:
     if out is None:
         raise S2R2Error("restarts need --out: without it nobody knows which run to go on with")
     return checkpoint_path(out).is_file() or previous_path(out).is_file()
+
+
+def with_recipe(config: TrainConfig, asked: str, console: Console) -> TrainConfig:
+    """Views that the backbone can look at: in the place of a method's multi-crop those of ``photos``, if need be."""
+    check_backbone(config.backbone)
+    smallest = min(view_sizes(get_recipe(config.recipe), config.image_size, config.views))
+    if smallest == config.image_size or takes_another_size(config.backbone, config.image_size, smallest):
+        return config
+    if asked:
+        raise S2R2Error(
+            f"--recipe {asked} has views of {config.image_size} and of {smallest} px, and backbone {config.backbone!r} "
+            f"takes images of one size only: use --recipe photos, or another backbone"
+        )
+    console.print(
+        f"note      {config.backbone} takes images of one size only: views by photos, not by {config.recipe}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return dataclasses.replace(config, recipe="photos")
 
 
 def _with_micro_batch(config: TrainConfig, recipe: Recipe, device: torch.device, processes: Processes) -> TrainConfig:
@@ -221,6 +239,7 @@ def first_encoder(config: TrainConfig, recipe: Recipe, name: str | None = None) 
         mean=recipe.mean,
         std=recipe.std,
         name=name,
+        several_sizes=recipe.large_views > 0,
     )
 
 

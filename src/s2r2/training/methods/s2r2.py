@@ -28,8 +28,7 @@ class S2R2(Method):
         contrastive_temperature: Its temperature.
     """
 
-    views: ClassVar[int] = 8
-    temperature: ClassVar[float] = 0.05
+    recipe: ClassVar[str] = "swav-multicrop"
 
     slope_temperature: Tensor
 
