@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 DATA   ?= digits
+JOBS   ?= 2
 READY  := $(VENV)/.ready
 
 .PHONY: help setup demo test lint slow bench docs clean
@@ -27,10 +28,10 @@ demo: $(READY)
 	@$(BIN)/python examples/demo.py --data "$(DATA)" --out demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

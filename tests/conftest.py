@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Two tests at once share the cores: torch's threads should sleep and not spin while they wait for each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -94,7 +94,7 @@ def test_wrong_settings_are_said_before_anything_runs(tmp_path: Path) -> None:
 def test_every_method_encodes_the_same_pixels() -> None:
     methods = {
         "two": {"method": "simclr", "batch_size": 256},
-        "eight": {"method": "s2r2", "batch_size": 64},
+        "eight": {"method": "s2r2", "batch_size": 64, "recipe": "photos"},
         "crops": {"method": "swav", "batch_size": 64},
     }
     study = parse_study({**STUDY, "methods": methods, "views": [100_000], "config": {"image_size": 56}}, Path())

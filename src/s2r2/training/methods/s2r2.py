@@ -29,6 +29,7 @@ class S2R2(Method):
     """
 
     recipe: ClassVar[str] = "swav-multicrop"
+    temperature: ClassVar[float] = 0.05
 
     slope_temperature: Tensor
 
