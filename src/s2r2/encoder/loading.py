@@ -8,12 +8,11 @@ import timm
 import torch
 from safetensors import SafetensorError, safe_open
 
+from s2r2.encoder.backbones import build_backbone, check_backbone
 from s2r2.encoder.model import (
     TIMM_LAYOUT_VERSION,
     Encoder,
     ProjectionHead,
-    build_backbone,
-    check_backbone,
     create_encoder,
 )
 from s2r2.encoder.timm_form import from_timm

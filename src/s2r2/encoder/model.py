@@ -1,22 +1,19 @@
 """The encoder: images to features (backbone) and to embeddings (backbone and projection head)."""
 
 import contextlib
-import difflib
 import hashlib
 import json
-import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import timm
 import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s2r2.encoder.backbones import build_backbone, check_backbone
 from s2r2.encoder.images import ImagesLike, render_batches
 from s2r2.errors import S2R2Error
 from s2r2.files import write_bytes
@@ -238,110 +235,6 @@ def create_encoder(
     architecture["embedding_dimensions"] = embedding_dimensions or features
     architecture["has_head"] = head is not None
     return Encoder(model, head, architecture, name or backbone)
-
-
-def check_backbone(name: str) -> None:
-    """Raise an S2R2Error that names near matches when timm does not know ``name``, or not its tag."""
-    if timm.is_model(name):
-        _check_tag(name)
-        return
-    near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3, cutoff=0.6)
-    hint = (
-        f"did you mean {', '.join(near)}?" if near else "python -c 'import timm; print(timm.list_models())' lists them"
-    )
-    raise S2R2Error(f"backbone {name!r} is not known to timm {timm.__version__}: {hint}")
-
-
-def _check_tag(name: str) -> None:
-    try:
-        timm.get_pretrained_cfg(name)
-    except RuntimeError as error:
-        raise S2R2Error(f"timm {timm.__version__} has no weights {name!r}: {_weights_hint(name)}") from error
-
-
-def _weights_hint(name: str) -> str:
-    architecture = name.partition(".")[0]
-    known = timm.list_pretrained(f"{architecture}.*")
-    return f"use {', '.join(known[:5])}" if known else f"there are none of {architecture}, only random weights"
-
-
-def _check_weights(name: str) -> None:
-    stated = timm.get_pretrained_cfg(name)
-    if stated is None or not stated.has_weights:
-        raise S2R2Error(f"timm {timm.__version__} has no pretrained weights of {name!r}: {_weights_hint(name)}")
-
-
-@contextlib.contextmanager
-def _quiet_download() -> Iterator[None]:
-    """Without the hub's lines about each attempt: what failed is said once, by us."""
-    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "timm")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
-
-
-def takes_another_size(backbone: str, image_size: int, other: int) -> bool:
-    """Whether a backbone built for ``image_size`` with ``several_sizes`` can look at square images of another one.
-
-    Asked of the model itself, on the meta device: no weights are made.
-    """
-    try:
-        with torch.device("meta"), torch.inference_mode():
-            model = build_backbone(
-                backbone, image_size, pretrained=False, small_stem=image_size <= 48, several_sizes=True
-            )
-            return model.eval()(torch.zeros(1, 3, other, other)).ndim == 2
-    except Exception:
-        return False
-
-
-def build_backbone(
-    name: str, image_size: int, *, pretrained: bool, small_stem: bool, several_sizes: bool = False
-) -> nn.Module:
-    """The timm model without classifier, told the image size where it wants to know it (vision transformers)."""
-    if pretrained:
-        _check_weights(name)
-    try:
-        with warnings.catch_warnings(), _quiet_download():
-            warnings.simplefilter("ignore")
-            model = _with_sizes(name, image_size, pretrained, several_sizes)
-    except Exception as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if pretrained:
-            reason = first_line.partition(". ")[0]
-            raise S2R2Error(
-                f"the pretrained weights of {name!r} cannot be loaded ({reason}): connect to the internet, or take "
-                "random weights (untrained:NAME; train without --pretrained)"
-            ) from error
-        raise S2R2Error(
-            f"backbone {name!r} for {image_size} px cannot be had ({first_line}): choose another --image-size"
-        ) from error
-    if small_stem and isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool"):
-        _shrink_stem(model)
-    return model
-
-
-def _with_sizes(name: str, image_size: int, pretrained: bool, several_sizes: bool) -> nn.Module:
-    """The timm model with as many of the arguments about image sizes as it knows."""
-    known: dict[str, Any] = {"img_size": image_size}
-    several = {"dynamic_img_size": True, "dynamic_img_pad": True}
-    for sizes in ([{**known, **several}] if several_sizes else []) + [known]:
-        with contextlib.suppress(TypeError):
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, **sizes)
-    return timm.create_model(name, pretrained=pretrained, num_classes=0)  # a convolutional network takes any size
-
-
-def _shrink_stem(model: Any) -> None:
-    """Replace a ResNet's 7x7 stride-2 stem and its pooling, which would leave nothing of a tiny image."""
-    first = model.conv1
-    model.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-    model.maxpool = nn.Identity()
 
 
 def _feature_dimensions(model: nn.Module, name: str, image_size: int) -> int:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import s2r2
 from s2r2.encoder import Encoder, create_encoder, store_side
-from s2r2.encoder.model import check_backbone, takes_another_size
+from s2r2.encoder.backbones import check_backbone, takes_another_size
 from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, ImageSource, PixelStore, open_source
 from s2r2.launching import restarts
