@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch is b
 SHARED = [
     "--image-size", "24", "--batch-size", "8", "--views", "4", "--head-hidden", "32", "--embedding-dimensions", "16",
     "--check-every", "1000", "--threads", "1", "--device", "cpu", "--optimiser", "sgd", "--lr", "0.001",
-    "--warmup-epochs", "0",
+    "--warmup-epochs", "0", "--recipe", "photos", "--temperature", "0.05",
 ]  # fmt: skip
 
 
@@ -89,7 +89,17 @@ def assert_equal_runs(one: Path, several: Path, loss: float = 1e-5, weight: floa
 VIT = ["--backbone", "test_vit", "--image-size", "32"]
 CASES: dict[str, list[str]] = {
     "batch norm over all processes": ["--backbone", "test_resnet", "--options", "bank=64"],
-    "multi-crop, prototypes": ["--backbone", "test_resnet", "--method", "swav", "--options", "freeze_epochs=0"],
+    "multi-crop": ["--backbone", "test_resnet", "--recipe", "swav-multicrop"],
+    "multi-crop, prototypes": [
+        "--backbone",
+        "test_resnet",
+        "--method",
+        "swav",
+        "--recipe",
+        "swav-multicrop",
+        "--options",
+        "freeze_epochs=0",
+    ],
     "gradient cache, layer norm": [*VIT, "--micro-batch", "8"],
     "compiled": [*VIT, "--compile"],
 }
