@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from s2r2.cli import main
+from s2r2.errors import SharedError
 
 
 def s2r2(
@@ -164,3 +165,17 @@ def test_export_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_export_under_a_wrong_name(refuse: Refuse, tmp_path: Path) -> None:
     line = refuse("export", "untrained:test_resnet", "--format", "onnx", "--out", tmp_path / "x.bin")
     assert ".onnx" in line
+
+
+def test_what_another_process_says_is_not_said_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shared(**_: object) -> None:
+        raise SharedError("the disk is full")
+
+    monkeypatch.setattr("s2r2.cli.LAST_WORDS", 0.0)
+    monkeypatch.setattr("s2r2.cli.app.cli", shared)
+    with pytest.raises(SystemExit) as left:
+        main([])
+    assert left.value.code == 2
+    assert not capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +15,8 @@ from s2r2.training.config import TrainConfig
 
 DESCRIPTION = "Train an image encoder on unlabelled photos by ranking (S2R2), evaluate it, and search with it."
 app = tyro.extras.SubcommandApp()
+LAST_WORDS = 10.0
+"""Seconds that a process waits for another to say why all of them end."""
 
 Data = Annotated[str, arg(metavar="DATA")]
 SomeData = Annotated[str | None, arg(metavar="DATA")]
@@ -389,9 +392,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     try:
         app.cli(prog="s2r2", description=DESCRIPTION, args=arguments, config=(FlagCreatePairsOff,))
+    except SharedError:  # another process says it, and torchrun ends all as soon as one has left
+        time.sleep(LAST_WORDS)
+        raise SystemExit(2) from None
     except S2R2Error as error:
-        if not isinstance(error, SharedError):  # which another process says
-            print(f"s2r2: {error}", file=sys.stderr)
+        print(f"s2r2: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as interrupt:  # training says how to go on
         if not is_follower():

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from s2r2.errors import S2R2Error
 
 DEFAULT_PORT = 29400
+_PASSED_ON = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 
 
 def launch_if_wanted(arguments: Sequence[str], devices: int, nodes: int, most_restarts: int = 0) -> None:
@@ -55,7 +56,7 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: in
     devices = devices or _gpus()
     if min(devices, nodes) < 1 or most_restarts < 0:
         raise S2R2Error("--devices and --nodes must be at least 1 (--devices 0: all GPUs), --restarts at least 0")
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes speak for themselves
+    _silence()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     config = LaunchConfig(
         min_nodes=nodes,
@@ -63,6 +64,7 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: in
         nproc_per_node=devices,
         max_restarts=most_restarts,
         monitor_interval=0.5,
+        signals_to_handle=_PASSED_ON,
         run_id=os.environ.get("SLURM_JOB_ID", "s2r2"),
         **_rendezvous(nodes),
     )
@@ -80,6 +82,14 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: in
     except SignalException as error:  # the processes were told and have saved
         raise SystemExit(128 + int(error.sigval)) from None
     raise SystemExit(0)
+
+
+def _silence() -> None:
+    """Keep torchrun's own log from the user: the processes speak for themselves. LOGLEVEL brings it back."""
+    if "LOGLEVEL" not in os.environ:
+        for name in list(logging.root.manager.loggerDict):  # each has a level of its own
+            if name.startswith("torch.distributed.elastic"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _rendezvous(nodes: int) -> dict[str, Any]:

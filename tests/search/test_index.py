@@ -1,10 +1,8 @@
 """The index: only what changed is embedded, searches are exact, nothing is lost by a kill."""
 
 import io
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -147,29 +145,42 @@ def opens(store: Path, photos: int) -> bool:
     return True
 
 
+OFTEN = (
+    "from s2r2.search import updating; updating.COMMIT_ROWS = 64; print(flush=True); from s2r2.cli import main; main()"
+)
+
+
+def started_indexing(encoder: str, folder: Path, store: Path) -> subprocess.Popen[bytes]:
+    """A process of its own that commits often, has loaded its libraries, and begins."""
+    command = index_command(encoder, folder, store)
+    process = subprocess.Popen([*command[:1], "-c", OFTEN, *command[3:]], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(1200)
 def test_killed_indexing_ends_as_undisturbed(tmp_path: Path, encoder_name: str) -> None:
-    photos, kills = 2500, 20
+    photos, kills = 1500, 20
     noise_photos(tmp_path / "photos", photos)
     calm_store, store = tmp_path / "calm", tmp_path / "killed"
+    process = started_indexing(encoder_name, tmp_path / "photos", calm_store)
     began = time.monotonic()
-    subprocess.run(index_command(encoder_name, tmp_path / "photos", calm_store), check=True, stdout=subprocess.DEVNULL)
+    process.communicate()
     lasts = time.monotonic() - began
     calm = ImageIndex.open(calm_store)
     moments = random.Random(3)
     held: list[int] = []
     while len(held) < kills:
-        process = subprocess.Popen(
-            index_command(encoder_name, tmp_path / "photos", store), stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        time.sleep(moments.uniform(0.2, 1.0) * lasts)
+        process = started_indexing(encoder_name, tmp_path / "photos", store)
+        time.sleep(moments.uniform(0, 0.6) * lasts)
         if process.poll() is not None:  # it was complete before the kill: begin anew
             assert process.returncode == 0
             shutil.rmtree(store)
             continue
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.communicate()
         held.append(whole_rows(store))
         opens(store, photos)
     assert any(0 < count < photos for count in held), held  # some kills hit it half-way

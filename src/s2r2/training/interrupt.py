@@ -3,11 +3,14 @@
 import contextlib
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 """Signals of batch systems that want the machine back."""
+SAME_REQUEST = 1.0
+"""Seconds. A batch system signals every process, and torchrun passes on to its own what it gets."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -25,7 +28,8 @@ class Interrupted(KeyboardInterrupt):
 class StopOnInterrupt:
     """Turn the first Ctrl-C, SIGTERM or SIGUSR1 inside the block into a request that the loop looks at after each step.
 
-    A second one acts at once, as usual. Outside the main thread, where Python allows no handlers, it does nothing.
+    Another one, more than a second later, acts at once, as usual. Outside the main thread, where Python allows no
+    handlers, it does nothing.
 
     Attributes:
         requested: The signal's number, or 0.
@@ -33,6 +37,7 @@ class StopOnInterrupt:
 
     def __init__(self) -> None:
         self.requested = 0
+        self._moment = 0.0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopOnInterrupt":
@@ -47,8 +52,12 @@ class StopOnInterrupt:
         self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = number
-        self._restore()
+        now = time.monotonic()
+        if not self.requested:
+            self.requested, self._moment = number, now
+        elif now - self._moment > SAME_REQUEST:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -297,6 +297,7 @@ class _Run:
             return
         self._save()
         if signal:
+            self.processes.wait(patiently=True)  # one that leaves earlier makes torchrun end the one that writes
             raise Interrupted(
                 f"stopped after step {self.step:,} of {self.prepared.steps:,} and saved; go on with: "
                 f"s2r2 train --resume --out {self.prepared.folder}",
