@@ -30,6 +30,8 @@ from s2r2.training.optimiser import build_optimiser
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 VIEWS, SLICE = 8, 256
+AT_ONCE = (512, 768, 1024, 1280, 1536, 1664, 1792, 1920, 2048, 2560, 3072)
+CACHED = (8_192, 32_768, 65_536, 98_304, 131_072, 196_608)
 DEVICE = torch.device("cuda")
 
 
@@ -173,27 +175,25 @@ def largest(console: Console, most: int) -> dict[str, Any]:
     """Views of ResNet-50 at 224 px in one step, at once and through the gradient cache."""
     trainer = Trainer("resnet50", 224)
     at_once = 0
-    for count in (512, 640, 768, 896, 1024, 1152, 1280, 1536, 1792, 2048):
+    for count in AT_ONCE:
         try:
             trainer.step(trainer.pixels(count))
             at_once = count
         except torch.OutOfMemoryError:
             break
     trainer.optimiser.zero_grad(set_to_none=True)
-    torch.cuda.empty_cache()
     cached: list[dict[str, float]] = []
-    count = 8192
-    while count <= most:
+    for count in (size for size in CACHED if size <= most):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
         try:
-            torch.cuda.reset_peak_memory_stats()
-            pixels = trainer.pixels(SLICE).repeat(count // SLICE, 1, 1, 1)
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            shape = (count, 3, 224, 224)
+            pixels = torch.empty(shape, device=DEVICE, memory_format=torch.channels_last).normal_()
             taken = seconds(lambda p=pixels: trainer.step(p, SLICE), 1)
-            cached.append({"views": count, "seconds": taken, "gib": torch.cuda.max_memory_allocated() / 2**30})
-            del pixels
         except torch.OutOfMemoryError:
             break
-        count *= 2
+        cached.append({"views": count, "seconds": taken, "gib": torch.cuda.max_memory_allocated() / 2**30})
+        del pixels
     console.print(f"ResNet-50 at 224 px: largest step at once {at_once:,} views; in slices of {SLICE}:")
     for row in cached:
         console.print(f"  {row['views']:,.0f} views, {row['seconds']:.1f} s, peak {row['gib']:.1f} GiB")
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument(
         "--parts", nargs="+", choices=("speed", "loss", "largest"), default=["speed", "loss", "largest"]
     )
-    parser.add_argument("--most", type=int, default=65_536, help="largest step to try through the gradient cache")
+    parser.add_argument("--most", type=int, default=CACHED[-1], help="largest step to try through the gradient cache")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("gpu: no CUDA device here")

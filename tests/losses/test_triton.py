@@ -27,7 +27,7 @@ SHAPES = [  # sizes of groups, width: widths that are no multiple of a block, P 
 
 
 @installed
-@pytest.mark.skipif(INTERPRETED, reason="this is the inner process")
+@pytest.mark.skipif(INTERPRETED or DEVICE == "cuda", reason="the inner process, or a GPU: the tests below run in it")
 def test_kernels_under_the_interpreter():
     """Triton decides at import whether to interpret: the tests below marked so run in a process of their own."""
     done = subprocess.run(

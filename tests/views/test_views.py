@@ -149,6 +149,19 @@ def test_a_row_alone_equals_the_row_in_a_batch() -> None:
         np.testing.assert_array_equal(getattr(table, field.name)[5 + 3], getattr(alone, field.name)[0])
 
 
+@pytest.mark.parametrize("recipe", [*RECIPES.values(), Recipe(crop_scale=(0.9, 1.0), crop_ratio=(2.0, 3.0))])
+def test_compiled_draws_equal_those_of_numpy(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, ids = np.random.default_rng(1).integers(1, 700, (3000, 2)), np.arange(3000, dtype=np.uint64) ** 5
+    options = {"seed": 3, "epoch": 5, "view_size": 64}
+    compiled = draw_parameters(recipe, sizes, ids, 5, **options)
+    monkeypatch.setattr("s2r2.views.parameters._numba_is_there", lambda: False)
+    plain = draw_parameters(recipe, sizes, ids, 5, **options)
+    for field in dataclasses.fields(plain):
+        ours, theirs = getattr(compiled, field.name), getattr(plain, field.name)
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs, err_msg=field.name)
+
+
 def test_multi_crop_has_large_and_small_views() -> None:
     recipe = get_recipe("swav-multicrop")
     assert view_sizes(recipe, 224, 8) == (224, 224, 96, 96, 96, 96, 96, 96)

@@ -18,7 +18,9 @@ from s2r2.views.parameters import draw_parameters, epoch_order
 from s2r2.views.recipe import Recipe, view_sizes
 from s2r2.views.rendering import Backend, choose_backend, render_views
 
-_IMAGES_A_TASK = 16
+_FEWEST, _MOST = 8, 32
+"""Images in a task. Each costs some Python, which holds up the thread that starts a GPU's kernels: the fewer the better,
+as long as every thread has one."""
 
 
 class Ids(Protocol):
@@ -119,7 +121,8 @@ class ViewLoader:
         sides = np.array(view_sizes(recipe, view_size, views))
         # Columns of views of one size, for each size; the full one first.
         self._kinds = [(int(side), np.flatnonzero(sides == side)) for side in dict.fromkeys(sides.tolist())]
-        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="s2r2-views")
+        self._threads = threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="s2r2-views")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -170,8 +173,9 @@ class ViewLoader:
             for side, columns in self._kinds
         ]
         futures = []
-        for first in range(0, len(mine), _IMAGES_A_TASK):
-            part = slice(first, first + _IMAGES_A_TASK)
+        in_a_task = min(_MOST, max(_FEWEST, len(mine) * (self.prefetch + 1) // self._threads))
+        for first in range(0, len(mine), in_a_task):
+            part = slice(first, first + in_a_task)
             futures.append(self._pool.submit(self._render, mine[part], epoch, [o[part].numpy() for o in outputs]))
         return _Step(outputs, futures, mine, int(low), epoch, step)
 
@@ -189,12 +193,14 @@ class ViewLoader:
         )  # fmt: skip
         mean, std = self.recipe.mean, self.recipe.std
         for (side, columns), output in zip(self._kinds, outputs, strict=True):
-            rows = (np.arange(len(read))[:, None] * self.views + columns).reshape(-1)
+            own = table
+            if len(columns) < self.views:
+                own = table.rows((np.arange(len(read))[:, None] * self.views + columns).reshape(-1))
             whole = there.all()
             target = output if whole else np.empty_like(output[: len(read)])
             dtype: Any = str(output.dtype)
             flat = target.reshape(-1, *target.shape[2:])
-            render_views(read, table.rows(rows), side, mean=mean, std=std, backend=self.backend, out=flat, dtype=dtype)
+            render_views(read, own, side, mean=mean, std=std, backend=self.backend, out=flat, dtype=dtype)
             if not whole:
                 output[there] = target
         return there

@@ -6,6 +6,8 @@ the same whatever batch, thread or process draws it, and after a resume.
 """
 
 import dataclasses
+import functools
+import importlib.util
 import math
 from dataclasses import dataclass
 
@@ -94,11 +96,10 @@ def draw_parameters(
     """
     sizes = np.asarray(sizes, np.int64)
     ids = np.asarray(image_ids, np.uint64)
-    numbers = np.arange(first_view, first_view + views, dtype=np.uint64)
-    uniform = _uniform(_row_keys(seed, epoch, ids, numbers))
+    keys = _row_keys(seed, epoch, ids, np.arange(first_view, first_view + views, dtype=np.uint64))
     side = np.tile(np.array(view_sizes(recipe, view_size, views), np.int32), len(ids))
-    small = side < view_size
-    top, left, height, width = _crops(recipe, np.repeat(sizes, views, axis=0), small, uniform)
+    draw = _drawn_compiled if _numba_is_there() else _drawn_by_numpy
+    uniform, (top, left, height, width) = draw(recipe, keys, np.repeat(sizes, views, axis=0), side < view_size)
     jitter = uniform[:, _JITTER] < recipe.jitter_probability
     strengths = np.array([recipe.brightness, recipe.contrast, recipe.saturation])
     low = np.maximum(0.0, 1.0 - strengths)
@@ -128,6 +129,33 @@ def draw_parameters(
 def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
     """``(images,)`` int64: the order in which an epoch visits the images."""
     return np.random.default_rng([seed, epoch]).permutation(images)
+
+
+@functools.cache
+def _numba_is_there() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
+_Drawn = tuple[np.ndarray, tuple[np.ndarray, ...]]
+"""Random numbers ``(N, numbers)``; top, left, height and width of the crops."""
+
+
+def _drawn_compiled(recipe: Recipe, keys: np.ndarray, sizes: np.ndarray, small: np.ndarray) -> _Drawn:
+    """What :func:`_drawn_by_numpy` says, in one pass without the GIL."""
+    from s2r2.views.kernel.drawing import draw_crops, draw_uniform
+
+    uniform, crops = np.empty((len(keys), _NUMBERS)), np.empty((len(keys), 4), np.int32)
+    scales = np.where(small[:, None], recipe.small_crop_scale, recipe.crop_scale)
+    narrow, wide = recipe.crop_ratio
+    draw_uniform(keys, uniform)
+    draw_crops(sizes, scales, (math.log(narrow), math.log(wide)), uniform, _TRIES, _TOP, crops)
+    return uniform, tuple(np.ascontiguousarray(crops.T))
+
+
+def _drawn_by_numpy(recipe: Recipe, keys: np.ndarray, sizes: np.ndarray, small: np.ndarray) -> _Drawn:
+    """Random numbers of each row's stream, and its crop."""
+    uniform = _uniform(keys)
+    return uniform, _crops(recipe, sizes, small, uniform)
 
 
 def _crops(
