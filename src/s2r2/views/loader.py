@@ -19,8 +19,8 @@ from s2r2.views.recipe import Recipe, view_sizes
 from s2r2.views.rendering import Backend, choose_backend, render_views
 
 _FEWEST, _MOST = 8, 32
-"""Images in a task. Each costs some Python, which holds up the thread that starts a GPU's kernels: the fewer the better,
-as long as every thread has one."""
+"""Images in a task. A task costs some Python, which holds up the thread that starts a GPU's kernels: the fewer the
+better, as long as every thread has one."""
 
 
 class Ids(Protocol):
