@@ -175,3 +175,18 @@ def test_what_is_no_shard_is_said_in_one_line(tmp_path: Path, monkeypatch: pytes
 def test_braces_combine() -> None:
     assert module._braces("a{8..11}-{x,y}.tar") == [f"a{n}-{c}.tar" for n in (8, 9, 10, 11) for c in "xy"]
     assert module._braces("a{08..10}.tar") == ["a08.tar", "a09.tar", "a10.tar"]
+
+
+def test_a_damaged_tar_costs_what_follows(tmp_path: Path) -> None:
+    content = bytearray(shard(0, 4))
+    third = content.index(b"000002.jpg")
+    content[third : third + 50] = b"?" * 50
+    (tmp_path / "one.tar").write_bytes(content)
+    source = open_source(tmp_path / "one.tar")
+    assert source.keys == ["000000.jpg", "000001.jpg"]
+    (problem,) = source.problems
+    assert problem.key.endswith("one.tar")
+    assert "damaged: no tar header at byte" in problem.reason
+    (tmp_path / "one.tar").write_bytes(b"no tar" * 1000)
+    with pytest.raises(S2R2Error, match=r"one\.tar is no uncompressed tar"):
+        open_source(tmp_path / "one.tar")

@@ -132,27 +132,46 @@ def members(read: Read, end: int) -> Iterator[Member]:
         at = content + (0 if kind in (b"1", b"2", b"5") else _padded(length))
 
 
+def follow(tar: str, take: Callable[[Member, Read], None]) -> str:
+    """Go through a tar from header to header.
+
+    Args:
+        tar: Its path or address.
+        take: Called with each regular file, and with what reads from the tar.
+
+    Returns:
+        Why it could not be followed to its end, else nothing.
+
+    Raises:
+        S2R2Error: It is gone, may not be read, or is no uncompressed tar.
+    """
+    try:
+        with _opened(tar) as (read, end):
+            try:
+                for member in members(read, end):
+                    take(member, read)
+            except DamagedTar as error:
+                if error.offset == 0:
+                    raise S2R2Error(f"{tar} is no uncompressed tar: pack its files again without compression") from None
+                return f"damaged: {error}; what follows is left out"
+    except S2R2Error:
+        raise
+    except Exception as error:  # each kind of address has its own
+        raise S2R2Error(f"cannot read the tar {tar}: {_reason(error)}") from None
+    return ""
+
+
+def hidden(name: str) -> bool:
+    """Whether a member is one that file managers add, or lies in a folder that is."""
+    return any(part.startswith((".", "__MACOSX")) for part in name.removeprefix("./").split("/"))
+
+
 def _build(shard: str, stamp: tuple[int | str, ...]) -> ShardIndex:
     import pyarrow
 
     found: list[Member] = []
     classes: dict[str, str] = {}
-    problem = ""
-    try:
-        with _opened(shard) as (read, end):
-            try:
-                for member in members(read, end):
-                    _take(member, read, found, classes)
-            except DamagedTar as error:
-                if error.offset == 0:
-                    raise S2R2Error(
-                        f"{shard} is no uncompressed tar: pack its files again without compression"
-                    ) from None
-                problem = f"damaged: {error}; what follows is left out"
-    except S2R2Error:
-        raise
-    except Exception as error:  # each kind of address has its own
-        raise S2R2Error(f"cannot read the shard {shard}: {_reason(error)}") from None
+    problem = follow(shard, lambda member, read: _take(member, read, found, classes))
     text = pyarrow.large_string()
     return ShardIndex(
         pyarrow.array([member.name for member in found], text),
@@ -169,7 +188,7 @@ def _take(member: Member, read: Read, found: list[Member], classes: dict[str, st
     base = member.name.rpartition("/")[2]
     suffix = os.path.splitext(base)[1].lower()
     if suffix in EXTENSIONS:
-        if not any(part.startswith((".", "__MACOSX")) for part in member.name.removeprefix("./").split("/")):
+        if not hidden(member.name):
             found.append(member)
     elif suffix == ".cls" and member.size <= MOST_LABEL_BYTES:
         classes[sample_key(member.name)] = read(member.offset, member.size).decode("utf-8", "replace").strip()

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -11,17 +10,24 @@ import numpy as np
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding import EXTENSIONS, decode
 from s2r2.images.labels import Labels
-from s2r2.images.sources import ImageSource, Slice, Stamp, folder_labels, read_slice
-from s2r2.images.tar_index import MOST_LABEL_BYTES, sample_key
+from s2r2.images.sources import ImageSource, Skipped, Slice, Stamp, folder_labels, read_slice
+from s2r2.images.tar_index import MOST_LABEL_BYTES, Member, Read, follow, hidden, sample_key
+
+MOST_TABLE_BYTES = 1 << 28
 
 
 class TarSource(ImageSource):
     """Members of an uncompressed tar, read in place by offset."""
 
     def __init__(
-        self, path: Path, keys: Sequence[str], members: Sequence[tuple[str, int, int]], labels: Labels | None
+        self,
+        path: Path,
+        keys: Sequence[str],
+        members: Sequence[Member],
+        labels: Labels | None,
+        problems: Sequence[Skipped] = (),
     ) -> None:
-        super().__init__(path.name, keys, labels)
+        super().__init__(path.name, keys, labels, problems)
         self.path = path
         self.members = members
         self._stamp = _tar_stamp(path)
@@ -37,8 +43,8 @@ class TarSource(ImageSource):
 
     def slice(self, index: int) -> Slice:
         """The member's part of the tar."""
-        _, offset, size = self.members[index]
-        return Slice(str(self.path), offset, size)
+        member = self.members[index]
+        return Slice(str(self.path), member.offset, member.size)
 
     def stamp(self, index: int) -> Stamp:
         """Place and size of the member, and the tar's own size and time."""
@@ -46,33 +52,34 @@ class TarSource(ImageSource):
 
     def location(self, index: int) -> str:
         """Path of the tar and name of the member."""
-        return f"{self.path}::{self.members[index][0]}"
+        return f"{self.path}::{self.members[index].name}"
 
 
 def open_tar(path: Path) -> ImageSource:
     """The images of a tar, labelled by a table inside it, by a ``.cls`` beside each image, or by folder.
 
+    What follows a damaged header is left out and listed among the skipped.
+
     Raises:
-        S2R2Error: It is compressed, damaged, or holds no image.
+        S2R2Error: It is compressed, cannot be read, or holds no image.
     """
-    members: list[tuple[str, int, int]] = []
-    tables: list[tuple[str, bytes]] = []
+    members: list[Member] = []
+    tables: list[bytes] = []
     classes: dict[str, list[str]] = {}
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                name = PurePosixPath(member.name)
-                if not member.isfile() or any(part.startswith((".", "__MACOSX")) for part in name.parts):
-                    continue
-                if name.suffix.lower() in EXTENSIONS:
-                    members.append((member.name, member.offset_data, member.size))
-                elif name.suffix.lower() == ".csv" and member.size < 1 << 28:
-                    tables.append((member.name, archive.extractfile(member).read()))  # type: ignore[union-attr]
-                elif name.suffix.lower() == ".cls" and member.size <= MOST_LABEL_BYTES:
-                    content = archive.extractfile(member).read()  # type: ignore[union-attr]
-                    classes[sample_key(member.name)] = [content.decode("utf-8", "replace").strip()]
-    except (tarfile.TarError, OSError) as error:
-        raise S2R2Error(f"cannot read {path} ({error}): it must be an uncompressed tar; unpack it otherwise") from error
+
+    def take(member: Member, read: Read) -> None:
+        suffix = PurePosixPath(member.name).suffix.lower()
+        if hidden(member.name):
+            return
+        if suffix in EXTENSIONS:
+            members.append(member)
+        elif suffix == ".csv" and member.size < MOST_TABLE_BYTES:
+            tables.append(read(member.offset, member.size))
+        elif suffix == ".cls" and member.size <= MOST_LABEL_BYTES:
+            content = read(member.offset, member.size)
+            classes[sample_key(member.name)] = [content.decode("utf-8", "replace").strip()]
+
+    problem = follow(str(path), take)
     if not members:
         raise S2R2Error(f"no images in {path}: looked for {', '.join(sorted(EXTENSIONS))}")
     members.sort()
@@ -80,8 +87,9 @@ def open_tar(path: Path) -> ImageSource:
     common = _common_folder(names)
     keys = [name[len(common) :] for name in names]
     known = Labels.from_lists([classes.get(sample_key(name), []) for name in names])
-    source = TarSource(path, keys, members, known or folder_labels(keys))
-    rows = next((rows for _, content in tables if (rows := _table_rows(content, keys))), None)
+    problems = [Skipped(str(path), problem)] if problem else []
+    source = TarSource(path, keys, members, known or folder_labels(keys), problems)
+    rows = next((rows for content in tables if (rows := _table_rows(content, keys))), None)
     if rows is not None:
         source.labels = _table_labels(rows) or source.labels
         source.parts = table_parts(rows)
