@@ -4,9 +4,11 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from s2r2.errors import S2R2Error
 from s2r2.views import RECIPES, Recipe, ViewLoader, draw_parameters, get_recipe, render_centre, render_views, view_sizes
@@ -107,6 +109,59 @@ def test_any_number_of_threads_gives_the_same_bytes() -> None:
     one = steps(threads=1)
     assert steps(threads=2) == one
     assert steps(threads=8) == one
+
+
+def test_buffers_on_the_way_to_a_gpu_are_not_written_before_they_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU here: copies are made as late as they may be, when somebody waits for them."""
+    from s2r2.views import pinned
+
+    copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+    allocated = []
+
+    class Event:
+        def record(self, stream: object) -> None:
+            self.queued = len(copies)
+
+        def synchronize(self) -> None:
+            for target, source in copies[: self.queued]:
+                target.copy_(source)
+            del copies[: self.queued]
+            for other in events:
+                other.queued = max(0, other.queued - self.queued) if other is not self else 0
+
+    events: list[Event] = []
+
+    def event() -> Event:
+        events.append(Event())
+        return events[-1]
+
+    def empty(shape: tuple[int, ...], dtype: torch.dtype, pin_memory: bool) -> torch.Tensor:
+        assert pin_memory
+        allocated.append(torch.zeros(shape, dtype=dtype))
+        return allocated[-1]
+
+    def normalise(self: ViewLoader, pixels: torch.Tensor) -> torch.Tensor:
+        copies.append((torch.zeros_like(pixels), pixels))
+        return copies[-1][0]
+
+    cuda = SimpleNamespace(Event=event, current_stream=lambda device: None)
+    monkeypatch.setattr(pinned, "torch", SimpleNamespace(empty=empty, uint8=torch.uint8, cuda=cuda))
+    monkeypatch.setattr(ViewLoader, "_normalise", normalise)
+    with ViewLoader(Store(), WHOLE, view_size=16, views=4, batch_size=4, seed=5, drop_last=False) as loader:
+        loader._pinned = pinned.PinnedBuffers(loader._shapes(4), loader.prefetch + 1, torch.device("cpu"))
+        left = loader.epoch(1)
+        next(left)
+        left.close()  # what threads may still write into is not handed out again
+        batches = [batch.pixels[0] for batch in loader.epoch(2)]
+        for target, source in copies:
+            target.copy_(source)
+    with ViewLoader(Store(), WHOLE, view_size=16, views=4, batch_size=4, seed=5, drop_last=False) as loader:
+        expected = [batch.pixels[0] for batch in loader.epoch(2)]
+    assert len(batches) == len(expected) > 6
+    assert len(allocated) < 5 + 3 + 1
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (WHOLE.mean, WHOLE.std))
+    for found, wanted in zip(batches, expected, strict=True):
+        assert ((found / 255 - mean) / std - wanted).abs().max() < 0.01
 
 
 def test_a_resume_goes_on_with_the_same_bytes() -> None:

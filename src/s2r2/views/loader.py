@@ -15,6 +15,7 @@ from torch import Tensor
 
 from s2r2.errors import S2R2Error
 from s2r2.views.parameters import draw_parameters, epoch_order
+from s2r2.views.pinned import PinnedBuffers
 from s2r2.views.recipe import Recipe, view_sizes
 from s2r2.views.rendering import Backend, choose_backend, render_views
 
@@ -121,6 +122,9 @@ class ViewLoader:
         sides = np.array(view_sizes(recipe, view_size, views))
         # Columns of views of one size, for each size; the full one first.
         self._kinds = [(int(side), np.flatnonzero(sides == side)) for side in dict.fromkeys(sides.tolist())]
+        self._pinned = None
+        if self.device.type == "cuda":
+            self._pinned = PinnedBuffers(self._shapes(-(-batch_size // world_size)), self.prefetch + 1, self.device)
         self._threads = threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="s2r2-views")
 
@@ -146,6 +150,8 @@ class ViewLoader:
             for begun in ahead:
                 for future in begun.futures:
                     future.cancel()
+                if self._pinned is not None:
+                    self._pinned.forget()
 
     def close(self) -> None:
         """End the threads."""
@@ -163,21 +169,21 @@ class ViewLoader:
         bounds = np.linspace(0, len(chosen), self.world_size + 1).astype(int)
         low, high = bounds[self.rank], bounds[self.rank + 1]
         mine = chosen[low:high]
-        on_gpu = self.device.type == "cuda"
-        outputs = [
-            torch.empty(
-                (len(mine), len(columns), 3, side, side),
-                dtype=torch.uint8 if on_gpu else torch.float32,
-                pin_memory=on_gpu,
-            )
-            for side, columns in self._kinds
-        ]
+        if self._pinned is None:
+            outputs = buffers = [torch.empty(shape) for shape in self._shapes(len(mine))]
+        else:
+            buffers = self._pinned.take()
+            outputs = [buffer[: len(mine)] for buffer in buffers]
         futures = []
         in_a_task = min(_MOST, max(_FEWEST, len(mine) * (self.prefetch + 1) // self._threads))
         for first in range(0, len(mine), in_a_task):
             part = slice(first, first + in_a_task)
             futures.append(self._pool.submit(self._render, mine[part], epoch, [o[part].numpy() for o in outputs]))
-        return _Step(outputs, futures, mine, int(low), epoch, step)
+        return _Step(buffers, outputs, futures, mine, int(low), epoch, step)
+
+    def _shapes(self, images: int) -> list[tuple[int, ...]]:
+        """Of the views of so many images, for each size of view."""
+        return [(images, len(columns), 3, side, side) for side, columns in self._kinds]
 
     def _render(self, images: np.ndarray, epoch: int, outputs: list[np.ndarray]) -> np.ndarray:
         """Read some images, draw their parameters and render their views; says which of them could be read."""
@@ -221,8 +227,9 @@ class ViewLoader:
             kept = torch.from_numpy(there)
             outputs, groups = [output[kept] for output in outputs], groups[kept]
         pixels = [output.flatten(0, 1) for output in outputs]
-        if self.device.type == "cuda":
+        if self._pinned is not None:
             pixels = [self._normalise(p.to(self.device, non_blocking=True)) for p in pixels]
+            self._pinned.sent(step.buffers)
         each = tuple(groups.repeat_interleave(len(columns)) for _, columns in self._kinds)
         return ViewBatch(tuple(pixels), each, step.images[there], step.epoch, step.step)
 
@@ -244,6 +251,7 @@ class ViewLoader:
 class _Step:
     """A step that the threads are working on."""
 
+    buffers: list[Tensor]
     outputs: list[Tensor]
     futures: list[Future[np.ndarray]]
     images: np.ndarray
