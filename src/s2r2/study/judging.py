@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 
 from s2r2.encoder import Encoder, store_side
 from s2r2.evaluation import fit_linear_probe, health, knn_scores, retrieval_metrics
@@ -35,7 +36,7 @@ def judge_task(encoder: Encoder, spec: TaskSpec, held_out: float, seed: int = 0)
     else:
         judged = PixelStore.build(open_source(spec.test), side, progress=False)
         task, train_rows, test_rows = _task(teaching, judged), teaching_rows, encoder.embed(judged)
-    return _scores(task, train_rows, test_rows, seed)
+    return _scores(task, train_rows, test_rows, seed, encoder.device)
 
 
 def _task(teaching: PixelStore, judged: PixelStore) -> Task:
@@ -54,7 +55,7 @@ def _held_out_task(store: PixelStore, rows: np.ndarray, share: float, seed: int)
     return task, rows[teaching], rows[judged]
 
 
-def _scores(task: Task, train: np.ndarray, test: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+def _scores(task: Task, train: np.ndarray, test: np.ndarray, seed: int, device: torch.device) -> dict[str, np.ndarray]:
     assert task.train is not None
     teaching, judged, classes = task.teaching, task.judged, len(task.names)
     targets = task.test[judged]
@@ -62,7 +63,9 @@ def _scores(task: Task, train: np.ndarray, test: np.ndarray, seed: int) -> dict[
     votes = knn_scores(train[teaching], task.train[teaching], test[judged], ks=(neighbours,), classes=classes)[
         neighbours
     ]
-    probe = fit_linear_probe(train[teaching], task.train[teaching], strengths=STRENGTHS[:5], classes=classes, seed=seed)
+    probe = fit_linear_probe(
+        train[teaching], task.train[teaching], strengths=STRENGTHS[:5], classes=classes, seed=seed, device=device
+    )
     outputs = {"knn": votes, "linear": probe.scores(test[judged])}
     return {
         "map": retrieval_metrics(test, task.test, ks=task.ks).average_precision.astype(np.float32),
