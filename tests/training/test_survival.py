@@ -15,7 +15,7 @@ from torch import nn
 
 from s2r2.encoder import create_encoder
 from s2r2.errors import NonFiniteError, S2R2Error
-from s2r2.training import TrainConfig, loop, memory, preparation, read_config, train
+from s2r2.training import TrainConfig, loop, memory, preparation, read_config, resuming, train
 from s2r2.training.checkpoint import checkpoint_path, load_checkpoint, previous_path
 from s2r2.training.memory import bytes_per_view, fitting_micro_batch, free_memory, out_of_memory_is_an_error
 from s2r2.training.metrics import read_metrics
@@ -163,7 +163,7 @@ def test_what_changed_since_the_checkpoint_is_said(
 ) -> None:
     train("digits:test", TINY, out=tmp_path / "run", quiet=True)
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, "processor_name", lambda: "Another 9000")
+        patch.setattr(resuming, "processor_name", lambda: "Another 9000")
         train(None, TrainConfig(), out=tmp_path / "run", resume=True)
     said = capsys.readouterr().out
     assert "processor" in said

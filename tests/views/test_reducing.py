@@ -50,7 +50,7 @@ def test_a_view_of_an_array_and_more_than_two_threads() -> None:
 
 
 def test_without_numba_pillow_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s2r2.views.reducing._has_numba", lambda: False)
+    monkeypatch.setattr("s2r2.views.reducing.numba_is_here", lambda: False)
     assert np.array_equal(reduce_bicubic(noise(40, 50), (20, 16)), pillow(noise(40, 50), (20, 16)))
 
 

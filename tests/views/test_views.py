@@ -209,7 +209,7 @@ def test_compiled_draws_equal_those_of_numpy(recipe: Recipe, monkeypatch: pytest
     sizes, ids = np.random.default_rng(1).integers(1, 700, (3000, 2)), np.arange(3000, dtype=np.uint64) ** 5
     options = {"seed": 3, "epoch": 5, "view_size": 64}
     compiled = draw_parameters(recipe, sizes, ids, 5, **options)
-    monkeypatch.setattr("s2r2.views.parameters._numba_is_there", lambda: False)
+    monkeypatch.setattr("s2r2.views.parameters.numba_is_here", lambda: False)
     plain = draw_parameters(recipe, sizes, ids, 5, **options)
     for field in dataclasses.fields(plain):
         ours, theirs = getattr(compiled, field.name), getattr(plain, field.name)

@@ -7,7 +7,7 @@ import mmap
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -25,7 +25,7 @@ Read: TypeAlias = Callable[[int, int], bytes]
 VERSION = 1
 BLOCK = 512
 REMOTE_BLOCK = 4 << 20
-MOST_LABEL_BYTES = 1 << 16
+MOST_LABEL_BYTES, MOST_TABLE_BYTES = 1 << 16, 1 << 28
 
 
 class Member(NamedTuple):
@@ -132,69 +132,79 @@ def members(read: Read, end: int) -> Iterator[Member]:
         at = content + (0 if kind in (b"1", b"2", b"5") else _padded(length))
 
 
-def follow(tar: str, take: Callable[[Member, Read], None]) -> str:
-    """Go through a tar from header to header.
+@dataclass
+class Contents:
+    """What is of use in a tar.
+
+    Attributes:
+        images: Members with the ending of an image, in the tar's order.
+        labels: What each ``.cls`` says, by the key of its sample.
+        tables: Contents of the ``.csv``.
+        problem: Why the tar could not be followed to its end, else empty.
+    """
+
+    images: list[Member] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+    tables: list[bytes] = field(default_factory=list)
+    problem: str = ""
+
+    def label(self, image: str) -> str:
+        """What the ``.cls`` beside an image says; empty where there is none."""
+        return self.labels.get(_sample_key(image), "")
+
+
+def read_contents(tar: str, *, tables: bool = False) -> Contents:
+    """Go through a tar from header to header; what file managers have hidden in it does not count.
 
     Args:
         tar: Its path or address.
-        take: Called with each regular file, and with what reads from the tar.
-
-    Returns:
-        Why it could not be followed to its end, else nothing.
+        tables: Read tables as well.
 
     Raises:
         S2R2Error: It is gone, may not be read, or is no uncompressed tar.
     """
+    found = Contents()
     try:
         with _opened(tar) as (read, end):
-            try:
-                for member in members(read, end):
-                    take(member, read)
-            except DamagedTar as error:
-                if error.offset == 0:
-                    raise S2R2Error(f"{tar} is no uncompressed tar: pack its files again without compression") from None
-                return f"damaged: {error}; what follows is left out"
+            for member in members(read, end):
+                base = member.name.rpartition("/")[2]
+                suffix = os.path.splitext(base)[1].lower()
+                if any(part.startswith((".", "__MACOSX")) for part in member.name.removeprefix("./").split("/")):
+                    continue
+                if suffix in EXTENSIONS:
+                    found.images.append(member)
+                elif suffix == ".cls" and member.size <= MOST_LABEL_BYTES:
+                    content = read(member.offset, member.size)
+                    found.labels[_sample_key(member.name)] = content.decode("utf-8", "replace").strip()
+                elif tables and suffix == ".csv" and member.size <= MOST_TABLE_BYTES:
+                    found.tables.append(read(member.offset, member.size))
+    except DamagedTar as error:
+        if error.offset == 0:
+            raise S2R2Error(f"{tar} is no uncompressed tar: pack its files again without compression") from None
+        found.problem = f"damaged: {error}; what follows is left out"
     except S2R2Error:
         raise
     except Exception as error:  # each kind of address has its own
         raise S2R2Error(f"cannot read the tar {tar}: {_reason(error)}") from None
-    return ""
-
-
-def hidden(name: str) -> bool:
-    """Whether a member is one that file managers add, or lies in a folder that is."""
-    return any(part.startswith((".", "__MACOSX")) for part in name.removeprefix("./").split("/"))
+    return found
 
 
 def _build(shard: str, stamp: tuple[int | str, ...]) -> ShardIndex:
     import pyarrow
 
-    found: list[Member] = []
-    classes: dict[str, str] = {}
-    problem = follow(shard, lambda member, read: _take(member, read, found, classes))
+    found = read_contents(shard)
     text = pyarrow.large_string()
     return ShardIndex(
-        pyarrow.array([member.name for member in found], text),
-        np.array([member.offset for member in found], np.int64),
-        np.array([member.size for member in found], np.int64),
-        pyarrow.array([classes.get(sample_key(member.name), "") for member in found], text),
+        pyarrow.array([member.name for member in found.images], text),
+        np.array([member.offset for member in found.images], np.int64),
+        np.array([member.size for member in found.images], np.int64),
+        pyarrow.array([found.label(member.name) for member in found.images], text),
         stamp,
-        problem,
+        found.problem,
     )
 
 
-def _take(member: Member, read: Read, found: list[Member], classes: dict[str, str]) -> None:
-    """Note an image, or the label of one."""
-    base = member.name.rpartition("/")[2]
-    suffix = os.path.splitext(base)[1].lower()
-    if suffix in EXTENSIONS:
-        if not hidden(member.name):
-            found.append(member)
-    elif suffix == ".cls" and member.size <= MOST_LABEL_BYTES:
-        classes[sample_key(member.name)] = read(member.offset, member.size).decode("utf-8", "replace").strip()
-
-
-def sample_key(name: str) -> str:
+def _sample_key(name: str) -> str:
     """A sample's key, as in WebDataset: all up to the first dot of the file's name."""
     folder, slash, base = name.rpartition("/")
     return folder + slash + base.partition(".")[0]

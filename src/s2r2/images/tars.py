@@ -11,9 +11,7 @@ from s2r2.errors import S2R2Error
 from s2r2.images.decoding import EXTENSIONS, decode
 from s2r2.images.labels import Labels
 from s2r2.images.sources import ImageSource, Skipped, Slice, Stamp, folder_labels, read_slice
-from s2r2.images.tar_index import MOST_LABEL_BYTES, Member, Read, follow, hidden, sample_key
-
-MOST_TABLE_BYTES = 1 << 28
+from s2r2.images.tar_index import Member, read_contents
 
 
 class TarSource(ImageSource):
@@ -63,33 +61,17 @@ def open_tar(path: Path) -> ImageSource:
     Raises:
         S2R2Error: It is compressed, cannot be read, or holds no image.
     """
-    members: list[Member] = []
-    tables: list[bytes] = []
-    classes: dict[str, list[str]] = {}
-
-    def take(member: Member, read: Read) -> None:
-        suffix = PurePosixPath(member.name).suffix.lower()
-        if hidden(member.name):
-            return
-        if suffix in EXTENSIONS:
-            members.append(member)
-        elif suffix == ".csv" and member.size < MOST_TABLE_BYTES:
-            tables.append(read(member.offset, member.size))
-        elif suffix == ".cls" and member.size <= MOST_LABEL_BYTES:
-            content = read(member.offset, member.size)
-            classes[sample_key(member.name)] = [content.decode("utf-8", "replace").strip()]
-
-    problem = follow(str(path), take)
-    if not members:
+    found = read_contents(str(path), tables=True)
+    if not found.images:
         raise S2R2Error(f"no images in {path}: looked for {', '.join(sorted(EXTENSIONS))}")
-    members.sort()
-    names = [name for name, _, _ in members]
+    members = sorted(found.images)
+    names = [member.name for member in members]
     common = _common_folder(names)
     keys = [name[len(common) :] for name in names]
-    known = Labels.from_lists([classes.get(sample_key(name), []) for name in names])
-    problems = [Skipped(str(path), problem)] if problem else []
+    known = Labels.from_lists([[label] if (label := found.label(name)) else [] for name in names])
+    problems = [Skipped(str(path), found.problem)] if found.problem else []
     source = TarSource(path, keys, members, known or folder_labels(keys), problems)
-    rows = next((rows for content in tables if (rows := _table_rows(content, keys))), None)
+    rows = next((rows for content in found.tables if (rows := _table_rows(content, keys))), None)
     if rows is not None:
         source.labels = _table_labels(rows) or source.labels
         source.parts = table_parts(rows)

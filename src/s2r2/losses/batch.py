@@ -102,7 +102,6 @@ def assemble(
     if world is None:
         candidates, candidate_groups, sizes = local, _on_cpu(local_groups), [len(local)]
         query_groups, mask = _on_cpu(groups), None if query_mask is None else query_mask.cpu()
-        all_groups, all_mask = query_groups, mask
         world_size = 1
     else:
         world_size, rank = dist.get_world_size(world), dist.get_rank(world)
@@ -132,7 +131,11 @@ def assemble(
     relevance = find_relevant(
         query_groups, candidate_groups, own=own, query_mask=mask, include_self=include_self, extra=extra
     )
-    total = count_queries(all_groups, candidate_groups, all_mask, among_candidates=own is not None)
+    total = (
+        len(relevance)
+        if world is None
+        else count_queries(all_groups, candidate_groups, all_mask, among_candidates=own is not None)
+    )
     relevance = relevance.to(queries.device)
     return Batch(queries, candidates, relevance, total, world_size, fresh, fresh_groups, sizes, kind)
 

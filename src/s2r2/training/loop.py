@@ -31,8 +31,9 @@ from s2r2.training.memory import out_of_memory_is_an_error
 from s2r2.training.methods import Position, build_method
 from s2r2.training.metrics import MetricsLog
 from s2r2.training.optimiser import build_optimiser, learning_rate_at, set_learning_rate
-from s2r2.training.preparation import Preparation, build_encoder, facts, prepare
+from s2r2.training.preparation import Preparation, build_encoder, prepare
 from s2r2.training.progress import TrainingProgress, format_seconds
+from s2r2.training.resuming import facts
 from s2r2.training.sharding import even_slices, load_optimiser, total_norm, whole
 from s2r2.training.stores import say_skipped
 from s2r2.views import ViewBatch, ViewLoader

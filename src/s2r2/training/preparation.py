@@ -16,19 +16,15 @@ from s2r2.encoder import Encoder, create_encoder, store_side
 from s2r2.encoder.backbones import check_backbone, takes_another_size
 from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, ImageSource, PixelStore, open_source
-from s2r2.launching import restarts
-from s2r2.machine import choose_device, processor_name
+from s2r2.machine import choose_device
 from s2r2.processes import Processes
-from s2r2.training.checkpoint import checkpoint_path, load_checkpoint, previous_path
-from s2r2.training.config import TrainConfig, read_config, write_config
+from s2r2.training.config import TrainConfig, write_config
 from s2r2.training.memory import fitting_micro_batch
 from s2r2.training.methods import resolve
+from s2r2.training.resuming import begun, compare_with_saved, facts, request, saved_recipe
 from s2r2.training.sharding import refuse_what_cannot_be_sharded
 from s2r2.training.stores import follow_images, open_images
 from s2r2.views import Recipe, get_recipe, view_sizes, views_sheet
-
-# Settings that change where or how fast a run goes, not what it computes: a resume may change them.
-OPERATIONAL = ("device", "threads", "store", "checkpoint_minutes", "retry_at", "timeout_minutes", "strategy")
 
 
 @dataclass
@@ -120,9 +116,9 @@ def _prepare(
     console: Console,
     processes: Processes,
 ) -> Preparation:
-    folder, config, resumed, data = _settings(data, config, out, resume or _begun(out), console)
+    folder, config, resumed, data = request(data, config, out, resume or begun(out), console)
     config = with_recipe(resolve(config), config.recipe, console)
-    recipe = get_recipe(config.recipe) if resumed is None else _saved_recipe(folder)
+    recipe = get_recipe(config.recipe) if resumed is None else saved_recipe(folder)
     device = choose_device(config.device, processes)
     refuse_what_cannot_be_sharded(config, processes)
     config = _with_micro_batch(config, recipe, device, processes)
@@ -135,7 +131,7 @@ def _prepare(
     store = open_images(source, store_side(config.image_size), config.store, folder, saved, console)
     _refuse_small(len(store), config, f"{source.name}, readable")
     if resumed is not None:
-        _compare_with_saved(resumed["facts"], facts(store, processes), source.name, folder, console)
+        compare_with_saved(resumed["facts"], facts(store, processes), source.name, folder, console)
     if config.steps:
         config = dataclasses.replace(config, epochs=-(-config.steps // (len(store) // config.batch_size)))
     said = str(data if isinstance(data, str | Path) else source.name)
@@ -154,15 +150,6 @@ def _follow(
     store = follow_images(source, store_side(here.image_size), here.store, plan.folder, plan.fingerprint)
     device = choose_device(here.device, processes)
     return Preparation(plan.folder, here, store, plan.recipe, device, plan.resumed, plan.data)
-
-
-def _begun(out: Path | None) -> bool:
-    """Whether torchrun has started the processes anew and there is something to go on with."""
-    if not restarts():
-        return False
-    if out is None:
-        raise S2R2Error("restarts need --out: without it nobody knows which run to go on with")
-    return checkpoint_path(out).is_file() or previous_path(out).is_file()
 
 
 def with_recipe(config: TrainConfig, asked: str, console: Console) -> TrainConfig:
@@ -204,22 +191,6 @@ def _refuse_processes(config: TrainConfig, processes: Processes) -> None:
         )
 
 
-def _compare_with_saved(then: dict[str, Any], now: dict[str, Any], name: str, folder: Path, console: Console) -> None:
-    """Refuse other photos; say what else has changed since the checkpoint."""
-    if then["store"] != now["store"]:
-        raise S2R2Error(
-            f"the photos of {name} are not those that {folder} was trained on "
-            f"({then['images']} then, {now['images']} now, or others): restore them, or start a new run"
-        )
-    changed = [f"{what} {then[what]} (now {now[what]})" for what in now if then.get(what, now[what]) != now[what]]
-    if changed:
-        console.print(
-            f"note      was begun with {', '.join(changed)}: it goes on, though not to the last bit as it would have",
-            highlight=False,
-            soft_wrap=True,
-        )
-
-
 def build_encoder(prepared: Preparation) -> Encoder:
     """The encoder of a run, with its first weights; at a resume the saved ones follow."""
     config = prepared.config
@@ -243,20 +214,6 @@ def first_encoder(config: TrainConfig, recipe: Recipe, name: str | None = None) 
     )
 
 
-def facts(store: PixelStore | DirectImages, processes: Processes) -> dict[str, Any]:
-    """What should be the same at a resume, kept in the checkpoint."""
-    return {
-        "store": store.fingerprint,
-        "images": len(store),
-        "s2r2": s2r2.__version__,
-        "torch": str(torch.__version__),
-        "timm": timm.__version__,
-        "threads of torch": torch.get_num_threads(),
-        "processes": processes.world_size,
-        "processor": processor_name(),
-    }
-
-
 def make_run_folder(folder: Path, *, fresh: bool) -> None:
     """Make the folder; a fresh run must not find anything in it.
 
@@ -274,42 +231,6 @@ def make_run_folder(folder: Path, *, fresh: bool) -> None:
         raise S2R2Error(
             f"cannot write to run folder {folder}: {error.strerror or error}; choose another --out"
         ) from error
-
-
-def _saved_recipe(folder: Path | None) -> Recipe:
-    """The recipe that the run began with, whatever has become of its file."""
-    assert folder is not None
-    return Recipe.from_dict(read_config(folder)[1]["recipe"])
-
-
-def _settings(
-    data: Any, config: TrainConfig, out: Path | None, resume: bool, console: Console
-) -> tuple[Path | None, TrainConfig, dict[str, Any] | None, Any]:
-    """Folder, settings, saved state and data of the request: at a resume, those of the run folder."""
-    if not resume:
-        if data is None:
-            raise S2R2Error("no DATA: give a folder of photos, a manifest, a .tar, or digits")
-        return out, config, None, data
-    if out is None:
-        raise S2R2Error("--resume needs --out: the run folder to go on with")
-    saved, about = read_config(out)
-    usual = TrainConfig()
-    changed = [
-        f"--{field.name.replace('_', '-')}"
-        for field in dataclasses.fields(TrainConfig)
-        if getattr(config, field.name) not in (getattr(saved, field.name), getattr(usual, field.name))
-        and field.name not in OPERATIONAL
-    ]
-    if changed:
-        raise S2R2Error(
-            f"{out} was begun with other settings: leave out {', '.join(changed)} to resume, or start a new run"
-        )
-    given = {name: getattr(config, name) for name in OPERATIONAL if getattr(config, name) != getattr(usual, name)}
-    given["strategy"] = config.strategy  # goes with --devices, which is not kept either
-    state, warning = load_checkpoint(out)
-    if warning:
-        console.print(f"warning   {warning}", highlight=False, soft_wrap=True)
-    return out, dataclasses.replace(saved, **given), state, data if data is not None else about["data"]
 
 
 def _refuse_small(count: int, config: TrainConfig, what: str) -> None:

@@ -170,16 +170,15 @@ class ViewLoader:
         low, high = bounds[self.rank], bounds[self.rank + 1]
         mine = chosen[low:high]
         if self._pinned is None:
-            outputs = buffers = [torch.empty(shape) for shape in self._shapes(len(mine))]
+            buffers = [torch.empty(shape) for shape in self._shapes(len(mine))]
         else:
             buffers = self._pinned.take()
-            outputs = [buffer[: len(mine)] for buffer in buffers]
         futures = []
         in_a_task = min(_MOST, max(_FEWEST, len(mine) * (self.prefetch + 1) // self._threads))
         for first in range(0, len(mine), in_a_task):
-            part = slice(first, first + in_a_task)
-            futures.append(self._pool.submit(self._render, mine[part], epoch, [o[part].numpy() for o in outputs]))
-        return _Step(buffers, outputs, futures, mine, int(low), epoch, step)
+            part = slice(first, min(first + in_a_task, len(mine)))
+            futures.append(self._pool.submit(self._render, mine[part], epoch, [b[part].numpy() for b in buffers]))
+        return _Step(buffers, futures, mine, int(low), epoch, step)
 
     def _shapes(self, images: int) -> list[tuple[int, ...]]:
         """Of the views of so many images, for each size of view."""
@@ -222,7 +221,7 @@ class ViewLoader:
                 f"restore them and go on with --resume"
             )
         groups = torch.arange(step.low, step.low + len(there))
-        outputs = step.outputs
+        outputs = [buffer[: len(there)] for buffer in step.buffers]
         if missing:
             kept = torch.from_numpy(there)
             outputs, groups = [output[kept] for output in outputs], groups[kept]
@@ -252,7 +251,6 @@ class _Step:
     """A step that the threads are working on."""
 
     buffers: list[Tensor]
-    outputs: list[Tensor]
     futures: list[Future[np.ndarray]]
     images: np.ndarray
     low: int

@@ -6,13 +6,12 @@ the same whatever batch, thread or process draws it, and after a resume.
 """
 
 import dataclasses
-import functools
-import importlib.util
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from s2r2.views.compiled import numba_is_here
 from s2r2.views.recipe import Recipe, view_sizes
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -98,7 +97,7 @@ def draw_parameters(
     ids = np.asarray(image_ids, np.uint64)
     keys = _row_keys(seed, epoch, ids, np.arange(first_view, first_view + views, dtype=np.uint64))
     side = np.tile(np.array(view_sizes(recipe, view_size, views), np.int32), len(ids))
-    draw = _drawn_compiled if _numba_is_there() else _drawn_by_numpy
+    draw = _drawn_compiled if numba_is_here() else _drawn_by_numpy
     uniform, (top, left, height, width) = draw(recipe, keys, np.repeat(sizes, views, axis=0), side < view_size)
     jitter = uniform[:, _JITTER] < recipe.jitter_probability
     strengths = np.array([recipe.brightness, recipe.contrast, recipe.saturation])
@@ -129,11 +128,6 @@ def draw_parameters(
 def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
     """``(images,)`` int64: the order in which an epoch visits the images."""
     return np.random.default_rng([seed, epoch]).permutation(images)
-
-
-@functools.cache
-def _numba_is_there() -> bool:
-    return importlib.util.find_spec("numba") is not None
 
 
 _Drawn = tuple[np.ndarray, tuple[np.ndarray, ...]]

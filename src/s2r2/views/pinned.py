@@ -13,8 +13,8 @@ _QUEUED = 2
 class PinnedBuffers:
     """Buffers for the steps of a loader, handed out in turns.
 
-    Locking memory takes the driver tens of milliseconds for a step's views, and torch's own cache locks more of it
-    whenever the host is ahead of the GPU. Here the host waits instead, while the GPU has ``_QUEUED`` steps to do.
+    Locking memory is slow, and torch's own cache locks more of it whenever the host is ahead of the GPU. Here the host
+    waits instead, while the GPU has ``_QUEUED`` steps to do.
 
     Args:
         shapes: Of a step's views, uint8, for each size of view.

@@ -1,10 +1,9 @@
 """Reducing photos as Pillow does, in a quarter of its time."""
 
-import functools
-import importlib.util
-
 import numpy as np
 from PIL import Image
+
+from s2r2.views.compiled import numba_is_here
 
 
 def reduce_bicubic(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -16,7 +15,7 @@ def reduce_bicubic(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         pixels: What to reduce.
         size: Width and height.
     """
-    if not _has_numba():
+    if not numba_is_here():
         return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
     from s2r2.views.kernel.reduce import reduce_flat
 
@@ -24,8 +23,3 @@ def reduce_bicubic(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     flat = np.require(pixels, np.uint8, ["C", "W"]).reshape(-1)  # one type for the compiler, whatever the array was
     rows, columns = pixels.shape[:2]
     return reduce_flat(flat, rows, columns, height, width).reshape(height, width, 3)
-
-
-@functools.cache
-def _has_numba() -> bool:
-    return importlib.util.find_spec("numba") is not None

@@ -1,7 +1,6 @@
 """From images and a parameter table to an array of views, by the fused kernel or by torchvision."""
 
 import functools
-import importlib.util
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from s2r2.errors import S2R2Error
+from s2r2.views.compiled import numba_is_here
 from s2r2.views.parameters import ViewParameters
 
 Backend = Literal["auto", "numba", "torchvision"]
@@ -129,7 +129,7 @@ def choose_backend(backend: Backend) -> Literal["numba", "torchvision"]:
         raise S2R2Error(f"views backend {backend!r} is not known: use auto, numba or torchvision")
     if backend == "torchvision":
         return "torchvision"
-    if importlib.util.find_spec("numba") is not None:
+    if numba_is_here():
         _announce_compilation()
         return "numba"
     if backend == "numba":
