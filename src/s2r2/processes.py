@@ -221,6 +221,8 @@ class Processes:
         """
         try:
             yield
+        except SharedError:  # told by another, which may not have left word yet: it says it, this one must not be first
+            raise
         except S2R2Error as error:
             if self._is_first_to_fail():
                 raise
