@@ -88,11 +88,12 @@ def test_another_encoder_is_refused_unless_asked_for(photo_folder: Path, tmp_pat
 
 
 def test_a_second_writer_is_refused_and_readers_go_on(photo_folder: Path, tmp_path: Path, encoder_name: str) -> None:
-    from s2r2.search.layout import locked
+    from s2r2.locking import locked
+    from s2r2.search.layout import LOCK
 
     store = tmp_path / "index"
     reader = update_index(encoder_name, photo_folder, store, progress=False).index
-    with locked(store), pytest.raises(S2R2Error, match="another process"):
+    with locked(store / LOCK, "writing the index", "wait"), pytest.raises(S2R2Error, match="another process"):
         update_index(encoder_name, photo_folder, store, progress=False)
     Image.new("RGB", (50, 40), "white").save(photo_folder / "red" / "new.png")
     update_index(encoder_name, photo_folder, store, progress=False)

@@ -6,16 +6,15 @@ store was packed. Pixels without a line, left by a kill, are cut off; images are
 build that was killed and gone on with leaves the bytes of one that was not.
 """
 
-import contextlib
 import json
+import math
 import os
 import shutil
+import sys
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
 import PIL
 
 from s2r2.errors import S2R2Error
@@ -25,6 +24,7 @@ from s2r2.images.decoding import UnreadableImage, max_pixels_allowed
 from s2r2.images.journal import Entry, read_journal, write_journal
 from s2r2.images.sources import ImageSource, Skipped, Stamp
 from s2r2.images.writing import SPARE_DISK, Task, Writer
+from s2r2.locking import locked
 
 SUSPECT = "suspect"
 """A file of this name says that a pixel was found changed: the next build checks all of them."""
@@ -56,7 +56,10 @@ def bring_up_to_date(source: ImageSource, short_side: int | None, place: Path, w
     """
     try:
         place.mkdir(parents=True, exist_ok=True)
-        with _locked(place, progress):
+        show = _say if progress else None
+        with locked(
+            place / LOCK, f"building the pixel store {place}", "wait until it has finished", wait=math.inf, waiting=show
+        ):
             return _Build(source, short_side, place, workers, progress).run()
     except OSError as error:
         raise S2R2Error(
@@ -212,19 +215,6 @@ def _read_description(place: Path) -> dict[str, Any]:
         return {}
 
 
-@contextlib.contextmanager
-def _locked(place: Path, progress: bool) -> Iterator[None]:
-    """One process builds a store; others wait for it."""
-    lock = filelock.FileLock(place / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        if progress:
-            from rich.console import Console
-
-            Console(stderr=True).print(f"waiting for another process that builds the pixel store {place}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def _say(line: str) -> None:
+    """A line for whoever waits for a store."""
+    print(f"{line}: waiting until it has finished", file=sys.stderr)

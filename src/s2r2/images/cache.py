@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
+from s2r2.errors import S2R2Error
+from s2r2.locking import locked
 
 DESCRIPTION = "store.json"
 LOCK = "lock"
@@ -78,11 +79,11 @@ def clear_stores(folder: Path | None = None, stores: Sequence[StoreInfo] | None 
     freed = 0
     for store in list_stores(folder) if stores is None else stores:
         try:
-            with filelock.FileLock(store.path / LOCK, timeout=0):
+            with locked(store.path / LOCK, f"building the pixel store {store.path}", "wait until it has finished"):
                 # The description first: a store that is half deleted must not look finished.
                 (store.path / DESCRIPTION).unlink(missing_ok=True)
                 shutil.rmtree(store.path)
             freed += store.size
-        except (filelock.Timeout, OSError):
+        except (S2R2Error, OSError):
             continue
     return freed

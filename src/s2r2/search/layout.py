@@ -9,12 +9,9 @@ DIR/FINGERPRINT/               everything that one encoder made
     vectors-N.npy, catalogue-N.arrow     what searches map into memory, made from the rows
 """
 
-import contextlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,41 +83,6 @@ def read_published(folder: Path) -> Published | None:
         return Published(**content)
     except TypeError as error:
         raise S2R2Error(f"{folder / DESCRIPTION} is damaged ({error}): delete the folder and index again") from error
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Be the one process that writes ``folder``. The lock ends with the process, however that ends.
-
-    Raises:
-        S2R2Error: Another process has the lock.
-    """
-    with open(folder / LOCK, "a+") as file:
-        if not _take(file.fileno()):
-            file.seek(0)
-            raise S2R2Error(
-                f"another process ({file.read().strip() or 'unknown'}) is writing the index in {folder}: "
-                "wait until it has finished"
-            )
-        file.truncate(0)
-        file.write(f"process {os.getpid()}")
-        file.flush()
-        yield
-
-
-def _take(descriptor: int) -> bool:
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def check_local(folder: Path) -> None:

@@ -16,6 +16,7 @@ import s2r2
 from s2r2.encoder import Encoder, load
 from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, Skipped, UnreadableImage, open_source, write_skipped
+from s2r2.locking import locked
 from s2r2.processes import Processes
 from s2r2.search import layout
 from s2r2.search.approximate import APPROXIMATE_FROM, calibrate, ensure_index
@@ -116,7 +117,8 @@ def update_index(
         return _help(encoder, source, batch_size, processes)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with layout.locked(folder):
+        doing = f"writing the index in {folder}"
+        with locked(folder / layout.LOCK, doing, "wait until it has finished"):
             layout.check_free_for_index(folder)
             result = _Update(encoder, source, folder, rebuild, processes).run(approximate_from, batch_size, progress)
         return processes.from_leader(lambda: result)

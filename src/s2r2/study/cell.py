@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write, write_text
 from s2r2.images import ImageSource, open_source
+from s2r2.locking import LOCK, locked
 from s2r2.study.copies import CopiesSource
 from s2r2.study.judging import judge_task
 from s2r2.study.plan import CELL_FILE, JUDGED_FILE, RUN_FOLDER, SCORES_FILE
@@ -39,11 +39,8 @@ def run_cell(folder: Path) -> dict[str, Any]:
         S2R2Error: The cell cannot be run, or another process runs it.
         Interrupted: Ctrl-C or a scheduler's time limit; what was trained is saved.
     """
-    try:
-        with FileLock(folder / ".lock", timeout=SECONDS_FOR_LOCK):
-            return _run(folder)
-    except Timeout as error:
-        raise S2R2Error(f"{folder} is being run by another process: wait for it") from error
+    with locked(folder / LOCK, f"running {folder}", "wait until it has finished", wait=SECONDS_FOR_LOCK):
+        return _run(folder)
 
 
 def training_source(content: dict[str, Any]) -> ImageSource:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from s2r2.encoder import store_side
 from s2r2.errors import S2R2Error
 from s2r2.files import write_text
 from s2r2.images import PixelStore
+from s2r2.locking import LOCK, locked
 from s2r2.study.cell import training_source
 from s2r2.study.judging import check_tasks
 from s2r2.study.page import write_page
@@ -58,10 +58,9 @@ def compare(
     folder = Path(out) if out else Path("runs") / folder_name(spec.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=5):
+        doing = f"running the study in {folder}"
+        with locked(folder / LOCK, doing, "wait for it, or choose another --out", wait=5):
             return _compare(spec, folder, deadline, processes, console)
-    except Timeout as error:
-        raise S2R2Error(f"another s2r2 compare works in {folder}: wait for it, or choose another --out") from error
     except OSError as error:
         raise S2R2Error(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
 
