@@ -25,6 +25,21 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def stamp(path: str | Path) -> tuple[int, int, int, int]:
+    """What changes when a file does, found without reading it: size, times of content and of status (ns), inode.
+
+    Size and time of content alone may be equal after a change: tools set times back, and disks round them. The time of
+    status cannot be set, and a file put in another's place has another inode. What differs here need not have changed:
+    the contents decide.
+
+    Raises:
+        OSError: It is gone or cannot be looked at.
+        ValueError: The path has a NUL in it.
+    """
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path`` and put it in place when the block ends without an error.

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from s2r2.errors import S2R2Error
+from s2r2.files import stamp
 from s2r2.images.decoding import EXTENSIONS, UnreadableImage, decode
 from s2r2.images.labels import Labels
 from s2r2.images.remote import is_remote, read_remote, remote_stamp
@@ -133,15 +134,14 @@ class FileSource(ImageSource):
         return None if is_remote(path) else Slice(path)
 
     def stamp(self, index: int) -> Stamp:
-        """Size and modification time."""
+        """The file's, or the address's."""
         path = self.paths[index]
         if is_remote(path):
             return remote_stamp(path)
         try:
-            status = os.stat(path)
-        except OSError as error:
-            raise UnreadableImage(error.strerror or str(error)) from None
-        return (status.st_size, status.st_mtime_ns)
+            return stamp(path)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            raise UnreadableImage(os_reason(error)) from None
 
     def location(self, index: int) -> str:
         """The path."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write
+from s2r2.files import stamp as file_stamp
 from s2r2.images.cache import cache_folder
 from s2r2.images.decoding import EXTENSIONS, UnreadableImage
 from s2r2.images.remote import file_system, is_remote, reason, remote_stamp
@@ -82,7 +83,7 @@ def shard_index(shard: str) -> ShardIndex:
         S2R2Error: It is gone, may not be read, or is no uncompressed tar.
     """
     try:
-        stamp = remote_stamp(shard) if is_remote(shard) else _stamp(shard)
+        stamp = remote_stamp(shard) if is_remote(shard) else file_stamp(shard)
     except (OSError, UnreadableImage) as error:
         raise S2R2Error(f"cannot read the shard {shard}: {_reason(error)}") from None
     place = shard if is_remote(shard) else os.path.abspath(shard)
@@ -276,11 +277,6 @@ def _pax(content: bytes) -> dict[str, str]:
 
 def _padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
-
-
-def _stamp(shard: str) -> tuple[int | str, ...]:
-    status = os.stat(shard)
-    return (status.st_size, status.st_mtime_ns)
 
 
 def _reason(error: Exception) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from s2r2.errors import S2R2Error
+from s2r2.files import stamp
 from s2r2.images.decoding import EXTENSIONS, decode
 from s2r2.images.labels import Labels
 from s2r2.images.sources import ImageSource, Skipped, Slice, Stamp, folder_labels, read_slice
@@ -28,7 +29,7 @@ class TarSource(ImageSource):
         super().__init__(path.name, keys, labels, problems)
         self.path = path
         self.members = members
-        self._stamp = _tar_stamp(path)
+        self._stamp = stamp(path)
 
     @property
     def identity(self) -> str:
@@ -45,7 +46,7 @@ class TarSource(ImageSource):
         return Slice(str(self.path), member.offset, member.size)
 
     def stamp(self, index: int) -> Stamp:
-        """Place and size of the member, and the tar's own size and time."""
+        """Place and size of the member, and the tar's own stamp."""
         return (*self.members[index][1:], *self._stamp)
 
     def location(self, index: int) -> str:
@@ -117,8 +118,3 @@ def table_parts(rows: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
             if value := (row.get(column) or "").strip():
                 parts.setdefault(value, []).append(index)
     return {name: np.unique(indices) for name, indices in parts.items()}
-
-
-def _tar_stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return (status.st_size, status.st_mtime_ns)
