@@ -291,6 +291,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8765,
     allow_host: UseAppendAction[list[Annotated[str, arg(metavar="NAME")]]] = [],  # noqa: B006 (never changed)
+    root_path: Annotated[str, arg(metavar="/PATH")] = "",
     open_browser: bool = False,
 ) -> None:
     """Search in the browser, until Ctrl-C.
@@ -301,11 +302,20 @@ def serve(
         host: Address to listen on; anything but loopback lets others on the network see the photos.
         port: Port to listen on; 0 takes a free one.
         allow_host: Another name under which the page may be opened, such as a reverse proxy's; may be repeated.
+        root_path: Path under which a reverse proxy shows the page, such as /photos.
         open_browser: Open the page.
     """
     from s2r2.search import serve as run_server
 
-    run_server(store, compare=compare, host=host, port=port, allow_hosts=allow_host, open_browser=open_browser)
+    run_server(
+        store,
+        compare=compare,
+        host=host,
+        port=port,
+        allow_hosts=allow_host,
+        root_path=root_path,
+        open_browser=open_browser,
+    )
 
 
 @app.command

@@ -1,5 +1,6 @@
 """A small index of coloured, striped photos, and a server of it."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -51,22 +52,28 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     (root / "secret.txt").write_text("not for the page")
     main(["index", "untrained:test_resnet", str(root / "photos"), "--store", str(root / "index")])
     main(["index", "untrained:test_vit", str(root / "photos"), "--store", str(root / "other")])
-    command = [
-        sys.executable,
-        "-m",
-        "s2r2",
-        "serve",
-        str(root / "index"),
-        "--compare",
-        str(root / "other"),
-        "--port",
-        "0",
-    ]
-    with open(root / "server.log", "w") as log:
+    with running(root, "--compare", str(root / "other")) as address:
+        yield address, root
+
+
+@pytest.fixture(scope="session")
+def behind(served: tuple[str, Path]) -> Iterator[str]:
+    """Address of a server that stands behind a proxy, which shows it under /photos."""
+    with running(served[1], "--root-path", "/photos", "--allow-host", "photos.localhost") as address:
+        yield address
+
+
+@contextlib.contextmanager
+def running(root: Path, *options: str) -> Iterator[str]:
+    """Address of a server of ``root / "index"``, while it runs."""
+    command = [sys.executable, "-m", "s2r2", "serve", str(root / "index"), "--port", "0", *options]
+    with open(root / "server.log", "a") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None
     address = re.search(r"http://\S+?(?=/ )", process.stdout.readline())
     assert address is not None
-    yield address[0], root
-    process.terminate()
-    assert process.wait(20) in (0, -15)
+    try:
+        yield address[0]
+    finally:
+        process.terminate()
+        assert process.wait(20) in (0, -15)

@@ -1,6 +1,11 @@
 """The page in a real browser: searching, boxes, trail, filters, keyboard, narrow and dark, nothing from outside."""
 
+import asyncio
+import contextlib
 import shutil
+import ssl
+import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -217,6 +222,149 @@ def test_what_the_server_refuses_is_said(page: Any) -> None:
     page.locator("#file").set_input_files({"name": "no.jpg", "mimeType": "image/jpeg", "buffer": b"no picture"})
     page.wait_for_selector("#problem:not([hidden])")
     assert "cannot be read as an image" in page.locator("#problem").inner_text()
+
+
+def test_a_refused_upload_leaves_no_ranking_of_another_query(page: Any, served: tuple[str, Path]) -> None:
+    search_first(page)
+    page.locator("#file").set_input_files({"name": "no.jpg", "mimeType": "image/jpeg", "buffer": b"no picture" * 10})
+    page.wait_for_selector("#problem:not([hidden])")
+    assert page.locator(".photo").count() == 0
+    assert page.locator(".ranking h2").inner_text() == "No ranking for no.jpg"
+    assert page.locator("#trail li").count() < 2  # it is no step to come back to
+    page.screenshot(path=str(served[1] / "refused.png"))
+    page.get_by_role("button", name="Try again").click()
+    page.wait_for_selector("#problem:not([hidden])")
+    page.go_back()  # the ranking before it
+    page.wait_for_selector(".ranking .score")
+    assert not page.locator("#problem").is_visible()
+    assert not page.evaluate("document.getElementById('results').inert")
+
+
+def test_while_an_answer_is_on_its_way_the_old_ranking_cannot_be_marked(page: Any, served: tuple[str, Path]) -> None:
+    search_first(page)
+    page.route("**/api/similar?*", lambda route: None)  # no answer comes
+    page.locator("#file").set_input_files(str(served[1] / "photos" / "green" / "5.jpg"))
+    until(page, "document.getElementById('results').inert")
+    page.get_by_role("button", name="All photos").click()
+    until(page, "document.querySelectorAll('.photo').length == 25")
+    assert not page.evaluate("document.getElementById('results').inert")
+
+
+def test_names_are_text_and_show_what_is_hidden_in_them(page: Any) -> None:
+    name = "<img src=x onerror=alert(1)>\u202egpj.\u0007 \ud800 \u0645\u200c\u0646"
+    shown = page.evaluate(
+        """async name => {
+            const { card } = await import('./page/photo.js');
+            const made = card({id: '0'.repeat(16), key: name, labels: [], rank: 1, score: 0.5}, {mark: () => null});
+            return [made.querySelector('.name').textContent, made.querySelectorAll('.name img').length];
+        }""",
+        name,
+    )
+    assert shown == ["<img src=x onerror=alert(1)>\\u202egpj.\\u0007 \\ud800 \u0645\u200c\u0646", 0]
+
+
+def test_the_skip_link_keeps_what_was_asked_for(page: Any) -> None:
+    search_first(page)
+    asked = page.evaluate("location.hash")
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "results"
+    assert page.evaluate("location.hash") == asked
+
+
+@contextlib.contextmanager
+def proxy(upstream: int, *, strip: bool, keep_host: bool, certificate: tuple[Path, Path] | None) -> Iterator[int]:
+    """A reverse proxy that shows a server under ``/photos``: to the browser TLS, if there is a certificate."""
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(1 << 16):
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            first, *lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+            method, path, version = first.split(b" ")
+            if path != b"/photos" and not path.startswith(b"/photos/"):
+                writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                writer.close()
+                return
+            lines = [line for line in lines if not line.lower().startswith(b"connection:")]
+            if not keep_host:
+                lines = [b"host: 127.0.0.1:%d" % upstream if line.lower()[:5] == b"host:" else line for line in lines]
+            path = (path[len(b"/photos") :] or b"/") if strip else path
+            server = await asyncio.open_connection("127.0.0.1", upstream)
+            server[1].write(b"\r\n".join([b" ".join((method, path, version)), b"connection: close", *lines]))
+            await asyncio.gather(pipe(reader, server[1]), pipe(server[0], writer))
+
+    loop = asyncio.new_event_loop()
+    context = None
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    starting = asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
+    listening = asyncio.run_coroutine_threadsafe(starting, loop).result()
+    yield listening.sockets[0].getsockname()[1]
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate that signs itself, and its key."""
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("no openssl to make a certificate with")
+    folder = tmp_path_factory.mktemp("certificate")
+    made = folder / "certificate.pem", folder / "key.pem"
+    options = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=photos.localhost"]
+    command = [openssl, "req", *options, "-keyout", str(made[1]), "-out", str(made[0])]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("secure", "strip", "keep_host", "slash"),
+    [(True, True, True, True), (True, False, False, False), (False, True, True, False), (False, False, True, True)],
+)
+def test_behind_a_proxy(
+    browser: Any, behind: str, served: tuple[str, Path], secure: bool, strip: bool, keep_host: bool, slash: bool,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    """Under a path, which the proxy leaves on the requests or not; with and without TLS; the Host kept or not."""
+    certificate = request.getfixturevalue("certificate") if secure else None
+    port = int(behind.rsplit(":", 1)[1])
+    with proxy(port, strip=strip, keep_host=keep_host, certificate=certificate) as shown:
+        page = browser.new_page(ignore_https_errors=True)
+        problems: list[str] = []
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.goto(f"http{'s' * secure}://photos.localhost:{shown}/photos{'/' * slash}")
+        page.wait_for_selector(".photo")
+        page.locator("#file").set_input_files(str(served[1] / "photos" / "green" / "5.jpg"))
+        page.wait_for_selector(".ranking .score")
+        assert "green" in page.locator(".ranking .name").first.inner_text()
+        until(page, "[...document.querySelectorAll('.photo img')].slice(0, 5).every(i => i.complete && i.naturalWidth)")
+        page.get_by_role("button", name="Map", exact=True).click()
+        until(page, "Number(document.getElementById('map').dataset.shown) > 0")
+        page.screenshot(path=str(served[1] / f"proxy-{secure}-{strip}.png"))
+        page.close()
+        assert problems == []
+
+
+def test_a_path_without_a_slash_is_said(browser: Any, served: tuple[str, Path]) -> None:
+    """Where the server does not know of the proxy's path, the page cannot find its parts, and says so."""
+    with proxy(int(served[0].rsplit(":", 1)[1]), strip=True, keep_host=False, certificate=None) as shown:
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{shown}/photos")
+        assert "slash at the end" in page.locator("#unstyled").inner_text()
+        assert page.locator("#unstyled").is_visible()
+        page.goto(f"http://127.0.0.1:{shown}/photos/")
+        page.wait_for_selector(".photo")
+        assert not page.locator("#unstyled").is_visible()
+        page.close()
 
 
 def test_the_keyboard_goes_on_in_the_new_ranking_and_a_filter_is_no_step(page: Any) -> None:

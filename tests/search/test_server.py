@@ -1,5 +1,6 @@
 """The server: what it answers, and what it refuses."""
 
+import asyncio
 import http.client
 import io
 import socket
@@ -8,16 +9,21 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.types import ASGIApp
 
 from s2r2.cli import main
 from s2r2.errors import S2R2Error
-from s2r2.search.server.serving import allowed_hosts, serve
+from s2r2.search.server import serving
+from s2r2.search.server.app import create_app
+from s2r2.search.server.hosts import hosts_of
+from s2r2.search.server.serving import serve
 
 
 @pytest.fixture
@@ -150,7 +156,23 @@ def test_bad_uploads_are_refused(client: httpx.Client, content: bytes, kind: str
     assert answer.json()["error"]
 
 
-QUESTIONS = ("k=0", "k=501", "k=many", "index=7", "index=-1", "box=1,2", "box=nan,0,1,1", "box=0,0,2,2")
+QUESTIONS = (
+    "k=1&k=2",
+    "k=1&%6b=2",
+    "k=1e999",
+    "k=NaN",
+    "k=99999999999999999999999",
+    "box=nan,nan,nan,nan",
+    "box=0,0,inf,1",
+    "k=0",
+    "k=501",
+    "k=many",
+    "index=7",
+    "index=-1",
+    "box=1,2",
+    "box=nan,0,1,1",
+    "box=0,0,2,2",
+)
 
 
 @pytest.mark.parametrize("query", [*QUESTIONS, "folder=" + "x" * 2000])
@@ -191,11 +213,141 @@ def test_a_broken_off_upload_is_no_error_of_the_server(client: httpx.Client, ser
     assert "Traceback" not in (served[1] / "server.log").read_text()
 
 
-def test_it_listens_on_loopback_and_warns_otherwise() -> None:
-    names = allowed_hosts("127.0.0.1")
-    assert set(names) == {"localhost", "127.0.0.1", "::1", "[::1]"}
-    assert "photos.home" in allowed_hosts("127.0.0.1", ["photos.home"])
-    assert "192.0.2.7" in allowed_hosts("192.0.2.7")
+NAMES = [
+    ("photos.home", "PHOTOS.home.:8443"), ("photos.home:8443", "photos.home:8443"), ("photos.home:443", "photos.home"),
+    ("Bücher.example", "xn--bcher-kva.example:99"), ("my_box", "my_box"), ("2001:DB8:0::1", "[2001:db8::1]:80"),
+    ("[2001:db8::1]", "[2001:db8:0:0::1]"), ("192.0.2.7", "192.0.2.7:8765"), ("fe80::1%eth0", "[fe80::1]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "asked"), NAMES)
+def test_a_name_is_allowed_however_it_is_written(given: str, asked: str) -> None:
+    hosts = hosts_of("127.0.0.1", [given])
+    assert hosts.serve(asked)
+    assert all(map(hosts.serve, ("localhost:1", "[::1]", "127.0.0.1")))
+    assert not hosts.serve("photos.home.evil.example")
+    assert not hosts_of("127.0.0.1").serve(asked)
+
+
+def test_it_goes_by_the_address_on_which_it_listens() -> None:
+    assert hosts_of("192.0.2.7").serve("192.0.2.7:8765")
+    assert hosts_of("::").serve("[::1]:8765")
+    assert hosts_of("0.0.0.0").serve(socket.gethostname())
+    assert not hosts_of("127.0.0.1").serve(f"{socket.gethostname()}.elsewhere")
+    assert not hosts_of("127.0.0.1", ["photos.home:8443"]).serve("photos.home:8444")
+
+
+NO_NAMES = (
+    "ph*tos", "*", "*.home", "a,b", "a b", "http://photos.home", "photos.home/x", "a..b", "host:", "host:x",
+    "host:70000", "", "-a", "[::1", "user@host", "a" * 64,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_name_that_can_never_match_is_refused(name: str, served: tuple[str, Path]) -> None:
+    with pytest.raises(S2R2Error, match="can be the name of no host") as error:
+        serve(served[1] / "index", allow_hosts=[name], port=0)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["photos", "/pho tos", "/a/../b", "/api", "/photo/x", "/%2e", "/a?b", "//a"])
+def test_a_path_that_no_proxy_shows_is_refused(path: str, served: tuple[str, Path]) -> None:
+    with pytest.raises(S2R2Error, match="--root-path"):
+        serve(served[1] / "index", root_path=path, port=0)
+
+
+NOWHERE = [
+    ("127.0.0.1", -1), ("127.0.0.1", 70_000), ("no.such.host.invalid", 0), ("a..b", 0), ("192.0.2.1", 0),
+    ("x" * 300, 0), ("127.0.0.1:80", 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("host", "port"), NOWHERE)
+def test_where_nobody_can_listen_is_said(host: str, port: int, served: tuple[str, Path]) -> None:
+    with pytest.raises(S2R2Error, match=r"--port|--host") as error:
+        serve(served[1] / "index", host=host, port=port)
+    assert "\n" not in str(error.value)
+
+
+# what browsers and proxies send, and whether an upload is taken; the server was started with --allow-host photos.home
+POSTS = [
+    ({"host": "photos.home", "origin": "https://photos.home"}, 200),  # a proxy speaks TLS and keeps the name
+    ({"host": "photos.home", "origin": "http://photos.home"}, 200),
+    ({"host": "photos.home:8443", "origin": "https://photos.home:8443"}, 200),
+    ({"host": "photos.home", "origin": "https://photos.home:8443"}, 200),  # it leaves out the port
+    ({"host": "127.0.0.1:8765", "origin": "https://photos.home"}, 200),  # it asks under another name
+    ({"host": "127.0.0.1:8765", "origin": "https://other.home", "sec-fetch-site": "same-origin"}, 200),
+    ({"host": "localhost:8765", "origin": "http://localhost:8765"}, 200),
+    ({"host": "localhost:8765"}, 200),  # no browser
+    ({"host": "127.0.0.1:8765", "origin": "https://other.home"}, 403),
+    ({"host": "localhost:8765", "origin": "http://localhost:1"}, 403),
+    ({"host": "localhost:8765", "origin": "null"}, 403),
+    ({"host": "localhost:8765", "origin": "http://localhost:8765", "sec-fetch-site": "cross-site"}, 403),
+    ({"host": "photos.home", "origin": "https://photos.home", "sec-fetch-site": "same-site"}, 403),
+    ({"host": "photos.home", "origin": "https://evil.example", "x-forwarded-host": "evil.example"}, 403),
+    ({"host": "evil.example", "origin": "http://evil.example", "forwarded": "host=photos.home"}, 400),
+]  # fmt: skip
+
+
+def asked(app: ASGIApp, method: str, path: str, **options: Any) -> httpx.Response:
+    """One question to an application in this process."""
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture(scope="module")
+def app(served: tuple[str, Path]) -> ASGIApp:
+    return create_app([served[1] / "index"], hosts=hosts_of("127.0.0.1", ["photos.home"]), root="/photos")
+
+
+@pytest.mark.parametrize(("headers", "status"), POSTS)
+def test_uploads_through_proxies(app: ASGIApp, served: tuple[str, Path], headers: dict[str, str], status: int) -> None:
+    content = jpeg(served[1] / "photos" / "blue" / "2.jpg")
+    answer = asked(app, "POST", "/api/similar", content=content, headers={**headers, "content-type": "image/jpeg"})
+    assert answer.status_code == status, answer.text
+    if status == 403:
+        assert "--allow-host" in answer.json()["error"]
+
+
+def test_a_path_of_a_proxy_may_be_left_or_not(app: ASGIApp) -> None:
+    for prefix in ("", "/photos"):
+        assert asked(app, "GET", f"{prefix}/api/about").json()["indexes"][0]["photos"] == 25
+        assert asked(app, "GET", f"{prefix}/page/api.js").status_code == 200
+    for path in ("/", "/photos", "/photos/"):
+        page = asked(app, "GET", path)
+        assert page.status_code == 200
+        assert '="/photos/page/app.js"' in page.text
+    for path in ("/photosapi/about", "/photos/photos/api/about", "/api/about/"):  # a redirect would name a wrong host
+        assert asked(app, "GET", path).status_code == 404
+
+
+def test_head_is_get_without_the_content(client: httpx.Client) -> None:
+    photo = client.get("/api/photos").json()["photos"][0]["id"]
+    paths = (
+        "/", "/page/app.js", "/api/about", "/api/photos", f"/api/photos/{photo}", f"/thumbnail/{photo}", "/x",
+        f"/photo/{photo}", f"/api/similar/{photo}", "/api/similar/1?k=0", "/api/duplicates", "/api/map",
+    )  # fmt: skip
+    for path in paths:
+        whole, head = client.get(path), client.head(path)
+        assert head.status_code == whole.status_code or 202 in (head.status_code, whole.status_code), path
+        assert head.content == b""
+        assert head.headers["content-type"] == whole.headers["content-type"]
+    assert client.post("/api/about").status_code == 405
+    assert "GET" in client.put("/api/about").headers["allow"]
+
+
+def test_it_listens_on_loopback_and_warns_otherwise(
+    served: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serving, "_run", lambda *_: None)
+    for host, warned in (("127.0.0.1", False), ("localhost", False), ("[::1]", False), ("0.0.0.0", True)):
+        serve(served[1] / "index", host=host, port=0)
+        assert ("WARNING" in capsys.readouterr().err) == warned, host
 
 
 def test_what_cannot_be_served_is_said(tmp_path: Path, served: tuple[str, Path]) -> None:

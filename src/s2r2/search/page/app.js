@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { boxing } from "./boxing.js";
 import { openMap } from "./map.js";
-import { card, element, title, walk } from "./photo.js";
+import { card, element, title, visible, walk } from "./photo.js";
 
 const PAGE = 60;
 const $ = (id) => document.getElementById(id);
@@ -13,6 +13,7 @@ const marks = new Map();
 let about = { indexes: [], folders: [], labels: [], upload_bytes: 0 };
 let running = null;
 let mapOpened = false;
+let ranked = null; // the address whose ranking is on the page, or null
 let arriving = false; // a new query was chosen: its ranking is shown from the top, and the keyboard goes on there
 
 // ---- what went wrong, what is going on
@@ -73,11 +74,11 @@ function searchFor(photo, of = 0) {
 function take(file) {
   if (!file) return;
   if (about.upload_bytes && file.size > about.upload_bytes) {
-    complain(new Error(`${file.name || "The photo"} is larger than ${Math.floor(about.upload_bytes / 2 ** 20)} MB: take a smaller one.`));
+    complain(new Error(`${visible(file.name || "The photo")} is larger than ${Math.floor(about.upload_bytes / 2 ** 20)} MB: take a smaller one.`));
     return;
   }
   const number = uploads.size + 1;
-  uploads.set(number, { number, file, url: URL.createObjectURL(file), name: file.name || "pasted photo" });
+  uploads.set(number, { number, file, url: URL.createObjectURL(file), name: visible(file.name || "pasted photo") });
   go({ view: "search", upload: uploads.get(number), photo: null, of: 0, box: null });
 }
 
@@ -97,8 +98,8 @@ function key(index) {
   return `${index} ${state.photo || `upload ${state.upload?.number}`} ${state.box || ""}`;
 }
 
-function precision(index) {
-  const values = [...(marks.get(key(index)) || new Map()).values()];
+function precision(noted) {
+  const values = [...noted.values()];
   const right = values.filter((value) => value === "right").length;
   if (!values.length) return "";
   return `${right} of ${values.length} marked are right: precision ${Math.round((100 * right) / values.length)} %`;
@@ -106,12 +107,12 @@ function precision(index) {
 
 function rankingElement(found, index) {
   const own = about.indexes[index];
-  const summary = element("span", { textContent: precision(index) });
+  const noted = marks.get(key(index)) || new Map();
+  marks.set(key(index), noted);
+  const summary = element("span", { textContent: precision(noted) });
   const heading = element("h2", {}, about.indexes.length > 1 ? own.encoder : "Most similar first", summary);
   const list = element("ol", { className: "grid" });
   list.addEventListener("keydown", walk);
-  const noted = marks.get(key(index)) || new Map();
-  marks.set(key(index), noted);
   for (const photo of found.hits) {
     list.append(card(photo, {
       index,
@@ -120,7 +121,7 @@ function rankingElement(found, index) {
       onMark: (value) => {
         if (value) noted.set(photo.id, value);
         else noted.delete(photo.id);
-        summary.textContent = precision(index);
+        summary.textContent = precision(noted);
       },
     }));
   }
@@ -139,10 +140,30 @@ function more(onMore) {
   return button;
 }
 
+// What is on the page belongs to the query beside it: until the answer is there it can be neither used nor marked.
+function present(...rankings) {
+  ranked = toAddress();
+  $("results").inert = false;
+  $("results").replaceChildren(...rankings);
+}
+
+function presentNothing() {
+  const again = more(show);
+  again.textContent = "Try again";
+  const name = state.upload ? ` for ${state.upload.name}` : "";
+  present(element("section", { className: "ranking" }, element("h2", { textContent: `No ranking${name}` }), again));
+  $("results").classList.remove("two");
+  if (state.upload) $("hint").hidden = true;
+  ranked = null;
+  arriving = false;
+  say("");
+}
+
 async function showRankings(signal) {
   const began = performance.now();
   const found = await Promise.all(about.indexes.map((_, index) => ranking(index, signal)));
-  $("results").replaceChildren(...found.map(rankingElement));
+  signal.throwIfAborted();
+  present(...found.map(rankingElement));
   $("results").classList.toggle("two", found.length > 1);
   const count = about.indexes[0].photos.toLocaleString();
   if (arriving) {
@@ -166,11 +187,12 @@ async function showAll(signal) {
     say(`${found.total.toLocaleString()} photos. Choose one, or bring your own.`);
   }
   await add();
+  signal.throwIfAborted();
   $("results").classList.remove("two");
-  $("results").replaceChildren(element("section", { className: "ranking" }, element("h2", { textContent: "All photos" }), list, button));
+  present(element("section", { className: "ranking" }, element("h2", { textContent: "All photos" }), list, button));
 }
 
-async function showQuery() {
+async function showQuery(signal) {
   const asked = Boolean(state.photo || state.upload);
   $("stage").hidden = $("hint").hidden = $("again").hidden = !asked;
   $("invitation").hidden = asked;
@@ -184,13 +206,13 @@ async function showQuery() {
   $("query").src = state.upload ? state.upload.url : api.large(state.photo, state.of);
   let photo = null;
   if (state.photo) {
-    photo = await api.details(state.photo, state.of);
-    const facts = [["Name", photo.key], ["Where", photo.location]];
-    if (photo.labels.length) facts.push(["Labels", photo.labels.join(", ")]);
+    photo = await api.details(state.photo, state.of, signal);
+    const facts = [["Name", visible(photo.key)], ["Where", visible(photo.location)]];
+    if (photo.labels.length) facts.push(["Labels", title(photo)]);
     $("facts").replaceChildren(...facts.flatMap(([name, text]) => [element("dt", { textContent: name }), element("dd", { textContent: text })]));
   }
   $("query").alt = `Query: ${photo ? title(photo) : state.upload.name}`;
-  leave(photo);
+  return photo;
 }
 
 function leave(photo) {
@@ -217,7 +239,7 @@ function leave(photo) {
 
 async function showDuplicates(signal, threshold = null) {
   say("Looking for near duplicates.");
-  const found = await (await api.whenReady("/api/duplicates", { threshold }, signal)).json();
+  const found = await (await api.whenReady("api/duplicates", { threshold }, signal)).json();
   const slider = $("threshold");
   slider.min = Math.min(0.5, found.suggested, found.threshold).toFixed(3);
   slider.value = found.threshold;
@@ -252,17 +274,22 @@ async function show() {
         mapOpened = true;
         await openMap($("map"), { onOpen: (id) => searchFor({ id }), onStatus: say });
       }
-    } else if (state.photo || state.upload) await Promise.all([showQuery(), showRankings(signal)]);
-    else await Promise.all([showQuery(), showAll(signal)]);
+    } else {
+      $("results").inert = toAddress() !== ranked;
+      if (state.photo || state.upload) leave((await Promise.all([showQuery(signal), showRankings(signal)]))[0]);
+      else await Promise.all([showQuery(signal), showAll(signal)]);
+    }
   } catch (error) {
+    if (signal.aborted) return;
     if (state.view === "map") mapOpened = false;
-    if (!signal.aborted) complain(error);
+    if (state.view === "search") presentNothing();
+    complain(error);
   }
 }
 
 function fill(select, choices) {
   for (const { name, photos } of choices.slice(0, 2000)) {
-    select.append(element("option", { value: name, textContent: `${name} (${photos.toLocaleString()})` }));
+    select.append(element("option", { value: name, textContent: `${visible(name)} (${photos.toLocaleString()})` }));
   }
   select.closest("label").hidden = choices.length === 0;
 }
@@ -288,7 +315,10 @@ for (const name of ["dragover", "drop", "dragleave"]) {
   window.addEventListener(name, (event) => {
     event.preventDefault();
     $("drop").classList.toggle("over", name === "dragover");
-    if (name === "drop") take([...event.dataTransfer.files].find((file) => file.type.startsWith("image/") || !file.type));
+    if (name === "drop") {
+      const files = [...event.dataTransfer.files];
+      take(files.find((file) => file.type.startsWith("image/")) || files[0]);
+    }
   });
 }
 window.addEventListener("paste", (event) => take([...event.clipboardData.files][0]));
@@ -299,6 +329,10 @@ window.addEventListener("keydown", (event) => {
     $("choose").focus();
   }
 });
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address says what is asked for
+  $("results").focus();
+});
 window.addEventListener("hashchange", () => {
   fromAddress();
   show();
@@ -307,8 +341,8 @@ window.addEventListener("hashchange", () => {
 try {
   about = await api.about();
   const [own, other] = about.indexes;
-  $("about").textContent = `${own.photos.toLocaleString()} photos of ${own.data}, ranked by ${own.encoder}${other ? ` and by ${other.encoder}` : ""}`;
-  document.title = `${own.data} · s2r2`;
+  $("about").textContent = `${own.photos.toLocaleString()} photos of ${visible(own.data)}, ranked by ${own.encoder}${other ? ` and by ${other.encoder}` : ""}`;
+  document.title = `${visible(own.data)} · s2r2`;
   fill($("folder"), about.folders);
   fill($("label"), about.labels);
   fromAddress();

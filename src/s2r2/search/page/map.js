@@ -7,7 +7,7 @@ const PICTURES_AT_ONCE = 150;
 
 export async function openMap(canvas, { onOpen, onStatus }) {
   onStatus("Placing the photos; this takes a moment the first time.");
-  const data = new DataView(await (await whenReady("/api/map")).arrayBuffer());
+  const data = new DataView(await (await whenReady("api/map")).arrayBuffer());
   const photos = [];
   for (let at = 0; at + RECORD <= data.byteLength; at += RECORD) {
     const id = data.getBigUint64(at, true).toString(16).padStart(16, "0");

@@ -8,14 +8,20 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
+// Names come from strangers' files: what would not be seen, or would turn the text round, is shown by its number.
+export function visible(text) {
+  const hidden = /[\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]|\p{Cs}/gu;
+  return text.replace(hidden, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
 export function title(photo) {
-  return photo.labels.length ? photo.labels.join(", ") : photo.key.split("/").pop();
+  return visible(photo.labels.length ? photo.labels.join(", ") : photo.key.split("/").pop());
 }
 
 export function card(photo, { index = 0, onOpen, mark, onMark }) {
   const rank = photo.rank ? `rank ${photo.rank}, similarity ${photo.score.toFixed(3)}, ` : "";
   const image = element("img", { src: thumbnail(photo, index), alt: "", loading: "lazy", decoding: "async" });
-  const open = element("button", { type: "button", className: "open", title: photo.key }, image);
+  const open = element("button", { type: "button", className: "open", title: visible(photo.key) }, image);
   open.setAttribute("aria-label", `${rank}${title(photo)}: more like this`);
   open.addEventListener("click", () => onOpen(photo));
   const item = element("li", { className: "photo" }, open);
@@ -46,7 +52,7 @@ export function card(photo, { index = 0, onOpen, mark, onMark }) {
     under.append(...buttons.map(([button]) => button));
     item.append(under);
   }
-  item.append(element("div", { className: "name", textContent: title(photo), title: photo.key }));
+  item.append(element("div", { className: "name", textContent: title(photo), title: visible(photo.key) }));
   return item;
 }
 

@@ -19,7 +19,8 @@ from starlette.types import ASGIApp
 
 from s2r2.errors import S2R2Error
 from s2r2.search.server.gallery import Gallery, LiveGallery
-from s2r2.search.server.guard import LOOPBACK, guarded
+from s2r2.search.server.guard import Guard, checked_root
+from s2r2.search.server.hosts import LOOPBACK, Hosts
 from s2r2.search.server.uploads import MAX_BYTES, Uploads, decode_upload
 
 PAGE = Path(__file__).resolve().parent.parent / "page"
@@ -35,16 +36,18 @@ BoxText = Annotated[str | None, Query(max_length=120)]
 Result = TypeVar("Result")
 
 
-def create_app(folders: Sequence[str | Path], *, hosts: Sequence[str] = LOOPBACK) -> ASGIApp:
+def create_app(folders: Sequence[str | Path], *, hosts: Hosts = Hosts(LOOPBACK), root: str = "") -> ASGIApp:  # noqa: B008
     """The application that serves one index, or two side by side.
 
     Args:
         folders: Of the index; a second one to compare it with.
-        hosts: Names under which it may be asked, without port.
+        hosts: Names under which it may be asked.
+        root: Path under which a proxy shows it, as in ``/photos``.
 
     Raises:
-        S2R2Error: There is no index in one of the folders.
+        S2R2Error: There is no index in one of the folders, or ``root`` is no path.
     """
+    root = checked_root(root)
     work = ThreadPoolExecutor(1, thread_name_prefix="s2r2-serve")
     galleries = [LiveGallery(folder, work) for folder in folders]
 
@@ -55,12 +58,12 @@ def create_app(folders: Sequence[str | Path], *, hosts: Sequence[str] = LOOPBACK
         yield
         work.shutdown(wait=False, cancel_futures=True)
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     _answer_errors(app)
-    _add_page(app)
+    _add_page(app, root)
     _add_photos(app, galleries)
     _add_searches(app, galleries)
-    return guarded(app, list(hosts))
+    return Guard(app, hosts, root)
 
 
 def _warm_up(gallery: LiveGallery) -> None:
@@ -77,7 +80,7 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(StarletteHTTPException)
     async def stated(_: Request, error: Exception) -> Response:
         assert isinstance(error, StarletteHTTPException)
-        return JSONResponse({"error": str(error.detail)}, error.status_code)
+        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: Exception) -> Response:
@@ -91,9 +94,12 @@ def _answer_errors(app: FastAPI) -> None:
         return JSONResponse({"error": "the server could not answer; its terminal says why"}, 500)
 
 
-def _add_page(app: FastAPI) -> None:
+def _add_page(app: FastAPI, root: str) -> None:
     """The files of the page are read once: no request reaches the file system for them."""
     files = {path.name: (path.read_bytes(), _TYPES[path.suffix]) for path in PAGE.iterdir() if path.suffix in _TYPES}
+    content, kind = files["index.html"]
+    # The page goes by its own address; where the path of a proxy is known, it need not end with a slash.
+    files["index.html"] = content.replace(b'="page/', f'="{root}/page/'.encode()) if root else content, kind
 
     @app.get("/")
     async def page() -> Response:

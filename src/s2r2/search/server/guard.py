@@ -2,18 +2,24 @@
 
 A page of any other site can send requests to a server on the same machine, and a hostile name server can make that
 look like its own host (DNS rebinding). So the Host is checked before anything else, no other origin is served, and the
-answers forbid the browser to run or embed anything from elsewhere.
+answers forbid the browser to run or embed anything from elsewhere. Nothing that a proxy adds to a request is believed,
+and nothing of it is needed.
 """
 
-from urllib.parse import urlsplit
+import re
+from collections import Counter
+from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
+from s2r2.errors import S2R2Error
+from s2r2.search.server.hosts import Hosts
+
 MAX_TARGET = 4096
+ROOMS = ("api", "page", "photo", "thumbnail")
+"""What addresses of this server begin with."""
 
 _HEADERS = {
     "content-security-policy": (
@@ -29,74 +35,99 @@ _HEADERS = {
 }
 
 
-def guarded(app: ASGIApp, hosts: list[str]) -> ASGIApp:
-    """Put the checks before an application.
+class Guard:
+    """Stands before an application that answers GET and POST.
 
     Args:
         app: What answers.
-        hosts: Names under which this server may be asked, without port.
+        hosts: Names under which this server may be asked.
+        root: Path under which a proxy shows it, as in ``/photos``, or empty; it may be left on the requests or not.
     """
-    checked: ASGIApp = TrustedHostMiddleware(_SameOrigin(app), allowed_hosts=hosts, www_redirect=False)
-    return _Headers(checked)
 
-
-class _Headers:
-    """Adds the headers that restrict the browser to every answer, also to refusals."""
-
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, hosts: Hosts, root: str = "") -> None:
         self.app = app
+        self.hosts = hosts
+        self.root = root
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":  # there are no web sockets here
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
-            return
+        """Answer, or have the application answer."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":  # there are no web sockets here
+            await self._answer(scope, receive, send)
 
-        async def send_with_headers(message: Message) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = scope["method"] == "HEAD"
+
+        async def send_restricted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers[name] = value
                 headers.setdefault("cache-control", "no-store")
+            elif head:
+                message = {**message, "body": b""}
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
-
-
-class _SameOrigin:
-    """Refuses what another site's page asks for, other methods than GET, HEAD and POST, and endless addresses."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (refusal := _refusal(scope)) is not None:
+        app = self.app
+        if (refusal := _refusal(scope, self.hosts)) is not None:
             status, reason = refusal
-            await JSONResponse({"error": reason}, status)(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
+            app = JSONResponse({"error": reason}, status, {"allow": "GET, HEAD, POST"} if status == 405 else None)
+        elif head:  # answered as GET is, without the content
+            scope = {**scope, "method": "GET"}
+        await app(_below(scope, self.root), receive, send_restricted)
 
 
-def _refusal(scope: Scope) -> tuple[int, str] | None:
+def checked_root(path: str) -> str:
+    """A path under which a proxy shows the server, without a slash at its end.
+
+    Raises:
+        S2R2Error: It is no such path.
+    """
+    root = path.rstrip("/")
+    if root and not re.fullmatch(r"(/[\w.~-]+)+", root, re.ASCII):
+        raise S2R2Error(f"--root-path {path!r}: give the path that the proxy shows, as in /photos")
+    if {".", ".."} & set(root.split("/")):
+        raise S2R2Error(f"--root-path {path!r}: give a path without . and ..")
+    if root.split("/")[1:2] and root.split("/")[1] in ROOMS:
+        raise S2R2Error(f"--root-path {path!r}: the page's own addresses begin so; choose another")
+    return root
+
+
+def _below(scope: Scope, root: str) -> Scope:
+    """A request as it is without the proxy's path."""
+    path: str = scope["path"]
+    if not root or not (path == root or path.startswith(root + "/")):
+        return scope
+    return {**scope, "path": path[len(root) :] or "/", "raw_path": scope["raw_path"][len(root) :] or b"/"}
+
+
+def _refusal(scope: Scope, hosts: Hosts) -> tuple[int, str] | None:
     headers = Headers(scope=scope)
-    if len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > MAX_TARGET:
+    host = headers.get("host", "")
+    if not hosts.serve(host):
+        shown = host[:100]
+        return 400, f"this server does not go by the name {shown!r}: add it with s2r2 serve --allow-host"
+    query = scope.get("query_string") or b""
+    if len(scope.get("raw_path") or b"") + len(query) > MAX_TARGET:
         return 414, "the address is too long"
     if scope["method"] not in ("GET", "HEAD", "POST"):
         return 405, "only GET, HEAD and POST are answered"
-    if headers.get("sec-fetch-site") in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate":
-        return 403, "another site's page may not ask"
-    if scope["method"] == "POST":
-        if headers.get("sec-fetch-site") == "cross-site":
-            return 403, "another site's page may not ask"
-        origin = headers.get("origin")
-        if origin is not None and not _same(origin, scope["scheme"], headers.get("host", "")):
-            return 403, "another site's page may not ask"
-    return None
+    twice = [name for name, count in Counter(name for name, _ in parse_qsl(query, True)).items() if count > 1]
+    if twice:
+        return 422, f"{twice[0].decode('latin-1')[:100]}: it is given more than once"
+    return _foreign(scope["method"], headers, host, hosts)
 
 
-def _same(origin: str, scheme: str, host: str) -> bool:
-    try:
-        parts = urlsplit(origin)
-    except ValueError:
-        return False
-    return parts.scheme == scheme and parts.netloc.lower() == host.lower()
+def _foreign(method: str, headers: Headers, host: str, hosts: Hosts) -> tuple[int, str] | None:
+    """Refuse what another site's page asks for. Browsers say it themselves, or name the page's origin in a POST."""
+    site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
+    origin = headers.get("origin")
+    if site in ("same-origin", "none") or (site is not None and method != "POST" and mode == "navigate"):
+        return None
+    if site is None and (method != "POST" or origin is None or hosts.own_page(origin, host)):
+        return None
+    return 403, (
+        "another site's page may not ask; if this is the page itself behind a proxy, add its name with "
+        "s2r2 serve --allow-host"
+    )

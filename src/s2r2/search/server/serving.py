@@ -2,16 +2,23 @@
 
 import contextlib
 import ctypes
-import ipaddress
+import os
+import signal
 import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from s2r2.errors import S2R2Error
-from s2r2.search.server.guard import LOOPBACK
+
+if TYPE_CHECKING:
+    import uvicorn
+
+GRACE = 2
+"""Seconds in which questions under way may still be answered when the server is ended."""
 
 
 def serve(
@@ -21,6 +28,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8765,
     allow_hosts: Sequence[str] = (),
+    root_path: str = "",
     open_browser: bool = False,
 ) -> None:
     """Serve the search page until Ctrl-C.
@@ -30,23 +38,28 @@ def serve(
         compare: Of a second index, shown beside it.
         host: Address to listen on; anything but loopback lets others on the network see the photos, and is warned of.
         port: To listen on; 0 takes a free one.
-        allow_hosts: More names under which the page may be opened, such as that of a reverse proxy.
+        allow_hosts: More names under which the page may be opened, such as that of a reverse proxy; with a port, as in
+            ``photos.home:8443``, that port only.
+        root_path: Path under which a reverse proxy shows the page, as in ``/photos``.
         open_browser: Open the page in the browser.
 
     Raises:
-        S2R2Error: There is no index, FastAPI and uvicorn are not installed, or the port is taken.
+        S2R2Error: There is no index, FastAPI and uvicorn are not installed, the port is taken, or a name or path
+            cannot be one.
     """
     try:
         import uvicorn
 
+        from s2r2.search.server import connections
         from s2r2.search.server.app import create_app
+        from s2r2.search.server.hosts import hosts_of, is_loopback
     except ImportError as error:
         raise S2R2Error(f"the search page needs {error.name}: pip install 's2r2[web]'") from error
     folders = [folder] if compare is None else [folder, compare]
-    app = create_app(folders, hosts=allowed_hosts(host, allow_hosts))
+    app = create_app(folders, hosts=hosts_of(host, allow_hosts), root=root_path)
     listening = _listen(host, port)
     address = f"http://{_url_host(host)}:{listening.getsockname()[1]}/"
-    if not _is_loopback(host):
+    if not is_loopback(listening.getsockname()[0]):
         print(
             f"WARNING   everybody who can reach {host} can see and search these photos; there is no password and no "
             "encryption. Use --host 127.0.0.1 unless you want that.",
@@ -56,16 +69,62 @@ def serve(
     if open_browser:
         threading.Timer(1.0, webbrowser.open, [address]).start()
     _return_memory()
+    connections.Connection.most = connections.connections_allowed()
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
-        timeout_keep_alive=15, timeout_graceful_shutdown=3, h11_max_incomplete_event_size=16 << 10, http="h11",
+        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none", loop="asyncio",
+        timeout_keep_alive=connections.KEEP_SECONDS, timeout_graceful_shutdown=GRACE, backlog=connections.BACKLOG,
+        h11_max_incomplete_event_size=16 << 10, http=connections.Connection,
     )  # fmt: skip
     try:
-        uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        pass
+        _run(uvicorn.Server(config), listening)
     finally:
         listening.close()
+
+
+def _run(server: "uvicorn.Server", listening: socket.socket) -> None:
+    """Run a server until it is interrupted, and then, whatever it is doing, for a few seconds more.
+
+    It runs in a thread that need not end, and so do the threads that it starts: a decoder or a disk that hangs, or a
+    long search for duplicates, keeps nobody from ending it.
+    """
+    from s2r2.search.server.connections import spare_the_log
+
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            server.run(sockets=[listening])
+        except BaseException as error:
+            errors.append(error)
+
+    spare_the_log()
+    thread = threading.Thread(target=work, daemon=True, name="s2r2-serve")
+    thread.start()
+    try:
+        with _interrupted_by_sigterm():
+            while thread.is_alive():
+                thread.join(1.0)
+    except KeyboardInterrupt:
+        spare_the_log(silent=True)  # of requests that are broken off
+        server.should_exit = True
+        thread.join(2 * GRACE + 1)
+        print("ended", flush=True)
+        return
+    if errors:
+        raise errors[0]
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _return_memory() -> None:
@@ -79,52 +138,31 @@ def _return_memory() -> None:
         mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD: larger pieces are returned at once; setting it keeps it from rising
 
 
-def allowed_hosts(host: str, more: Sequence[str] = ()) -> list[str]:
-    """Names under which the page may be asked for when it listens on ``host``."""
-    names = {*LOOPBACK, *(name.lower() for name in more)}
-    if not _is_loopback(host):
-        own = socket.gethostname().lower()
-        names |= {own, f"{own}.local"}
-        names |= _addresses() if host in ("0.0.0.0", "::", "") else {host.lower()}
-    return sorted(names | {f"[{name}]" for name in names if ":" in name and not name.startswith("[")})
-
-
-def _addresses() -> set[str]:
-    """Addresses of this machine."""
-    found: set[str] = set()
-    with contextlib.suppress(OSError):
-        found |= {str(entry[4][0]).split("%")[0] for entry in socket.getaddrinfo(socket.gethostname(), None)}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # reserved for documentation; nothing is sent
-            found.add(probe.getsockname()[0])
-        except OSError:
-            pass
-    return found
-
-
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise S2R2Error(f"--port {port}: a port is a number from 0 to 65535")
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        family, _, _, _, address = socket.getaddrinfo(host.strip("[]") or "0.0.0.0", port, type=socket.SOCK_STREAM)[0]
         # asyncio sends small answers at once only on sockets that say they are TCP; 40 ms each otherwise
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(1024)  # who reads the printed address may connect at once, and waits until all is loaded
-    except (OSError, OverflowError) as error:
+    except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise S2R2Error(f"cannot listen on {host}:{port} ({reason}): choose another --port or --host") from error
+        raise S2R2Error(f"--host {host}: no such address ({reason}); give one of this machine's") from error
+    try:
+        if os.name != "nt":  # there it would share the port with another program
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(1024)  # who reads the printed address may connect at once, and waits until all is loaded
+    except OSError as error:
+        listening.close()
+        raise S2R2Error(
+            f"cannot listen on {_url_host(host)}:{port} ({error.strerror or error}): choose another --port or --host"
+        ) from error
     return listening
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 def _url_host(host: str) -> str:
+    host = host.strip("[]")
     if host in ("0.0.0.0", "::", ""):
         return "127.0.0.1" if host != "::" else "[::1]"
     return f"[{host}]" if ":" in host else host
