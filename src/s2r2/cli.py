@@ -201,6 +201,7 @@ def index(
     data: Positional[Data],
     store: Folder,
     rebuild: bool = False,
+    drop_missing: bool = False,
     approximate_from: int = 500_000,
     device: str = "auto",
     devices: int = 1,
@@ -212,7 +213,8 @@ def index(
         encoder: Run folder, encoder.safetensors, an export as safetensors, timm:NAME or untrained:NAME.
         data: The photos.
         store: Folder of the index.
-        rebuild: Start afresh where another encoder made the index.
+        rebuild: Make it anew: another encoder made it, or it is damaged. The old one stays in force until then.
+        drop_missing: Drop photos that are not found also where their disk may be away: see docs/search.md.
         approximate_from: From so many photos on, searches go through an approximate index whose recall is measured.
         device: auto, cpu, cuda or cuda:N.
         devices: Processes on this machine that share the photos; 0: one for each GPU.
@@ -232,6 +234,7 @@ def index(
             processes.leader_first(lambda: open_source(data)),
             store,
             rebuild=rebuild,
+            drop_missing=drop_missing,
             approximate_from=approximate_from,
             progress=processes.leader,
             processes=processes,

@@ -1,9 +1,12 @@
-"""Writing files so that a crash leaves the old one or the new one, never a torn one."""
+"""Writing files so that a crash leaves the old one or the new one, never a torn one; and checksums that tell."""
 
 import contextlib
+import errno
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,6 +14,7 @@ from s2r2.errors import S2R2Error
 
 _UMASK = os.umask(0o077)  # reading the mask means setting it; done once, at import
 os.umask(_UMASK)
+_PIECE = 16 << 20
 _FILE_MODE = 0o666 & ~_UMASK  # what open() would have given; mkstemp gives 0600
 
 
@@ -21,8 +25,43 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks sync no folders
+            raise
     finally:
         os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a file that another library has written durable."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+
+
+def checksum(content: str | Path | memoryview) -> str:
+    """A hash of a file or of bytes in memory; large ones are hashed by pieces in threads.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if isinstance(content, memoryview):
+        size = content.nbytes
+
+        def digest(start: int) -> bytes:
+            return hashlib.blake2b(content[start : start + _PIECE], digest_size=16).digest()
+
+    else:
+        size = os.stat(content).st_size
+
+        def digest(start: int) -> bytes:
+            with open(content, "rb", buffering=0) as file:
+                file.seek(start)
+                return hashlib.blake2b(file.read(_PIECE) or b"", digest_size=16).digest()
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # starts no thread before it has work
+        starts = range(0, size, _PIECE)
+        parts = list((pool.map if size > _PIECE else map)(digest, starts))
+    return hashlib.blake2b(b"".join(parts) + str(size).encode(), digest_size=16).hexdigest()
 
 
 def stamp(path: str | Path) -> tuple[int, int, int, int]:
@@ -49,7 +88,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
     Args:
         path: The file to write.
-        mode: ``"wb"`` or ``"w"`` (UTF-8).
+        mode: ``"wb"`` or ``"w"`` (UTF-8; bytes of a file name that are none become escapes).
 
     Yields:
         The open temporary file.
@@ -62,7 +101,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     temporary: str | None = None
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(descriptor, mode, encoding=encoding) as file:
+        with os.fdopen(descriptor, mode, encoding=encoding, errors=encoding and "backslashreplace") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -8,17 +8,21 @@ if TYPE_CHECKING:
     from s2r2.search.duplicates import Duplicates, find_duplicates
     from s2r2.search.exporting import write_embeddings
     from s2r2.search.index import Hit, ImageIndex
+    from s2r2.search.layout import DamagedIndex, IndexGone
     from s2r2.search.map import positions
+    from s2r2.search.result import UpdateResult
     from s2r2.search.server.serving import serve
     from s2r2.search.showing import duplicates_and_show, search_and_show
-    from s2r2.search.updating import UpdateResult, update_index
+    from s2r2.search.updating import update_index
 
 # LanceDB alone takes more than a second to import, so each name is looked up when it is asked for.
 _PLACES = {
+    "DamagedIndex": "layout",
     "Duplicates": "duplicates",
     "Hit": "index",
     "ImageIndex": "index",
-    "UpdateResult": "updating",
+    "IndexGone": "layout",
+    "UpdateResult": "result",
     "contact_sheet": "contact_sheet",
     "duplicates_and_show": "showing",
     "find_duplicates": "duplicates",
@@ -30,9 +34,11 @@ _PLACES = {
 }
 
 __all__ = [
+    "DamagedIndex",
     "Duplicates",
     "Hit",
     "ImageIndex",
+    "IndexGone",
     "UpdateResult",
     "contact_sheet",
     "duplicates_and_show",

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import numbers
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,14 @@ import numpy as np
 from PIL import Image
 
 from s2r2.errors import S2R2Error
+from s2r2.files import checksum
+from s2r2.images.sources import printable
 from s2r2.search import layout
 from s2r2.search.approximate import search_approximately
 from s2r2.search.catalogue import Catalogue
+from s2r2.search.durable import RowFiles
 from s2r2.search.exact import top_k
-from s2r2.search.rows import Rows
+from s2r2.search.rows import Rows, is_whole
 
 Box = tuple[int, int, int, int]
 
@@ -64,7 +68,8 @@ class ImageIndex:
         """Open an index for searching.
 
         Raises:
-            S2R2Error: There is none, it was never finished, or it is damaged.
+            DamagedIndex: Its files are not what was written.
+            S2R2Error: There is none, or it was never finished.
         """
         folder = Path(folder)
         layout.check_local(folder)
@@ -72,13 +77,15 @@ class ImageIndex:
             about = layout.read_published(folder)
             if about is None:
                 raise S2R2Error(f"no index in {folder}: make one with s2r2 index ENCODER DATA --store {folder}")
+            place = folder / about.generation
             try:
-                return cls(folder, about, Catalogue.open(folder / about.fingerprint, about.number))
+                catalogue = Catalogue.open(place, about.number, about.photos, about.dimensions, about.files)
+                return cls(folder, about, catalogue)
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-                raise S2R2Error(f"the index in {folder} is damaged ({error}): use s2r2 index --rebuild") from error
-        raise S2R2Error(f"the index in {folder} lacks its catalogue: use s2r2 index --rebuild")
+            except (OSError, ValueError) as error:
+                raise layout.DamagedIndex(folder, error) from error
+        raise layout.DamagedIndex(folder, "it lacks its catalogue")
 
     @classmethod
     def build(cls, encoder: Any, source: Any, folder: str | Path, **options: Any) -> "ImageIndex":
@@ -92,7 +99,7 @@ class ImageIndex:
 
     @property
     def vectors(self) -> np.ndarray:
-        """``(N, D)`` float32 with rows of length 1, mapped from disk."""
+        """``(N, D)`` float32 with rows of length 1, mapped from disk and checked when first asked for."""
         return self.catalogue.vectors
 
     @property
@@ -102,14 +109,46 @@ class ImageIndex:
 
     @functools.cached_property
     def encoder(self) -> Any:
-        """The encoder that made the vectors, from the copy inside the index."""
+        """The encoder that made the vectors, from the copy inside the index.
+
+        Raises:
+            DamagedIndex: The copy is not what was written.
+            IndexGone: The index was deleted or replaced since it was opened.
+        """
         from s2r2.encoder import load
 
-        return load(self.folder / self.about.fingerprint / layout.ENCODER)
+        copy = self._generation / layout.ENCODER
+        expected = self.about.files.get(layout.ENCODER)
+        try:
+            if expected is not None and checksum(copy) != expected:
+                raise layout.DamagedIndex(self.folder, f"{layout.ENCODER} is not what was written")
+        except FileNotFoundError as error:
+            raise self._gone() from error
+        return load(copy)
+
+    @property
+    def _generation(self) -> Path:
+        return self.folder / self.about.generation
 
     @functools.cached_property
     def _rows(self) -> Rows:
-        return Rows(self.folder / self.about.fingerprint / "lance")
+        return Rows(self._generation / layout.ROWS)
+
+    @functools.cached_property
+    def _candidates(self) -> Rows:
+        """The rows for approximate search, whose own files are checked first."""
+        RowFiles(self._generation).check_approximate()
+        return self._rows
+
+    def _gone(self) -> S2R2Error:
+        """Why what was open is not there any more: replaced or deleted, or else damaged."""
+        try:
+            now = layout.read_published(self.folder)
+        except S2R2Error as error:
+            return error
+        if now is not None and now.generation == self.about.generation:
+            return layout.DamagedIndex(self.folder, "files of its rows are missing or damaged")
+        return layout.IndexGone(f"the index in {self.folder} was deleted or replaced: open it again")
 
     def search(
         self,
@@ -124,17 +163,17 @@ class ImageIndex:
 
         Args:
             image: A path, file content as bytes, a PIL image, an array, or the key of a photo in the index (which is
-                then left out of the answer).
+                then left out of the answer). Text that names a file here is a path, whatever keys there are.
             k: How many; fewer when there are fewer.
             box: Part of the image to search for: left, top, width, height in pixels.
             folder: Only photos in this folder of the source, and below it.
             label: Only photos with this label.
 
         Raises:
-            S2R2Error: The image cannot be read, k is below 1, or the box lies outside the image.
+            S2R2Error: The image cannot be read, k is no whole number from 1 on, or the box lies outside the image.
         """
-        if k < 1:
-            raise S2R2Error(f"-k {k}: ask for at least 1 photo")
+        if isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 1:
+            raise S2R2Error(f"-k {k}: ask for at least 1 photo, as a whole number")
         mask = self.catalogue.matching(folder, label)
         own = self._row_of(image)
         if own is not None and box is None:
@@ -159,7 +198,12 @@ class ImageIndex:
             mask: ``(N,)`` bool: which photos may be found; None for all.
             leave_out: Row of a photo that may not be found.
         """
-        rows, scores = self.nearest(np.asarray(vector, np.float32), k + (leave_out is not None), mask)
+        vector = np.asarray(vector, np.float32)
+        if vector.shape != (self.about.dimensions,) or not np.isfinite(vector).all():
+            raise S2R2Error(
+                f"a query needs {self.about.dimensions} finite numbers, as the vectors of {self.folder} have"
+            )
+        rows, scores = self.nearest(vector, k + (leave_out is not None), mask)
         chosen = rows != leave_out
         found = zip(rows[chosen][:k], scores[chosen][:k], strict=True)
         return [self.hit(rank, int(row), float(score)) for rank, (row, score) in enumerate(found, start=1)]
@@ -169,7 +213,7 @@ class ImageIndex:
         settings = self.about.approximate
         if settings is not None and mask is None:
             try:
-                return search_approximately(self._rows, self.catalogue, settings, vector, k)
+                return search_approximately(self._candidates, self.catalogue, settings, vector, k)
             except Exception:  # LanceDB has no narrower class: an update took its files away; the matrix is still here
                 pass
         return top_k(self.vectors, vector, k, mask)
@@ -192,8 +236,16 @@ class ImageIndex:
             except UnreadableImage as error:
                 raise S2R2Error(f"the image cannot be read: {error.reason}") from error
         else:
-            picture = load_image(image)
+            picture = load_image(image) if not isinstance(image, str) or _is_there(image) else self._no_photo(image)
         return picture if box is None else _part(picture, box)
+
+    def _no_photo(self, query: str) -> np.ndarray:
+        """Say why a query is neither a file nor a key."""
+        what = "a folder" if os.path.isdir(query) else "neither an image file nor the key of a photo in the index"
+        raise S2R2Error(f"{printable(query)} is {what}: give one photo, or a key such as {self._some_key()}")
+
+    def _some_key(self) -> str:
+        return str(self.catalogue.table["key"][0].as_py()) if len(self) else "red/1.jpg"
 
     def picture(self, row: int) -> np.ndarray:
         """A photo of the index, ``(H, W, 3)`` uint8: its file if that is what was indexed, else its thumbnail.
@@ -219,12 +271,24 @@ class ImageIndex:
         """A small JPEG of a photo.
 
         Raises:
-            S2R2Error: An update has removed the photo.
+            IndexGone: An update has removed the photo, or the index was deleted.
+            DamagedIndex: It is not what was written.
         """
-        content = self._rows.cell("thumbnail", int(self.catalogue.ids[row]), int(self.catalogue.row_ids[row]))
+        content = self._thumbnail(row)
         if content is None:
-            raise S2R2Error(f"an update of {self.folder} has removed this photo: open the index again")
-        return bytes(content)
+            raise layout.IndexGone(f"an update of {self.folder} has removed this photo: open the index again")
+        if not is_whole(content, self.catalogue.table["content"][row].as_py()):
+            raise layout.DamagedIndex(self.folder, "a thumbnail is not what was written")
+        return content
+
+    def _thumbnail(self, row: int) -> bytes | None:
+        try:
+            found = self._rows.cell("thumbnail", int(self.catalogue.ids[row]), int(self.catalogue.row_ids[row]))
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except BaseException as error:  # LanceDB has no narrower class, and Rust's panics are no Exceptions
+            raise self._gone() from error
+        return None if found is None else bytes(found)
 
     def row(self, identity: str) -> int | None:
         """The row of the photo with this id, or None."""
@@ -239,19 +303,36 @@ class ImageIndex:
 
     def hit(self, rank: int, row: int, score: float) -> Hit:
         """Describe the photo in ``row`` as a hit."""
-        cell = {name: self.catalogue.table[name][row].as_py() for name in ("id", "key", "location", "label")}
-        return Hit(rank, cell["location"], score, cell["label"], cell["key"], f"{cell['id']:016x}")
+        cell = {name: self.catalogue.table[name][row].as_py() for name in ("id", "key", "label")}
+        return Hit(rank, self.location(row), score, cell["label"], cell["key"], f"{cell['id']:016x}")
+
+    def location(self, row: int) -> str:
+        """Where a person finds a photo; format 2 kept it as seen from the folder in which ``s2r2 index`` ran."""
+        location, file = (self.catalogue.table[name][row].as_py() for name in ("location", "file"))
+        if not file or os.path.isabs(location):
+            return str(location)
+        _, member, name = location.partition("::")
+        return printable(os.fsdecode(file)) + member + name
 
     def _row_of(self, image: Any) -> int | None:
         """The row of the photo whose key ``image`` is; a file of that name comes first."""
-        if not isinstance(image, str) or Path(image).exists():
+        if not isinstance(image, str) or _is_there(image):
             return None
         return self.catalogue.row_of_key(image)
 
 
+def _is_there(path: str) -> bool:
+    try:
+        return os.path.isfile(path)
+    except ValueError:  # a NUL
+        return False
+
+
 def _part(picture: np.ndarray, box: Box) -> np.ndarray:
-    left, top, width, height = box
     rows, columns = picture.shape[:2]
-    if min(left, top) < 0 or min(width, height) < 1 or left + width > columns or top + height > rows:
-        raise S2R2Error(f"--box {left},{top},{width},{height} lies outside the image of {columns} x {rows} pixels")
-    return picture[top : top + height, left : left + width]
+    whole = len(box) == 4 and all(isinstance(side, numbers.Integral) for side in box)
+    if whole:
+        left, top, width, height = (int(side) for side in box)
+        if min(left, top) >= 0 and min(width, height) >= 1 and left + width <= columns and top + height <= rows:
+            return picture[top : top + height, left : left + width]
+    raise S2R2Error(f"--box {','.join(map(str, box))} lies outside the image of {columns} x {rows} pixels")

@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image
 
 from s2r2.encoder import Encoder, store_side
+from s2r2.errors import NonFiniteError
 from s2r2.images import ImageSource, UnreadableImage, decode
 from s2r2.images.sources import printable, read_slice
 from s2r2.processes import Processes
-from s2r2.search.rows import photo_id
+from s2r2.search.rows import photo_id, seal
 from s2r2.views import reduce_bicubic, render_centre
 
 T = TypeVar("T")
@@ -70,8 +71,11 @@ class PhotoReader:
         return printable(self.source.keys[index])
 
     def location(self, index: int) -> str:
-        """Where a person finds a photo, as text that any table can hold."""
-        return printable(self.source.location(index))
+        """Where a person finds a photo from any folder, as text that any table can hold."""
+        location, where = self.source.location(index), self.source.slice(index)
+        if where is not None and location.startswith(where.path):
+            location = os.path.abspath(where.path) + location[len(where.path) :]
+        return printable(location)
 
     def label(self, index: int) -> str:
         """Labels of a photo joined by ``;``."""
@@ -92,7 +96,7 @@ class PhotoReader:
     def _encode(self, batch: list[ReadPhoto]) -> list[ReadPhoto]:
         """Put the encoder's vectors in the place of pixels."""
         pixels = [photo.pixels for photo in batch if photo.pixels is not None]
-        vectors = iter(self.encoder.embed_pixels(np.stack(pixels)) if pixels else ())
+        vectors = iter(checked(self.encoder.embed_pixels(np.stack(pixels)), self.encoder) if pixels else ())
         for photo in batch:
             if photo.pixels is not None:
                 photo.row["vector"], photo.pixels = next(vectors), None
@@ -117,7 +121,7 @@ class PhotoReader:
             photo.reason = error.reason
             return photo
         encoder = self.encoder
-        photo.row["thumbnail"] = make_thumbnail(picture)
+        photo.row["thumbnail"] = seal(make_thumbnail(picture), photo.row["content"])
         photo.pixels = render_centre([picture], encoder.image_size, mean=encoder.mean, std=encoder.std, threads=1)[0]
         return photo
 
@@ -157,6 +161,21 @@ def read_ahead(read: Callable[[T], Read], batches: Sequence[Sequence[T]], thread
                 yield [item for future in running.popleft() for item in future.result()]
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def checked(vectors: np.ndarray, encoder: Encoder) -> np.ndarray:
+    """Vectors ``(n, D)`` as they are, if they are such as can be searched.
+
+    Raises:
+        NonFiniteError: Some are NaN or infinite, or have no direction.
+    """
+    bad = int((~(np.linalg.norm(vectors, axis=1) > 0.5) | ~np.isfinite(vectors).all(1)).sum())
+    if bad:
+        raise NonFiniteError(
+            f"the encoder {encoder.name} makes no finite vectors for {bad} of {len(vectors)} photos: none is written; "
+            "its weights are damaged, or its training diverged"
+        )
+    return vectors
 
 
 def check_alike(encoder: Encoder, source: ImageSource, processes: Processes) -> None:

@@ -6,7 +6,7 @@ when a table is opened.
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 TABLE = "photos"
+_FOR_EVER = timedelta(days=36500)
 SCAN = 8192
+_START, _JFIF = b"\xff\xd8", b"\xff\xe0"
+_COMMENT = b"\xff\xfe\x00\x0a"  # JPEG's COM, of 2 + 8 bytes
 
 
 class Known(NamedTuple):
@@ -25,6 +28,23 @@ class Known(NamedTuple):
     content: str
     label: str
     location: str
+
+
+def seal(thumbnail: bytes, content: str) -> bytes:
+    """A JPEG with a comment that says by a checksum that it is whole, and of which photo."""
+    return thumbnail[:2] + _COMMENT + _thumbnail_check(thumbnail[2:], content) + thumbnail[2:]
+
+
+def is_whole(thumbnail: bytes, content: str) -> bool:
+    """Whether a thumbnail is what was written for the photo of that content; those of format 2 do not say."""
+    start = 2 + len(_COMMENT)
+    if thumbnail[:start] == _START + _COMMENT:
+        return thumbnail[start : start + 8] == _thumbnail_check(thumbnail[start + 8 :], content)
+    return thumbnail[:4] == _START + _JFIF
+
+
+def _thumbnail_check(rest: bytes, content: str) -> bytes:
+    return hashlib.blake2b(rest, digest_size=8, key=content.encode()[:64]).digest()
 
 
 def schema(dimensions: int) -> pa.Schema:
@@ -114,6 +134,14 @@ class Rows:
             found.update((row["key"], row) for row in rows.select(self.schema.names).to_pylist())
         return found
 
+    def files(self, keys: Container[str]) -> dict[str, bytes]:
+        """Where the files of some photos are, by key."""
+        found: dict[str, bytes] = {}
+        for batch in self.scan(("key", "file")):
+            columns = (batch[name].to_pylist() for name in ("key", "file"))
+            found.update((key, file) for key, file in zip(*columns, strict=True) if key in keys)
+        return found
+
     def put(self, rows: list[dict[str, Any]]) -> None:
         """Write rows in one transaction, in place of those of the same key."""
         if not rows:
@@ -136,14 +164,21 @@ class Rows:
             self.table.delete(condition)
 
     def tidy(self) -> None:
-        """Join small files and delete what no version needs. Only for the one writer, who holds the lock.
+        """Join small files; nothing is deleted."""
+        self._optimize(_FOR_EVER, delete=False)
+
+    def prune(self) -> None:
+        """Delete what the present version does not need. Only for the one writer, who holds the lock.
 
         The age of 0 and unverified files are safe for that reason, and because readers go by the catalogue and ask
         again when a row has moved under them.
         """
+        self._optimize(timedelta(0), delete=True)
+
+    def _optimize(self, older_than: timedelta, delete: bool) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            self.table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+            self.table.optimize(cleanup_older_than=older_than, delete_unverified=delete)
 
     def cell(self, column: str, identity: int, row_id: int) -> Any:
         """One cell of a photo; by address, or where the address no longer holds, by id. None if it is gone."""

@@ -1,78 +1,32 @@
 """Building an index and keeping it up to date: only what is new or changed is embedded."""
 
-import functools
 import json
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 import s2r2
 from s2r2.encoder import Encoder, load
 from s2r2.errors import S2R2Error
+from s2r2.files import checksum, sync_folder
 from s2r2.images import ImageSource, Skipped, UnreadableImage, open_source, write_skipped
+from s2r2.images.sources import printable
 from s2r2.locking import locked
 from s2r2.processes import Processes
 from s2r2.search import layout
 from s2r2.search.approximate import APPROXIMATE_FROM, calibrate, ensure_index
 from s2r2.search.catalogue import Catalogue, catalogue_files, write_catalogue
-from s2r2.search.index import ImageIndex
+from s2r2.search.durable import RowFiles
+from s2r2.search.missing import Judge, settle, too_many
 from s2r2.search.reading import PhotoReader, ReadPhoto, check_alike
+from s2r2.search.result import UpdateResult, progress_bar
 from s2r2.search.rows import Known, Rows
 
 COMMIT_ROWS = 1024
 COMMIT_SECONDS = 15.0
-
-
-@dataclass(frozen=True)
-class UpdateResult:
-    """What an update did, in numbers of photos.
-
-    Attributes:
-        folder: The index's folder.
-        about: What the index is now.
-        embedded: New or changed ones that were embedded.
-        moved: Content that was known under another name: not embedded again.
-        kept: Those whose content is what it was.
-        dropped: Those that are gone, or cannot be read any more.
-        skipped: Those that could not be read, with reasons (also in ``skipped.csv``).
-        seconds: How long it took.
-    """
-
-    folder: Path
-    about: layout.Published
-    embedded: int
-    moved: int
-    kept: int
-    dropped: int
-    skipped: list[Skipped]
-    seconds: float
-
-    @functools.cached_property
-    def index(self) -> ImageIndex:
-        """The index, ready to search."""
-        return ImageIndex.open(self.folder)
-
-    def __str__(self) -> str:
-        folder, about = self.folder, self.about
-        text = (
-            f"{about.photos:,} photos in {folder}: {self.embedded:,} embedded, {self.moved:,} moved, "
-            f"{self.kept:,} unchanged, {self.dropped:,} dropped, {len(self.skipped):,} skipped"
-        )
-        if self.skipped:
-            text += f" (see {folder / layout.SKIPPED})"
-        if about.approximate is not None:
-            text += (
-                f"\napproximate index ({folder.name}): recall@10 {about.approximate['recall']:.3f} against "
-                f"exact search, {about.approximate['milliseconds']:.1f} ms instead of "
-                f"{about.approximate['exact_milliseconds']:.1f} ms a query"
-            )
-        return text
 
 
 def update_index(
@@ -81,6 +35,7 @@ def update_index(
     folder: str | Path,
     *,
     rebuild: bool = False,
+    drop_missing: bool = False,
     approximate_from: int = APPROXIMATE_FROM,
     batch_size: int = 64,
     progress: bool = True,
@@ -90,13 +45,16 @@ def update_index(
 
     Rows are committed to LanceDB in batches: a process killed at any moment leaves whole rows, and the next update
     does the rest. What searches read is replaced at the end, so that they see the old index or the new one. With
-    ``rebuild`` the old index stays in force until the new one is complete.
+    ``rebuild`` the old index stays in force until the new one is complete. Rows of photos that cannot be read now, or
+    that are not known to be gone (see :class:`s2r2.search.missing.Judge`), are kept.
 
     Args:
         encoder: Makes the vectors: an encoder, or what :func:`s2r2.load` takes. A copy of it is kept in the index.
         source: The photos: a source, or what :func:`s2r2.images.open_source` takes.
         folder: The index's folder.
-        rebuild: Start afresh where another encoder made the index.
+        rebuild: Make all of it anew, also where another encoder made the index, or where it is damaged.
+        drop_missing: Drop rows also where photos may only be out of reach: more than a tenth of all at once, or in a
+            folder that is empty or away.
         approximate_from: From how many photos on LanceDB's approximate index is built.
         batch_size: Photos encoded at once.
         progress: Show a progress bar.
@@ -104,12 +62,14 @@ def update_index(
             with the same arguments.
 
     Raises:
-        S2R2Error: Another encoder made the index, another process writes it, nothing is readable, the disk is full, or
-            processes differ in photos or encoder.
+        S2R2Error: Another encoder made the index, another process writes it, it is damaged, nothing is readable, the
+            disk is full, or processes differ in photos or encoder.
         KeyboardInterrupt: Ctrl-C; what was embedded so far is kept, and the same call goes on from there.
     """
     folder = Path(folder)
     layout.check_local(folder)
+    if batch_size < 1:
+        raise S2R2Error(f"batch_size {batch_size}: give at least 1")
     encoder = encoder if isinstance(encoder, Encoder) else load(encoder, device="auto")
     source = source if isinstance(source, ImageSource) else open_source(source)
     check_alike(encoder, source, processes)
@@ -120,7 +80,8 @@ def update_index(
         doing = f"writing the index in {folder}"
         with locked(folder / layout.LOCK, doing, "wait until it has finished"):
             layout.check_free_for_index(folder)
-            result = _Update(encoder, source, folder, rebuild, processes).run(approximate_from, batch_size, progress)
+            update = _Update(encoder, source, folder, rebuild, processes)
+            result = update.run(approximate_from, batch_size, progress, drop_missing)
         return processes.from_leader(lambda: result)
     except OSError as error:
         problem = error.strerror or error
@@ -163,24 +124,49 @@ class _Update:
         self.encoder, self.source, self.folder, self.processes = encoder, source, folder, processes
         self.began = time.monotonic()
         self.fingerprint = encoder.fingerprint
-        self.published = layout.read_published(folder)
+        self.published = _published(folder, rebuild)
         if self.published is not None and self.published.fingerprint != self.fingerprint and not rebuild:
             raise S2R2Error(
                 f"the index in {folder} was made by another encoder ({self.published.encoder}): "
                 "use --rebuild to replace it, or another --store"
             )
-        self.generation = folder / self.fingerprint
         self.dimensions = encoder.dimensions("feature")
-        if not (self.generation / layout.ENCODER).exists():
-            encoder.save(self.generation)
-        self.rows = Rows(self.generation / "lance", self.dimensions)
-        self.known = self.rows.known()
+        self._open(layout.generation_for(folder, self.fingerprint, self.published, rebuild), rebuild)
         self.by_content = {known.content: key for key, known in self.known.items()}
         self.skipped = list(source.problems)
-        self.gone = set(self.known)
+        self.failed: dict[str, str] = {}
+        self.unseen = set(self.known)
+        self.arrived: Counter[str] = Counter()
         self.embedded = self.moved = self.kept = 0
 
-    def run(self, approximate_from: int, batch_size: int, progress: bool) -> UpdateResult:
+    def _open(self, name: str, rebuild: bool) -> None:
+        """Open the rows of a generation, or make them."""
+        self.generation = self.folder / name
+        self.in_force = self.published is not None and self.published.generation == name
+        there = (self.generation / layout.ROWS).exists()
+        try:
+            self.files = RowFiles(self.generation)
+            self.files.restore(trusted=name == self.fingerprint)
+            self._keep_encoder()
+            self.rows = Rows(self.generation / layout.ROWS, self.dimensions)
+            self.known = self.rows.known()
+        except BaseException as error:  # LanceDB has no narrower class, and Rust's panics are no Exceptions
+            ours = isinstance(error, S2R2Error | KeyboardInterrupt | MemoryError)
+            if not isinstance(error, layout.DamagedIndex) and (ours or not there):
+                raise
+            if not rebuild:
+                raise error if ours else layout.DamagedIndex(self.folder, f"its rows: {error}") from error
+            self._open(layout.generation_for(self.folder, self.fingerprint, None, True), rebuild=False)
+
+    def _keep_encoder(self) -> None:
+        """Have a copy of the encoder in the index, as it was published."""
+        copy = self.generation / layout.ENCODER
+        published = self.published.files.get(layout.ENCODER) if self.in_force and self.published else None
+        if not copy.exists() or (published is not None and checksum(copy) != published):
+            self.encoder.save(self.generation)
+            sync_folder(self.folder)
+
+    def run(self, approximate_from: int, batch_size: int, progress: bool, drop_missing: bool) -> UpdateResult:
         """Embed, drop, publish."""
         reader = PhotoReader(self.source, self.encoder, self.fingerprint, frozenset(self.by_content))
         wanted, relabelled = self._compare(reader)
@@ -189,15 +175,37 @@ class _Update:
         if wanted:  # content moved between names in a circle: its row was overwritten before it could be copied
             reader.contents = frozenset()
             self._embed(reader, wanted, batch_size, progress)
-        self.rows.drop(self.gone)
-        if len(self.rows) == 0:
+        if self.embedded + self.moved + self.kept == 0:
             first = f"; the first: {self.skipped[0].key}: {self.skipped[0].reason}" if self.skipped else ""
-            raise S2R2Error(f"none of the {len(self.source)} images of {self.source.name} can be read{first}")
+            keeps = f"; the index keeps its {len(self.rows):,} photos" if len(self.rows) else ""
+            name = f"none of the {len(self.source)} images of {self.source.name} can be read"
+            raise S2R2Error(printable(f"{name}{first}{keeps}"))
+        dropped, missing = self._drop(drop_missing)
         write_skipped(self.folder / layout.SKIPPED, self.skipped)
         about = self._publish(approximate_from)
         seconds = time.monotonic() - self.began
-        numbers = (self.embedded, self.moved, self.kept, len(self.gone))
+        numbers = (self.embedded, self.moved, self.kept, dropped, missing)
         return UpdateResult(self.folder, about, *numbers, self.skipped, seconds)
+
+    def _drop(self, drop_missing: bool) -> tuple[int, int]:
+        """Drop rows of photos that are gone; returns how many, and how many are kept though not found."""
+        had = self.published.photos if self.published is not None and not self.in_force else 0
+        if not drop_missing and too_many(had - len(self.rows), had):
+            raise S2R2Error(
+                f"the new index would have {len(self.rows):,} of {had:,} photos: is a disk away? The old one stays in "
+                "force; if they are gone for good, the same command with --drop-missing"
+            )
+        if not self.unseen:
+            return 0, 0
+        unseen = {key: self.known[key] for key in self.unseen}
+        judge = Judge(self.source, self.failed, self.known.keys() - self.unseen)
+        judged = judge.judge(unseen, self.rows.files(self.unseen))
+        settled = settle(judged, self.known, self.arrived, len(self.known), drop_missing)
+        self.rows.drop(settled.drop)
+        kept = settled.unreadable | settled.missing
+        self.skipped = [entry for entry in self.skipped if printable(entry.key) not in kept]
+        self.skipped += [Skipped(key, f"kept: {reason}") for key, reason in sorted(kept.items())]
+        return len(settled.drop), len(settled.missing)
 
     def _compare(self, reader: PhotoReader) -> tuple[list[tuple[int, str]], dict[str, str]]:
         """Find by stamp what must be read, and what has other labels only."""
@@ -207,14 +215,14 @@ class _Update:
             try:
                 stamp = json.dumps(self.source.stamp(index))
             except UnreadableImage as error:
-                self.skipped.append(Skipped(key, error.reason))
+                self._fail(index, error.reason)
                 continue
             key = reader.key(index)
             known = self.known.get(key)
             if known is None or known.stamp != stamp or known.location != reader.location(index):
                 wanted.append((index, stamp))
                 continue
-            self.gone.discard(key)
+            self.unseen.discard(key)
             self.kept += 1
             if known.label != reader.label(index):
                 relabelled[key] = reader.label(index)
@@ -236,7 +244,7 @@ class _Update:
         pending: list[dict[str, Any]] = []
         again: list[tuple[int, str]] = []
         committed = time.monotonic()
-        with _bar(progress) as bar:
+        with progress_bar(progress) as bar:
             task = bar.add_task("", total=len(wanted))
             try:
                 for batch in reader.encoded(wanted, batch_size, self.processes):
@@ -247,7 +255,9 @@ class _Update:
                     self.embedded += len(encoded)
                     pending += encoded
                     pending += copied.values()
-                    self._leave_out(batch)
+                    for photo in batch:
+                        if photo.reason:
+                            self._fail(photo.index, photo.reason)
                     if len(pending) >= COMMIT_ROWS or time.monotonic() - committed > COMMIT_SECONDS:
                         self._commit(pending)
                         committed = time.monotonic()
@@ -274,52 +284,64 @@ class _Update:
                 self.moved += 1
         return copied
 
-    def _leave_out(self, batch: list[ReadPhoto]) -> None:
-        for photo in batch:
-            if photo.reason:
-                self.skipped.append(Skipped(self.source.keys[photo.index], photo.reason))
+    def _fail(self, index: int, reason: str) -> None:
+        key = self.source.keys[index]
+        self.skipped.append(Skipped(key, reason))
+        self.failed[printable(key)] = reason
 
     def _commit(self, pending: list[dict[str, Any]]) -> None:
         self.rows.put(pending)
-        self.gone -= {row["key"] for row in pending}
+        self.files.record()
+        for row in pending:
+            self.unseen.discard(row["key"])
+            if row["key"] not in self.known:
+                self.arrived[row["content"]] += 1
         pending.clear()
 
     def _publish(self, approximate_from: int) -> layout.Published:
         """Tidy up, and put a new catalogue in force, if any row or anything said about the index changed."""
-        before = self.published if self.published and self.published.fingerprint == self.fingerprint else None
-        same_rows = before is not None and before.version == self.rows.version
-        said = (len(self.skipped), self.source.name)
-        if same_rows and before is not None and (before.skipped, before.data) == said:
+        before = self.published if self.in_force else None
+        same_rows = before is not None and before.version == self.rows.version and self._whole(before)
+        data = printable(self.source.name)
+        if same_rows and before is not None and (before.skipped, before.data) == (len(self.skipped), data):
             return before
         number = self.published.number + 1 if self.published else 1
         approximate = before.approximate if before else None
-        if not same_rows:
+        if same_rows and before is not None:
+            number, files = before.number, before.files
+        else:
             ensure_index(self.rows, approximate, approximate_from)
             self.rows.tidy()
-            write_catalogue(self.rows, self.generation, number, self.dimensions)
-            approximate = calibrate(self.rows, Catalogue.open(self.generation, number), approximate)
-        elif before is not None:
-            number = before.number
+            self.files.record()
+            files = write_catalogue(self.rows, self.generation, number, self.dimensions)
+            files[layout.ENCODER] = checksum(self.generation / layout.ENCODER)
+            catalogue = Catalogue.open(self.generation, number, len(self.rows), self.dimensions, files)
+            approximate = calibrate(self.rows, catalogue, approximate)
         published = layout.Published(
-            fingerprint=self.fingerprint,
-            encoder=self.encoder.name,
-            data=self.source.name,
-            photos=len(self.rows),
-            dimensions=self.dimensions,
-            skipped=len(self.skipped),
-            number=number,
-            version=self.rows.version,
-            approximate=approximate,
-            updated=datetime.now().astimezone().isoformat(timespec="seconds"),
-            s2r2=s2r2.__version__,
-        )
+            fingerprint=self.fingerprint, encoder=self.encoder.name, data=data, photos=len(self.rows),
+            dimensions=self.dimensions, skipped=len(self.skipped), number=number, version=self.rows.version,
+            approximate=approximate, updated=datetime.now().astimezone().isoformat(timespec="seconds"),
+            s2r2=s2r2.__version__, generation=self.generation.name, files=files,
+        )  # fmt: skip
         published.write(self.folder)
-        layout.remove_leftovers(self.folder, published, {layout.ENCODER, *catalogue_files(number)})
+        if not same_rows:
+            self.rows.prune()
+            self.files.record()
+        layout.remove_leftovers(self.folder, published, {layout.ENCODER, layout.RECORD, *catalogue_files(number)})
         return published
 
+    def _whole(self, published: layout.Published) -> bool:
+        """Whether all files that readers use are there as they were published."""
+        sums = published.files
+        there = all((self.generation / name).is_file() for name in sums)
+        return bool(sums) and there and all(checksum(self.generation / name) == sums[name] for name in sums)
 
-def _bar(visible: bool) -> Progress:
-    return Progress(
-        TextColumn("indexing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        disable=not visible, transient=True,
-    )  # fmt: skip
+
+def _published(folder: Path, rebuild: bool) -> layout.Published | None:
+    """What is in force; to be made anew, it may be damaged."""
+    try:
+        return layout.read_published(folder)
+    except layout.DamagedIndex:
+        if not rebuild:
+            raise
+        return None

@@ -1,0 +1,97 @@
+"""Which files of an index's rows are on disk for good.
+
+LanceDB does not sync what it writes, so a power cut may leave a version of the table whose data never came to the disk.
+After each commit its new files are synced and written down with their checksums; a version that was not written down is
+taken back by the next update, and a file that is not what was written down is damage, which is said.
+"""
+
+import contextlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from s2r2.files import checksum, sync_file, sync_folder
+from s2r2.search.layout import RECORD, DamagedIndex, lance_files, read_sealed, write_sealed
+
+_CHANGING = "latest_version_hint.json"
+_APPROXIMATE = "_indices"
+
+
+class RowFiles:
+    """The files of the rows of one generation.
+
+    Args:
+        generation: Its folder.
+    """
+
+    def __init__(self, generation: Path) -> None:
+        self.generation = generation
+        self._known = _read(generation)
+
+    def restore(self, trusted: bool) -> None:
+        """Check the files that were written down, and take back versions that were not.
+
+        Args:
+            trusted: Whether rows may be there without a record: an older s2r2 wrote them.
+
+        Raises:
+            DamagedIndex: A file is not what was written down, or a link is in its place.
+        """
+        present = self._present()
+        if self._known is None and trusted:
+            return
+        known = self._known or {}
+        self._check([name for name in present if name in known])
+        for name, path in present.items():
+            if name not in known and path.suffix == ".manifest":
+                path.unlink()
+
+    def check_approximate(self) -> None:
+        """Check the files of the approximate index.
+
+        Raises:
+            DamagedIndex: One is not what was written down.
+        """
+        self._check([name for name in self._known or {} if f"/{_APPROXIMATE}/" in name])
+
+    def record(self) -> None:
+        """Make what was committed durable: the files, their folders, then the list of them."""
+        present = self._present()
+        known = self._known or {}
+        new = [name for name in present if name not in known]
+        if not new and known.keys() == present.keys():
+            return
+        for name in new:
+            sync_file(present[name])
+        folders = {folder for name in new for folder in present[name].parents if self.generation in folder.parents}
+        for folder in (*sorted(folders, key=lambda path: -len(path.parts)), self.generation):
+            sync_folder(folder)
+        sums = self._sums(new)
+        self._known = {name: known.get(name) or sums[name] for name in sorted(present)}
+        write_sealed(self.generation / RECORD, {"files": self._known})
+
+    def _present(self) -> dict[str, Path]:
+        found = {path.relative_to(self.generation).as_posix(): path for path in lance_files(self.generation)}
+        return {name: path for name, path in found.items() if path.name != _CHANGING}
+
+    def _check(self, names: list[str]) -> None:
+        assert self._known is not None or not names
+        for name, found in self._sums(names).items():
+            if found != (self._known or {})[name]:
+                raise DamagedIndex(self.generation.parent, f"{self.generation.name}/{name} is not what was written")
+
+    def _sums(self, names: list[str]) -> dict[str, str]:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            return dict(zip(names, pool.map(lambda name: checksum(self.generation / name), names), strict=True))
+
+
+def _read(generation: Path) -> dict[str, str] | None:
+    try:
+        files = read_sealed(generation / RECORD)["files"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, RecursionError) as error:
+        raise DamagedIndex(generation.parent, f"{generation.name}/{RECORD}: {error}") from error
+    with contextlib.suppress(AttributeError):
+        return {str(name): str(value) for name, value in files.items()}
+    raise DamagedIndex(generation.parent, f"{generation.name}/{RECORD} names no files")

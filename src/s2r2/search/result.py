@@ -1,0 +1,74 @@
+"""What an update of an index did, for people and programs."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from s2r2.images import Skipped
+from s2r2.images.sources import printable
+from s2r2.search import layout
+from s2r2.search.index import ImageIndex
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """What an update did, in numbers of photos.
+
+    Attributes:
+        folder: The index's folder.
+        about: What the index is now.
+        embedded: New or changed ones that were embedded.
+        moved: Content that was known under another name: not embedded again.
+        kept: Those whose content is what it was.
+        dropped: Those that are known to be gone.
+        missing: Those that were not found, but may only be out of reach: their rows are kept.
+        skipped: Those that could not be read, with reasons (also in ``skipped.csv``); what begins with ``kept:`` has
+            its row from before.
+        seconds: How long it took.
+    """
+
+    folder: Path
+    about: layout.Published
+    embedded: int
+    moved: int
+    kept: int
+    dropped: int
+    missing: int
+    skipped: list[Skipped]
+    seconds: float
+
+    @functools.cached_property
+    def index(self) -> ImageIndex:
+        """The index, ready to search."""
+        return ImageIndex.open(self.folder)
+
+    def __str__(self) -> str:
+        folder, about = self.folder, self.about
+        text = (
+            f"{about.photos:,} photos in {printable(str(folder))}: {self.embedded:,} embedded, {self.moved:,} moved, "
+            f"{self.kept:,} unchanged, {self.dropped:,} dropped, {len(self.skipped):,} skipped"
+        )
+        if self.skipped:
+            text += f" (see {printable(str(folder / layout.SKIPPED))})"
+        if self.missing:
+            text += (
+                f"\nkept      {self.missing:,} photos of the index were not found: is a disk away? If they are gone "
+                "for good, drop them by the same command with --drop-missing"
+            )
+        if about.approximate is not None:
+            text += (
+                f"\napproximate index ({folder.name}): recall@10 {about.approximate['recall']:.3f} against "
+                f"exact search, {about.approximate['milliseconds']:.1f} ms instead of "
+                f"{about.approximate['exact_milliseconds']:.1f} ms a query"
+            )
+        return text
+
+
+def progress_bar(visible: bool) -> Progress:
+    """How far the update is, on a terminal."""
+    return Progress(
+        TextColumn("indexing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        disable=not visible, transient=True,
+    )  # fmt: skip
