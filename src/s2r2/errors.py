@@ -15,3 +15,18 @@ class NonFiniteError(S2R2Error):
 
 class SharedError(S2R2Error):
     """An error that another of several processes says: this one has it too, or lost that one by it."""
+
+
+class UnreadableImage(S2R2Error):
+    """An image that cannot be decoded.
+
+    Attributes:
+        reason: Why, in a few words.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return type(self), (self.reason,)

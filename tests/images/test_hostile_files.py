@@ -17,8 +17,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from s2r2.images import PixelStore, open_source
-from s2r2.images.pool import DecodingPool, Job
-from s2r2.images.worker import DECODED, UNREADABLE
+from s2r2.images.pool import DecodingPool
+from s2r2.images.protocol import DECODED, UNREADABLE, Job, Settings
 
 EXTENSIONS = (".jpg", ".png", ".gif", ".bmp", ".webp", ".tif")
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
@@ -141,7 +141,7 @@ worker.main()
 def test_a_decoder_that_crashes_hangs_or_grows_costs_its_image_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s2r2.images.pool.PROGRAM", NASTY)
+    monkeypatch.setattr("s2r2.images.member.PROGRAM", NASTY)
     buffer = io.BytesIO()
     Image.new("RGB", (20, 10), "blue").save(buffer, "PNG")
     contents = [buffer.getvalue()] * 12
@@ -150,8 +150,10 @@ def test_a_decoder_that_crashes_hangs_or_grows_costs_its_image_only(
     for number, content in enumerate(contents):
         path = tmp_path / f"{number}.png"
         path.write_bytes(content)
-        jobs.append(Job(str(path), 0, -1))
-    answers = list(DecodingPool(2, None, 10**6, seconds=2.0).run(jobs))
+        jobs.append(Job(str(path)))
+    pool = DecodingPool(2)
+    answers = list(pool.run(jobs, Settings(None, 10**6, seconds=2.0)))
+    pool.close()
     assert [answer.status for answer in answers] == [
         UNREADABLE if number in (3, 5, 8) else DECODED for number in range(12)
     ]
@@ -164,9 +166,11 @@ def test_a_pool_that_is_left_early_ends_its_processes(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (20, 10), "blue").save(buffer, "PNG")
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
-    answers = DecodingPool(2, None, 10**6).run([Job(str(tmp_path / "a.png"), 0, -1)] * 500)
+    pool = DecodingPool(2)
+    answers = pool.run([Job(str(tmp_path / "a.png"))] * 500, Settings(None, 10**6))
     next(answers)
     answers.close()  # type: ignore[attr-defined]
+    pool.close()
     assert not [command for command in _children() if "images.worker" in command]
 
 

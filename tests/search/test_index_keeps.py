@@ -136,7 +136,7 @@ def test_nothing_readable_at_all_leaves_the_index_alone(
 
     for path in photo_folder.rglob("*.jpg"):
         os.utime(path, (1, 1))
-    monkeypatch.setattr("s2r2.search.reading.read_slice", unreadable)
+    monkeypatch.setattr("s2r2.images.sources.read_slice", unreadable)
     with pytest.raises(S2R2Error, match="the index keeps its 24 photos"):
         update()
     assert len(ImageIndex.open(photo_folder.parent / "index")) == 24

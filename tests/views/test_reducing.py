@@ -1,6 +1,5 @@
-"""The compiled reduction against Pillow's, to the bit; and photos decoded with it."""
+"""The compiled reduction against Pillow's, to the bit."""
 
-import io
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from s2r2.images import decode
 from s2r2.views import reduce_bicubic
 
 
@@ -52,29 +50,3 @@ def test_a_view_of_an_array_and_more_than_two_threads() -> None:
 def test_without_numba_pillow_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s2r2.views.reducing.numba_is_here", lambda: False)
     assert np.array_equal(reduce_bicubic(noise(40, 50), (20, 16)), pillow(noise(40, 50), (20, 16)))
-
-
-@pytest.mark.parametrize("orientation", [1, 2, 6, 7])
-@pytest.mark.parametrize(
-    ("mode", "sides", "form"),
-    [
-        ("RGB", (320, 220), "JPEG"), ("RGB", (1400, 900), "JPEG"), ("L", (300, 200), "PNG"), ("RGB", (40, 300), "JPEG"),
-        ("RGBA", (200, 150), "PNG"), ("CMYK", (200, 150), "JPEG"), ("P", (200, 150), "PNG"),
-        ("RGB", (20000, 40), "PNG"),
-    ],
-)  # fmt: skip
-def test_a_photo_decodes_to_the_same_pixels(mode: str, sides: tuple[int, int], form: str, orientation: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    buffer = io.BytesIO()
-    Image.fromarray(noise(sides[1], sides[0])).convert(mode).save(buffer, form, exif=exif)
-    content = buffer.getvalue()
-    expected = decode(content, short_side=32)
-    calls = []
-
-    def reducer(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        calls.append(size)
-        return reduce_bicubic(pixels, size)
-
-    assert np.array_equal(decode(content, short_side=32, reducer=reducer), expected)
-    assert len(calls) == (sides[0] < 16384 and sides[1] <= 1.5 * sides[0])

@@ -1,5 +1,6 @@
 """From whatever a caller holds (paths, PIL images, arrays, a pixel store) to batches of pixels for an encoder."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,24 +12,55 @@ import numpy as np
 from PIL import Image
 
 from s2r2.errors import S2R2Error
-from s2r2.images import UnreadableImage, decode, to_array
+from s2r2.images import UnreadableImage, decode_expendable, reduce_array, to_array
+from s2r2.images.sources import Slice
 from s2r2.views import render_centre
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray
 ImagesLike: TypeAlias = ImageLike | Sequence[ImageLike] | Any  # Any: a PixelStore, or what behaves like one
 
 
-def load_image(image: ImageLike) -> np.ndarray:
-    """One image as ``(H, W, 3)`` uint8.
+def store_side(image_size: int) -> int:
+    """Short side in pixels to which photos are reduced for an encoder of ``image_size``, wherever they come from.
+
+    Half as large again as the encoder's input, so that small random crops keep detail; at most 256, or
+    8/7 of the input where that is more, so that a store of COCO's 118,000 photos stays at about 31 GB.
+    """
+    return min(image_size * 3 // 2, max(256, image_size * 8 // 7))
+
+
+def prepare(
+    pictures: Sequence[np.ndarray],
+    size: int,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    side: int | None = None,
+    threads: int | None = None,
+) -> np.ndarray:
+    """The one way from photos to an encoder's input ``(n, 3, size, size)`` float32: reduced, cropped, normalised.
+
+    Args:
+        pictures: Arrays ``(H, W, 3)`` uint8; those decoded with ``short_side=side`` are reduced already.
+        size: Side P of the input.
+        mean: Channel means.
+        std: Channel standard deviations.
+        side: Short side to which they are reduced; by default :func:`store_side`.
+        threads: Cores used.
+    """
+    side = store_side(size) if side is None else side
+    return render_centre([reduce_array(p, side) for p in pictures], size, mean=mean, std=std, threads=threads)
+
+
+def load_image(image: ImageLike, short_side: int | None = None) -> np.ndarray:
+    """One image as ``(H, W, 3)`` uint8; a file is reduced to a short side as it is decoded, in a process of its own.
 
     Raises:
         S2R2Error: The file cannot be read, or the array is not an image of uint8.
     """
     if isinstance(image, str | Path):
         try:
-            return decode(Path(image).read_bytes())
-        except OSError as error:
-            raise S2R2Error(f"cannot read {image}: {error.strerror or error}") from error
+            return decode_expendable(Slice(os.fspath(image)), short_side=short_side)
         except UnreadableImage as error:
             raise S2R2Error(f"cannot read {image}: {error.reason}") from error
     if isinstance(image, Image.Image):
@@ -63,11 +95,12 @@ def render_batches(
 ) -> Iterator[np.ndarray]:
     """Yield normalised centre crops ``(n, 3, size, size)`` float32, the next batches being prepared meanwhile."""
     sequence = as_sequence(images)
-    starts = range(0, len(sequence), batch_size)
+    starts, side = range(0, len(sequence), batch_size), store_side(size)
 
     def render(start: int) -> np.ndarray:
         stop = min(start + batch_size, len(sequence))
-        return render_centre([load_image(sequence[i]) for i in range(start, stop)], size, mean=mean, std=std)
+        pictures = [load_image(sequence[i], side) for i in range(start, stop)]
+        return prepare(pictures, size, mean=mean, std=std)
 
     if len(sequence) <= batch_size:  # a query must not pay for a pool
         yield from map(render, starts)

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2r2.encoder.backbones import build_backbone, check_backbone
-from s2r2.encoder.images import ImagesLike, render_batches
+from s2r2.encoder.images import ImagesLike, prepare, render_batches
 from s2r2.errors import S2R2Error
 from s2r2.files import write_bytes
 
@@ -24,15 +24,6 @@ FORMAT_VERSION = 1
 TIMM_LAYOUT_VERSION = 2  # of exported files, whose weights have timm's own names
 
 Output = Literal["feature", "embedding"]
-
-
-def store_side(image_size: int) -> int:
-    """Short side in pixels to which photos are stored for an encoder of ``image_size``.
-
-    Half as large again as the encoder's input, so that small random crops keep detail; at most 256, or
-    8/7 of the input where that is more, so that a store of COCO's 118,000 photos stays at about 31 GB.
-    """
-    return min(image_size * 3 // 2, max(256, image_size * 8 // 7))
 
 
 class ProjectionHead(nn.Sequential):
@@ -108,10 +99,25 @@ class Encoder(nn.Module):
             rows = self(batch) if output == "embedding" else F.normalize(self.features(batch).float(), dim=1)
         return rows.cpu().numpy()
 
+    def prepare(
+        self, pictures: Sequence[np.ndarray], *, side: int | None = None, threads: int | None = None
+    ) -> np.ndarray:
+        """What :meth:`embed_pixels` takes, from decoded photos ``(H, W, 3)`` uint8.
+
+        Args:
+            pictures: The photos, whole or reduced to ``side``.
+            side: Short side to which they are reduced; by default :func:`store_side` of the image size.
+            threads: Cores used.
+        """
+        return prepare(pictures, self.image_size, mean=self.mean, std=self.std, side=side, threads=threads)
+
     def embed(
         self, images: ImagesLike, *, output: Output = "feature", batch_size: int = 64, progress: bool = False
     ) -> np.ndarray:
-        """Embed images: each is resized to the short side, centre-cropped, normalised and encoded.
+        """Embed images: each is reduced to a short side of :func:`store_side`, cropped to its centre, and encoded.
+
+        A file is decoded as ``s2r2 embed``, ``index`` and the search page do, in a process of its own: one photo, one
+        vector. A JPEG given as an array has been decoded elsewhere, at its full size: its vector differs a little.
 
         Args:
             images: One image or a sequence of them: paths, PIL images, arrays ``(H, W)``, ``(H, W, 3)`` or

@@ -1,10 +1,11 @@
 """Files to pixels: where images come from, decoding them, and the store that keeps them decoded."""
 
 from s2r2.images.cache import StoreInfo, cache_folder, clear_stores, list_stores
-from s2r2.images.decoding import EXTENSIONS, UnreadableImage, decode, to_array
+from s2r2.images.decoding import EXTENSIONS, UnreadableImage, decode, reduce_array, to_array
 from s2r2.images.direct import DirectImages, why_direct
 from s2r2.images.labels import Labels
 from s2r2.images.opening import open_source, write_skipped
+from s2r2.images.pool import decode_expendable
 from s2r2.images.sources import ArraySource, ImageSource, Skipped
 from s2r2.images.store import PixelStore
 
@@ -21,8 +22,10 @@ __all__ = [
     "cache_folder",
     "clear_stores",
     "decode",
+    "decode_expendable",
     "list_stores",
     "open_source",
+    "reduce_array",
     "to_array",
     "why_direct",
     "write_skipped",

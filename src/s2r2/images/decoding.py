@@ -11,18 +11,34 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, features
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import S2R2Error, UnreadableImage
+from s2r2.images.colours import in_srgb, plain
+from s2r2.images.headers import Refused, cleaned, is_complete, unidentified
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")  # MPO opens as JPEG
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF"),
+    *(("AVIF",) if features.check("avif") else ()),
+    *(("JPEG2000",) if features.check("jpg_2000") else ()),
+)
 """Pillow's decoders that are tried; all others (EPS starts a program) are never given a stranger's file."""
+_AVIF = frozenset((".avif", ".avifs"))
+_JPEG_2000 = frozenset((".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"))
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
-)
-OTHER_EXTENSIONS = frozenset(
-    (".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd")
-)
+).union(_AVIF if "AVIF" in FORMATS else (), _JPEG_2000 if "JPEG2000" in FORMATS else ())
+"""Endings of the files that are read."""
+OTHER_EXTENSIONS = (
+    frozenset(
+        (
+            *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".psd", ".psb", ".svg", ".eps", ".ico", ".tga", ".exr", ".hdr"),
+            *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f"),
+        )
+    )
+    | _AVIF
+    | _JPEG_2000
+) - EXTENSIONS
 """Photos, too, but in formats that are not read: listed as skipped instead of passed over in silence."""
 DEFAULT_MAX_PIXELS = 178_956_970
 """Larger images count as decompression bombs (Pillow's own limit for an error); ``S2R2_MAX_PIXELS`` changes it."""
@@ -38,29 +54,13 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-Reducer: TypeAlias = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
-"""Does what Pillow's bicubic reduction does: pixels ``(H, W, 3)`` uint8 to so many columns and rows."""
+Part: TypeAlias = tuple[float, float, float, float]
+"""A part of an image: left, top, width and height in parts of its sides."""
 
-_REDUCER_PIXELS, _REDUCER_WIDTH = 1 << 22, 1 << 14
-"""Larger images are left to Pillow, which needs no copy of them."""
+_EXIF_BYTES = 1 << 17
 
 LONGEST = 64
 """A reduced image has no more pixels than one this many times as long as its short side: no strip fills a store."""
-
-
-class UnreadableImage(S2R2Error):
-    """An image that cannot be decoded.
-
-    Attributes:
-        reason: Why, in a few words.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type, tuple[str]]:
-        return type(self), (self.reason,)
 
 
 def max_pixels_allowed() -> int:
@@ -78,20 +78,27 @@ def max_pixels_allowed() -> int:
 
 
 def decode(
-    content: bytes, *, max_pixels: int | None = None, short_side: int | None = None, reducer: Reducer | None = None
+    content: bytes,
+    *,
+    max_pixels: int | None = None,
+    short_side: int | None = None,
+    part: Part | None = None,
+    ask: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """Decode an image file's content to RGB.
+    """Decode an image file's content to RGB, in this process: what strangers sent goes through the pool instead.
 
-    JPEG, MPO, PNG, WebP, BMP, TIFF and GIF (first frame); EXIF orientation applied; greyscale, palette, CMYK and
-    16-bit converted; transparency laid over white.
+    JPEG, MPO, PNG, WebP, BMP, TIFF and GIF (first picture), and AVIF and JPEG 2000 where Pillow has them; EXIF
+    orientation applied; greyscale, palette, CMYK, 16-bit and colour profiles converted to sRGB; transparency laid over
+    white.
 
     Args:
         content: The file.
         max_pixels: More are refused before decoding (a decompression bomb); by default ``S2R2_MAX_PIXELS`` or
             178,956,970.
-        short_side: Reduce the image, antialiased, until its shorter side is this many pixels (and further where it
-            is more than 64 times as long); never enlarge it.
-        reducer: Reduces in Pillow's place, to the same pixels: :func:`s2r2.views.reduce_bicubic`.
+        short_side: Reduce what is wanted, antialiased, until its shorter side is this many pixels (and further where
+            it is more than 64 times as long); never enlarge it.
+        part: Only this part of the upright image.
+        ask: Called before pixels are made, with how many there will be in memory.
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -99,50 +106,96 @@ def decode(
     Raises:
         UnreadableImage: It is empty, of another format, truncated, damaged or too large.
     """
+    content = _cleaned(content)
+    if not content.startswith(b"\xff\xd8") or is_complete(content):
+        return _decode(content, max_pixels, short_side, part, ask)
+    # Whether only the end marker is missing, or data too: then what follows in the data's place changes pixels.
+    content = content.rstrip(b"\xff")
+    pixels, others = (
+        _decode(content + filling + b"\xff\xd9", max_pixels, short_side, part, ask) for filling in (b"", b"\x55" * 64)
+    )
+    if not np.array_equal(pixels, others):
+        raise UnreadableImage("damaged: the file ends before the image does")
+    return pixels
+
+
+def _decode(
+    content: bytes,
+    max_pixels: int | None,
+    short_side: int | None,
+    part: Part | None,
+    ask: Callable[[int], None] | None,
+) -> np.ndarray:
     with _opened(content, max_pixels) as image:
+        orientation = _orientation(image)
+        if short_side is not None and part is not None:
+            width, height = image.size if orientation < 5 else image.size[::-1]
+            shorter = max(1.0, min(part[2] * width, part[3] * height))
+            short_side = math.ceil(short_side * min(width, height) / shorter)
+        full = image.width * image.height
         if short_side is not None and image.format == "JPEG" and min(image.size) > short_side:
             # libjpeg reduces while it decodes; twice the target leaves the antialiased resize enough to work with.
             ratio = 2 * short_side / min(image.size)
             image.draft(None, (math.ceil(image.width * ratio), math.ceil(image.height * ratio)))
+        if ask is not None:  # a progressive JPEG is in memory as a whole, however much it is reduced
+            ask(image.width * image.height + (full if image.info.get("progressive") else 0))
         image.load()
-        return _pixels(image, short_side, reducer)
+        pixels = _pixels(image, short_side, orientation)
+    return pixels if part is None else cut(pixels, part)
+
+
+def cut(pixels: np.ndarray, part: Part) -> np.ndarray:
+    """A part of pixels ``(H, W, 3)``: at least one of them."""
+    rows, columns = pixels.shape[:2]
+    left, top = min(round(part[0] * columns), columns - 1), min(round(part[1] * rows), rows - 1)
+    right = min(columns, max(left + 1, round((part[0] + part[2]) * columns)))
+    bottom = min(rows, max(top + 1, round((part[1] + part[3]) * rows)))
+    return pixels[top:bottom, left:right]
 
 
 def decoded_size(content: bytes, *, max_pixels: int | None = None, short_side: int | None = None) -> tuple[int, int]:
-    """Sides that :func:`decode` would give, longer or shorter first, from the header alone.
+    """Width and height that :func:`decode` would give, from the header alone.
 
     Raises:
         UnreadableImage: The header is that of no image, or of one that is too large.
     """
-    with _opened(content, max_pixels) as image:
-        return _reduced(image.size, short_side)
+    with _opened(_cleaned(content), max_pixels) as image:
+        width, height = _reduced(image.size, short_side)
+        return (width, height) if _orientation(image) < 5 else (height, width)
 
 
 def to_array(image: Image.Image, short_side: int | None = None) -> np.ndarray:
-    """A Pillow image of any mode as ``(H, W, 3)`` uint8: upright, over white, optionally reduced.
+    """A Pillow image of any mode as ``(H, W, 3)`` uint8: upright, in sRGB, over white, optionally reduced.
 
     Raises:
         UnreadableImage: Its file is damaged, or its mode has no fixed white.
     """
     with _reasons(None), _quiet(0):
         image.load()
-        return _pixels(image, short_side)
+        return _pixels(image, short_side, _orientation(image))
 
 
 def reduce_array(pixels: np.ndarray, short_side: int | None) -> np.ndarray:
     """Pixels ``(H, W, 3)`` uint8, reduced, antialiased, until the shorter side is ``short_side`` at most."""
-    if short_side is None or min(pixels.shape[:2]) <= short_side:
+    if _reduced((pixels.shape[1], pixels.shape[0]), short_side) == (pixels.shape[1], pixels.shape[0]):
         return pixels
     return to_array(Image.fromarray(pixels), short_side)
+
+
+def _cleaned(content: bytes) -> bytes:
+    if not content:
+        raise UnreadableImage("empty file (0 bytes)")
+    try:
+        return cleaned(content)
+    except Refused as error:
+        raise UnreadableImage(str(error)) from None
 
 
 @contextlib.contextmanager
 def _opened(content: bytes, max_pixels: int | None) -> Iterator[Image.Image]:
     """The image with its header read and its size found allowed; any error becomes an UnreadableImage."""
     limit = max_pixels_allowed() if max_pixels is None else max_pixels
-    if not content:
-        raise UnreadableImage("empty file (0 bytes)")
-    with _reasons(limit), _quiet(limit), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    with _reasons(limit, content), _quiet(limit), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
         if width * height > limit:
             raise UnreadableImage(_too_large(f"{width} x {height} = {width * height:,}", limit))
@@ -152,7 +205,7 @@ def _opened(content: bytes, max_pixels: int | None) -> Iterator[Image.Image]:
 
 
 @contextlib.contextmanager
-def _reasons(limit: int | None) -> Iterator[None]:
+def _reasons(limit: int | None, content: bytes = b"") -> Iterator[None]:
     """Turn whatever a decoder raises into an UnreadableImage with one line that says why."""
     try:
         yield
@@ -162,7 +215,7 @@ def _reasons(limit: int | None) -> Iterator[None]:
         count = re.search(r"\((\d+) pixels\)", str(error))
         raise UnreadableImage(_too_large(f"{int(count[1]):,}" if count else "", limit)) from None
     except Image.UnidentifiedImageError:
-        raise UnreadableImage("not an image in a format that is read (JPEG, PNG, WebP, BMP, TIFF, GIF, MPO)") from None
+        raise UnreadableImage(unidentified(content)) from None
     except MemoryError:
         raise UnreadableImage("not enough memory to decode it") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError ...
@@ -217,26 +270,15 @@ class _Quiet:
 _quiet = _Quiet()
 
 
-def _pixels(image: Image.Image, short_side: int | None, reducer: Reducer | None = None) -> np.ndarray:
-    """Colours first, since palettes and transparency cannot be averaged; then size, orientation, and RGB."""
-    plain = _plain(image)
-    size = _reduced(plain.size, short_side)
-    turn = _UPRIGHT.get(_orientation(image))
-    if size != plain.size:
-        if reducer is not None and _suits_reducer(*plain.size):
-            reduced = reducer(_rgb(plain), size)
-            return reduced if turn is None else np.array(Image.fromarray(reduced).transpose(turn))
-        plain = plain.resize(size, Image.Resampling.BICUBIC)
-    return _rgb(plain if turn is None else plain.transpose(turn))
-
-
-def _suits_reducer(width: int, height: int) -> bool:
-    """Whether a reducer gives the same pixels: of tall images Pillow 13 reduces the columns first and rounds then."""
-    return 2 * height <= 3 * width <= 3 * _REDUCER_WIDTH and width * height <= _REDUCER_PIXELS
-
-
-def _rgb(plain: Image.Image) -> np.ndarray:
-    return np.array(plain if plain.mode == "RGB" else plain.convert("RGB"))
+def _pixels(image: Image.Image, short_side: int | None, orientation: int) -> np.ndarray:
+    """Palettes and transparency first, since they cannot be averaged; then size, colours and orientation."""
+    flat = plain(image)
+    size = _reduced(flat.size, short_side)
+    if size != flat.size:
+        flat = flat.resize(size, Image.Resampling.BICUBIC)
+    flat = in_srgb(flat, image.info.get("icc_profile"))
+    turn = _UPRIGHT.get(orientation)
+    return np.array(flat if turn is None else flat.transpose(turn))
 
 
 def _reduced(size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
@@ -252,52 +294,10 @@ def _reduced(size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
 
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1..8; damaged EXIF is no reason to lose a photo."""
+    exif = image.info.get("exif")
+    if isinstance(exif, bytes) and len(exif) > _EXIF_BYTES:  # reading it takes the square of its length
+        image.info["exif"] = exif[:_EXIF_BYTES]
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         return 1
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """The image in mode ``L`` or ``RGB``, transparency laid over white."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(image))
-    if image.has_transparency_data:
-        over = image.convert("RGBA")
-        white = Image.new("RGB", over.size, "white")
-        white.paste(over, mask=over.getchannel("A"))
-        return white
-    if image.mode in ("L", "RGB"):
-        return image
-    return image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _eight_bits(image: Image.Image) -> np.ndarray:
-    """Deep greyscale as uint8, by its range and never by its content, so that photos stay comparable."""
-    values = np.asarray(image)
-    white: float
-    if image.mode.startswith("I;"):
-        white = float(2 ** _sample_bits(image) - 1)
-    else:
-        low, high = float(values.min()), float(values.max())
-        if not (math.isfinite(low) and math.isfinite(high)) or low < 0:
-            raise UnreadableImage("32-bit samples below zero or not finite: convert it to 8 or 16 bits")
-        whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-        fitting = [w for w in whites if high <= w]
-        if not fitting:
-            raise UnreadableImage(f"32-bit samples up to {high:g} have no fixed white: convert it to 8 or 16 bits")
-        white = fitting[0]
-    out = np.empty(values.shape, np.uint8)
-    rows = max(1, (1 << 22) // values.shape[1])  # a few rows at a time: float copies of a large scan are larger still
-    for row in range(0, len(out), rows):
-        scaled = values[row : row + rows].astype(np.float32) * np.float32(255 / white)
-        out[row : row + rows] = np.clip(np.rint(scaled), 0, 255)
-    return out
-
-
-def _sample_bits(image: Image.Image) -> int:
-    """Bits of a sample: 16, unless a TIFF says that fewer are used."""
-    tags = getattr(image, "tag_v2", None)
-    bits = tags.get(258) if tags is not None else None
-    first = bits[0] if isinstance(bits, tuple) and bits else bits
-    return first if isinstance(first, int) and 8 < first <= 16 else 16

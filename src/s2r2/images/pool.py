@@ -1,294 +1,230 @@
-"""Decoding on all cores, in processes that may crash or hang."""
+"""Decoding on all cores, in processes that may crash or hang. They stay, so that a single image starts none."""
 
+import atexit
 import contextlib
-import json
 import os
+import queue
 import subprocess
-import sys
-import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from concurrent.futures import Future
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
-from s2r2.images.worker import HEADER, READY, UNREADABLE
+from s2r2.errors import UnreadableImage
+from s2r2.images.decoding import Part, max_pixels_allowed
+from s2r2.images.member import Budget, Member, start_process
+from s2r2.images.ordering import InOrder
+from s2r2.images.protocol import SIZE, UNREADABLE, Answer, Job, Settings
 
 JOBS_AT_ONCE = 32
-WINDOW_BYTES = 256 << 20
-"""Decoded pixels that may wait for an earlier image before the other processes are held back."""
-
-PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from s2r2.images.worker import main; main()"
-
-
-class Job(NamedTuple):
-    """A file to decode.
-
-    Attributes:
-        path: The file.
-        offset: Where the image begins in it.
-        size: Its bytes; -1 to the file's end.
-        checksum: CRC-32 of the file as it is known; if that is still so, it is not decoded. -1 if unknown.
-        kind: ``"pixels"``, or ``"size"`` to read the header only.
-    """
-
-    path: str
-    offset: int
-    size: int
-    checksum: int = -1
-    kind: str = "pixels"
-
-
-class Answer(NamedTuple):
-    """What became of a job: one of the worker's statuses, and pixels or a reason."""
-
-    status: int
-    height: int
-    width: int
-    content_checksum: int
-    pixel_checksum: int
-    payload: bytes | memoryview
-
-    @property
-    def reason(self) -> str:
-        """Why the image cannot be read."""
-        return bytes(self.payload).decode("utf-8", "replace") if self.status == UNREADABLE else ""
+PIXELS_AT_ONCE = 100_000_000
+"""Pixels that large images may have in the memory of all processes together; a larger image has it to itself."""
+IDLE_SECONDS = 30.0
+"""Processes that had nothing to do for so long are ended, but for one."""
 
 
 class DecodingPool:
-    """Worker processes that decode files.
+    """Worker processes that decode files, started when they are needed; threads may share it.
 
     Args:
-        workers: How many.
-        short_side: Images are reduced to this shorter side; None keeps their size.
-        max_pixels: Larger images are refused.
-        seconds: A process that shows no progress for this long is ended, and its image refused.
+        workers: How many at most.
     """
 
-    def __init__(self, workers: int, short_side: int | None, max_pixels: int, seconds: float = 60.0) -> None:
+    def __init__(self, workers: int) -> None:
         self.workers = workers
-        self.seconds = seconds
-        # Pillow's 4 bytes a pixel, several times over while it is converted.
-        memory = max(4 << 30, 32 * max_pixels)
-        self.settings = json.dumps([short_side, max_pixels, memory])
+        budget = Budget(PIXELS_AT_ONCE)
+        # One more than may run through lists, so that what consumes a list can always have a single image decoded.
+        self._members = [Member(budget, self._start) for _ in range(workers + 1)]
+        self._free = deque(self._members)
+        self._changed = threading.Condition()
+        self._for_lists = threading.Semaphore(workers)
+        self._to_start: queue.SimpleQueue[Future[subprocess.Popen[bytes]]] = queue.SimpleQueue()
+        self._keeper: threading.Thread | None = None
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Answer]:
+    def run(self, jobs: Sequence[Job], settings: Settings, workers: int | None = None) -> Iterator[Answer]:
         """Answers in the order of the jobs.
+
+        Args:
+            jobs: The files.
+            settings: What is wanted of them.
+            workers: How many processes do them at most.
 
         Raises:
             S2R2Error: The processes cannot be started.
         """
-        workers = max(1, min(self.workers, -(-len(jobs) // 4)))
-        queue = _InOrder(jobs, min(JOBS_AT_ONCE, -(-len(jobs) // workers)))
-        members = [_Member(queue, self.settings, self.seconds) for _ in range(workers)]
-        watchdog = threading.Thread(target=_watch, args=(queue, members), daemon=True)
+        workers = max(1, min(workers or self.workers, self.workers, -(-len(jobs) // 4)))
+        ordered: InOrder[Job, Answer] = InOrder(jobs, min(JOBS_AT_ONCE, -(-len(jobs) // workers)))
+        working, lock = set[Member](), threading.Lock()
+
+        def work() -> None:
+            try:
+                with self._for_lists, self._member() as member:
+                    with lock:
+                        working.add(member)
+                    try:
+                        _work(ordered, member, settings)
+                    finally:
+                        with lock:
+                            working.remove(member)
+            except BaseException as error:
+                ordered.fail(error)
+
+        threads = [threading.Thread(target=work, daemon=True, name="s2r2-decode") for _ in range(workers)]
         try:
-            for thread in (*members, watchdog):
+            for thread in threads:
                 thread.start()
-            yield from queue
+            yield from ordered
         finally:
-            queue.close()
-            for member in members:
-                member.kill()
-            for thread in (*members, watchdog):
+            ordered.close()
+            with lock:
+                for member in working:
+                    member.kill()
+            for thread in threads:
                 if thread.ident is not None:
                     thread.join()
 
+    def one(self, job: Job, settings: Settings) -> Answer:
+        """The answer to a single job, in the calling thread.
 
-class _InOrder:
-    """Hands out jobs in order and gives their answers back in order, holding back those who are far ahead."""
-
-    def __init__(self, jobs: Sequence[Job], at_once: int) -> None:
-        self.jobs = jobs
-        self.at_once = at_once
-        self.closed = False
-        self.error: BaseException | None = None
-        self._changed = threading.Condition()
-        self._next_job = 0
-        self._head = 0
-        self._waiting: dict[int, list[Answer]] = {}
-        self._waiting_bytes = 0
-
-    def take(self) -> tuple[int, Sequence[Job]] | None:
-        """The next few jobs and the number of the first; None when there are no more."""
-        with self._changed:
-            start = self._next_job
-            if self.closed or start >= len(self.jobs):
-                return None
-            self._next_job = start + self.at_once
-            return start, self.jobs[start : start + self.at_once]
-
-    def put(self, start: int, answers: list[Answer]) -> None:
-        """Give answers to the jobs from ``start`` on; waits while too much waits for an earlier job."""
-        size = sum(len(answer.payload) for answer in answers)
-        with self._changed:
-            while self._waiting_bytes + size > WINDOW_BYTES and start > self._head and not self.closed:
-                self._changed.wait()
-            self._waiting[start] = answers
-            self._waiting_bytes += size
-            if start == self._head:
-                self._changed.notify_all()
-
-    def fail(self, error: BaseException) -> None:
-        """End the iteration with an error."""
-        with self._changed:
-            self.error = error
-            self._changed.notify_all()
+        Raises:
+            S2R2Error: The process cannot be started.
+        """
+        with self._member() as member:
+            return next(answer for answers in member.do([job], settings) for answer in answers)
 
     def close(self) -> None:
-        """Hand out nothing more and hold nobody back."""
+        """End the processes; they are started again when they are needed."""
+        for member in self._members:
+            member.kill()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        """A new process, from the one thread that stays: the system may end a process with the thread it came from."""
         with self._changed:
-            self.closed = True
-            self._changed.notify_all()
+            if self._keeper is None:
+                self._keeper = threading.Thread(target=self._keep, daemon=True, name="s2r2-decoders")
+                self._keeper.start()
+        started: Future[subprocess.Popen[bytes]] = Future()
+        self._to_start.put(started)
+        return started.result()
 
-    def __iter__(self) -> Iterator[Answer]:
-        while self._head < len(self.jobs):
+    @contextlib.contextmanager
+    def _member(self) -> Iterator[Member]:
+        """A member for oneself; the one that worked last, so that the others can be ended."""
+        with self._changed:
+            while not self._free:
+                self._changed.wait()
+            member = self._free.pop()
+        try:
+            yield member
+        except BaseException:
+            member.forget()  # it may be in the middle of a job
+            raise
+        finally:
+            member.idle_since = time.monotonic()
             with self._changed:
-                while self._head not in self._waiting and self.error is None:
-                    self._changed.wait()
-                if self.error is not None:
-                    raise self.error
-                answers = self._waiting.pop(self._head)
-                self._waiting_bytes -= sum(len(answer.payload) for answer in answers)
-                self._head += len(answers)
-                self._changed.notify_all()
-            yield from answers
+                self._free.append(member)
+                self._changed.notify()
+
+    def _keep(self) -> None:
+        """Start processes, and end those that are overdue or have nothing to do."""
+        while True:
+            alive = [member for member in self._members if member.process is not None]
+            with contextlib.suppress(queue.Empty):
+                started = self._to_start.get(timeout=0.1 if alive else None)
+                try:
+                    started.set_result(start_process())
+                except Exception as error:
+                    started.set_exception(error)
+            now = time.monotonic()
+            for member in alive:
+                member.end_if_overdue(now)
+            with self._changed:
+                idle = [m for m in self._free if m.process is not None and now - m.idle_since > IDLE_SECONDS]
+                for member in idle[: max(0, len(alive) - 1)]:
+                    member.forget()
 
 
-class _Member(threading.Thread):
-    """A thread that keeps one worker process busy and starts another when it dies."""
-
-    def __init__(self, queue: _InOrder, settings: str, seconds: float) -> None:
-        super().__init__(daemon=True, name="s2r2-decode")
-        self.queue = queue
-        self.settings = settings
-        self.seconds = seconds
-        self.deadline: float | None = None
-        self.overdue = False
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def run(self) -> None:
-        try:
-            while (task := self.queue.take()) is not None:
-                self._do(*task)
-        except BaseException as error:
-            if not self.queue.closed:
-                self.queue.fail(error)
-        finally:
-            self._forget()
-
-    def kill(self) -> None:
-        """End the process, if it runs."""
-        process = self.process
-        if process is not None:
-            process.kill()
-            process.wait()
-
-    def _forget(self) -> None:
-        """End the process and close its pipes."""
-        self.kill()
-        if self.process is not None:
-            for pipe in (self.process.stdin, self.process.stdout):
-                with contextlib.suppress(OSError):  # what was not written yet has nowhere to go
-                    pipe.close()  # type: ignore[union-attr]
-        self.process = None
-
-    def _do(self, start: int, jobs: Sequence[Job]) -> None:
-        """Have jobs done; after a death, the rest one by one, so that it is known which image was the cause."""
-        done = 0
-        if self.queue.closed:
-            return
-        try:
-            process = self.process or self._start()
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(jobs).encode() + b"\n")
-            process.stdin.flush()
-            while done < len(jobs):
-                answers = self._receive(process)
-                self.queue.put(start + done, answers)
-                done += len(answers)
-        except (EOFError, OSError):
-            reason = self._post_mortem()
-            if self.queue.closed:
+def _work(ordered: InOrder[Job, Answer], member: Member, settings: Settings) -> None:
+    """Have a member do jobs until there are none, or nobody wants them any more."""
+    while (task := ordered.take()) is not None:
+        start, jobs = task
+        for answers in member.do(jobs, settings, unwanted=lambda: ordered.closed):
+            ordered.put(start, answers)
+            start += len(answers)
+            if ordered.closed:
+                member.forget()
                 return
-            if done == len(jobs) - 1:
-                self.queue.put(start + done, [Answer(UNREADABLE, 0, 0, 0, 0, reason.encode())])
-            else:
-                for number in range(done, len(jobs)):
-                    self._do(start + number, jobs[number : number + 1])
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", PROGRAM, json.dumps(sys.path), self.settings]
-        with tempfile.TemporaryFile() as complaints:
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, env=environment
-            )
-            self.process = process
-            assert process.stdout is not None
-            _widen(process.stdout.fileno())
-            if process.stdout.read(1) != READY and not self.queue.closed:
-                process.wait()
-                complaints.seek(0)
-                lines = complaints.read().decode(errors="replace").split("\n")
-                last = next((line for line in reversed(lines) if line.strip()), f"exit status {process.returncode}")
-                raise S2R2Error(f"cannot start a decoding process: {last}")
-        return process
-
-    def _receive(self, process: subprocess.Popen[bytes]) -> list[Answer]:
-        self.deadline = time.monotonic() + self.seconds
-        try:
-            count = int.from_bytes(self._read(process, 4), "little")
-            headers = np.frombuffer(self._read(process, count * HEADER.itemsize), HEADER)
-            body = self._read(process, int(headers["bytes"].sum()))
-        finally:
-            self.deadline = None
-        ends = np.cumsum(headers["bytes"]).tolist()
-        return [
-            Answer._make((*header[:5], body[end - header[5] : end]))
-            for header, end in zip(headers.tolist(), ends, strict=True)
-        ]
-
-    def _read(self, process: subprocess.Popen[bytes], size: int) -> memoryview:
-        assert process.stdout is not None
-        buffer = np.empty(size, np.uint8).data
-        filled = 0
-        while filled < size:
-            count = process.stdout.readinto(buffer[filled:])  # type: ignore[attr-defined]
-            if not count:
-                raise EOFError
-            filled += count
-        return buffer.toreadonly()
-
-    def _post_mortem(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired, AttributeError):
-            self.process.wait(1.0)  # type: ignore[union-attr]  # it has closed its pipe: let it say how it ended
-        self.kill()
-        code = self.process.returncode if self.process is not None else 0
-        self._forget()
-        overdue, self.overdue = self.overdue, False
-        if overdue:
-            return f"took more than {self.seconds:g} s to decode"
-        return f"the decoder crashed on it ({f'signal {-code}' if code < 0 else f'exit status {code}'})"
 
 
-def _widen(pipe: int) -> None:
-    """Let a pipe hold a megabyte, where the system allows it: fewer switches between the processes."""
-    with contextlib.suppress(ImportError, AttributeError, OSError):
-        import fcntl
-
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
+_shared: DecodingPool | None = None
+_lock = threading.Lock()
 
 
-def _watch(queue: _InOrder, members: Sequence[_Member]) -> None:
-    """End processes that are overdue."""
-    while not queue.closed:
-        now = time.monotonic()
-        for member in members:
-            deadline = member.deadline
-            if deadline is not None and now > deadline and member.process is not None:
-                member.overdue = True
-                member.process.kill()
-        time.sleep(0.1)
+def shared_pool() -> DecodingPool:
+    """The pool of this process: a process for each core at most."""
+    global _shared
+    with _lock:
+        if _shared is None:
+            _shared = DecodingPool(max(2, os.cpu_count() or 1))
+            atexit.register(_shared.close)
+        return _shared
+
+
+def _forget_shared() -> None:
+    """In a forked process: the workers belong to the other one."""
+    global _shared, _lock
+    _shared, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_shared)
+
+
+def decode_expendable(
+    image: "bytes | tuple[str, int, int]",
+    *,
+    short_side: int | None = None,
+    max_pixels: int | None = None,
+    part: Part | None = None,
+    seconds: float = 60.0,
+) -> np.ndarray:
+    """What :func:`s2r2.images.decode` gives, made in a process that may crash, hang or grow; threads may call at once.
+
+    Args:
+        image: The file's content, or path, offset and size (-1: to the end) of it.
+        short_side: As in ``decode``.
+        max_pixels: As in ``decode``.
+        part: As in ``decode``.
+        seconds: Longer it may not take.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+
+    Raises:
+        UnreadableImage: It cannot be decoded, or not in time.
+        S2R2Error: No process can be started.
+    """
+    answer = _one(image, "pixels", Settings(short_side, max_pixels or max_pixels_allowed(), part, seconds))
+    return np.frombuffer(answer.payload, np.uint8).reshape(answer.height, answer.width, 3)
+
+
+def size_expendable(image: "bytes | tuple[str, int, int]", *, max_pixels: int | None = None) -> tuple[int, int]:
+    """Width and height of the upright image, from its header alone, found in such a process.
+
+    Raises:
+        UnreadableImage: The header is that of no image, or of one that is too large.
+    """
+    answer = _one(image, "size", Settings(None, max_pixels or max_pixels_allowed()))
+    assert answer.status == SIZE
+    return answer.width, answer.height
+
+
+def _one(image: "bytes | tuple[str, int, int]", kind: str, settings: Settings) -> Answer:
+    job = Job("", kind=kind, content=image) if isinstance(image, bytes) else Job(*image, kind=kind)
+    answer = shared_pool().one(job, settings)
+    if answer.status == UNREADABLE:
+        raise UnreadableImage(answer.reason)
+    return answer

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from s2r2.errors import S2R2Error
-from s2r2.images.decoding import EXTENSIONS, decode
+from s2r2.images.decoding import EXTENSIONS
 from s2r2.images.labels import Labels
+from s2r2.images.pool import decode_expendable
 from s2r2.images.remote import file_system, is_remote, read_remote, reason
 from s2r2.images.sources import ImageSource, Skipped, Slice, Stamp, read_slice
 from s2r2.images.tar_index import ShardIndex, shard_index
@@ -44,13 +45,17 @@ class ShardSource(ImageSource):
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:
         """Decode the member."""
         where = self._find(index)
-        content = read_remote(*where) if is_remote(where.path) else read_slice(where)
-        return decode(content, short_side=short_side)
+        return decode_expendable(read_remote(*where) if is_remote(where.path) else where, short_side=short_side)
 
     def slice(self, index: int) -> Slice | None:
         """The member's part of its shard; None for an address."""
         where = self._find(index)
         return None if is_remote(where.path) else where
+
+    def content(self, index: int) -> bytes | None:
+        """The member."""
+        where = self._find(index)
+        return read_remote(*where) if is_remote(where.path) else read_slice(where)
 
     def stamp(self, index: int) -> Stamp:
         """Place and size of the member, and what the shard looked like when it was opened."""

@@ -14,8 +14,9 @@ import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.files import stamp
-from s2r2.images.decoding import EXTENSIONS, UnreadableImage, decode
+from s2r2.images.decoding import EXTENSIONS, UnreadableImage
 from s2r2.images.labels import Labels
+from s2r2.images.pool import decode_expendable
 from s2r2.images.remote import is_remote, read_remote, remote_stamp
 from s2r2.images.texts import chosen, joined
 
@@ -85,6 +86,15 @@ class ImageSource(ABC):
         """Where the image's file is, for those who decode it elsewhere; None when the pixels are at hand."""
         return None
 
+    def content(self, index: int) -> bytes | None:
+        """The image's file; None when the pixels are at hand.
+
+        Raises:
+            UnreadableImage: It cannot be read.
+        """
+        where = self.slice(index)
+        return None if where is None else read_slice(where)
+
     def location(self, index: int) -> str:
         """Where a person finds the image."""
         return f"{self.name}::{self.keys[index]}"
@@ -125,13 +135,18 @@ class FileSource(ImageSource):
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:
         """Decode the file."""
         path = self.paths[index]
-        content = read_remote(path) if is_remote(path) else read_slice(Slice(path))
-        return decode(content, short_side=short_side)
+        where = read_remote(path) if is_remote(path) else Slice(path)
+        return decode_expendable(where, short_side=short_side)
 
     def slice(self, index: int) -> Slice | None:
         """The whole file; None for an address."""
         path = self.paths[index]
         return None if is_remote(path) else Slice(path)
+
+    def content(self, index: int) -> bytes | None:
+        """The whole file."""
+        path = self.paths[index]
+        return read_remote(path) if is_remote(path) else read_slice(Slice(path))
 
     def stamp(self, index: int) -> Stamp:
         """The file's, or the address's."""
@@ -211,6 +226,10 @@ class PartSource(ImageSource):
         """Where the image is in the whole."""
         return self.whole.slice(int(self.chosen[index]))
 
+    def content(self, index: int) -> bytes | None:
+        """The file in the whole."""
+        return self.whole.content(int(self.chosen[index]))
+
     def location(self, index: int) -> str:
         """The location in the whole."""
         return self.whole.location(int(self.chosen[index]))
@@ -246,6 +265,11 @@ class JoinedSource(ImageSource):
         """Where the image is, if it is a file."""
         source, inner = self._find(index)
         return source.slice(inner)
+
+    def content(self, index: int) -> bytes | None:
+        """The file, from the source that the image belongs to."""
+        source, inner = self._find(index)
+        return source.content(inner)
 
     def location(self, index: int) -> str:
         """The location in the source that the image belongs to."""

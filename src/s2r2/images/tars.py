@@ -9,9 +9,10 @@ import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.files import stamp
-from s2r2.images.decoding import EXTENSIONS, decode
+from s2r2.images.decoding import EXTENSIONS
 from s2r2.images.labels import Labels
-from s2r2.images.sources import ImageSource, Skipped, Slice, Stamp, folder_labels, read_slice
+from s2r2.images.pool import decode_expendable
+from s2r2.images.sources import ImageSource, Skipped, Slice, Stamp, folder_labels
 from s2r2.images.tar_index import Member, read_contents
 
 
@@ -38,7 +39,7 @@ class TarSource(ImageSource):
 
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:
         """Decode the member."""
-        return decode(read_slice(self.slice(index)), short_side=short_side)
+        return decode_expendable(self.slice(index), short_side=short_side)
 
     def slice(self, index: int) -> Slice:
         """The member's part of the tar."""

@@ -1,100 +1,115 @@
 """The program that decodes strangers' files: a process of its own, so that a crash or a hang costs one image.
 
-It reads lines of JSON from its standard input, each a list of jobs ``[path, offset, size, checksum, kind]``, and
-answers every job in order on its standard output. Answers come several to a message: the number of answers, a header
-for each, then their pixels or reasons. Nothing is ever unpickled: what a hostile file might make of this process
-cannot reach the one that started it.
+It reads requests from its standard input: a line of JSON ``[settings, jobs]``, a job being ``[path, offset, size,
+checksum, kind, bytes]``, then the contents of those jobs that come with them. It answers every job in order on its
+standard output. Answers come several to a message: the number of answers, a header for each, then their pixels or
+reasons. Before it makes many pixels it asks, and waits for a line. Nothing is ever unpickled: what a hostile file might
+make of this process cannot reach the one that started it.
 """
 
 import contextlib
 import json
 import os
 import signal
-import sys
 import time
 import zlib
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from s2r2.images.decoding import UnreadableImage, decode, decoded_size
+from s2r2.images.protocol import ASKING, DECODED, HEADER, READY, SIZE, UNCHANGED, UNREADABLE, Settings
 from s2r2.images.sources import Slice, read_slice
 
-HEADER = np.dtype(
-    [("status", "u1"), ("height", "<u4"), ("width", "<u4"), ("content", "<u4"), ("pixels", "<u4"), ("bytes", "<u8")]
-)
-DECODED, UNREADABLE, UNCHANGED, SIZE = range(4)
-"""What an answer says: pixels follow; a reason follows; the file is as its checksum says; only the sides were asked."""
-
-READY = b"+"
 MESSAGE_BYTES = 1 << 20
 MESSAGE_SECONDS = 1.0
+UNASKED = 16_000_000
+"""Pixels that a process may have in memory without asking."""
 
 
 def main() -> None:
     """Serve until the standard input ends."""
-    short_side, max_pixels, memory = json.loads(sys.argv[1])
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    _limit_memory(memory)
+    _limit("RLIMIT_CORE", 0)
+    with contextlib.suppress(ImportError, AttributeError):
+        from PIL import AvifImagePlugin
+
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     answers.write(READY)
     with open(os.devnull, "r+b") as nowhere:  # C libraries write complaints, and must not write into the answers
         for descriptor in (0, 1, 2):
             os.dup2(nowhere.fileno(), descriptor)
     with contextlib.suppress(BrokenPipeError):
         for line in requests:
-            _serve(json.loads(line), answers, short_side, max_pixels)
+            settings, jobs = json.loads(line)
+            contents = [requests.read(job[-1]) if job[-1] >= 0 else None for job in jobs]
+            _Request(requests, answers, Settings(*settings)).serve(jobs, contents)
     os._exit(0)
 
 
-def _serve(jobs: list[list], answers: BinaryIO, short_side: int | None, max_pixels: int) -> None:
-    headers: list[tuple[int, ...]] = []
-    payloads: list[bytes | memoryview] = []
-    waiting, began = 0, time.monotonic()
-    for job in jobs:
-        header, payload = _answer(job, short_side, max_pixels)
-        headers.append((*header, len(payload)))
-        payloads.append(payload)
-        waiting += len(payload)
-        if waiting >= MESSAGE_BYTES or time.monotonic() - began > MESSAGE_SECONDS:
-            _send(answers, headers, payloads)
-            headers, payloads, waiting, began = [], [], 0, time.monotonic()
-    if headers:
-        _send(answers, headers, payloads)
+class _Request:
+    def __init__(self, requests: BinaryIO, answers: BinaryIO, settings: Settings) -> None:
+        self.requests, self.answers, self.settings = requests, answers, settings
+        self.headers: list[tuple[int, ...]] = []
+        self.payloads: list[bytes | memoryview] = []
+        self.began = time.monotonic()
+        # Pillow's 4 bytes a pixel, several times over while it is converted.
+        _limit("RLIMIT_AS", max(4 << 30, 32 * settings.max_pixels))
+
+    def serve(self, jobs: list[list[Any]], contents: list[bytes | None]) -> None:
+        for job, content in zip(jobs, contents, strict=True):
+            _limit("RLIMIT_CPU", int(time.process_time() + self.settings.seconds) + 1)
+            header, payload = self._answer(job, content)
+            self.headers.append((*header, len(payload)))
+            self.payloads.append(payload)
+            if sum(map(len, self.payloads)) >= MESSAGE_BYTES or time.monotonic() - self.began > MESSAGE_SECONDS:
+                self._send()
+        self._send()
+
+    def _answer(self, job: list[Any], content: bytes | None) -> tuple[tuple[int, ...], bytes | memoryview]:
+        path, offset, size, checksum, kind, _ = job
+        content_checksum = 0
+        limits = {"max_pixels": self.settings.max_pixels, "short_side": self.settings.short_side}
+        try:
+            content = read_slice(Slice(path, offset, size)) if content is None else content
+            if kind == "size":
+                width, height = decoded_size(content, **limits)
+                return (SIZE, height, width, 0, 0), b""
+            content_checksum = zlib.crc32(content)
+            if content_checksum == checksum:
+                return (UNCHANGED, 0, 0, content_checksum, 0), b""
+            pixels = decode(content, **limits, part=self.settings.part, ask=self._ask)
+        except UnreadableImage as error:
+            return (UNREADABLE, 0, 0, content_checksum, 0), error.reason.encode("utf-8", "backslashreplace")
+        flat = np.ascontiguousarray(pixels).reshape(-1).data
+        return (DECODED, *pixels.shape[:2], content_checksum, zlib.crc32(flat)), flat
+
+    def _ask(self, pixels: int) -> None:
+        if pixels > UNASKED:
+            self.headers.append((ASKING, 0, 0, pixels // 1000, 0, 0))
+            self._send()
+            if not self.requests.readline():
+                os._exit(0)
+
+    def _send(self) -> None:
+        """Send the answers that are there."""
+        if not self.headers:
+            return
+        parts = [len(self.headers).to_bytes(4, "little"), np.array(self.headers, HEADER).tobytes(), *self.payloads]
+        small = sum(map(len, self.payloads)) < 2 * MESSAGE_BYTES
+        for part in [b"".join(parts)] if small else parts:
+            view = memoryview(part)
+            while len(view):
+                view = view[self.answers.write(view) :]
+        self.headers, self.payloads, self.began = [], [], time.monotonic()
 
 
-def _answer(job: list, short_side: int | None, max_pixels: int) -> tuple[tuple[int, ...], bytes | memoryview]:
-    path, offset, size, checksum, kind = job
-    content_checksum = 0
-    try:
-        content = read_slice(Slice(path, offset, size))
-        if kind == "size":
-            width, height = decoded_size(content, max_pixels=max_pixels, short_side=short_side)
-            return (SIZE, height, width, 0, 0), b""
-        content_checksum = zlib.crc32(content)
-        if content_checksum == checksum:
-            return (UNCHANGED, 0, 0, content_checksum, 0), b""
-        pixels = decode(content, max_pixels=max_pixels, short_side=short_side)
-    except UnreadableImage as error:
-        return (UNREADABLE, 0, 0, content_checksum, 0), error.reason.encode("utf-8", "backslashreplace")
-    flat = pixels.reshape(-1).data
-    return (DECODED, *pixels.shape[:2], content_checksum, zlib.crc32(flat)), flat
-
-
-def _send(answers: BinaryIO, headers: list[tuple[int, ...]], payloads: list[bytes | memoryview]) -> None:
-    table = np.array(headers, HEADER)
-    parts = [len(headers).to_bytes(4, "little"), table.tobytes()]
-    small = sum(map(len, payloads)) < 2 * MESSAGE_BYTES
-    for part in [b"".join([*parts, *payloads])] if small else [*parts, *payloads]:
-        view = memoryview(part)
-        while len(view):
-            view = view[answers.write(view) :]
-
-
-def _limit_memory(limit: int) -> None:
-    """Let an absurd allocation fail in here instead of driving the machine out of memory."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
+def _limit(what: str, most: int) -> None:
+    """Let an absurd allocation fail in here instead of driving the machine out of memory; and so with time."""
+    with contextlib.suppress(ImportError, ValueError, OSError, AttributeError):
         import resource
 
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
+        kind = getattr(resource, what)
+        _, hard = resource.getrlimit(kind)
+        resource.setrlimit(kind, (most if hard < 0 else min(most, hard), hard))

@@ -14,9 +14,9 @@ import numpy as np
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding import UnreadableImage, max_pixels_allowed
 from s2r2.images.journal import Entry
-from s2r2.images.pool import Answer, DecodingPool, Job
+from s2r2.images.pool import shared_pool
+from s2r2.images.protocol import DECODED, SIZE, UNCHANGED, UNREADABLE, Answer, Job, Settings
 from s2r2.images.sources import ImageSource, Stamp
-from s2r2.images.worker import DECODED, SIZE, UNCHANGED, UNREADABLE
 
 COMMIT_IMAGES = 256
 COMMIT_BYTES = 16 << 20
@@ -62,15 +62,15 @@ class Writer:
         Raises:
             S2R2Error: The images will not fit, or did not.
         """
-        pool = DecodingPool(workers, short_side, max_pixels_allowed())
+        settings = Settings(short_side, max_pixels_allowed())
         entries: dict[str, Entry] = {}
         lines: list[bytes] = []
         with open(self.pixels, "ab") as pixels, open(self.journal, "ab") as journal:
             pixels.truncate(self.pixels_end)
             journal.truncate(self.journal_end)
-            _refuse_if_too_large(source, tasks, pool, short_side, self.pixels.parent)
+            _refuse_if_too_large(source, tasks, settings, workers, self.pixels.parent)
             uncommitted = 0
-            answers = _answers(source, tasks, pool, short_side)
+            answers = _answers(source, tasks, settings, workers)
             try:
                 with contextlib.closing(answers), _bar(len(tasks), progress) as advance:
                     for task, answer in zip(tasks, answers, strict=True):
@@ -117,7 +117,7 @@ class Writer:
 
 
 def _answers(
-    source: ImageSource, tasks: Sequence[Task], pool: DecodingPool, short_side: int | None
+    source: ImageSource, tasks: Sequence[Task], settings: Settings, workers: int
 ) -> Generator[Answer, None, None]:
     """Answers in the order of the tasks: files from the pool, arrays from this process."""
     jobs = []
@@ -126,10 +126,10 @@ def _answers(
         # An entry without pixels that was refused for want of time or memory is tried again when it is touched.
         checksum = task.known.content if task.known is not None and where is not None else -1
         jobs.append(Job(*where, checksum or -1) if where is not None else None)
-    files = pool.run([job for job in jobs if job is not None])
+    files = shared_pool().run([job for job in jobs if job is not None], settings, workers)
     try:
         for task, job in zip(tasks, jobs, strict=True):
-            yield next(files) if job is not None else _read(source, task.index, short_side)
+            yield next(files) if job is not None else _read(source, task.index, settings.short_side)
     finally:
         files.close()  # type: ignore[attr-defined]
 
@@ -145,9 +145,10 @@ def _read(source: ImageSource, index: int, short_side: int | None) -> Answer:
 
 
 def _refuse_if_too_large(
-    source: ImageSource, tasks: Sequence[Task], pool: DecodingPool, short_side: int | None, place: Path
+    source: ImageSource, tasks: Sequence[Task], settings: Settings, workers: int, place: Path
 ) -> None:
     """Foretell the bytes from the headers of some of the images, and compare them with the disk's free ones."""
+    short_side = settings.short_side
     chosen = [tasks[i] for i in np.unique(np.linspace(0, len(tasks) - 1, min(SAMPLE, len(tasks)), dtype=int))]
     free = shutil.disk_usage(place).free
     slices = [(task, source.slice(task.index)) for task in chosen]
@@ -156,7 +157,7 @@ def _refuse_if_too_large(
     # Without reduction even few images can be large; reduced, a store this small fits wherever anything does.
     most = 3 * short_side * short_side * 4 * len(tasks) if short_side is not None else None
     if jobs and (most is None or most + SPARE_DISK > free):
-        total += sum(3 * a.height * a.width for a in pool.run(jobs) if a.status == SIZE)
+        total += sum(3 * a.height * a.width for a in shared_pool().run(jobs, settings, workers) if a.status == SIZE)
     needed = total * len(tasks) // max(1, len(chosen))
     if needed + SPARE_DISK > free and needed:
         raise S2R2Error(

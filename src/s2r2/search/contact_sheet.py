@@ -1,12 +1,12 @@
 """A ranking as a picture: the query, and what was found, in order."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from s2r2.errors import S2R2Error
+from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.search.index import Hit, ImageIndex
 
 _CELL, _GAP, _CAPTION = 160, 12, 34
@@ -34,7 +34,7 @@ def contact_sheet(index: ImageIndex, query: np.ndarray, hits: Sequence[Hit], *, 
     draw.line([(left - _GAP, _GAP), (left - _GAP, sheet.height - _GAP)], _RULE, 1)
     for number, hit in enumerate(hits):
         x, y = left + number % columns * step, _GAP + number // columns * line
-        _place(sheet, Image.open(io.BytesIO(_thumbnail(index, hit))), x, y)
+        _place(sheet, Image.fromarray(_thumbnail(index, hit)), x, y)
         draw.text((x, y + _CELL + 2), f"{hit.rank}", _INK, bold)
         draw.text(
             (x + _CELL - draw.textlength(f"{hit.score:.3f}", plain), y + _CELL + 3), f"{hit.score:.3f}", _SOFT, plain
@@ -43,11 +43,16 @@ def contact_sheet(index: ImageIndex, query: np.ndarray, hits: Sequence[Hit], *, 
     return sheet
 
 
-def _thumbnail(index: ImageIndex, hit: Hit) -> bytes:
+def _thumbnail(index: ImageIndex, hit: Hit) -> np.ndarray:
     row = index.row(hit.id)
     if row is None:
         raise S2R2Error(f"the photo {hit.key} is not in the index {index.folder}: search again")
-    return index.thumbnail(row)
+    try:
+        return decode_expendable(index.thumbnail(row), short_side=_CELL)
+    except UnreadableImage as error:
+        raise S2R2Error(
+            f"the thumbnail of {hit.key} in {index.folder} is damaged ({error.reason}): use s2r2 index --rebuild"
+        ) from error
 
 
 def _place(sheet: Image.Image, picture: Image.Image, x: int, y: int) -> None:

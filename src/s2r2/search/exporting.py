@@ -17,7 +17,6 @@ from s2r2.files import atomic_write
 from s2r2.images import ImageSource, Skipped, UnreadableImage, write_skipped
 from s2r2.processes import Processes
 from s2r2.search.reading import check_alike, read_ahead
-from s2r2.views import render_centre
 
 BATCHES_WRITTEN = 8
 """Batches that become a row group of the table: some hundred photos."""
@@ -88,7 +87,7 @@ def _embedded(
             picture = source.read(index, store_side(encoder.image_size))
         except UnreadableImage as error:
             return Skipped(source.keys[index], error.reason)
-        return render_centre([picture], encoder.image_size, mean=encoder.mean, std=encoder.std, threads=1)[0]
+        return encoder.prepare([picture], threads=1)[0]
 
     for batch, photos in zip(batches, read_ahead(read, batches, threads), strict=True):
         indices = [index for index, photo in zip(batch, photos, strict=True) if not isinstance(photo, Skipped)]

@@ -1,27 +1,27 @@
 """Searching an index."""
 
+import contextlib
 import functools
-import io
 import numbers
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.files import checksum
-from s2r2.images.sources import printable
+from s2r2.images import UnreadableImage, decode_expendable
+from s2r2.images.decoding import Part
+from s2r2.images.sources import Slice, printable, read_slice
 from s2r2.search import layout
 from s2r2.search.approximate import search_approximately
 from s2r2.search.catalogue import Catalogue
 from s2r2.search.durable import RowFiles
 from s2r2.search.exact import top_k
+from s2r2.search.query import Box, query_pixels
 from s2r2.search.rows import Rows, is_whole
-
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -180,12 +180,15 @@ class ImageIndex:
             return self.rank(self.vectors[own], k, mask=mask, leave_out=own)
         return self.rank(self.embed(self.query_picture(image, box)), k, mask=mask, leave_out=own)
 
+    @functools.cached_property
+    def side(self) -> int:
+        """Short side in pixels to which photos are reduced for the encoder."""
+        return layout.decoding_side(self.about, self.encoder.image_size)
+
     def embed(self, picture: np.ndarray) -> np.ndarray:
         """Vector ``(D,)`` of a picture ``(H, W, 3)`` uint8, made as those of the index were."""
-        from s2r2.images.decoding import reduce_array
-        from s2r2.search.reading import decoding_side
-
-        return self.encoder.embed(reduce_array(picture, decoding_side(self.encoder)))[0]
+        vector: np.ndarray = self.encoder.embed_pixels(self.encoder.prepare([picture], side=self.side))[0]
+        return vector
 
     def rank(
         self, vector: np.ndarray, k: int, *, mask: np.ndarray | None = None, leave_out: int | None = None
@@ -218,28 +221,25 @@ class ImageIndex:
                 pass
         return top_k(self.vectors, vector, k, mask)
 
-    def query_picture(self, image: Any, box: Box | None = None) -> np.ndarray:
+    def query_picture(self, image: Any, box: Box | None = None, side: int | None = None) -> np.ndarray:
         """What is searched for, as ``(H, W, 3)`` uint8: the image, or the part in the box.
+
+        Args:
+            image: As in :meth:`search`.
+            box: Left, top, width and height in pixels of the whole image.
+            side: Short side to which it is reduced; by default what the encoder's photos are reduced to.
 
         Raises:
             S2R2Error: The image cannot be read, or the box lies outside it.
         """
-        from s2r2.encoder.images import load_image
-        from s2r2.images import UnreadableImage, decode
-
         own = self._row_of(image)
         if own is not None:
-            picture = self.picture(own)
-        elif isinstance(image, bytes):
-            try:
-                picture = decode(image)
-            except UnreadableImage as error:
-                raise S2R2Error(f"the image cannot be read: {error.reason}") from error
-        else:
-            picture = load_image(image) if not isinstance(image, str) or _is_there(image) else self._no_photo(image)
-        return picture if box is None else _part(picture, box)
+            image = self._content(own)
+        elif isinstance(image, str) and not _is_there(image):
+            self._no_photo(image)
+        return query_pixels(image, side or self.side, box)
 
-    def _no_photo(self, query: str) -> np.ndarray:
+    def _no_photo(self, query: str) -> NoReturn:
         """Say why a query is neither a file nor a key."""
         what = "a folder" if os.path.isdir(query) else "neither an image file nor the key of a photo in the index"
         raise S2R2Error(f"{printable(query)} is {what}: give one photo, or a key such as {self._some_key()}")
@@ -247,25 +247,33 @@ class ImageIndex:
     def _some_key(self) -> str:
         return str(self.catalogue.table["key"][0].as_py()) if len(self) else "red/1.jpg"
 
-    def picture(self, row: int) -> np.ndarray:
+    def picture(self, row: int, side: int | None = None, part: Part | None = None) -> np.ndarray:
         """A photo of the index, ``(H, W, 3)`` uint8: its file if that is what was indexed, else its thumbnail.
 
         A file that changed since, or that is now reached through a link to somewhere else, is not opened.
+
+        Args:
+            row: Its row.
+            side: Short side to which it is reduced; None keeps its size.
+            part: Only this part of it.
         """
-        from s2r2.images import UnreadableImage, decode
-        from s2r2.images.sources import Slice, read_slice
+        try:
+            return decode_expendable(self._content(row), short_side=side, part=part)
+        except UnreadableImage:  # by now: it was read when it was indexed
+            return decode_expendable(self.thumbnail(row), short_side=side, part=part)
+
+    def _content(self, row: int) -> bytes:
+        """The file that was indexed if it is still there, else the thumbnail."""
         from s2r2.search.reading import content_hash
 
         cell = {name: self.catalogue.table[name][row].as_py() for name in ("file", "offset", "bytes", "content")}
         file = os.fsdecode(cell["file"])
         if file and os.path.realpath(file) == file:
-            try:
+            with contextlib.suppress(UnreadableImage):
                 content = read_slice(Slice(file, cell["offset"], cell["bytes"]))
                 if content_hash(content) == cell["content"]:
-                    return decode(content)
-            except UnreadableImage:
-                pass
-        return np.array(Image.open(io.BytesIO(self.thumbnail(row))).convert("RGB"))
+                    return content
+        return self.thumbnail(row)
 
     def thumbnail(self, row: int) -> bytes:
         """A small JPEG of a photo.
@@ -326,13 +334,3 @@ def _is_there(path: str) -> bool:
         return os.path.isfile(path)
     except ValueError:  # a NUL
         return False
-
-
-def _part(picture: np.ndarray, box: Box) -> np.ndarray:
-    rows, columns = picture.shape[:2]
-    whole = len(box) == 4 and all(isinstance(side, numbers.Integral) for side in box)
-    if whole:
-        left, top, width, height = (int(side) for side in box)
-        if min(left, top) >= 0 and min(width, height) >= 1 and left + width <= columns and top + height <= rows:
-            return picture[top : top + height, left : left + width]
-    raise S2R2Error(f"--box {','.join(map(str, box))} lies outside the image of {columns} x {rows} pixels")

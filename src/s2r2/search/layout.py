@@ -42,10 +42,11 @@ _HELPERS = re.compile(
     r"|System Volume Information",
     re.IGNORECASE,
 )
+LARGEST_SIDE = 1 << 14
 _TYPES: dict[str, Any] = {
     "fingerprint": str, "generation": str, "encoder": str, "data": str, "updated": str, "s2r2": str,
     "photos": int, "dimensions": int, "skipped": int, "number": int, "version": int, "format": int,
-    "approximate": dict | None, "files": dict,
+    "approximate": dict | None, "files": dict, "side": int | None,
 }  # fmt: skip
 
 
@@ -79,6 +80,7 @@ class Published:
         s2r2: Version that wrote it.
         generation: Name of the folder in which all of it is.
         files: Checksums of the files of the generation that readers use; none in format 2.
+        side: Short side in pixels to which photos are reduced for the encoder.
         format: Of the files.
     """
 
@@ -95,6 +97,7 @@ class Published:
     s2r2: str
     generation: str
     files: dict[str, str] = field(default_factory=dict)
+    side: int | None = None
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:
@@ -165,11 +168,25 @@ def _check_types(published: Published) -> None:
             raise ValueError(f"{name} is {value!r}")
     if not _GENERATION.fullmatch(published.generation) or published.generation[:24] != published.fingerprint:
         raise ValueError(f"generation is {published.generation!r}")
+    if published.side is not None and not 1 <= published.side <= LARGEST_SIDE:
+        raise ValueError(f"side is {published.side}")
     settings = published.approximate
     if settings is not None:
         for name in ("probes", "factor", "recall", "milliseconds", "exact_milliseconds", "trained_on"):
             if not isinstance(settings.get(name), int | float):
                 raise ValueError(f"approximate.{name} is {settings.get(name)!r}")
+
+
+def decoding_side(published: Published | None, image_size: int) -> int:
+    """Short side to which photos are reduced for an encoder of ``image_size``: the vectors of an index are made alike.
+
+    Early versions did not state it, and took at least that of a thumbnail.
+    """
+    from s2r2.encoder import store_side
+
+    if published is None:
+        return store_side(image_size)
+    return published.side or max(store_side(image_size), 192)
 
 
 def check_local(folder: Path) -> None:

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from s2r2.encoder import Encoder, store_side
+from s2r2.encoder import Encoder
 from s2r2.errors import NonFiniteError
-from s2r2.images import ImageSource, UnreadableImage, decode
-from s2r2.images.sources import printable, read_slice
+from s2r2.images import ImageSource, UnreadableImage, decode_expendable
+from s2r2.images.sources import printable
 from s2r2.processes import Processes
 from s2r2.search.rows import photo_id, seal
-from s2r2.views import reduce_bicubic, render_centre
+from s2r2.views import reduce_bicubic
 
 T = TypeVar("T")
 Read = TypeVar("Read")
@@ -59,12 +59,15 @@ class PhotoReader:
         encoder: Says what size and normalisation its input has, and whose fingerprint goes into the rows.
         fingerprint: Of the encoder.
         contents: Hashes of content that the index has already: such photos are not decoded.
+        side: Short side to which they are reduced for the encoder; a thumbnail may be made of more pixels.
     """
 
-    def __init__(self, source: ImageSource, encoder: Encoder, fingerprint: str, contents: frozenset[str]) -> None:
+    def __init__(
+        self, source: ImageSource, encoder: Encoder, fingerprint: str, contents: frozenset[str], side: int
+    ) -> None:
         self.source, self.encoder, self.fingerprint, self.contents = source, encoder, fingerprint, contents
+        self.side = side
         self.labels = [[]] * len(source) if source.labels is None else source.labels.lists()
-        self.side = decoding_side(encoder)
 
     def key(self, index: int) -> str:
         """Key of a photo as text that any table can hold."""
@@ -105,25 +108,30 @@ class PhotoReader:
     def _read(self, index: int, stamp: str) -> ReadPhoto:
         photo = ReadPhoto(index, self._described(index, stamp))
         try:
-            where = self.source.slice(index)
-            content = None if where is None else read_slice(where)
+            content = self.source.content(index)
             if content is not None:
                 photo.row |= {"bytes": len(content), "content": content_hash(content)}
                 if photo.row["content"] in self.contents:
                     return photo
-                picture = decode(content, short_side=self.side, reducer=reduce_bicubic)
+                picture, shown = self._decoded(content)
             else:
-                picture = self.source.read(index, self.side)
+                shown = picture = self.source.read(index, max(self.side, THUMBNAIL_SIDE))
                 photo.row |= {"bytes": picture.nbytes, "content": _hash_of_pixels(picture)}
                 if photo.row["content"] in self.contents:
                     return photo
         except UnreadableImage as error:
             photo.reason = error.reason
             return photo
-        encoder = self.encoder
-        photo.row["thumbnail"] = seal(make_thumbnail(picture), photo.row["content"])
-        photo.pixels = render_centre([picture], encoder.image_size, mean=encoder.mean, std=encoder.std, threads=1)[0]
+        photo.row["thumbnail"] = seal(make_thumbnail(shown), photo.row["content"])
+        photo.pixels = self.encoder.prepare([picture], side=self.side, threads=1)[0]
         return photo
+
+    def _decoded(self, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels for the encoder, and for the thumbnail: other ones where the encoder wants less."""
+        picture = decode_expendable(content, short_side=self.side)
+        if self.side >= THUMBNAIL_SIDE:
+            return picture, picture
+        return picture, decode_expendable(content, short_side=THUMBNAIL_SIDE)
 
     def _described(self, index: int, stamp: str) -> dict[str, Any]:
         key = self.key(index)
@@ -187,11 +195,6 @@ def check_alike(encoder: Encoder, source: ImageSource, processes: Processes) -> 
     if processes.world_size > 1:
         processes.check_alike(f"the photos of {source.name}", source.fingerprint)
         processes.check_alike(f"the weights of {encoder.name}", encoder.fingerprint)
-
-
-def decoding_side(encoder: Encoder) -> int:
-    """Short side in pixels to which photos are decoded: enough for the encoder and for the thumbnail."""
-    return max(store_side(encoder.image_size), THUMBNAIL_SIDE)
 
 
 def content_hash(content: bytes) -> str:

@@ -10,8 +10,12 @@ from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write
 from s2r2.search.contact_sheet import contact_sheet
 from s2r2.search.duplicates import find_duplicates
-from s2r2.search.index import Box, ImageIndex
+from s2r2.search.index import ImageIndex
+from s2r2.search.query import Box
 from s2r2.views import save_picture
+
+SHOWN = 320
+"""Short side of a query on a contact sheet: enough for its cell."""
 
 
 def search_and_show(
@@ -33,7 +37,7 @@ def search_and_show(
     console.print(table)
     if picture is None:
         return
-    save_picture(contact_sheet(index, index.query_picture(query, part), hits), picture)
+    save_picture(contact_sheet(index, index.query_picture(query, part, side=SHOWN), hits), picture)
     console.print(f"picture   {picture}", highlight=False)
 
 

@@ -99,17 +99,19 @@ class _Request(NamedTuple):
     Attributes:
         wanted: Place in the source, and stamp, of each photo to be read.
         contents: Hashes of content that needs no encoding.
+        side: Short side to which photos are reduced.
     """
 
     wanted: list[tuple[int, str]]
     contents: frozenset[str]
+    side: int
 
 
 def _help(encoder: Encoder, source: ImageSource, batch_size: int, processes: Processes) -> UpdateResult:
     """The part of a process other than the first: read and encode as asked, until there is a result."""
     fingerprint = encoder.fingerprint
     while isinstance(said := processes.hear(), _Request):
-        reader = PhotoReader(source, encoder, fingerprint, said.contents)
+        reader = PhotoReader(source, encoder, fingerprint, said.contents, said.side)
         deque(reader.encoded(said.wanted, batch_size, processes), maxlen=0)
     result: UpdateResult = said
     return result
@@ -132,6 +134,7 @@ class _Update:
             )
         self.dimensions = encoder.dimensions("feature")
         self._open(layout.generation_for(folder, self.fingerprint, self.published, rebuild), rebuild)
+        self.side = layout.decoding_side(self.published if self.in_force else None, encoder.image_size)
         self.by_content = {known.content: key for key, known in self.known.items()}
         self.skipped = list(source.problems)
         self.failed: dict[str, str] = {}
@@ -168,7 +171,7 @@ class _Update:
 
     def run(self, approximate_from: int, batch_size: int, progress: bool, drop_missing: bool) -> UpdateResult:
         """Embed, drop, publish."""
-        reader = PhotoReader(self.source, self.encoder, self.fingerprint, frozenset(self.by_content))
+        reader = PhotoReader(self.source, self.encoder, self.fingerprint, frozenset(self.by_content), self.side)
         wanted, relabelled = self._compare(reader)
         self._relabel(relabelled)
         wanted = self._embed(reader, wanted, batch_size, progress)
@@ -240,7 +243,7 @@ class _Update:
         """Write rows for photos; returns those whose content was known but is not there any more."""
         if not wanted:
             return []
-        self.processes.from_leader(lambda: _Request(wanted, reader.contents))
+        self.processes.from_leader(lambda: _Request(wanted, reader.contents, reader.side))
         pending: list[dict[str, Any]] = []
         again: list[tuple[int, str]] = []
         committed = time.monotonic()
@@ -321,7 +324,7 @@ class _Update:
             fingerprint=self.fingerprint, encoder=self.encoder.name, data=data, photos=len(self.rows),
             dimensions=self.dimensions, skipped=len(self.skipped), number=number, version=self.rows.version,
             approximate=approximate, updated=datetime.now().astimezone().isoformat(timespec="seconds"),
-            s2r2=s2r2.__version__, generation=self.generation.name, files=files,
+            s2r2=s2r2.__version__, generation=self.generation.name, files=files, side=self.side,
         )  # fmt: skip
         published.write(self.folder)
         if not same_rows:

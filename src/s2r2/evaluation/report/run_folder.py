@@ -14,9 +14,14 @@ from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.result import FILE_NAME, Evaluation
+from s2r2.images import UnreadableImage, decode_expendable
+from s2r2.images.pool import size_expendable
+from s2r2.images.sources import Slice, read_slice
 
 LARGEST_PNG = 700_000
 SHEET_WIDTH = 1600
+SHOWN = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
+"""Pictures that s2r2 writes, and how they begin."""
 
 
 @dataclass
@@ -49,12 +54,17 @@ class RunFolder:
         return Counter(reason for _, reason in self.skipped).most_common()
 
     def picture(self, relative: str) -> str | None:
-        """A picture beside ``evaluation.json`` as a data address; None if it is gone or lies elsewhere."""
+        """A picture beside ``evaluation.json`` as a data address; None if it is gone, lies elsewhere, or is none."""
         path = (self.folder / relative).resolve()
         if not path.is_relative_to(self.folder.resolve()) or not path.is_file():
             return None
-        kind = "png" if path.suffix.lower() == ".png" else "jpeg"
-        return data_address(path.read_bytes(), kind)
+        try:
+            content = read_slice(Slice(str(path)))
+            size_expendable(content)
+        except UnreadableImage:
+            return None
+        kind = next((kind for begin, kind in SHOWN.items() if content.startswith(begin)), None)
+        return None if kind is None else data_address(content, kind)
 
 
 def read_run_folder(folder: Path) -> RunFolder:
@@ -120,16 +130,15 @@ def _skipped(path: Path) -> list[tuple[str, str]]:
 def _sheet(path: Path) -> str | None:
     """The sheet of sample views; a large one becomes a JPEG of at most 1,600 px."""
     try:
-        content = path.read_bytes()
-        with Image.open(path) as sheet:
-            if sheet.width < 8:
-                return None
-            if len(content) <= LARGEST_PNG and sheet.width <= SHEET_WIDTH:
-                return data_address(content, "png")
-            smaller = sheet.convert("RGB")
-            smaller.thumbnail((SHEET_WIDTH, 10 * SHEET_WIDTH), Image.Resampling.LANCZOS)
-    except (OSError, ValueError):
+        content = read_slice(Slice(str(path)))
+        sheet = Image.fromarray(decode_expendable(content))
+    except UnreadableImage:
         return None
+    if sheet.width < 8:
+        return None
+    if len(content) <= LARGEST_PNG and sheet.width <= SHEET_WIDTH and content.startswith(b"\x89PNG"):
+        return data_address(content, "png")
+    sheet.thumbnail((SHEET_WIDTH, 10 * SHEET_WIDTH), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    smaller.save(buffer, "JPEG", quality=86)
+    sheet.save(buffer, "JPEG", quality=86)
     return data_address(buffer.getvalue(), "jpeg")

@@ -203,7 +203,7 @@ def _add_searches(app: FastAPI, galleries: list[LiveGallery]) -> None:
             if part is None and own is not None and same:
                 vector = np.asarray(target.index.vectors[own])
             else:
-                picture = clock("decode", lambda: _cut(source.index.picture(row), part))
+                picture = clock("decode", lambda: source.index.picture(row, target.index.side, part))
                 vector = clock("embed", lambda: target.index.embed(picture))
             leave_out = own if same else None
             hits = clock("search", lambda: target.hits(vector, k, folder, label, leave_out))
@@ -226,7 +226,7 @@ def _add_searches(app: FastAPI, galleries: list[LiveGallery]) -> None:
 
         def work(content: bytes) -> dict[str, Any]:
             clock = _Clock()
-            picture = clock("decode", lambda: _cut(decode_upload(content), part))
+            picture = clock("decode", lambda: decode_upload(content, target.index.side, part))
             vector = clock("embed", lambda: target.index.embed(picture))
             hits = clock("search", lambda: target.hits(vector, k, folder, label))
             return {"hits": hits, "milliseconds": clock.spent}
@@ -280,13 +280,3 @@ def _fractions(text: str | None) -> tuple[float, float, float, float] | None:
     if not (0 <= left < 1 and 0 <= top < 1 and 0 < width <= 1 and 0 < height <= 1):
         raise HTTPException(422, "box: it must lie inside the image")
     return left, top, width, height
-
-
-def _cut(picture: np.ndarray, part: tuple[float, float, float, float] | None) -> np.ndarray:
-    if part is None:
-        return picture
-    rows, columns = picture.shape[:2]
-    left, top = min(int(part[0] * columns), columns - 1), min(int(part[1] * rows), rows - 1)
-    right = min(columns, max(left + 1, round((part[0] + part[2]) * columns)))
-    bottom = min(rows, max(top + 1, round((part[1] + part[3]) * rows)))
-    return picture[top:bottom, left:right]

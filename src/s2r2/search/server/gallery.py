@@ -147,7 +147,7 @@ class Gallery:
 
     def large(self, row: int) -> bytes:
         """A photo of at most 1280 pixels a side, re-encoded: none of the file's metadata leaves the machine."""
-        image = Image.fromarray(self.index.picture(row))
+        image = Image.fromarray(self.index.picture(row, LARGE_SIDE))
         image.thumbnail((LARGE_SIDE, LARGE_SIDE))
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=88)

@@ -6,11 +6,13 @@ import numpy as np
 from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 
-from s2r2.images import UnreadableImage, decode
+from s2r2.images import UnreadableImage, decode_expendable
+from s2r2.images.decoding import Part
 
 MAX_BYTES = 24 << 20
 MAX_UPLOAD_PIXELS = 64_000_000
 SECONDS = 30.0
+DECODING_SECONDS = 10.0
 _AT_ONCE = 8
 
 
@@ -52,13 +54,15 @@ class Uploads:
         return bytes(content)
 
 
-def decode_upload(content: bytes) -> np.ndarray:
-    """Pixels ``(H, W, 3)`` uint8 of an upload.
+def decode_upload(content: bytes, side: int, part: Part | None = None) -> np.ndarray:
+    """Pixels ``(H, W, 3)`` uint8 of an upload, or of a part of it, reduced to a short side.
 
     Raises:
-        HTTPException: 422 it is no readable image, or has too many pixels.
+        HTTPException: 422 it is no readable image, has too many pixels, or takes too long.
     """
     try:
-        return decode(content, max_pixels=MAX_UPLOAD_PIXELS)
+        return decode_expendable(
+            content, short_side=side, max_pixels=MAX_UPLOAD_PIXELS, part=part, seconds=DECODING_SECONDS
+        )
     except UnreadableImage as error:
         raise HTTPException(422, f"this cannot be read as an image: {error.reason}") from None
