@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from s2r2.images import PixelStore, open_source
-from s2r2.images.pool import DecodingPool
+from s2r2.images.pool import DecodingPool, shared_pool
 from s2r2.images.protocol import DECODED, UNREADABLE, Job, Settings
 
 EXTENSIONS = (".jpg", ".png", ".gif", ".bmp", ".webp", ".tif")
@@ -166,6 +166,7 @@ def test_a_pool_that_is_left_early_ends_its_processes(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (20, 10), "blue").save(buffer, "PNG")
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
+    shared_pool().close()  # what earlier tests left
     pool = DecodingPool(2)
     answers = pool.run([Job(str(tmp_path / "a.png"))] * 500, Settings(None, 10**6))
     next(answers)
