@@ -124,7 +124,7 @@ def test_run_folder_that_exists(refuse: Refuse, photos_of_noise: Path, tmp_path:
     run.mkdir()
     (run / "something").write_text("kept")
     line = refuse("train", photos_of_noise, "--batch-size", 4, "--out", run)
-    assert "--resume" in line
+    assert "not empty (something)" in line
     assert (run / "something").read_text() == "kept"
 
 

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Nothing here decides anything."""
 
+import dataclasses
 import os
 import sys
 import time
@@ -17,6 +18,9 @@ DESCRIPTION = "Train an image encoder on unlabelled photos by ranking (S2R2), ev
 app = tyro.extras.SubcommandApp()
 LAST_WORDS = 10.0
 """Seconds that a process waits for another to say why all of them end."""
+
+_ARGUMENTS: list[str] = []
+"""Of the command that runs."""
 
 Data = Annotated[str, arg(metavar="DATA")]
 SomeData = Annotated[str | None, arg(metavar="DATA")]
@@ -46,7 +50,7 @@ def train(
             stl10, cifar10; not needed with --resume.
         config: Settings of the run.
         out: Run folder; by default the first free runs/DATA-BACKBONE.
-        resume: Go on with the run in --out, at the step where it stopped.
+        resume: Go on with the run in --out, at the step where it stopped; with --epochs or --steps to another length.
         devices: Processes on this machine that share each step; 0: one for each GPU.
         nodes: Machines, each running this same command; see docs/scaling.md.
         restarts: How often to start all processes again, from the last checkpoint, when one is lost (needs --out).
@@ -55,7 +59,7 @@ def train(
     from s2r2.evaluation import write_report
     from s2r2.training import train as run_training
 
-    result = run_training(data, config, out=out, resume=resume)
+    result = run_training(data, config.only(_given(TrainConfig)), out=out, resume=resume)
     if is_follower():
         return
     print(f"encoder   {result.folder / 'encoder.safetensors'}")
@@ -401,8 +405,15 @@ def _sleep_while_waiting() -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def _given(kind: type) -> list[str]:
+    """Names of the settings that stand on the command line: only those does a resume ask for."""
+    flags = {word.partition("=")[0].replace("_", "-") for word in _ARGUMENTS if word.startswith("--")}
+    return [field.name for field in dataclasses.fields(kind) if f"--{field.name.replace('_', '-')}" in flags]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    _ARGUMENTS[:] = sys.argv[1:] if arguments is None else arguments
     try:
         app.cli(prog="s2r2", description=DESCRIPTION, args=arguments, config=(FlagCreatePairsOff,))
     except SharedError:  # another process says it, and torchrun ends all as soon as one has left

@@ -187,4 +187,4 @@ def test_one_process_is_refused_before_anything_is_read_or_written(tmp_path: Pat
 
 def test_an_unknown_strategy_is_refused() -> None:
     with pytest.raises(S2R2Error, match="use ddp or fsdp"):
-        TrainConfig(strategy="zero").validate()  # type: ignore[arg-type]
+        TrainConfig(strategy="zero").checked()  # type: ignore[arg-type]

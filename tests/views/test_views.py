@@ -279,10 +279,15 @@ def test_a_recipe_from_a_file(tmp_path: Path) -> None:
     path.write_text("hue: 0.05\ncrop_scale: [0.5, 1.0]\n")
     assert get_recipe(str(path)) == Recipe(hue=0.05, crop_scale=(0.5, 1.0))
     for content, reason in (
-        ("hue: 3", "hue 3"),
-        ("- hue", "list of settings"),
-        ("hue: [", "cannot read"),
-        ("", "list"),
+        ("mean: [0, 0, 0]\nhue: 3", "mine.yaml, line 2: hue: 3: must be between"),
+        ("hue: 1e-1\nhew: 0.1", "line 2: hew: there is no such setting; did you mean hue"),
+        ("quarter_turns: yes", "true or false"),
+        ("crop_scale: 0.5", "list of 2"),
+        ("brightness: .inf", "finite"),
+        ("hue: 2\nstd: [0, 1, 1]\nblur_sigma: [2, 1]", "3 mistakes"),
+        ("- hue", "NAME: VALUE"),
+        ("hue: [", "line 1"),
+        ("", "empty"),
     ):
         path.write_text(content)
         with pytest.raises(S2R2Error, match=reason):

@@ -4,7 +4,7 @@ from s2r2.images.cache import StoreInfo, cache_folder, clear_stores, list_stores
 from s2r2.images.decoding import EXTENSIONS, UnreadableImage, decode, reduce_array, to_array
 from s2r2.images.direct import DirectImages, why_direct
 from s2r2.images.labels import Labels
-from s2r2.images.opening import open_source, write_skipped
+from s2r2.images.opening import absolute_data, open_source, write_skipped
 from s2r2.images.pool import decode_expendable
 from s2r2.images.sources import ArraySource, ImageSource, Skipped
 from s2r2.images.store import PixelStore
@@ -19,6 +19,7 @@ __all__ = [
     "Skipped",
     "StoreInfo",
     "UnreadableImage",
+    "absolute_data",
     "cache_folder",
     "clear_stores",
     "decode",

@@ -71,6 +71,14 @@ def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:
     raise S2R2Error(f"{data} is neither a folder nor a .csv, .parquet or .tar: give one of these")
 
 
+def absolute_data(data: str | Path) -> str:
+    """``DATA`` as it is found from any folder: a path made absolute; a built-in name or an address as it is."""
+    place, part = _split_part(str(data))
+    if "://" in place or (place in BUILT_IN and not Path(place).exists()):
+        return str(data)
+    return f"{Path(place).expanduser().resolve()}{f':{part}' if part else ''}"
+
+
 def _split_part(data: str) -> tuple[str, str]:
     """``stl10:test`` is the part test of stl10, unless there is a file of that very name."""
     path, colon, part = data.rpartition(":")

@@ -37,6 +37,8 @@ def announce(prepared: Preparation, encoder: Encoder, console: Console, processe
     )
     done = prepared.resumed["step"] if prepared.resumed else 0
     left = f", going on at step {done + 1:,}" if done else ""
+    if done == prepared.steps:
+        left = ", all taken: --epochs N or --steps N with more trains it longer"
     time_left = ""
     if config.strategy != "fsdp":  # measured on the whole encoder, which need not fit
         seconds = _seconds_per_step(prepared, encoder) / processes.world_size * (prepared.steps - done)

@@ -4,13 +4,16 @@ import contextlib
 import hashlib
 import io
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write
+from s2r2.training.config import MOST_STEPS
 
 CHECKPOINT_VERSION = 3
 _CHECKSUM_BYTES = 16
@@ -24,6 +27,11 @@ def checkpoint_path(folder: Path) -> Path:
 def previous_path(folder: Path) -> Path:
     """Where a run folder keeps the checkpoint before the newest."""
     return folder / "checkpoints" / "previous.ckpt"
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is something to go on with."""
+    return checkpoint_path(folder).is_file() or previous_path(folder).is_file()
 
 
 def save_checkpoint(
@@ -74,7 +82,6 @@ def save_checkpoint(
     }
     content = io.BytesIO()  # torch.save hides a full disk behind an error of its own
     torch.save(state, content)
-    _remove_leftovers(path)
     _keep_previous(folder)
     with atomic_write(path) as file:
         file.write(content.getbuffer())
@@ -91,7 +98,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], str]:
         S2R2Error: There is none, all are damaged, or another s2r2 wrote it.
     """
     last, previous = checkpoint_path(folder), previous_path(folder)
-    if not last.is_file() and not previous.is_file():
+    if not has_checkpoint(folder):
         raise S2R2Error(f"no checkpoint at {last}: nothing to resume; start without --resume")
     try:
         return _read(last), ""
@@ -113,22 +120,93 @@ def _read(path: Path) -> dict[str, Any]:
     body, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
     if _checksum(memoryview(body)) != checksum:
         raise _DamagedError(f"checkpoint {path} is damaged (its checksum does not fit)")
-    state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-    if state["version"] != CHECKPOINT_VERSION:
-        age = "a newer" if state["version"] > CHECKPOINT_VERSION else "an older"
-        raise S2R2Error(f"checkpoint {path} was written by {age} s2r2 (format {state['version']}): use that one")
-    return state
+    try:
+        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a stranger's file does to the reader; it runs no code
+        raise _DamagedError(f"checkpoint {path} cannot be read ({_first_line(error)})") from error
+    version = state.get("version") if isinstance(state, dict) else None
+    if not isinstance(version, int):
+        raise _DamagedError(f"checkpoint {path} is none of s2r2's")
+    if version != CHECKPOINT_VERSION:
+        age = "a newer" if version > CHECKPOINT_VERSION else "an older"
+        raise S2R2Error(f"checkpoint {path} was written by {age} s2r2 (format {version}): use that one")
+    for name, fits in _PARTS.items():
+        if name not in state or not fits(state[name]):
+            raise _DamagedError(f"checkpoint {path} is damaged ({name} is not what it should be)")
+    return dict(state)
+
+
+def _all_tensors(part: Any) -> bool:
+    return isinstance(part, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        for name, value in part.items()
+    )
+
+
+def _is_count(part: Any) -> bool:
+    return isinstance(part, int) and not isinstance(part, bool) and 0 <= part < MOST_STEPS
+
+
+def _is_random(part: Any) -> bool:
+    return isinstance(part, list) and all(
+        isinstance(one, dict) and isinstance(one.get("cpu"), Tensor) and isinstance(one.get("cuda"), Tensor | None)
+        for one in part
+    )
+
+
+def _is_optimiser(part: Any) -> bool:
+    return (
+        isinstance(part, dict)
+        and isinstance(part.get("state"), dict)
+        and all(isinstance(values, dict) for values in part["state"].values())
+        and isinstance(part.get("param_groups"), list)
+        and all(isinstance(group, dict) for group in part["param_groups"])
+    )
+
+
+def _are_facts(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("store"), str) and isinstance(part.get("images"), int)
+
+
+_PARTS: dict[str, Callable[[Any], bool]] = {
+    "encoder": _all_tensors,
+    "method": lambda part: isinstance(part, dict),
+    "optimiser": _is_optimiser,
+    "epoch": _is_count,
+    "step": _is_count,
+    "random": _is_random,
+    "lr_scale": lambda part: isinstance(part, (int, float)) and 0 < part <= 1,
+    "facts": _are_facts,
+}
+
+
+@contextlib.contextmanager
+def fits_its_config(folder: Path) -> Iterator[None]:
+    """Say in one line that what a checkpoint holds does not fit the run that ``config.yaml`` describes.
+
+    Raises:
+        S2R2Error: So it is.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise S2R2Error(
+            f"the checkpoint of {folder} does not fit its config.yaml or its method ({_first_line(error)}): "
+            "one of them was changed; restore it, or start a new run"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (
+        (lines[1] if len(lines) > 1 and lines[0].startswith("Error(s) in loading") else lines[0])[:200]
+        if lines
+        else type(error).__name__
+    )
 
 
 def _checksum(content: memoryview) -> bytes:
     return hashlib.blake2b(content, digest_size=_CHECKSUM_BYTES).digest()
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Half-written files of a process that was killed; only one process writes."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        with contextlib.suppress(OSError):
-            leftover.unlink()
 
 
 def _keep_previous(folder: Path) -> None:

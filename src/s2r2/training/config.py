@@ -1,28 +1,34 @@
 """What a training run is asked to do, as plain data: command line, ``config.yaml`` and Python share it."""
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 import tyro
-import yaml
 
+from s2r2.documents import read_scalar, read_yaml, write_yaml
 from s2r2.errors import S2R2Error
 from s2r2.files import write_text
+from s2r2.values import Mistakes, Where, fitted, plain, show, unknown_key
 
-OPTIMISERS = ("adamw", "sgd", "lars")
-STRATEGIES = ("ddp", "fsdp")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
 Options = dict[str, Any]
 
 
 def _parse_options(words: list[str]) -> Options:
-    """``["form=geometric", "bank=4096"]`` as a mapping; values are read as YAML does."""
+    """``["form=geometric", "bank=4096"]`` as a mapping; values are read as in a file."""
+    options: Options = {}
     for word in words:
-        if "=" not in word:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
             raise ValueError(f"{word} is not NAME=VALUE")
-    return {name: yaml.safe_load(value) for name, _, value in (word.partition("=") for word in words)}
+        if name in options:
+            raise ValueError(f"{name} is given twice")
+        options[name] = read_scalar(value)
+    return options
 
 
 _OPTIONS = tyro.constructors.PrimitiveConstructorSpec(
@@ -34,12 +40,52 @@ _OPTIONS = tyro.constructors.PrimitiveConstructorSpec(
 )
 
 
+def _between(low: float, high: float) -> Callable[[float], bool]:
+    return lambda value: low <= value <= high
+
+
+MOST_SIDE, MOST_VIEWS, MOST_IMAGES, MOST_WIDTH, MOST_STEPS = 4096, 1024, 1 << 20, 1 << 16, 1 << 40
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "views": (
+        lambda v: v == 0 or 2 <= v <= MOST_VIEWS,
+        f"a view needs another view of its image to find; use 2 or more, {MOST_VIEWS} at most",
+    ),
+    "batch_size": (_between(2, MOST_IMAGES), f"ranking needs at least 2 images in a step, {MOST_IMAGES:,} at most"),
+    "image_size": (_between(8, MOST_SIDE), f"use at least 8 pixels, {MOST_SIDE} at most"),
+    "epochs": (_between(1, MOST_STEPS), "use at least 1"),
+    "steps": (_between(0, MOST_STEPS), "must not be negative (0: epochs decides)"),
+    "micro_batch": (
+        lambda v: v == "auto" or 0 <= v <= MOST_IMAGES * MOST_VIEWS,
+        "must be auto or not negative (0: the whole step)",
+    ),
+    "temperature": (_between(0, 1e6), "must be above 0 (0: the method's)"),
+    "lr": (_between(0, 1e6), "must not be negative (0 chooses it)"),
+    "weight_decay": (lambda v: v is None or 0 <= v <= 1e6, "must not be negative"),
+    "warmup_epochs": (_between(0, MOST_STEPS), "must not be negative"),
+    "head_hidden": (_between(1, MOST_WIDTH), f"use at least 1, {MOST_WIDTH:,} at most"),
+    "embedding_dimensions": (_between(2, MOST_WIDTH), f"use at least 2, {MOST_WIDTH:,} at most"),
+    "seed": (_between(0, (1 << 63) - 1), "must be at least 0 and below 2^63"),
+    "threads": (_between(0, 4096), "must not be negative, 4,096 at most (0: one for each core)"),
+    "check_every": (_between(0, MOST_STEPS), "must not be negative (0: ten checks)"),
+    "checkpoint_minutes": (lambda v: 0 < v <= 1e6, "must be above 0"),
+    "retry_at": (lambda v: 0 <= v < 1, "must be at least 0 (0: stop) and below 1"),
+    "timeout_minutes": (lambda v: 0 < v <= 1e6, "must be above 0, a million at most"),
+    "precision": (lambda v: v in PRECISIONS, f"use {', '.join(PRECISIONS)}"),
+}
+"""What values of a setting can be, and what to say of others; how large keeps a stranger's file from filling memory."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of a training run.
 
     What is 0 or empty by default is chosen by the method, see :func:`s2r2.training.methods.resolve`.
+
+    Attributes:
+        given: Names of the settings that the config was made with; the others have their defaults.
     """
+
+    given: ClassVar[frozenset[str]] = frozenset()
 
     method: str = "s2r2"
     """s2r2, simclr, swav, or FILE.py with a method of your own."""
@@ -107,42 +153,40 @@ class TrainConfig:
     timeout_minutes: float = 10.0
     """With several processes: minutes that one may fail to answer before the others give up."""
 
-    def validate(self) -> None:
-        """Raise an S2R2Error naming the first setting that cannot work."""
-        rules = [
-            (
-                self.views == 0 or self.views >= 2,
-                f"--views {self.views}: a view needs another view of its image to find; use 2 or more",
-            ),
-            (self.batch_size >= 2, f"--batch-size {self.batch_size}: ranking needs at least 2 images in a step"),
-            (self.image_size >= 8, f"--image-size {self.image_size}: use at least 8 pixels"),
-            (self.epochs >= 1, f"--epochs {self.epochs}: use at least 1"),
-            (self.steps >= 0, f"--steps {self.steps}: must not be negative (0: epochs decides)"),
-            (
-                self.micro_batch == "auto" or (isinstance(self.micro_batch, int) and self.micro_batch >= 0),
-                f"--micro-batch {self.micro_batch}: must be auto or not negative (0: the whole step)",
-            ),
-            (self.temperature >= 0, f"--temperature {self.temperature}: must be above 0 (0: the method's)"),
-            (self.optimiser in OPTIMISERS, f"--optimiser {self.optimiser}: use {', '.join(OPTIMISERS)}"),
-            (self.lr >= 0, f"--lr {self.lr}: must not be negative (0 chooses it)"),
-            ((self.weight_decay or 0) >= 0, f"--weight-decay {self.weight_decay}: must not be negative"),
-            (self.warmup_epochs >= 0, f"--warmup-epochs {self.warmup_epochs}: must not be negative"),
-            (self.head_hidden >= 1, f"--head-hidden {self.head_hidden}: use at least 1"),
-            (self.embedding_dimensions >= 2, f"--embedding-dimensions {self.embedding_dimensions}: use at least 2"),
-            (self.threads >= 0, f"--threads {self.threads}: must not be negative (0: one for each core)"),
-            (self.check_every >= 0, f"--check-every {self.check_every}: must not be negative (0: ten checks)"),
-            (0 <= self.retry_at < 1, f"--retry-at {self.retry_at}: must be at least 0 (0: stop) and below 1"),
-            (self.timeout_minutes > 0, f"--timeout-minutes {self.timeout_minutes}: must be above 0"),
-            (self.strategy in STRATEGIES, f"--strategy {self.strategy}: use {' or '.join(STRATEGIES)}"),
-            (self.checkpoint_minutes > 0, f"--checkpoint-minutes {self.checkpoint_minutes}: must be above 0"),
-            (
-                self.precision in ("auto", "32-true", "bf16-mixed", "16-mixed"),
-                f"--precision {self.precision}: use auto, 32-true, bf16-mixed or 16-mixed",
-            ),
-        ]
-        for holds, message in rules:
-            if not holds:
-                raise S2R2Error(message)
+    def __new__(cls, *args: Any, **settings: Any) -> "TrainConfig":
+        """Remember which settings were given: at a resume these are asked for, and no others."""
+        made = super().__new__(cls)
+        names = (field.name for field in dataclasses.fields(cls))
+        object.__setattr__(made, "given", frozenset([*(name for name, _ in zip(names, args, strict=False)), *settings]))
+        return made
+
+    def only(self, given: Iterable[str]) -> "TrainConfig":
+        """The same settings, of which these names were given; the others must have their defaults."""
+        return TrainConfig(**{name: getattr(self, name) for name in given})
+
+    def checked(self, mistakes: Mistakes | None = None, where: Where = ()) -> "TrainConfig":
+        """The config with plain Python numbers, or every setting of the wrong type and out of range.
+
+        Args:
+            mistakes: Where to note them, of a file; by default they are raised.
+            where: Place of the config in the file.
+
+        Raises:
+            S2R2Error: All of them, unless ``mistakes`` is given.
+        """
+        found = mistakes or Mistakes(flags=True)
+        hints = get_type_hints(TrainConfig, include_extras=True)
+        values = {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        for name, value in values.items():
+            before, place = len(found.found), (*where, name)
+            values[name] = fitted(value, hints[name], found, place)
+            if len(found.found) == before and name in _RULES and not _RULES[name][0](values[name]):
+                found.add(place, f"{show(value)}: {_RULES[name][1]}")
+        if mistakes is None:
+            found.refuse()
+        made = TrainConfig(**values)
+        object.__setattr__(made, "given", self.given)
+        return made
 
     @property
     def epochs_between_checks(self) -> int:
@@ -156,37 +200,68 @@ class TrainConfig:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """The config that :meth:`to_dict` described.
+    def from_dict(cls, values: Any, mistakes: Mistakes | None = None, where: Where = ()) -> "TrainConfig":
+        """The config that :meth:`to_dict` described; none of its settings counts as given.
+
+        Args:
+            values: The settings, by name.
+            mistakes: Where to note what is wrong, of a file; by default it is raised.
+            where: Place of the settings in the file.
 
         Raises:
-            S2R2Error: A key is not a setting of this version.
+            S2R2Error: A key is not a setting of this version, or a value of the wrong type or out of range.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise S2R2Error(
-                f"config has settings this s2r2 does not know: {', '.join(unknown)}; use the s2r2 that wrote it"
-            )
-        store = values.get("store")
-        return cls(**{**values, "store": Path(store) if store else None})
+        found = mistakes or Mistakes("config")
+        known = [field.name for field in dataclasses.fields(cls)]
+        settings = values if isinstance(values, dict) else {}
+        if not isinstance(values, dict):
+            found.add(where, f"{show(values)}: must be settings, NAME: VALUE")
+        for name in [name for name in settings if name not in known]:
+            found.add((*where, name), unknown_key(str(name), known))
+        config = cls(**{name: value for name, value in settings.items() if name in known}).checked(found, where)
+        if mistakes is None:
+            found.refuse()
+        object.__setattr__(config, "given", frozenset())
+        return config
+
+
+_ABOUT: dict[str, Any] = {
+    "data": str,
+    "recipe": dict[str, Any],
+    "images": int,
+    "skipped": int,
+    "labels": int,
+    "steps": int,
+    "pixels_per_step": int,
+    "learning_rate": float,
+}
 
 
 def write_config(folder: Path, config: TrainConfig, about: dict[str, Any]) -> None:
     """Write ``config.yaml``: the settings, and under ``run`` what was found and used (data, versions, counts)."""
-    content = {"config": config.to_dict(), "run": about}
-    write_text(folder / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    write_text(folder / "config.yaml", write_yaml({"config": config.to_dict(), "run": about}))
 
 
 def read_config(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
-    """What :func:`write_config` wrote.
+    """What :func:`write_config` wrote; it may have been edited, or come from strangers.
 
     Raises:
-        S2R2Error: There is no readable ``config.yaml`` in the folder.
+        S2R2Error: There is no ``config.yaml`` in the folder, or settings in it that cannot be: all of them, with lines.
     """
     path = folder / "config.yaml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return TrainConfig.from_dict(content["config"]), content["run"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise S2R2Error(f"cannot read {path}: {folder} is not a run folder of s2r2 train, or it is damaged") from error
+    if not path.is_file():
+        raise S2R2Error(f"cannot read {path}: {folder} is not a run folder of s2r2 train")
+    content, mistakes = read_yaml(path)
+    for part in ("config", "run"):
+        if not isinstance(content.get(part), dict):
+            mistakes.add((), f"{part} is missing: {folder} is not a run folder of s2r2 train, or it is damaged")
+    mistakes.refuse()
+    config = TrainConfig.from_dict(content["config"], mistakes, ("config",))
+    about = content["run"]
+    for name, kind in _ABOUT.items():
+        if name in about:
+            about[name] = fitted(about[name], kind, mistakes, ("run", name))
+        elif name in ("data", "recipe"):
+            mistakes.add(("run",), f"{name} is missing")
+    mistakes.refuse()
+    return config, about

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from s2r2.images import ImageSource
 from s2r2.processes import Processes
 from s2r2.training.announcement import announce
 from s2r2.training.batch_norm import synchronise_batch_norm
-from s2r2.training.checkpoint import random_state, restore_random_state, save_checkpoint
+from s2r2.training.checkpoint import fits_its_config, random_state, restore_random_state, save_checkpoint
 from s2r2.training.checks import OnlineCheck
 from s2r2.training.config import TrainConfig
 from s2r2.training.engine import build_fabric, place
@@ -28,12 +29,13 @@ from s2r2.training.exchange import all_rows, average_gradients, mean
 from s2r2.training.gradient_cache import CachedStep, cached_backward
 from s2r2.training.interrupt import Interrupted, StopOnInterrupt
 from s2r2.training.memory import out_of_memory_is_an_error
-from s2r2.training.methods import Position, build_method
+from s2r2.training.methods import Position, build_method, loss_of, statistics_of
 from s2r2.training.metrics import MetricsLog
 from s2r2.training.optimiser import build_optimiser, learning_rate_at, set_learning_rate
 from s2r2.training.preparation import Preparation, build_encoder, prepare
 from s2r2.training.progress import TrainingProgress, format_seconds
 from s2r2.training.resuming import facts
+from s2r2.training.run_folder import begun, claiming, shown
 from s2r2.training.sharding import even_slices, load_optimiser, total_norm, whole
 from s2r2.training.stores import say_skipped
 from s2r2.views import ViewBatch, ViewLoader
@@ -78,10 +80,10 @@ def train(
         Interrupted: Ctrl-C, SIGTERM or SIGUSR1; everything was saved and the message says how to go on.
     """
     config = config or TrainConfig()
-    with Processes.joined(config.timeout_minutes) as processes:
+    with ExitStack() as held, Processes.joined(config.timeout_minutes) as processes:
         console = Console(quiet=quiet or not processes.leader)
-        prepared = prepare(data, config, Path(out) if out else None, resume, console, processes)
-        how = f"go on from the last checkpoint with: s2r2 train --resume --out {prepared.folder}"
+        prepared = prepare(data, config, Path(out) if out else None, resume, claiming(held), console, processes)
+        how = f"go on from the last checkpoint with: s2r2 train --resume --out {shown(prepared.folder)}"
         with processes.errors_said_once(how):
             run = _Run(prepared, processes, console)
             try:
@@ -95,7 +97,8 @@ def train(
                     highlight=False,
                     soft_wrap=True,
                 )
-            retried = _Run(prepare(data, config, prepared.folder, True, console, processes), processes, console)
+            again = prepare(data, config, prepared.folder, True, lambda *_: None, console, processes)
+            retried = _Run(again, processes, console)
             retried.lr_scale = rate
             return retried.train()
 
@@ -109,7 +112,8 @@ class _Run:
         self.config = config
         self.encoder = build_encoder(prepared)
         if resumed:
-            self.encoder.load_state_dict(resumed["encoder"])
+            with fits_its_config(prepared.folder):
+                self.encoder.load_state_dict(resumed["encoder"])
         if processes.leader:
             announce(prepared, self.encoder, console, processes)
         else:
@@ -123,8 +127,9 @@ class _Run:
         self.optimiser = optimiser
         self.step, self.lr_scale = 0, 1.0
         if resumed:
-            self.method.load_state_dict(resumed["method"])
-            load_optimiser(optimiser, resumed["optimiser"])
+            with fits_its_config(prepared.folder):
+                self.method.load_state_dict(resumed["method"])
+                load_optimiser(optimiser, resumed["optimiser"])
             self.step, self.lr_scale = resumed["step"], resumed["lr_scale"]
         self.fabric = build_fabric(config, device, processes)
         # One compilation for each size of view and of slice: a dynamic one is slower. The weights stay the encoder's.
@@ -157,10 +162,9 @@ class _Run:
         progress = TrainingProgress(self.console, prepared.steps, self.step, config.epochs)
         began = time.monotonic()
         if prepared.resumed:
-            restore_random_state(prepared.resumed, self.processes.rank, self.processes.world_size)
-            prepared.resumed = (
-                None  # all of it is in place: a second copy of weights and optimiser would only cost memory
-            )
+            with fits_its_config(prepared.folder):
+                restore_random_state(prepared.resumed, self.processes.rank, self.processes.world_size)
+            prepared.resumed = None  # all of it is in place: a second copy would only cost memory
         else:
             self._judge(0)
             self._save()  # a run that is killed early can go on, and a full disk is found before hours of work
@@ -183,11 +187,7 @@ class _Run:
                     self._judge(epoch + 1)
         self._save()
         self.log.close()
-        self.console.print(
-            f"trained   {prepared.steps:,} steps in {format_seconds(time.monotonic() - began)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        self._say(f"trained   {prepared.steps:,} steps in {format_seconds(time.monotonic() - began)}")
         say_skipped(prepared.store, prepared.folder, self.console)
         return TrainingResult(prepared.folder, self.encoder.eval(), self.step, self.figures)
 
@@ -220,7 +220,7 @@ class _Run:
                 views_per_second=clock.views_per_second,
                 wait_share=clock.wait_share,
                 gradient_norm=gradient_norm,
-                **self.method.statistics(rows, groups),
+                **statistics_of(self.method, rows, groups),
             )
         return loss
 
@@ -244,13 +244,13 @@ class _Run:
                     return cached_backward(
                         self.model,
                         pixels,
-                        lambda embeddings: self.method(embeddings, groups),
+                        lambda embeddings: loss_of(self.method, embeddings, groups),
                         micro_batch=micro_batch,
                         backward=self.fabric.backward,
                         loss_parameters=self.method.parameters(),
                     )
                 embeddings = torch.cat([self.model(p) for p in pixels])
-                loss = self.method(embeddings, groups)
+                loss = loss_of(self.method, embeddings, groups)
                 self.fabric.backward(loss)
                 return CachedStep(loss.detach(), embeddings.detach())
             except NonFiniteError as error:  # in this step, of which all processes say so
@@ -261,7 +261,7 @@ class _Run:
         unseen, self._unseen = self._unseen, []
         for step, loss, batch in unseen:
             if not math.isfinite(float(loss)):
-                raise self._non_finite(step, f"the loss is {float(loss)}", batch)
+                raise self._non_finite(step, f"the loss of {self.config.method} is {float(loss)}", batch)
 
     def _non_finite(self, step: int, what: str, batch: ViewBatch) -> NonFiniteError:
         """The error, and for the replay a file that names the photos of the step."""
@@ -274,8 +274,8 @@ class _Run:
             write_text(folder / NON_FINITE, json.dumps(content, indent=1) + "\n")
         return NonFiniteError(
             f"{what}: step {step:,}, whose {len(photos)} photos are listed in {folder / NON_FINITE}. It comes again "
-            f"with s2r2 train --resume --out {folder}; add --retry-at 0.5 to go on from the last checkpoint at half "
-            f"the learning rate"
+            f"with s2r2 train --resume --out {shown(folder)}; add --retry-at 0.5 to go on from the last checkpoint at "
+            f"half the learning rate"
         )
 
     def _judge(self, epochs: int) -> None:
@@ -301,7 +301,7 @@ class _Run:
             self.processes.wait(patiently=True)  # one that leaves earlier makes torchrun end the one that writes
             raise Interrupted(
                 f"stopped after step {self.step:,} of {self.prepared.steps:,} and saved; go on with: "
-                f"s2r2 train --resume --out {self.prepared.folder}",
+                f"s2r2 train --resume --out {shown(self.prepared.folder)}",
                 signal,
             )
 
@@ -322,8 +322,9 @@ class _Run:
                 step=self.step,
                 random=states,
                 lr_scale=self.lr_scale,
-                facts=facts(self.prepared.store, self.processes),
+                facts=facts(self.prepared.store, self.config, self.processes),
             )
+            begun(self.prepared.folder)
             self.encoder.save(self.prepared.folder, weights)
         self.saved = time.monotonic()
 

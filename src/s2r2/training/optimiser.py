@@ -7,6 +7,8 @@ from timm.optim import Lars
 from torch import nn, optim
 from torch.distributed.tensor import DTensor
 
+from s2r2.training.config import TrainConfig
+
 WEIGHT_DECAY = {"adamw": 0.01, "sgd": 5e-4, "lars": 1e-6}
 """Usual weight decay of each optimiser; AdamW's is decoupled."""
 
@@ -41,6 +43,11 @@ def learning_rate_at(step: int, *, peak: float, steps: int, warmup: int) -> floa
         return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
     return 0.5 * peak * (1.0 + math.cos(math.pi * progress))
+
+
+def warmup_steps(config: TrainConfig, steps_per_epoch: int, steps: int) -> int:
+    """Steps of linear warm-up in a run of so many: at most a tenth."""
+    return max(1, round(min(steps_per_epoch * config.warmup_epochs, steps / 10)))
 
 
 def set_learning_rate(optimiser: optim.Optimizer, value: float) -> None:

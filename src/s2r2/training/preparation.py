@@ -15,15 +15,18 @@ import s2r2
 from s2r2.encoder import Encoder, create_encoder, store_side
 from s2r2.encoder.backbones import check_backbone, takes_another_size
 from s2r2.errors import S2R2Error
-from s2r2.images import DirectImages, ImageSource, PixelStore, open_source
+from s2r2.images import DirectImages, ImageSource, PixelStore, absolute_data, open_source
 from s2r2.machine import choose_device
 from s2r2.processes import Processes
 from s2r2.training.config import TrainConfig, write_config
 from s2r2.training.memory import fitting_micro_batch
-from s2r2.training.methods import resolve
-from s2r2.training.resuming import begun, compare_with_saved, facts, request, saved_recipe
+from s2r2.training.methods import build_method, resolve
+from s2r2.training.optimiser import warmup_steps
+from s2r2.training.resuming import compare_with_saved, facts, refuse_shorter, request, say_longer, to_go_on
+from s2r2.training.run_folder import Claim, make_run_folder, shown
 from s2r2.training.sharding import refuse_what_cannot_be_sharded
 from s2r2.training.stores import follow_images, open_images
+from s2r2.training.trust import name_method
 from s2r2.views import Recipe, get_recipe, view_sizes, views_sheet
 
 
@@ -52,7 +55,7 @@ class Preparation:
     @property
     def warmup_steps(self) -> int:
         """Steps of linear warm-up."""
-        return max(1, round(min(self.steps_per_epoch * self.config.warmup_epochs, self.steps / 10)))
+        return warmup_steps(self.config, self.steps_per_epoch, self.steps)
 
     @property
     def pixels_per_step(self) -> int:
@@ -66,6 +69,7 @@ def prepare(
     config: TrainConfig,
     out: Path | None,
     resume: bool,
+    claim: Claim,
     console: Console,
     processes: Processes = Processes(),  # noqa: B008 (frozen)
 ) -> Preparation:
@@ -79,7 +83,7 @@ def prepare(
     led: list[Preparation] = []
 
     def lead() -> _Plan:
-        prepared = _prepare(data, config, out, resume, console, processes)
+        prepared = _prepare(data, config, out, resume, claim, console, processes)
         led.append(prepared)
         return _Plan(
             prepared.folder,
@@ -90,6 +94,8 @@ def prepare(
             prepared.store.fingerprint,
         )
 
+    if not processes.leader and "method" in config.given:
+        name_method(config.method)
     plan = processes.from_leader(lead)
     prepared = led[0] if led else _follow(plan, data, config, processes)
     # Not before all have opened the photos may one begin and wait for the others.
@@ -113,32 +119,59 @@ def _prepare(
     config: TrainConfig,
     out: Path | None,
     resume: bool,
+    claim: Claim,
     console: Console,
     processes: Processes,
 ) -> Preparation:
-    folder, config, resumed, data = request(data, config, out, resume or begun(out), console)
-    config = with_recipe(resolve(config), config.recipe, console)
-    recipe = get_recipe(config.recipe) if resumed is None else saved_recipe(folder)
+    folder, config, resumed, data, about = request(data, config, out, resume or to_go_on(out), claim, console)
+    if resumed is None:
+        config = with_recipe(resolve(config), config.recipe, console)
+        recipe = get_recipe(config.recipe)
+    else:
+        check_backbone(config.backbone)
+        recipe = Recipe.from_dict(about["recipe"])  # whatever has become of its file
     device = choose_device(config.device, processes)
     refuse_what_cannot_be_sharded(config, processes)
     config = _with_micro_batch(config, recipe, device, processes)
     _refuse_processes(config, processes)
-    source = data if isinstance(data, ImageSource) else open_source(data)
+    source = data if isinstance(data, ImageSource) else _open(data, folder if resumed is not None else None)
     _refuse_small(len(source), config, source.name)
-    folder = folder or _free_folder(source.name, config.backbone)
-    make_run_folder(folder, fresh=resumed is None)
+    build_method(config, len(source))  # finds options that cannot be
+    if resumed is None:
+        folder = make_run_folder(folder, _usual_name(source.name, config.backbone), claim)
+    assert folder is not None
     saved = resumed["facts"]["store"] if resumed is not None else None
     store = open_images(source, store_side(config.image_size), config.store, folder, saved, console)
     _refuse_small(len(store), config, f"{source.name}, readable")
     if resumed is not None:
-        compare_with_saved(resumed["facts"], facts(store, processes), source.name, folder, console)
+        compare_with_saved(resumed["facts"], facts(store, config, processes), source.name, folder, console)
     if config.steps:
         config = dataclasses.replace(config, epochs=-(-config.steps // (len(store) // config.batch_size)))
-    said = str(data if isinstance(data, str | Path) else source.name)
+    said = absolute_data(data) if isinstance(data, str | Path) else source.name
     prepared = Preparation(folder, config, store, recipe, device, resumed, said)
     if resumed is None:
-        _write_beginnings(prepared, said)
+        _write_beginnings(prepared)
+        return prepared
+    refuse_shorter(prepared)
+    before = about.get("steps", prepared.steps)
+    if before != prepared.steps:
+        say_longer(prepared, before, console)
+        changes = [*about.get("lengths", []), {"step": resumed["step"], "steps": before}]
+        write_config(folder, config, {**about, "data": said, "steps": prepared.steps, "lengths": changes})
     return prepared
+
+
+def _open(data: Any, resumed: Path | None) -> ImageSource:
+    """The images; a run that is gone on with may have been begun elsewhere."""
+    try:
+        return open_source(data)
+    except S2R2Error as error:
+        if resumed is None:
+            raise
+        raise S2R2Error(
+            f"{error}. If the photos of {resumed} were moved, or it was begun in another folder, say where they are: "
+            f"s2r2 train DATA --resume --out {shown(resumed)}"
+        ) from error
 
 
 def _follow(
@@ -214,25 +247,6 @@ def first_encoder(config: TrainConfig, recipe: Recipe, name: str | None = None) 
     )
 
 
-def make_run_folder(folder: Path, *, fresh: bool) -> None:
-    """Make the folder; a fresh run must not find anything in it.
-
-    Raises:
-        S2R2Error: It holds files already, or cannot be made or written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if fresh and any(folder.iterdir()):
-            raise S2R2Error(f"run folder {folder} exists: go on with --resume, or choose another --out")
-        probe = folder / ".writable"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise S2R2Error(
-            f"cannot write to run folder {folder}: {error.strerror or error}; choose another --out"
-        ) from error
-
-
 def _refuse_small(count: int, config: TrainConfig, what: str) -> None:
     if count < config.batch_size:
         raise S2R2Error(
@@ -241,17 +255,16 @@ def _refuse_small(count: int, config: TrainConfig, what: str) -> None:
         )
 
 
-def _free_folder(data: str, backbone: str) -> Path:
-    stem = f"{Path(data).stem or 'photos'}-{backbone.split('.')[0]}".replace("/", "-").replace(":", "-")
-    candidates = (Path("runs") / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 10_000))
-    return next(folder for folder in candidates if not folder.exists())
+def _usual_name(data: str, backbone: str) -> str:
+    """Of a run folder."""
+    return f"{Path(data).stem or 'photos'}-{backbone.split('.')[0]}".replace("/", "-").replace(":", "-")
 
 
-def _write_beginnings(prepared: Preparation, data: str) -> None:
+def _write_beginnings(prepared: Preparation) -> None:
     """``config.yaml`` and the sheet of sample views."""
     store, config = prepared.store, prepared.config
     about = {
-        "data": data,
+        "data": prepared.data,
         "images": len(store),
         "skipped": len(store.skipped),
         "labels": len(store.labels.names) if store.labels is not None else 0,

@@ -1,8 +1,9 @@
 """Going on with a run: what is taken from its folder, and what must be as it was."""
 
 import dataclasses
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import timm
 import torch
@@ -11,67 +12,171 @@ from rich.console import Console
 import s2r2
 from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, PixelStore
+from s2r2.images.store import NO_STORE
 from s2r2.launching import restarts
 from s2r2.machine import processor_name
 from s2r2.processes import Processes
-from s2r2.training.checkpoint import checkpoint_path, load_checkpoint, previous_path
+from s2r2.training.checkpoint import has_checkpoint, load_checkpoint
 from s2r2.training.config import TrainConfig, read_config
-from s2r2.views import Recipe
+from s2r2.training.methods.registry import find_method, method_options, resolve
+from s2r2.training.optimiser import learning_rate_at, warmup_steps
+from s2r2.training.run_folder import Claim, shown
+from s2r2.training.trust import is_file_of_code, method_hash, name_method, refuse_unnamed
+
+if TYPE_CHECKING:
+    from s2r2.training.preparation import Preparation
 
 # Settings that change where or how fast a run goes, not what it computes: a resume may change them.
 OPERATIONAL = ("device", "threads", "store", "checkpoint_minutes", "retry_at", "timeout_minutes", "strategy")
+LENGTH = ("epochs", "steps")
 
 
-def begun(out: Path | None) -> bool:
+class Request(NamedTuple):
+    """What a run is asked to do.
+
+    Attributes:
+        folder: The run folder; None: the first free one.
+        config: Settings, those of the run folder at a resume.
+        resumed: The saved state at a resume, else None.
+        data: What to train on.
+        about: At a resume ``run`` of ``config.yaml``.
+    """
+
+    folder: Path | None
+    config: TrainConfig
+    resumed: dict[str, Any] | None
+    data: Any
+    about: dict[str, Any]
+
+
+def to_go_on(out: Path | None) -> bool:
     """Whether torchrun has started the processes anew and there is something to go on with."""
     if not restarts():
         return False
     if out is None:
         raise S2R2Error("restarts need --out: without it nobody knows which run to go on with")
-    return checkpoint_path(out).is_file() or previous_path(out).is_file()
+    return has_checkpoint(out)
 
 
-def request(
-    data: Any, config: TrainConfig, out: Path | None, resume: bool, console: Console
-) -> tuple[Path | None, TrainConfig, dict[str, Any] | None, Any]:
-    """Folder, settings, saved state and data of the request: at a resume, those of the run folder."""
+def request(data: Any, config: TrainConfig, out: Path | None, resume: bool, claim: Claim, console: Console) -> Request:
+    """Folder, settings, saved state and data of the request: at a resume, those of the run folder.
+
+    Raises:
+        S2R2Error: There is nothing to resume, or a setting was given that would change what the run computes.
+    """
+    asked = _with_places(config.checked())
+    if "method" in config.given:
+        name_method(asked.method)
     if not resume:
         if data is None:
             raise S2R2Error("no DATA: give a folder of photos, a manifest, a .tar, or digits")
-        return out, config, None, data
+        refuse_unnamed(asked.method, "the config", "add --method FILE")
+        return Request(out, asked, None, data, {})
     if out is None:
         raise S2R2Error("--resume needs --out: the run folder to go on with")
     saved, about = read_config(out)
-    usual = TrainConfig()
-    changed = [
-        f"--{field.name.replace('_', '-')}"
-        for field in dataclasses.fields(TrainConfig)
-        if getattr(config, field.name) not in (getattr(saved, field.name), getattr(usual, field.name))
-        and field.name not in OPERATIONAL
-    ]
-    if changed:
-        raise S2R2Error(
-            f"{out} was begun with other settings: leave out {', '.join(changed)} to resume, or start a new run"
-        )
-    given = {name: getattr(config, name) for name in OPERATIONAL if getattr(config, name) != getattr(usual, name)}
-    given["strategy"] = config.strategy  # goes with --devices, which is not kept either
+    if not has_checkpoint(out):
+        raise S2R2Error(f"no checkpoint in {out}: nothing to resume; start without --resume")
+    claim(out, False)
+    merged = _merged(saved, asked, config.given, out)
     state, warning = load_checkpoint(out)
     if warning:
         console.print(f"warning   {warning}", highlight=False, soft_wrap=True)
-    return out, dataclasses.replace(saved, **given), state, data if data is not None else about["data"]
+    return Request(out, merged, state, data if data is not None else about["data"], about)
 
 
-def saved_recipe(folder: Path | None) -> Recipe:
-    """The recipe that the run began with, whatever has become of its file."""
-    assert folder is not None
-    return Recipe.from_dict(read_config(folder)[1]["recipe"])
+def _merged(saved: TrainConfig, asked: TrainConfig, given: frozenset[str], out: Path) -> TrainConfig:
+    """The saved settings, with those that were given where they may change: length, place and speed.
+
+    Raises:
+        S2R2Error: A setting was given that would change what the run computes: all of them.
+    """
+    config = dataclasses.replace(saved, strategy=asked.strategy)  # goes with --devices, which is not kept either
+    if is_file_of_code(saved.method) and is_file_of_code(asked.method) and "method" in given:
+        config = dataclasses.replace(config, method=asked.method)  # it may have been moved
+    how = f"name it: s2r2 train --resume --out {shown(out)} --method {shlex.quote(saved.method)}"
+    refuse_unnamed(config.method, str(out / "config.yaml"), how)
+    wanted = {name: getattr(asked, name) for name in given if name not in LENGTH}
+    if wanted.get("micro_batch") == "auto" and saved.micro_batch != "auto":
+        del wanted["micro_batch"]  # what it came to at the beginning
+    if wanted.get("recipe") == "":
+        del wanted["recipe"]
+    would = resolve(dataclasses.replace(config, **{k: v for k, v in wanted.items() if k not in OPERATIONAL}))
+    usual = method_options(find_method(config.method))
+    changed = [
+        f"--{name.replace('_', '-')}"
+        for name in wanted
+        if name not in OPERATIONAL
+        and _comparable(getattr(would, name), usual) != _comparable(getattr(config, name), usual)
+    ]
+    if changed:
+        raise S2R2Error(
+            f"{out} was begun with other settings: leave out {', '.join(sorted(changed))} to resume, or start a new run"
+        )
+    config = dataclasses.replace(config, **{k: v for k, v in wanted.items() if k in OPERATIONAL})
+    if "steps" in given and asked.steps:
+        return dataclasses.replace(config, steps=asked.steps)
+    if "epochs" in given:
+        return dataclasses.replace(config, steps=0, epochs=asked.epochs)
+    return config
 
 
-def facts(store: PixelStore | DirectImages, processes: Processes) -> dict[str, Any]:
+def _comparable(value: Any, usual: dict[str, Any]) -> Any:
+    """A setting, options with those that were left out, places as they are from here."""
+    if isinstance(value, dict):
+        return {**usual, **value}
+    return _place(value) if isinstance(value, str) else value
+
+
+def _with_places(config: TrainConfig) -> TrainConfig:
+    """The config with absolute places, so that a resume from another folder finds them."""
+    store = config.store if config.store in (None, NO_STORE) else config.store.expanduser().resolve()
+    return dataclasses.replace(config, method=_place(config.method), recipe=_place(config.recipe), store=store)
+
+
+def _place(name: str) -> str:
+    """Of a file's name the absolute place; other names as they are."""
+    return str(Path(name).expanduser().resolve()) if name.endswith((".py", ".yaml", ".yml")) else name
+
+
+def refuse_shorter(prepared: "Preparation") -> None:
+    """Refuse a length that is less than what was trained already.
+
+    Raises:
+        S2R2Error: So it is.
+    """
+    done = prepared.resumed["step"] if prepared.resumed else 0
+    if done > prepared.steps:
+        raise S2R2Error(
+            f"{prepared.folder} has taken {done:,} steps already, and this would make it a run of {prepared.steps:,}: "
+            f"give --steps {done} or more, or --epochs {-(-done // prepared.steps_per_epoch)} or more"
+        )
+
+
+def say_longer(prepared: "Preparation", before: int, console: Console) -> None:
+    """Say that a run has another length than it had, and how its schedules go on."""
+    config, done = prepared.config, prepared.resumed["step"] if prepared.resumed else 0
+    asked = f"--steps {config.steps}" if config.steps else f"--epochs {config.epochs}"
+    then, now = (
+        learning_rate_at(
+            step, peak=config.lr, steps=steps, warmup=warmup_steps(config, prepared.steps_per_epoch, steps)
+        )
+        for step, steps in ((min(done, before - 1), before), (min(done, prepared.steps - 1), prepared.steps))
+    )
+    console.print(
+        f"length    {prepared.steps:,} steps in the place of {before:,}: from step {done + 1:,} on the learning rate "
+        f"and all else with a schedule go on as in a run begun with {asked} (learning rate {now:.2g}, was {then:.2g})",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def facts(store: PixelStore | DirectImages, config: TrainConfig, processes: Processes) -> dict[str, Any]:
     """What should be the same at a resume, kept in the checkpoint."""
     return {
         "store": store.fingerprint,
         "images": len(store),
+        "method file": method_hash(config.method)[:12],
         "s2r2": s2r2.__version__,
         "torch": str(torch.__version__),
         "timm": timm.__version__,

@@ -129,12 +129,21 @@ def load_optimiser(optimiser: optim.Optimizer, state: dict[str, Any]) -> None:
     was sharded otherwise, or not at all.
     """
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    for index, values in state["state"].items():
+        shapes = {tuple(value.shape) for value in values.values() if isinstance(value, Tensor) and value.ndim}
+        if shapes - {tuple(parameters[index].shape)}:
+            raise ValueError(f"the optimiser's state of parameter {index} has another shape")
     parts = {
         index: {name: _part(value, parameters[index]) for name, value in values.items()}
         for index, values in state["state"].items()
     }
     groups = [
-        {**saved, "fused": now.get("fused"), "foreach": now.get("foreach")}
+        {
+            **now,
+            **{name: value for name, value in saved.items() if type(value) is type(now.get(name))},
+            "fused": now.get("fused"),
+            "foreach": now.get("foreach"),
+        }
         for saved, now in zip(state["param_groups"], optimiser.param_groups, strict=True)
     ]
     optimiser.load_state_dict({"state": parts, "param_groups": groups})

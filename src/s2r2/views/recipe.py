@@ -4,13 +4,14 @@ import dataclasses
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-import yaml
-
+from s2r2.documents import read_yaml
 from s2r2.errors import S2R2Error
+from s2r2.values import Mistakes, Where, fitted, plain, show, unknown_key
 
 Range = tuple[float, float]
+LARGEST = 1000.0
 
 
 @dataclass(frozen=True)
@@ -64,45 +65,69 @@ class Recipe:
     small_crop_scale: Range = (0.05, 0.14)
 
     def __post_init__(self) -> None:
-        for name in ("crop_scale", "small_crop_scale"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise S2R2Error(f"recipe: {name} {low}, {high} must be two shares, 0 < low <= high <= 1")
-        for name in ("crop_ratio", "blur_sigma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise S2R2Error(f"recipe: {name} {low}, {high} must be 0 < low <= high")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name.endswith(("probability", "flip")) and not 0 <= value <= 1:
-                raise S2R2Error(f"recipe: {field.name} {value} must be a probability")
-        for name in ("brightness", "contrast", "saturation"):
-            if getattr(self, name) < 0:
-                raise S2R2Error(f"recipe: {name} {getattr(self, name)} must not be negative")
-        if not 0 <= self.hue <= 0.5:
-            raise S2R2Error(f"recipe: hue {self.hue} must be between 0 and 0.5")
-        if min(self.std) <= 0:
-            raise S2R2Error(f"recipe: std {self.std} must be above 0")
-        if self.large_views < 0 or not 0 < self.small_size <= 1:
-            raise S2R2Error("recipe: large_views must not be negative, small_size must be in (0, 1]")
+        mistakes = Mistakes("recipe")
+        for name, value in _checked(dataclasses.asdict(self), mistakes, ()).items():
+            object.__setattr__(self, name, value)
+        mistakes.refuse()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for YAML."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+    def from_dict(cls, values: Any, mistakes: Mistakes | None = None, where: Where = ()) -> "Recipe":
         """The recipe that :meth:`to_dict` described.
 
+        Args:
+            values: The settings, by name.
+            mistakes: Those of the file they stand in.
+            where: Place of the settings in it.
+
         Raises:
-            S2R2Error: A key or a value is not one of a recipe's.
+            S2R2Error: Keys or values that are none of a recipe's, and what else the file has of mistakes.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise S2R2Error(f"recipe: {', '.join(unknown)} is not among its settings ({', '.join(sorted(known))})")
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**settings)
+        found = mistakes or Mistakes("recipe")
+        checked = _checked(values, found, where) if isinstance(values, dict) else {}
+        if not isinstance(values, dict):
+            found.add(where, f"{show(values)}: must be settings, such as hue: 0.1")
+        found.refuse()
+        return cls(**checked)
+
+
+def _checked(values: dict[str, Any], mistakes: Mistakes, where: Where) -> dict[str, Any]:
+    """Settings as they should be; what is wrong with them goes to the mistakes."""
+    hints = get_type_hints(Recipe)
+    made = {}
+    for name, value in values.items():
+        before = len(mistakes.found)
+        if name not in hints:
+            mistakes.add((*where, name), unknown_key(name, hints))
+            continue
+        made[name] = fitted(plain(value), hints[name], mistakes, (*where, name))
+        if len(mistakes.found) == before and (wrong := _wrong(name, made[name])):
+            mistakes.add((*where, name), f"{show(value)}: {wrong}")
+    return made
+
+
+def _wrong(name: str, value: Any) -> str:
+    """What is wrong with a setting of the right type; empty if nothing is."""
+    if name in ("crop_scale", "small_crop_scale") and not 0 < value[0] <= value[1] <= 1:
+        return "must be two shares, 0 < low <= high <= 1"
+    if name in ("crop_ratio", "blur_sigma") and not 0 < value[0] <= value[1] <= LARGEST:
+        return f"must be 0 < low <= high <= {LARGEST:g}"
+    if name.endswith(("probability", "flip")) and not 0 <= value <= 1:
+        return "must be a probability"
+    if name in ("brightness", "contrast", "saturation") and not 0 <= value <= LARGEST:
+        return f"must not be negative, {LARGEST:g} at most"
+    if name == "hue" and not 0 <= value <= 0.5:
+        return "must be between 0 and 0.5"
+    if name == "std" and min(value) <= 0:
+        return "must be above 0"
+    if name == "large_views" and value < 0:
+        return "must not be negative"
+    if name == "small_size" and not 0 < value <= 1:
+        return "must be above 0, and 1 at most"
+    return ""
 
 
 RECIPES: dict[str, Recipe] = {
@@ -138,14 +163,8 @@ def get_recipe(name: str) -> Recipe:
 
 
 def _read_recipe(path: Path) -> Recipe:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise TypeError("it must be a list of settings, such as hue: 0.1")
-        return Recipe.from_dict(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise S2R2Error(f"cannot read the recipe {path}: {reason}") from error
+    values, mistakes = read_yaml(path)
+    return Recipe.from_dict(values, mistakes)
 
 
 def view_sizes(recipe: Recipe, view_size: int, views: int) -> tuple[int, ...]:

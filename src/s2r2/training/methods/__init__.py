@@ -4,7 +4,7 @@ All methods share images, views, encoder, loop, optimisers, checkpoints and eval
 its defaults, and what it does at each step.
 """
 
-from s2r2.training.methods.base import Method, Position
+from s2r2.training.methods.base import Method, Position, loss_of, statistics_of
 from s2r2.training.methods.registry import (
     METHODS,
     build_method,
@@ -27,6 +27,8 @@ __all__ = [
     "build_method",
     "describe_methods",
     "find_method",
+    "loss_of",
     "register_method",
     "resolve",
+    "statistics_of",
 ]

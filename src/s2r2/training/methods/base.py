@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from s2r2.errors import S2R2Error
 from s2r2.losses import ranking_statistics
 from s2r2.training.config import TrainConfig
 
@@ -69,6 +70,48 @@ class Method(nn.Module, ABC):
     def current_temperature(self) -> float:
         """The temperature in force, which a schedule may have changed."""
         return self.config.temperature
+
+
+def loss_of(method: Method, embeddings: Tensor, groups: Tensor) -> Tensor:
+    """The loss of a step, as a method should return it.
+
+    Raises:
+        S2R2Error: It returns something else: one number, computed from the embeddings, is wanted.
+    """
+    loss = method(embeddings, groups)
+    if not isinstance(loss, Tensor):
+        wrong = f"a {type(loss).__name__}"
+    elif loss.numel() != 1:
+        wrong = f"a tensor of shape {tuple(loss.shape)}"
+    elif not loss.is_floating_point():
+        wrong = f"a tensor of {loss.dtype}"
+    elif not loss.requires_grad:
+        wrong = "a loss that does not follow from the embeddings (detached, or computed without torch)"
+    else:
+        return loss.reshape(())
+    raise S2R2Error(
+        f"--method {method.config.method}: {type(method).__name__}.forward returned {wrong}; it must return the loss "
+        "of the step: a tensor with one number, computed from the embeddings by torch"
+    )
+
+
+def statistics_of(method: Method, embeddings: Tensor, groups: Tensor) -> dict[str, float | Tensor]:
+    """The figures of a step, as a method should return them.
+
+    Raises:
+        S2R2Error: It returns something else than numbers by name.
+    """
+    figures = method.statistics(embeddings, groups)
+    single = isinstance(figures, dict) and all(
+        isinstance(name, str) and (value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, (int, float)))
+        for name, value in figures.items()
+    )
+    if not single:
+        raise S2R2Error(
+            f"--method {method.config.method}: {type(method).__name__}.statistics must return a dict of single numbers "
+            "by name"
+        )
+    return figures
 
 
 def scheduled_temperature(config: TrainConfig, end: float, position: Position) -> float:

@@ -1,6 +1,7 @@
 """Methods by name, or from a file."""
 
 import dataclasses
+import difflib
 import importlib.util
 import inspect
 import re
@@ -10,12 +11,13 @@ from typing import Any
 import torch
 
 from s2r2.errors import S2R2Error
-from s2r2.training.config import TrainConfig
+from s2r2.training.config import Options, TrainConfig
 from s2r2.training.methods.base import Method
 from s2r2.training.methods.s2r2 import S2R2
 from s2r2.training.methods.simclr import SimCLR
 from s2r2.training.methods.swav import SwAV
 from s2r2.training.optimiser import WEIGHT_DECAY
+from s2r2.values import Mistakes, fitted, show
 
 BASE_VIEWS = 512
 
@@ -68,13 +70,13 @@ def resolve(config: TrainConfig) -> TrainConfig:
     Raises:
         S2R2Error: No such method or option, or a setting that cannot work.
     """
-    config.validate()
+    config = config.checked()
     method = find_method(config.method)
-    check_options(config, method)
     views = config.views or method.views
     rate = method.learning_rates[config.optimiser] * (config.batch_size * views / BASE_VIEWS) ** 0.5
     return dataclasses.replace(
         config,
+        options=check_options(config, method),
         views=views,
         recipe=config.recipe or method.recipe,
         temperature=config.temperature or method.temperature,
@@ -88,24 +90,41 @@ def build_method(config: TrainConfig, images: int) -> Method:
     method = find_method(config.method)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed + 1)
-        return method(config, images, **config.options)
+        try:
+            made = method(config, images, **config.options)
+        except S2R2Error:
+            raise
+        except Exception as error:
+            raise S2R2Error(
+                f"--method {config.method} cannot be made with these settings: {type(error).__name__}: {error}"
+            ) from error
+    return made
 
 
-def check_options(config: TrainConfig, method: type[Method]) -> None:
-    """Refuse options that the method does not have.
+def check_options(config: TrainConfig, method: type[Method]) -> Options:
+    """The options of a config, as the method takes them.
 
     Raises:
-        S2R2Error: No such option, or a value of the wrong kind; the message lists what there is.
+        S2R2Error: No such option, or a value of the wrong kind: all of them; the message lists what there is.
     """
     known = method_options(method)
     listed = ", ".join(f"{name}={default}" for name, default in known.items()) or "none"
+    mistakes, options = Mistakes(), dict(config.options)
     for name, value in config.options.items():
+        near = difflib.get_close_matches(name, known, n=1)
+        default = known.get(name)
+        attempt = Mistakes()
         if name not in known:
-            raise S2R2Error(f"--options {name}: method {config.method} has {listed}")
-        default = known[name]
-        fits = isinstance(value, (int, float)) if isinstance(default, float) else isinstance(value, type(default))
-        if (isinstance(value, bool) and not isinstance(default, bool)) or not fits:
-            raise S2R2Error(f"--options {name}={value}: must be like {default!r}; method {config.method} has {listed}")
+            hint = f"; did you mean {near[0]}?" if near else ""
+            mistakes.say(f"--options {name}: method {config.method} has {listed}{hint}")
+        elif isinstance(default, (bool, int, float, str)):
+            options[name] = fitted(value, type(default), attempt)
+        if attempt.found:
+            mistakes.say(
+                f"--options {name}={show(value)}: must be like {default!r}; method {config.method} has {listed}"
+            )
+    mistakes.refuse()
+    return options
 
 
 def describe_methods() -> str:
