@@ -5,7 +5,7 @@ PyYAML follows YAML 1.1, where ``1e-3`` is a text, ``no`` is false and ``12:30``
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -28,11 +28,11 @@ _NAN_AND_INF = {".nan": float("nan"), ".inf": float("inf"), "+.inf": float("inf"
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (not an instance variable, whatever the stubs say)
 
 
 class _Dumper(yaml.SafeDumper):
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (not an instance variable, whatever the stubs say)
 
 
 for _class in (_Loader, _Dumper):

@@ -164,7 +164,7 @@ def _prepare(
 def _open(data: Any, resumed: Path | None) -> ImageSource:
     """The images; a run that is gone on with may have been begun elsewhere."""
     try:
-        return open_source(data)
+        return open_source(absolute_data(data) if isinstance(data, str | Path) else data)
     except S2R2Error as error:
         if resumed is None:
             raise
