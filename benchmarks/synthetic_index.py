@@ -19,6 +19,7 @@ from s2r2.encoder import Encoder, load
 from s2r2.search import layout
 from s2r2.search.approximate import calibrate, ensure_index
 from s2r2.search.catalogue import Catalogue, catalogue_files, write_catalogue
+from s2r2.search.durable import RowFiles
 from s2r2.search.reading import make_thumbnail
 from s2r2.search.rows import Rows, photo_id
 
@@ -94,14 +95,16 @@ def publish(folder: Path, rows: Rows, encoder: Encoder, approximate_from: int) -
     began = lap("approximate index", began)
     rows.tidy()
     began = lap("tidying", began)
-    write_catalogue(rows, generation, 1, WIDTH)
+    RowFiles(generation).record()
+    files = write_catalogue(rows, generation, 1, WIDTH)
     began = lap("catalogue", began)
-    approximate = calibrate(rows, Catalogue.open(generation, 1), None)
+    approximate = calibrate(rows, Catalogue.open(generation, 1, len(rows), WIDTH, files), None)
     lap("choosing settings", began)
     layout.Published(
         fingerprint=encoder.fingerprint, encoder=encoder.name, data="synthetic", photos=len(rows), dimensions=WIDTH,
         skipped=0, number=1, version=rows.version, approximate=approximate,
         updated=datetime.now().astimezone().isoformat(timespec="seconds"), s2r2=s2r2.__version__,
+        generation=generation.name, files=files,
     ).write(folder)  # fmt: skip
     assert set(catalogue_files(1)) <= {path.name for path in generation.iterdir()}
     return took

@@ -1,7 +1,9 @@
-"""A small index of coloured, striped photos, and a server of it."""
+"""A small index of coloured, striped photos, a server of it, and a disk that forgets what was not synced."""
 
 import contextlib
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,3 +79,72 @@ def running(root: Path, *options: str) -> Iterator[str]:
     finally:
         process.terminate()
         assert process.wait(20) in (0, -15)
+
+
+class ForgetfulDisk:
+    """Remembers what was synced below a folder of this process, and cuts the power at a moment.
+
+    A file's content is what it was at its last fsync, and empty if there was none; a folder's names are what they were
+    at its last fsync. That is the worst a journalling file system may do.
+
+    Args:
+        folder: All that is on the disk; what is there now is durable.
+        monkeypatch: Replaces ``os.fsync``.
+        cut: The power fails in place of the sync with this number.
+    """
+
+    class PowerCut(BaseException):
+        """Nothing runs any more."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, cut: int = -1) -> None:
+        self.folder = folder
+        self.syncs: list[Path] = []
+        self._cut = cut
+        self._content: dict[int, bytes] = {}
+        self._names: dict[int, dict[str, int]] = {}
+        self._held: list[int] = []
+        for path in (folder, *folder.rglob("*")):
+            self._remember(path)
+        self._sync = os.fsync
+        monkeypatch.setattr(os, "fsync", self._synced)
+
+    def after_the_cut(self, place: Path) -> None:
+        """Put what is left into a new folder."""
+        self._restore(os.stat(self.folder).st_ino, place)
+        for descriptor in self._held:
+            os.close(descriptor)
+
+    def _synced(self, descriptor: int) -> None:
+        if len(self.syncs) == self._cut:
+            raise self.PowerCut
+        self._sync(descriptor)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        self.syncs.append(path)
+        if self.folder in (path, *path.parents):
+            self._remember(path)
+
+    def _remember(self, path: Path) -> None:
+        self._held.append(os.open(path, os.O_RDONLY))  # so that its number is not given to another file
+        number = os.stat(path).st_ino
+        if path.is_dir():
+            self._names[number] = {entry.name: self._number(entry.path) for entry in os.scandir(path)}
+        else:
+            self._content[number] = path.read_bytes()
+
+    def _number(self, path: str) -> int:
+        self._held.append(os.open(path, os.O_RDONLY))
+        return os.fstat(self._held[-1]).st_ino
+
+    def _restore(self, folder: int, place: Path) -> None:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        for name, number in self._names[folder].items():
+            if number in self._names:
+                self._restore(number, place / name)
+            else:  # a folder that was not synced itself would be a file here: worse than empty
+                (place / name).write_bytes(self._content.get(number, b""))
+
+
+@pytest.fixture(scope="session")
+def forgetful_disk() -> type[ForgetfulDisk]:
+    return ForgetfulDisk

@@ -14,7 +14,7 @@ from s2r2.files import checksum, sync_file, sync_folder
 from s2r2.search.layout import RECORD, DamagedIndex, lance_files, read_sealed, write_sealed
 
 _CHANGING = "latest_version_hint.json"
-_APPROXIMATE = "_indices"
+_APPROXIMATE, _DATA = "_indices", "data"
 
 
 class RowFiles:
@@ -46,13 +46,20 @@ class RowFiles:
             if name not in known and path.suffix == ".manifest":
                 path.unlink()
 
-    def check_approximate(self) -> None:
-        """Check the files of the approximate index.
+    def cut_short(self) -> bool:
+        """Whether an update ended, or is, between writing a version and writing it down."""
+        return self._known is not None and any(
+            name not in self._known and path.suffix == ".manifest" for name, path in self._present().items()
+        )
+
+    def check_for_reading(self, approximate: bool) -> None:
+        """Check what is small: versions and deletions, also the approximate index; the data tell of themselves.
 
         Raises:
             DamagedIndex: One is not what was written down.
         """
-        self._check([name for name in self._known or {} if f"/{_APPROXIMATE}/" in name])
+        left_out = (_DATA,) if approximate else (_DATA, _APPROXIMATE)
+        self._check([name for name in self._known or {} if not any(f"/{part}/" in name for part in left_out)])
 
     def record(self) -> None:
         """Make what was committed durable: the files, their folders, then the list of them."""
@@ -67,7 +74,7 @@ class RowFiles:
         for folder in (*sorted(folders, key=lambda path: -len(path.parts)), self.generation):
             sync_folder(folder)
         sums = self._sums(new)
-        self._known = {name: known.get(name) or sums[name] for name in sorted(present)}
+        self._known = {name: found for name in sorted(present) if (found := known.get(name) or sums[name])}
         write_sealed(self.generation / RECORD, {"files": self._known})
 
     def _present(self) -> dict[str, Path]:
@@ -75,14 +82,21 @@ class RowFiles:
         return {name: path for name, path in found.items() if path.name != _CHANGING}
 
     def _check(self, names: list[str]) -> None:
-        assert self._known is not None or not names
+        known = self._known or {}
         for name, found in self._sums(names).items():
-            if found != (self._known or {})[name]:
+            if found not in (known[name], None):
                 raise DamagedIndex(self.generation.parent, f"{self.generation.name}/{name} is not what was written")
 
-    def _sums(self, names: list[str]) -> dict[str, str]:
+    def _sums(self, names: list[str]) -> dict[str, str | None]:
+        """Checksums of files; None of one that the writer has removed meanwhile."""
+
+        def one(name: str) -> str | None:
+            with contextlib.suppress(FileNotFoundError):
+                return checksum(self.generation / name)
+            return None
+
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return dict(zip(names, pool.map(lambda name: checksum(self.generation / name), names), strict=True))
+            return dict(zip(names, pool.map(one, names), strict=True))
 
 
 def _read(generation: Path) -> dict[str, str] | None:

@@ -132,21 +132,25 @@ class ImageIndex:
 
     @functools.cached_property
     def _rows(self) -> Rows:
+        RowFiles(self._generation).check_for_reading(approximate=False)
         return Rows(self._generation / layout.ROWS)
 
     @functools.cached_property
     def _candidates(self) -> Rows:
         """The rows for approximate search, whose own files are checked first."""
-        RowFiles(self._generation).check_approximate()
+        RowFiles(self._generation).check_for_reading(approximate=True)
         return self._rows
 
     def _gone(self) -> S2R2Error:
         """Why what was open is not there any more: replaced or deleted, or else damaged."""
         try:
             now = layout.read_published(self.folder)
+            there = now is not None and now.generation == self.about.generation
+            if there and RowFiles(self._generation).cut_short():
+                return layout.IndexGone(f"an update of {self.folder} was cut short: run s2r2 index once more")
         except S2R2Error as error:
             return error
-        if now is not None and now.generation == self.about.generation:
+        if there:
             return layout.DamagedIndex(self.folder, "files of its rows are missing or damaged")
         return layout.IndexGone(f"the index in {self.folder} was deleted or replaced: open it again")
 
@@ -283,8 +287,10 @@ class ImageIndex:
             DamagedIndex: It is not what was written.
         """
         content = self._thumbnail(row)
-        if content is None:
+        if content is None and self.stale:
             raise layout.IndexGone(f"an update of {self.folder} has removed this photo: open the index again")
+        if content is None:
+            raise layout.DamagedIndex(self.folder, "its rows lack a photo")
         if not is_whole(content, self.catalogue.table["content"][row].as_py()):
             raise layout.DamagedIndex(self.folder, "a thumbnail is not what was written")
         return content
@@ -292,7 +298,7 @@ class ImageIndex:
     def _thumbnail(self, row: int) -> bytes | None:
         try:
             found = self._rows.cell("thumbnail", int(self.catalogue.ids[row]), int(self.catalogue.row_ids[row]))
-        except (KeyboardInterrupt, MemoryError):
+        except (S2R2Error, KeyboardInterrupt, MemoryError):
             raise
         except BaseException as error:  # LanceDB has no narrower class, and Rust's panics are no Exceptions
             raise self._gone() from error
