@@ -1,6 +1,5 @@
 """Near-duplicates: the same photo saved twice, in another size, slightly cropped."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,24 +60,9 @@ def find_duplicates(index: ImageIndex, threshold: float | None = None) -> Duplic
         raise S2R2Error(f"--threshold {threshold}: give a similarity between 0 and 1")
     suggested = suggest_threshold(index.vectors)
     used = suggested if threshold is None else threshold
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    pairs = [*_same_files(index), *_similar_pairs(index, used)]
-    if not pairs:
-        return Duplicates([], used, suggested)
-    left, right, scores = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(len(index), len(index)))
-    _, component = connected_components(graph, directed=False)
-    best: dict[int, float] = {}
-    for number, score in zip(component[left].tolist(), scores.tolist(), strict=True):
-        best[number] = max(best.get(number, -1.0), score)
-    members: dict[int, list[int]] = {number: [] for number in best}
-    for row in index.catalogue.by_key.tolist():
-        if component[row] in members:
-            members[component[row]].append(row)
-    groups = [Group(rows, min(1.0, best[number])) for number, rows in members.items() if len(rows) > 1]
-    return Duplicates(sorted(groups, key=lambda group: (-group.score, group.rows)), used, suggested)
+    groups = _Groups(index.catalogue.table["content"].to_numpy())
+    _join_similar(index, groups, used)
+    return Duplicates(groups.listed(index.catalogue.by_key), used, suggested)
 
 
 def suggest_threshold(vectors: np.ndarray, *, sample: int = SAMPLE, seed: int = 0) -> float:
@@ -112,32 +96,85 @@ def suggest_threshold(vectors: np.ndarray, *, sample: int = SAMPLE, seed: int = 
     return float(np.clip(1 - limit**2 / 2, 0, _SAME))
 
 
-def _same_files(index: ImageIndex) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pairs of rows with identical files."""
-    contents = index.catalogue.table["content"].to_numpy()
-    order = np.argsort(contents, kind="stable")
-    same = np.flatnonzero(contents[order][1:] == contents[order][:-1])
-    if len(same):
-        yield order[same], order[same + 1], np.ones(len(same), np.float32)
+class _Groups:
+    """Photos joined into groups; memory grows with the photos, never with their pairs.
+
+    Args:
+        contents: ``(N,)``: hash of each photo's file; photos with the same one are joined from the start, and one of
+            them stands for all.
+    """
+
+    def __init__(self, contents: np.ndarray) -> None:
+        _, self.first, self._of, counts = np.unique(
+            contents, return_index=True, return_inverse=True, return_counts=True
+        )
+        self.best = np.where(counts > 1, 1.0, -1.0).astype(np.float32)
+        self._parent = np.arange(len(self.first))
+
+    def join(self, left: np.ndarray, right: np.ndarray, similar: np.ndarray, scores: np.ndarray) -> None:
+        """Join the contents numbered ``left`` ``(L,)`` with those numbered ``right`` ``(R,)`` that are ``similar``.
+
+        Args:
+            left: Their numbers.
+            right: Their numbers.
+            similar: ``(L, R)`` bool.
+            scores: ``(L, R)`` float32.
+        """
+        if not similar.any():
+            return
+        near = np.where(similar, scores, -1)
+        self.best[left] = np.maximum(self.best[left], near.max(1))
+        self.best[right] = np.maximum(self.best[right], near.max(0))
+        rows = np.flatnonzero(similar.any(1))
+        groups: dict[int, list[np.ndarray]] = {}
+        for row, root in zip(rows.tolist(), self._roots(left[rows]).tolist(), strict=True):
+            groups.setdefault(root, []).append(similar[row])
+        for root, found in groups.items():  # what one group reaches is joined at once
+            reached = self._roots(right[np.logical_or.reduce(found)])
+            self._parent[np.append(reached, self._roots(np.array([root])))] = min(int(reached.min()), root)
+
+    def listed(self, order: np.ndarray) -> list[Group]:
+        """Groups of two and more, most similar first; ``order`` ``(N,)`` says how rows are ordered inside."""
+        roots = self._roots(np.arange(len(self.first)))
+        group = roots[self._of]
+        best = np.full(len(self.first), -1, np.float32)
+        np.maximum.at(best, roots, self.best)
+        members: dict[int, list[int]] = {}
+        large = np.bincount(group, minlength=len(self.first)) > 1
+        for row in order[large[group[order]]].tolist():
+            members.setdefault(int(group[row]), []).append(row)
+        groups = [Group(rows, min(1.0, float(best[number]))) for number, rows in members.items()]
+        return sorted(groups, key=lambda group: (-group.score, group.rows))
+
+    def _roots(self, numbers: np.ndarray) -> np.ndarray:
+        """The number that stands for the group of each."""
+        found = self._parent[numbers]
+        while ((above := self._parent[found]) != found).any():
+            found = above
+        self._parent[numbers] = found
+        return found
 
 
-def _similar_pairs(index: ImageIndex, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pairs of rows with at least the threshold's cosine, block by block, each pair once."""
-    vectors = index.vectors
-    count = len(vectors)
+def _join_similar(index: ImageIndex, groups: _Groups, threshold: float) -> None:
+    """Join photos with at least the threshold's cosine, a block of pairs at a time."""
+    vectors, first = index.vectors, groups.first
+    count = len(first)
     if count > _PAIRWISE_UP_TO:  # all pairs would take hours
-        for row in range(count):
+        number_of = np.full(len(vectors), -1)
+        number_of[first] = np.arange(count)
+        for number, row in enumerate(first.tolist()):
             rows, scores = index.nearest(np.asarray(vectors[row]), _NEIGHBOURS)
-            near = (scores >= threshold) & (rows > row)
-            if near.any():
-                yield np.full(near.sum(), row), rows[near], scores[near]
+            others = number_of[rows]
+            near = (scores >= threshold) & (others >= 0) & (others != number)
+            groups.join(np.array([number]), others[near], np.ones((1, near.sum()), bool), scores[near][None])
         return
     for start in range(0, count, _BLOCK):
-        queries = np.asarray(vectors[start : start + _BLOCK])
+        left = np.arange(start, min(start + _BLOCK, count))
+        queries = np.asarray(vectors[first[left]])
         for other in range(start, count, _BLOCK):
-            scores = queries @ np.asarray(vectors[other : other + _BLOCK]).T
-            left, right = np.nonzero(scores >= threshold)
-            once = left + start < right + other
-            left, right = left[once], right[once]
-            if len(left):
-                yield left + start, right + other, scores[left, right]
+            right = np.arange(other, min(other + _BLOCK, count))
+            scores = queries @ np.asarray(vectors[first[right]]).T
+            similar = scores >= threshold
+            if other == start:
+                np.fill_diagonal(similar, val=False)
+            groups.join(left, right, similar, scores)
