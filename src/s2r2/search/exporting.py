@@ -1,5 +1,6 @@
 """Vectors of photos as a table that any tool reads."""
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from s2r2.encoder.model import Output
 from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write
 from s2r2.images import ImageSource, Skipped, UnreadableImage, write_skipped
+from s2r2.images.sources import printable
 from s2r2.processes import Processes
-from s2r2.search.reading import check_alike, read_ahead
+from s2r2.search.reading import check_alike, checked, read_ahead
 
 BATCHES_WRITTEN = 8
 """Batches that become a row group of the table: some hundred photos."""
@@ -67,6 +69,9 @@ def write_embeddings(
     """
     if output not in ("feature", "embedding"):
         raise S2R2Error(f"--output {output}: use feature or embedding")
+    if batch_size < 1:
+        raise S2R2Error(f"batch_size {batch_size}: give at least 1")
+    out = processes.from_leader(lambda: _checked_table(Path(out)))
     check_alike(encoder, source, processes)
     batches = [range(start, min(start + batch_size, len(source))) for start in range(0, len(source), batch_size)]
     mine = _embedded(encoder, source, processes.share(batches), output, processes.threads)
@@ -75,8 +80,24 @@ def write_embeddings(
         deque(embedded, maxlen=0)
         written: Written = processes.hear()
         return written
-    written = _write(embedded, source, Path(out), encoder.dimensions(output))
+    written = _write(embedded, source, out, encoder.dimensions(output))
     return processes.from_leader(lambda: written)
+
+
+def _checked_table(out: Path) -> Path:
+    """The table's place, if a table may be written there.
+
+    Raises:
+        S2R2Error: It may not; said before the work.
+    """
+    name = printable(str(out))
+    if out.suffix.lower() != ".parquet":
+        raise S2R2Error(f"--out {name}: vectors are written as FILE.parquet")
+    if out.is_dir():
+        raise S2R2Error(f"--out {name} is a folder: name a file in it")
+    if not os.access(out.absolute().parent, os.W_OK):
+        raise S2R2Error(f"cannot write {name}: its folder is not there, or may not be written to; choose another")
+    return out
 
 
 def _embedded(
@@ -94,7 +115,7 @@ def _embedded(
         pixels = [photo for photo in photos if not isinstance(photo, Skipped)]
         vectors = np.empty((0, encoder.dimensions(output)), np.float32)
         if pixels:
-            vectors = encoder.embed_pixels(np.stack(pixels), output=output)
+            vectors = checked(encoder.embed_pixels(np.stack(pixels), output=output), encoder)
         yield _Batch(indices, vectors, [photo for photo in photos if isinstance(photo, Skipped)])
 
 
@@ -107,7 +128,7 @@ def _write(embedded: Iterator[_Batch], source: ImageSource, out: Path, dimension
             rows = [index for batch in batches for index in batch.indices]
             vectors = np.concatenate([batch.vectors for batch in batches])
             columns = {
-                "path": [source.location(index) for index in rows],
+                "path": [printable(source.location(index)) for index in rows],
                 "label": [_label(source, index) for index in rows],
                 "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimensions),
             }
@@ -115,11 +136,14 @@ def _write(embedded: Iterator[_Batch], source: ImageSource, out: Path, dimension
             skipped += [entry for batch in batches for entry in batch.skipped]
             count += len(rows)
         if count == 0:
-            raise S2R2Error(f"none of the {len(source)} images of {source.name} can be read")
+            raise S2R2Error(f"none of the {len(source)} images of {printable(source.name)} can be read")
+    listed = out.with_suffix(".skipped.csv")
     if skipped:
-        write_skipped(out.with_suffix(".skipped.csv"), skipped)
+        write_skipped(listed, skipped)
+    else:  # an earlier table's list says nothing of this one
+        listed.unlink(missing_ok=True)
     return Written(count, dimensions, skipped)
 
 
 def _label(source: ImageSource, index: int) -> str:
-    return "" if source.labels is None else ";".join(source.labels.of(index))
+    return "" if source.labels is None else ";".join(map(printable, source.labels.of(index)))
