@@ -139,6 +139,7 @@ def compare(
     data: SomeFolder = None,
     minutes: float | None = None,
     processes: int = 0,
+    trust_method: UseAppendAction[list[File]] = [],  # noqa: B006 (never changed)
 ) -> None:
     """Compare methods side by side at equal encoded pixels, with several seeds and intervals; call again to go on.
 
@@ -148,10 +149,12 @@ def compare(
         data: Folder that paths in the study start from; by default S2R2_DATA, else the working folder.
         minutes: Stop after about so many minutes, saving; the same call goes on.
         processes: Runs at once; 0: one for each GPU, without GPUs one for each core.
+        trust_method: A method of the study that is a file of code, and may run; needed once for each of its contents;
+            may be repeated.
     """
     from s2r2.study import compare as run_study
 
-    run_study(study, out=out, data=data, minutes=minutes, processes=processes)
+    run_study(study, out=out, data=data, minutes=minutes, processes=processes, trust_methods=trust_method)
 
 
 @app.command

@@ -119,6 +119,15 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
                 os.unlink(temporary)
 
 
+def remove_temporaries(folder: Path, *names: str) -> None:
+    """Remove what :func:`atomic_write` of these files left in a process that was killed; only for the one writer."""
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            name, _, random = entry.name[1:].removesuffix(".tmp").rpartition(".")
+            if name in names and entry.name == f".{name}.{random}.tmp":
+                entry.unlink()
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write ``content`` to ``path`` atomically (see :func:`atomic_write`)."""
     with atomic_write(path) as file:

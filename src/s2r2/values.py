@@ -48,6 +48,12 @@ class Mistakes:
         if mistake not in self.found:
             self.found.append(mistake)
 
+    def add_error(self, where: Where, error: S2R2Error) -> None:
+        """Note what another check has found, which may be several mistakes."""
+        for line in str(error).split("\n  "):
+            if not line.endswith("mistakes:"):
+                self.add(where, line)
+
     def refuse(self) -> None:
         """Raise all mistakes so far, if there are any.
 
@@ -136,6 +142,8 @@ def show(value: Any) -> str:
 
 def _of_union(value: Any, kinds: tuple[Any, ...], mistakes: Mistakes, where: Where) -> Any:
     for kind in kinds:
+        if dataclasses.is_dataclass(kind) and isinstance(value, dict):  # that is meant, and its mistakes should be said
+            return fitted(value, kind, mistakes, where)
         attempt = Mistakes()
         made = fitted(value, kind, attempt, where)
         if not attempt.found:
@@ -202,6 +210,8 @@ def _scalar(value: Any, kind: type, mistakes: Mistakes, where: Where) -> Any:
         hint = f": write {int(value)}"
     elif kind in (int, float) and isinstance(value, str):
         hint = ", not a text"
+    elif kind is str and isinstance(value, (int, float)):
+        hint = f': write "{show(value)}" in quotes'
     mistakes.add(where, f"{show(value)}: must be {_word(kind)}{hint}")
     return value
 

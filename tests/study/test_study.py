@@ -23,7 +23,7 @@ from s2r2.study import compare, difference, figure, read_study
 from s2r2.study.copies import CopiesSource
 from s2r2.study.plan import JUDGED_FILE, SCORES_FILE, final_cells, is_done, tuning_cells
 from s2r2.study.results import choose_settings
-from s2r2.study.spec import parse_study, steps_for
+from s2r2.study.spec import folder_name, parse_study, steps_for
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 STUDY: dict[str, Any] = {
@@ -74,14 +74,14 @@ def written(folder: Path, **changes: Any) -> Path:
         ({"tuning": {**TUNING, "seeds": [1000, 0]}}, "seed"),
         ({"tuning": {**TUNING, "seeds": []}}, "at least one"),
         ({"tuning": TUNING, "held_out": 0.5}, "leave one out"),
-        ({"data": 3}, "not well formed"),
+        ({"data": 3}, "data: 3: must be settings"),
     ],
 )
 def test_what_cannot_be_is_one_line(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(S2R2Error, match=words) as error:
         read_study(written(tmp_path, **changes))
-    assert "\n" not in str(error.value)
-    assert "study.yaml" in str(error.value)
+    lines = str(error.value).splitlines()
+    assert all("study.yaml" in line for line in lines if not line.endswith("mistakes:"))
 
 
 def test_wrong_settings_are_said_before_anything_runs(tmp_path: Path) -> None:
@@ -89,6 +89,92 @@ def test_wrong_settings_are_said_before_anything_runs(tmp_path: Path) -> None:
         path = written(tmp_path, methods={"S2R2": change})
         with pytest.raises(S2R2Error, match=words):
             compare(path, out=tmp_path / "out", quiet=True)
+
+
+MISTAKES = """
+name: bad
+seeds: 3
+views: [1e5]
+config: {backbone: test_vit, image_size: "32", lr: 1e-3}
+data:
+  2020: {train: "digits:train", tasks: {yes: {train: "digits:train", tests: "digits:test"}}}
+methods:
+  A: {method: s2r2, temprature: 3}
+  B: simclr
+  yes: {method: simclr, lr: .nan}
+  C: {method: simclr}
+  C: {method: swav}
+"""
+
+
+def test_all_mistakes_are_said_at_once_each_with_key_and_line(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(MISTAKES)
+    with pytest.raises(S2R2Error) as error:
+        read_study(tmp_path / "study.yaml")
+    first, *lines = str(error.value).splitlines()
+    assert first == "9 mistakes:"
+    said = [re.search(r"line (\d+): ([^:]*): ", line) for line in lines]
+    assert sorted((int(m[1]), m[2]) for m in said if m) == [
+        (3, "seeds"), (4, "views[0]"), (5, "config.image_size"), (7, "data.2020.tasks.yes"),
+        (7, "data.2020.tasks.yes.tests"), (9, "methods.A.temprature"), (10, "methods.B"), (11, "methods.yes.lr"),
+        (13, "methods.C"),
+    ]  # fmt: skip
+
+
+def test_every_cell_is_looked_at_before_the_first(tmp_path: Path) -> None:
+    methods = {
+        "fine": {"method": "s2r2"},
+        "bank": {"method": "simclr", "options": {"bank": "many"}},
+        "form": {"method": "simclr", "options": {"form": "insid"}},
+        "swav": {"method": "swav", "options": {"freeze_epochs": -1}},
+        "big": {"backbone": "resnet81"},
+    }
+    with pytest.raises(S2R2Error, match="4 mistakes") as error:
+        compare(written(tmp_path, methods=methods), out=tmp_path / "out", quiet=True)
+    for name in list(methods)[1:]:
+        assert f"methods.{name}: " in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_share_or_leave_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(S2R2Error, match="same folder"):
+        read_study(written(tmp_path, methods={"a b": {}, "a-b": {}}))
+    assert folder_name("..") == "unnamed"
+
+
+def test_code_that_a_study_names_runs_only_if_the_user_has_named_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from s2r2.training import trust
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("S2R2_METHODS_NAMED", "")
+    monkeypatch.setattr(trust, "_NAMED", set())
+    method, marker = tmp_path / "meth.py", tmp_path / "ran"
+    method.write_text(
+        f"open({str(marker)!r}, 'w')\nfrom s2r2.training import Method\n"
+        "class Mine(Method):\n    def forward(self, embeddings, groups):\n        return embeddings.sum()\n"
+    )
+    path = written(tmp_path, methods={"mine": {"method": str(method)}})
+    with pytest.raises(S2R2Error, match=r"would run the code .* add --trust-method") as error:
+        compare(path, out=tmp_path / "out", minutes=0, quiet=True)
+    assert not marker.exists()
+    assert "\n" not in str(error.value)
+    compare(path, out=tmp_path / "out", minutes=0, trust_methods=[method], quiet=True)
+    assert marker.exists()
+    monkeypatch.setattr(trust, "_NAMED", set())
+    monkeypatch.setenv("S2R2_METHODS_NAMED", "")
+    compare(path, out=tmp_path / "out", minutes=0, quiet=True)  # remembered
+
+
+def test_damaged_results_are_one_line(tmp_path: Path) -> None:
+    cell = final_cells(read_study(written(tmp_path)), {})[0]
+    folder = cell.folder(tmp_path / "out")
+    folder.mkdir(parents=True)
+    for content in ("{", "[1]", '{"cell": 1, "costs": {}}'):
+        (folder / JUDGED_FILE).write_text(content)
+        with pytest.raises(S2R2Error, match="is damaged: delete"):
+            is_done(cell, tmp_path / "out")
 
 
 def test_every_method_encodes_the_same_pixels() -> None:
@@ -292,7 +378,7 @@ def test_time_is_kept(tmp_path: Path) -> None:
 
 def test_a_cell_that_cannot_run_is_one_line(tmp_path: Path) -> None:
     path = written(tmp_path, methods={"S2R2": {"batch_size": 4000}})
-    with pytest.raises(S2R2Error, match="batch-size 4000") as error:
+    with pytest.raises(S2R2Error, match="S2R2: batch_size 4000 is larger than digits") as error:
         compare(path, out=tmp_path / "out", quiet=True)
     assert "\n" not in str(error.value)
 

@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import shutil
 import signal
 import sys
 import threading
@@ -16,7 +15,7 @@ import torch
 
 from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
-from s2r2.files import atomic_write, write_text
+from s2r2.files import atomic_write, remove_temporaries, write_text
 from s2r2.images import ImageSource, open_source
 from s2r2.locking import LOCK, locked
 from s2r2.study.copies import CopiesSource
@@ -24,7 +23,7 @@ from s2r2.study.judging import judge_task
 from s2r2.study.plan import CELL_FILE, JUDGED_FILE, RUN_FOLDER, SCORES_FILE
 from s2r2.study.spec import TaskSpec
 from s2r2.training import TrainConfig, read_config, train
-from s2r2.training.checkpoint import checkpoint_path, previous_path
+from s2r2.training.checkpoint import has_checkpoint
 from s2r2.training.metrics import read_metrics
 from s2r2.training.preparation import first_encoder
 from s2r2.views import get_recipe
@@ -40,6 +39,7 @@ def run_cell(folder: Path) -> dict[str, Any]:
         Interrupted: Ctrl-C or a scheduler's time limit; what was trained is saved.
     """
     with locked(folder / LOCK, f"running {folder}", "wait until it has finished", wait=SECONDS_FOR_LOCK):
+        remove_temporaries(folder, CELL_FILE, SCORES_FILE, JUDGED_FILE)
         return _run(folder)
 
 
@@ -74,9 +74,7 @@ def _run(folder: Path) -> dict[str, Any]:
 
 def _trained(content: dict[str, Any], config: TrainConfig, folder: Path) -> tuple[Encoder, dict[str, Any]]:
     """Train in the run folder, from its last checkpoint if there is one."""
-    resume = checkpoint_path(folder).is_file() or previous_path(folder).is_file()
-    if not resume:
-        shutil.rmtree(folder, ignore_errors=True)
+    resume = has_checkpoint(folder)
     result = train(training_source(content), config, out=folder, resume=resume, quiet=True)
     lines = [line for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
     return result.encoder, {

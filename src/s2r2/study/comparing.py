@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ from rich.console import Console
 
 from s2r2.encoder import store_side
 from s2r2.errors import S2R2Error
-from s2r2.files import write_text
+from s2r2.files import remove_temporaries, write_text
 from s2r2.images import PixelStore
 from s2r2.locking import LOCK, locked
 from s2r2.study.cell import training_source
 from s2r2.study.judging import check_tasks
 from s2r2.study.page import write_page
-from s2r2.study.plan import Cell, final_cells, is_done, tuning_cells
+from s2r2.study.plan import Cell, check_cells, final_cells, is_done, tuning_cells
 from s2r2.study.results import Results, choose_settings, collect, to_dict, to_markdown
 from s2r2.study.scheduling import Scheduler
 from s2r2.study.spec import Study, folder_name, read_study
+from s2r2.training.trust import name_method
+
+_WRITTEN = ("tuning.yaml", "results.json", "table.md", "study.html")
 
 
 def compare(
@@ -30,6 +34,7 @@ def compare(
     data: str | Path | None = None,
     minutes: float | None = None,
     processes: int = 0,
+    trust_methods: Sequence[str | Path] = (),
     quiet: bool = False,
 ) -> Results:
     """Compare methods side by side: same images, encoder and encoded pixels; tuned alike; several seeds.
@@ -43,6 +48,7 @@ def compare(
         data: Folder that paths of images in the file start from; by default ``S2R2_DATA``, else the working folder.
         minutes: Stop after about so long, saving; call again to go on.
         processes: Runs at once; 0: one for each GPU, without GPUs one for each core.
+        trust_methods: Files of code that the study names as methods and that may run; once named, they may always.
         quiet: Print nothing.
 
     Returns:
@@ -56,10 +62,14 @@ def compare(
     console = Console(quiet=quiet)
     spec = study if isinstance(study, Study) else read_study(Path(study), Path(data) if data else None)
     folder = Path(out) if out else Path("runs") / folder_name(spec.name)
+    for method in trust_methods:
+        name_method(str(method))
+    check_cells(spec)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         doing = f"running the study in {folder}"
         with locked(folder / LOCK, doing, "wait for it, or choose another --out", wait=5):
+            remove_temporaries(folder, *_WRITTEN)
             return _compare(spec, folder, deadline, processes, console)
     except OSError as error:
         raise S2R2Error(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
@@ -94,10 +104,12 @@ def _prepare_images(cells: list[Cell], console: Console) -> None:
     seen = set()
     for cell in cells:
         content, side = cell.content, store_side(cell.content["config"]["image_size"])
-        key = json.dumps([content["train"], content["copies"], content["tasks"], side])
+        key = json.dumps([content[k] for k in ("train", "copies", "tasks")] + [side, content["config"]["batch_size"]])
         if key not in seen:
             seen.add(key)
             store = PixelStore.build(training_source(content), side, progress=not console.quiet)
+            if len(store) < (batch := content["config"]["batch_size"]):
+                raise S2R2Error(f"{cell.method}: batch_size {batch} is larger than {cell.data} ({len(store)} images)")
             check_tasks(content["tasks"], side)
             console.print(f"images    {cell.data}: {len(store):,} to train on", highlight=False, soft_wrap=True)
 

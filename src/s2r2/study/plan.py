@@ -2,17 +2,23 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from s2r2.errors import S2R2Error
 from s2r2.study.spec import UNTRAINED, Study, folder_name, steps_for
 from s2r2.training import TrainConfig
-from s2r2.training.methods import resolve
+from s2r2.training.methods import build_method, resolve
+from s2r2.training.preparation import with_recipe
+from s2r2.training.trust import refuse_unnamed
 from s2r2.views import get_recipe, view_sizes
 
+_COSTS = ("pixels", "seconds", "steps", "peak_memory")
 CELL_FILE, JUDGED_FILE, SCORES_FILE, RUN_FOLDER = "cell.json", "judged.json", "scores.npz", "run"
 
 
@@ -82,6 +88,30 @@ def final_cells(study: Study, chosen: dict[str, dict[str, dict[str, Any]]]) -> l
     ]
 
 
+def check_cells(study: Study) -> None:
+    """Look at everything in which a run of the study could fail before its first step, the methods' options too.
+
+    Raises:
+        S2R2Error: All of them, or a method is a file of code that the user has not named.
+    """
+    mistakes = study.mistakes
+    mistakes.found.clear()
+    for row, settings in study.methods.items():
+        trials = study.tuning.settings(row) if study.tuning is not None else []
+        for number, tried in enumerate([{}, *trials]):
+            config = _merged(study, settings, tried, study.seeds[0])
+            where = ("methods", row) if not number else ("tuning", "search", row)
+            try:
+                refuse_unnamed(config.method, "the study", f"add --trust-method {shlex.quote(config.method)}")
+                asked = config.recipe
+                config = with_recipe(resolve(config), asked, Console(quiet=True))
+                build_method(config, config.batch_size)
+            except S2R2Error as error:
+                mistakes.add_error(where, error)
+                break  # a trial of it would say the same
+    mistakes.refuse()
+
+
 def is_done(cell: Cell, out: Path) -> bool:
     """Whether the cell has been run and judged.
 
@@ -91,13 +121,29 @@ def is_done(cell: Cell, out: Path) -> bool:
     path = cell.folder(out) / JUDGED_FILE
     if not path.is_file():
         return False
-    before = json.loads(path.read_text(encoding="utf-8"))["cell"]
+    before = judged(path)["cell"]
     if before != cell.content:
         changed = ", ".join(sorted(_differences(before, cell.content)))
         raise S2R2Error(
             f"{path.parent} was run with another {changed}: choose another --out, or delete that folder to run it again"
         )
     return True
+
+
+def judged(path: Path) -> dict[str, Any]:
+    """What a cell has written down of itself: ``cell`` and ``costs``.
+
+    Raises:
+        S2R2Error: The file is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        costs, cell = content["costs"], content["cell"]
+        if all(isinstance(costs[name], int | float) for name in _COSTS) and isinstance(cell["config"], dict):
+            return dict(content)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise S2R2Error(f"{path} is damaged: delete {path.parent} to run it again")
 
 
 def _cell(
@@ -120,14 +166,19 @@ def _cell(
 
 def _config(study: Study, method: dict[str, Any], settings: dict[str, Any], seed: int, views: int) -> TrainConfig:
     """The resolved config whose steps use up the budget."""
+    config = resolve(_merged(study, method, settings, seed))
+    sizes = view_sizes(get_recipe(config.recipe), config.image_size, config.views)
+    steps = steps_for(views, config.batch_size * sum(size**2 for size in sizes), config.image_size)
+    return dataclasses.replace(config, steps=steps)
+
+
+def _merged(study: Study, method: dict[str, Any], settings: dict[str, Any], seed: int) -> TrainConfig:
+    """What all share, with a method's settings and those of a trial on top."""
     values: dict[str, Any] = {}
     for part in (study.config, method, settings):
         options = {**values.get("options", {}), **part.get("options", {})}
         values = {**values, **part, "options": options}
-    config = resolve(TrainConfig.from_dict({**values, "seed": seed}))
-    sizes = view_sizes(get_recipe(config.recipe), config.image_size, config.views)
-    steps = steps_for(views, config.batch_size * sum(size**2 for size in sizes), config.image_size)
-    return dataclasses.replace(config, steps=steps)
+    return TrainConfig.from_dict({**values, "seed": seed})
 
 
 def _differences(before: Any, now: Any, name: str = "setting") -> Iterator[str]:

@@ -1,6 +1,5 @@
 """From judged cells to figures, differences and costs, as plain data and as Markdown."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from s2r2.study.plan import JUDGED_FILE, RUN_FOLDER, SCORES_FILE, Cell, is_done
+from s2r2.study.plan import JUDGED_FILE, RUN_FOLDER, SCORES_FILE, Cell, is_done, judged
 from s2r2.study.spec import FIGURES, UNTRAINED, DataSpec, Study
 from s2r2.study.statistics import Estimate, difference, figure
 from s2r2.training.metrics import read_metrics
@@ -163,8 +162,7 @@ def _scores(cell: Cell, out: Path) -> dict[str, np.ndarray]:
 
 
 def _judged(cell: Cell, out: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((cell.folder(out) / JUDGED_FILE).read_text(encoding="utf-8"))
-    return content
+    return judged(cell.folder(out) / JUDGED_FILE)
 
 
 def _costs(judged: list[dict[str, Any]]) -> Costs:

@@ -109,7 +109,8 @@ class Scheduler:
             return True
         if code in (INTERRUPTED, -signal.SIGINT):
             return False
-        reason = lines[-1] if lines else f"its process ended with code {code}"
+        said = " ".join(lines) if code == 2 else lines[-1] if lines else ""  # 2: a line of its own, else a traceback
+        reason = said or f"its process ended with code {code}"
         raise S2R2Error(f"{slot.cell.title}: {reason} (folder {slot.cell.folder(self.out)}); call again to go on")
 
     def _say(self, slot: _Slot, done: int, count: int) -> None:

@@ -1,20 +1,24 @@
 """A study as plain data: which methods, on which images, with which budget, judged how."""
 
+import dataclasses
 import itertools
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from s2r2.documents import read_yaml
 from s2r2.errors import S2R2Error
+from s2r2.training.config import TrainConfig
+from s2r2.values import Mistakes, Where, fitted, plain, show
 
 UNTRAINED = "untrained"
 FIGURES = ("map", "knn", "linear")
+MOST_CELLS = 100_000
 _NOT_SHARED = ("seed", "steps", "epochs", "store", "device", "threads")
 
 
@@ -71,14 +75,16 @@ class TuningSpec:
         if isinstance(space, list):
             candidates = space
         elif isinstance(space, Mapping) and all(isinstance(values, list) for values in space.values()):
+            if math.prod(map(len, space.values())) > MOST_CELLS:
+                raise S2R2Error(f"more than {MOST_CELLS:,} combinations: give fewer values")
             candidates = [dict(zip(space, chosen, strict=True)) for chosen in itertools.product(*space.values())]
             if len(candidates) > self.trials:
                 chosen = np.random.default_rng(self.seeds[0]).permutation(len(candidates))[: self.trials]
                 candidates = [candidates[i] for i in sorted(chosen)]
         else:
-            raise S2R2Error(f"tuning: search.{method} must be a list of settings, or settings with lists of values")
+            raise S2R2Error("must be a list of settings, or settings with lists of values")
         if len(candidates) != self.trials:
-            raise S2R2Error(f"tuning: search.{method} has {len(candidates)} settings for {self.trials} trials")
+            raise S2R2Error(f"has {len(candidates)} settings for {self.trials} trials")
         return candidates
 
 
@@ -111,6 +117,8 @@ class Study:
     tuning: TuningSpec | None = None
     held_out: float = 0.0
     about: str = ""
+    mistakes: Mistakes = field(default_factory=lambda: Mistakes("the study"), init=False, repr=False, compare=False)
+    """Knows the lines of the file that the study was read from."""
 
 
 def read_study(path: Path, root: Path | None = None) -> Study:
@@ -121,45 +129,54 @@ def read_study(path: Path, root: Path | None = None) -> Study:
         root: Folder that relative paths of data start from; by default ``S2R2_DATA``, else the working folder.
 
     Raises:
-        S2R2Error: It cannot be read, or asks for what cannot be; the message names the key.
+        S2R2Error: It cannot be read, or asks for what cannot be: all mistakes, with key and line.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        study = parse_study(content, root or Path(os.environ.get("S2R2_DATA", ".")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise S2R2Error(f"cannot read the study {path}: {str(error).splitlines()[0]}") from error
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise S2R2Error(f"the study {path} is not well formed: {error}") from error
-    except S2R2Error as error:
-        raise S2R2Error(f"the study {path}: {error}") from error
-    return study
+    content, mistakes = read_yaml(path)
+    return parse_study(content, root or Path(os.environ.get("S2R2_DATA", ".")), mistakes)
 
 
-def parse_study(content: dict[str, Any], root: Path) -> Study:
+def parse_study(content: Any, root: Path, mistakes: Mistakes | None = None) -> Study:
     """A study from plain data, checked.
 
+    Args:
+        content: The data.
+        root: Folder that relative paths of data start from.
+        mistakes: Those of the file it was read from.
+
     Raises:
-        S2R2Error: A key is unknown, or a value cannot be.
+        S2R2Error: Keys are unknown, or values cannot be: all of them.
     """
-    _known(content, Study, "the study")
-    data = {name: _data(name, value, root) for name, value in content["data"].items()}
-    tuning = None
-    if content.get("tuning"):
-        _known(content["tuning"], TuningSpec, "tuning")
-        tuning = TuningSpec(**content["tuning"])
-    study = Study(**{**content, "data": data, "tuning": tuning})
-    _check(study)
+    found = mistakes or Mistakes("the study")
+    values = plain(content)
+    if isinstance(values, dict):
+        values = {**values, "data": _with_lists(values.get("data"))}
+        _check_settings(values, found)
+    study: Study | None = fitted(values, Study, found)
+    if study is not None:
+        _check(study, found)
+    found.refuse()
+    assert study is not None
+    data = {name: _placed(spec, root) for name, spec in study.data.items()}
+    study = dataclasses.replace(study, data=data)
+    object.__setattr__(study, "mistakes", found)
     return study
 
 
-def _data(name: str, value: dict[str, Any], root: Path) -> DataSpec:
-    _known(value, DataSpec, f"data.{name}")
-    train = value["train"] if isinstance(value["train"], list) else [value["train"]]
-    tasks = {}
-    for task, parts in value["tasks"].items():
-        _known(parts, TaskSpec, f"data.{name}.tasks.{task}")
-        tasks[task] = TaskSpec(_place(parts["train"], root), _place(parts["test"], root))
-    return DataSpec([_place(part, root) for part in train], tasks, float(value.get("copies", 0.0)))
+def _with_lists(data: Any) -> Any:
+    """``train`` may be a single path."""
+    if not isinstance(data, dict):
+        return data
+    return {
+        name: {**spec, "train": [spec["train"]]}
+        if isinstance(spec, dict) and isinstance(spec.get("train"), str)
+        else spec
+        for name, spec in data.items()
+    }
+
+
+def _placed(spec: DataSpec, root: Path) -> DataSpec:
+    tasks = {name: TaskSpec(_place(task.train, root), _place(task.test, root)) for name, task in spec.tasks.items()}
+    return DataSpec([_place(part, root) for part in spec.train], tasks, spec.copies)
 
 
 def _place(path: str, root: Path) -> str:
@@ -168,53 +185,88 @@ def _place(path: str, root: Path) -> str:
     return str(under) if under.exists() or (root / path.rpartition(":")[0]).is_file() else path
 
 
-def _known(values: Mapping[str, Any], kind: type, what: str) -> None:
-    names = [f.name for f in fields(kind)]
-    unknown = sorted(set(values) - set(names))
-    if unknown:
-        raise S2R2Error(f"{what}: {', '.join(unknown)} is not among its keys ({', '.join(names)})")
+def _check_settings(values: dict[str, Any], mistakes: Mistakes) -> None:
+    """Types and ranges of all settings of training, wherever they stand."""
+    parts: list[tuple[Any, Where]] = [(values.get("config", {}), ("config",))]
+    methods = values.get("methods")
+    parts += [(part, ("methods", name)) for name, part in methods.items()] if isinstance(methods, dict) else []
+    tuning = values.get("tuning")
+    search = tuning.get("search") if isinstance(tuning, dict) else None
+    for name, space in search.items() if isinstance(search, dict) else ():
+        where: Where = ("tuning", "search", name)
+        if isinstance(space, list):
+            parts += [(settings, (*where, number)) for number, settings in enumerate(space)]
+        elif isinstance(space, dict):
+            parts += [({key: one}, where) for key, tried in space.items() if isinstance(tried, list) for one in tried]
+    for settings, where in parts:
+        TrainConfig.from_dict(settings, mistakes, where)
+        for name in _NOT_SHARED if isinstance(settings, dict) else ():
+            if name in settings:
+                mistakes.add((*where, name), f"{name} is set by the study itself: leave it out")
 
 
-def _check(study: Study) -> None:
-    rules = [
-        (bool(study.data) and bool(study.methods), "it needs data and methods"),
-        (bool(study.seeds) and len(set(study.seeds)) == len(study.seeds), "seeds: give at least one, each once"),
-        (bool(study.views) and min(study.views) > 0, "views: give at least one budget above 0"),
-        (study.reference in ("", *study.methods), f"reference: {study.reference} is none of the methods"),
-        (UNTRAINED not in study.methods, f"methods: {UNTRAINED} is judged in any case"),
-        (all(d.tasks for d in study.data.values()), "data: each needs at least one task"),
-        (0 <= study.held_out < 1, "held_out is a share between 0 and 1"),
-        (study.tuning is None or not study.held_out, "tuning and held_out would judge the same images: leave one out"),
-        (all(0 <= d.copies <= 1 for d in study.data.values()), "data: copies is a share between 0 and 1"),
-    ]
+def _check(study: Study, mistakes: Mistakes) -> None:
     tuning = study.tuning
+    rules: list[tuple[bool, Where, str]] = [
+        (bool(study.data) and bool(study.methods), (), "it needs data and methods"),
+        (study.reference in ("", *study.methods), ("reference",), f"{show(study.reference)} is none of the methods"),
+        (UNTRAINED not in study.methods, ("methods",), f"{UNTRAINED} is judged in any case"),
+        (0 <= study.held_out < 1, ("held_out",), "must be a share between 0 and 1"),
+        (tuning is None or not study.held_out, (), "tuning and held_out would judge the same images: leave one out"),
+        *_seeds_and_budgets(study.seeds, study.views, ()),
+        *[(bool(spec.tasks), ("data", name), "it needs at least one task") for name, spec in study.data.items()],
+        *[(bool(spec.train), ("data", name, "train"), "it needs images") for name, spec in study.data.items()],
+        *[
+            (0 <= spec.copies <= 1, ("data", name, "copies"), "must be a share between 0 and 1")
+            for name, spec in study.data.items()
+        ],
+    ]
+    for part, names in (("methods", study.methods), ("data", study.data)):
+        folders = [folder_name(name) for name in names]
+        rules += [
+            (
+                folders.count(folder_name(name)) == 1,
+                (part, name),
+                f"another one has the same folder {folder_name(name)}",
+            )
+            for name in names
+        ]
     if tuning is not None:
         rules += [
-            (set(tuning.search) == set(study.methods), "tuning: search must name every method"),
-            (tuning.trials >= 1 and tuning.views > 0, "tuning: trials and views must be above 0"),
-            (tuning.figure in FIGURES, f"tuning: figure is one of {', '.join(FIGURES)}"),
-            (0 < tuning.held_out < 1, "tuning: held_out is a share between 0 and 1"),
-            (
-                bool(tuning.seeds) and len(set(tuning.seeds)) == len(tuning.seeds),
-                "tuning: seeds: at least one, each once",
-            ),
-            (not set(tuning.seeds) & set(study.seeds), "tuning: its seeds must not be among the final seeds"),
+            (set(tuning.search) == set(study.methods), ("tuning", "search"), "must name every method, and no other"),
+            (1 <= tuning.trials <= MOST_CELLS, ("tuning", "trials"), f"must be 1 to {MOST_CELLS:,}"),
+            (tuning.figure in FIGURES, ("tuning", "figure"), f"use {', '.join(FIGURES)}"),
+            (0 < tuning.held_out < 1, ("tuning", "held_out"), "must be a share between 0 and 1"),
+            (not set(tuning.seeds) & set(study.seeds), ("tuning", "seeds"), "must not be among the final seeds"),
+            *_seeds_and_budgets(tuning.seeds, [tuning.views], ("tuning",)),
         ]
-    for holds, message in rules:
+    for holds, where, message in rules:
         if not holds:
-            raise S2R2Error(message)
-    if tuning is not None:
-        for method in study.methods:
+            mistakes.add(where, message)
+    for method in study.methods if tuning is not None and not mistakes.found else ():
+        assert tuning is not None
+        try:
             tuning.settings(method)
-    for values in (study.config, *study.methods.values()):
-        wrong = [name for name in _NOT_SHARED if name in values]
-        if wrong:
-            raise S2R2Error(f"{', '.join(wrong)} is set by the study itself: leave it out of config and methods")
+        except S2R2Error as error:
+            mistakes.add_error(("tuning", "search", method), error)
+
+
+def _seeds_and_budgets(seeds: list[int], views: list[int], where: Where) -> list[tuple[bool, Where, str]]:
+    return [
+        (0 < len(set(seeds)) == len(seeds) <= MOST_CELLS, (*where, "seeds"), "give at least one, each once"),
+        (all(0 <= seed < 1 << 63 for seed in seeds), (*where, "seeds"), "must be at least 0 and below 2^63"),
+        (
+            0 < len(set(views)) == len(views) and all(0 < budget < 1 << 50 for budget in views),
+            (*where, "views"),
+            "give at least one budget above 0, each once",
+        ),
+    ]
 
 
 def folder_name(name: str) -> str:
     """A name as a folder."""
-    return "".join(c if c.isalnum() or c in "-_.=" else "-" for c in name).strip("-") or "unnamed"
+    folder = "".join(c if c.isalnum() or c in "-_.=" else "-" for c in name).strip("-")
+    return folder if folder.strip(".") else "unnamed"
 
 
 def steps_for(views: int, pixels_per_step: int, image_size: int) -> int:

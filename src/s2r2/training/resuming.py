@@ -94,7 +94,7 @@ def _merged(saved: TrainConfig, asked: TrainConfig, given: frozenset[str], out: 
     config = dataclasses.replace(saved, strategy=asked.strategy)  # goes with --devices, which is not kept either
     if is_file_of_code(saved.method) and is_file_of_code(asked.method) and "method" in given:
         config = dataclasses.replace(config, method=asked.method)  # it may have been moved
-    how = f"name it: s2r2 train --resume --out {shown(out)} --method {shlex.quote(saved.method)}"
+    how = f"name it: s2r2 train --resume --out {shown(out)} --method {shlex.quote(config.method)}"
     refuse_unnamed(config.method, str(out / "config.yaml"), how)
     wanted = {name: getattr(asked, name) for name in given if name not in LENGTH}
     if wanted.get("micro_batch") == "auto" and saved.micro_batch != "auto":

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from s2r2.errors import S2R2Error
+from s2r2.files import remove_temporaries
 from s2r2.launching import restarts
 from s2r2.locking import LOCK, locked
 from s2r2.training.checkpoint import has_checkpoint
@@ -15,7 +16,6 @@ from s2r2.training.checkpoint import has_checkpoint
 BEGINNING = ".beginning"
 """A file that is there until the first checkpoint: what lies beside it was left by a start that failed."""
 _OF_A_START = ("config.yaml", "metrics.jsonl", "views.png", "skipped.csv", "non_finite.json", "encoder.safetensors")
-_TEMPORARY = re.compile(r"\.(config\.yaml|metrics\.jsonl|non_finite\.json|encoder\.safetensors|last\.ckpt)\..+\.tmp")
 _CURVES = re.compile(r"events\.out\.tfevents\..+")
 SECONDS_AFTER_RESTART = 10.0
 """How long the processes that torchrun started anew wait for the lost ones' lock."""
@@ -102,11 +102,10 @@ def begun(folder: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove half-written files of a process that was killed; only for the one writer."""
+    remove_temporaries(folder, *_OF_A_START, "report.html")
+    remove_temporaries(folder / "checkpoints", "last.ckpt")
     with contextlib.suppress(OSError):
-        for inner in (folder, folder / "checkpoints"):
-            for entry in inner.iterdir() if inner.is_dir() else ():
-                if _TEMPORARY.fullmatch(entry.name) or entry.name == ".previous.tmp":
-                    entry.unlink()
+        (folder / "checkpoints" / ".previous.tmp").unlink()
 
 
 def _remove_empty(folder: Path) -> None:

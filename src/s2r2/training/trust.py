@@ -33,7 +33,7 @@ def method_hash(method: str) -> str:
         return hashlib.sha256(Path(method).read_bytes()).hexdigest()
     except OSError as error:
         raise S2R2Error(
-            f"--method {method}: cannot read it ({error.strerror}): say where it is with --method"
+            f"there is no method file {method} ({error.strerror}); a resumed run takes --method FILE"
         ) from error
 
 
