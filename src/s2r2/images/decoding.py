@@ -112,7 +112,7 @@ def decode(
     # Whether only the end marker is missing, or data too: then what follows in the data's place changes pixels.
     content = content.rstrip(b"\xff")
     pixels, others = (
-        _decode(content + filling + b"\xff\xd9", max_pixels, short_side, part, ask) for filling in (b"", b"\x55" * 64)
+        _decode(content + filling + b"\xff\xd9", max_pixels, short_side, part, ask) for filling in (b"", b"\x55" * 4096)
     )
     if not np.array_equal(pixels, others):
         raise UnreadableImage("damaged: the file ends before the image does")

@@ -129,7 +129,7 @@ class Member:
     def _send(self, process: "subprocess.Popen[bytes]", jobs: Sequence[Job], settings: Settings) -> None:
         lines = [(*job[:5], -1 if job.content is None else len(job.content)) for job in jobs]
         assert process.stdin is not None
-        self._deadline, self._seconds = time.monotonic() + settings.seconds, settings.seconds
+        self._deadline, self._seconds, self._overdue = time.monotonic() + settings.seconds, settings.seconds, False
         process.stdin.write(json.dumps([settings, lines]).encode() + b"\n")
         for job in jobs:
             if job.content:

@@ -130,10 +130,12 @@ class DecodingPool:
 
     def _keep(self) -> None:
         """Start processes, and end those that are overdue or have nothing to do."""
+        since = time.monotonic()  # a process just started may not be its member's yet
         while True:
             alive = [member for member in self._members if member.process is not None]
             with contextlib.suppress(queue.Empty):
-                started = self._to_start.get(timeout=0.1 if alive else None)
+                started = self._to_start.get(timeout=0.1 if alive or time.monotonic() - since < IDLE_SECONDS else None)
+                since = time.monotonic()
                 try:
                     started.set_result(start_process())
                 except Exception as error:
