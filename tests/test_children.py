@@ -1,0 +1,48 @@
+"""A child ends with its parent, whatever ends that, and not with the thread that started it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+CHILD = (
+    "import time; from s2r2.children import end_with_parent; end_with_parent(); print('up', flush=True); time.sleep(60)"
+)
+PARENT = f"""
+import subprocess, sys, threading, time
+def start():
+    global child
+    child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], stdout=subprocess.PIPE)
+    child.stdout.readline()
+thread = threading.Thread(target=start)
+thread.start()
+thread.join()
+time.sleep(0.5)
+print(child.pid, child.poll(), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_child_ends_with_its_killed_parent() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    number, state = parent.stdout.readline().split()
+    assert state == "None"  # the thread that started it is gone
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    until = time.monotonic() + 5
+    while time.monotonic() < until and is_running(int(number)):
+        time.sleep(0.05)
+    assert not is_running(int(number))
+
+
+def is_running(number: int) -> bool:
+    try:
+        with open(f"/proc/{number}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

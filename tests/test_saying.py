@@ -1,0 +1,100 @@
+"""What is printed: never parsed, never folded, on any terminal."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from rich.table import Table
+
+from s2r2 import saying
+
+
+def terminal(encoding: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
+
+
+def written(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    buffer = stream.buffer
+    assert isinstance(buffer, io.BytesIO)
+    return buffer.getvalue().decode(stream.encoding)
+
+
+ODD = {
+    "a [/b].jpg": "a [/b].jpg",
+    "[red]x.jpg": "[red]x.jpg",
+    ":cat:.jpg": ":cat:.jpg",
+    "\x1b[31m\x07.jpg": "\\x1b[31m\\x07.jpg",
+    "a\nb\rc\td": "a\\nb\\rc\\td",
+    "\x9b2J": "\\x9b2J",
+    "caf\udce9": "caf\\xe9",
+    "\u202egpj.exe": "\\u202egpj.exe",
+    "a\u2028b": "a\\u2028b",
+    "Ärger 猫 👩‍🌾": "Ärger 猫 👩‍🌾",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_names_are_shown_as_they_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    saying.say(name)
+    saying.PlainConsole().say(name)
+    assert capsys.readouterr().out == f"{ODD[name]}\n" * 2
+
+
+@pytest.mark.parametrize("name", [name for name in ODD if "\n" not in name])
+def test_cells_of_a_table_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(name, title=name)
+    table.add_row(name)
+    saying.PlainConsole().show(table)
+    assert capsys.readouterr().out.count(ODD[name]) == 3
+
+
+def test_nothing_is_folded_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/a folder of mine/" * 40
+    table = Table("path", "score")
+    table.add_row(path, "0.5")
+    saying.PlainConsole().show(table)
+    saying.PlainConsole().say(path)
+    assert [line.count(path) for line in capsys.readouterr().out.splitlines() if "folder" in line] == [1, 1]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_no_encoding_ends_it(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for speak in (saying.say, lambda line: saying.PlainConsole().say(line)):
+        stream = terminal(encoding)
+        monkeypatch.setattr("sys.stdout", stream)
+        speak("0.5 ± 0.1 … 猫")
+        fallback = {"ascii": "0.5 +- 0.1 ... \\u732b\n", "cp1252": "0.5 ± 0.1 … \\u732b\n"}
+        assert written(stream) == fallback.get(encoding, "0.5 ± 0.1 … 猫\n")
+
+
+CELLS = [
+    "=1+1",
+    "+1 cat",
+    "-cat.jpg",
+    "@sum",
+    "\tx",
+    "\r=x",
+    " =x",
+    "'=x",
+    "''=x",
+    "'x",
+    "-1.5",
+    "1e-3",
+    "a=b",
+    "＝1",
+    "",
+]
+
+
+def test_cells_that_a_spreadsheet_would_run(tmp_path: Path) -> None:
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file).writerow(map(saying.csv_safe, CELLS))
+    with open(tmp_path / "a.csv", newline="") as file:
+        read = next(csv.reader(file))
+    assert [saying.csv_plain(cell) for cell in read] == CELLS
+    assert all(cell.lstrip()[:1] not in ("=", "+", "@", "＝") and cell[:1] not in ("\t", "\r") for cell in read)
+    assert "-1.5" in read
+    assert "'-cat.jpg" in read
+    assert saying.csv_safe(-1.5) == -1.5
