@@ -1,8 +1,10 @@
 """The server: what it answers, and what it refuses."""
 
 import asyncio
+import contextlib
 import http.client
 import io
+import shutil
 import socket
 import struct
 import time
@@ -20,7 +22,7 @@ from starlette.types import ASGIApp
 
 from s2r2.cli import main
 from s2r2.errors import S2R2Error
-from s2r2.search.server import serving
+from s2r2.search.server import gallery, serving
 from s2r2.search.server.app import create_app
 from s2r2.search.server.hosts import hosts_of
 from s2r2.search.server.serving import serve
@@ -204,9 +206,18 @@ def test_a_storm_of_nonsense_leaves_the_server_well(client: httpx.Client) -> Non
 def test_a_broken_off_upload_is_no_error_of_the_server(client: httpx.Client, served: tuple[str, Path]) -> None:
     where = urlsplit(served[0])
     head = b"POST /api/similar HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: image/png\r\n"
-    for rest in (b"content-length: 1000\r\n\r\nabc", b"transfer-encoding: chunked\r\n\r\nzz\r\nno chunk\r\n"):
+    chunked = b"transfer-encoding: chunked\r\n"
+    rests = (
+        (b"content-length: 1000\r\n\r\nabc", b"de"),
+        (chunked + b"\r\nzz\r\nno chunk\r\n", b""),
+        (chunked + b"origin: http://evil.example\r\n\r\n", b"zz\r\nnonsense after the refusal\r\n"),
+    )
+    for rest, later in rests:
         with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
             connection.sendall(head + rest)
+            time.sleep(0.2)
+            with contextlib.suppress(OSError):  # it may have hung up
+                connection.sendall(later)
             time.sleep(0.2)
     time.sleep(0.3)
     assert client.get("/api/about").status_code == 200
@@ -324,6 +335,36 @@ def test_a_path_of_a_proxy_may_be_left_or_not(app: ASGIApp) -> None:
         assert '="/photos/page/app.js"' in page.text
     for path in ("/photosapi/about", "/photos/photos/api/about", "/api/about/"):  # a redirect would name a wrong host
         assert asked(app, "GET", path).status_code == 404
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_an_index_that_is_deleted_and_made_again(
+    served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noticed: bool
+) -> None:
+    """Before the server looks again, and later: a line that says so, never a 500; then it is there again."""
+    folder = tmp_path / "index"
+    shutil.copytree(served[1] / "index", folder)
+    monkeypatch.setattr(gallery, "_LOOK_AGAIN", 0.0 if noticed else 1e9)
+    app = create_app([folder])
+    photo = asked(app, "GET", "/api/photos").json()["photos"][0]["id"]
+    paths = [
+        f"/thumbnail/{photo}", f"/photo/{photo}", f"/api/similar/{photo}?box=0,0,0.5,0.5", "/api/about", "/api/map",
+        f"/api/similar/{photo}", "/api/duplicates", "/api/photos", f"/api/photos/{photo}",
+    ]  # fmt: skip
+    shutil.rmtree(folder)
+    content = jpeg(served[1] / "photos" / "blue" / "2.jpg")
+    answers = [asked(app, "GET", path) for path in paths]
+    answers.append(asked(app, "POST", "/api/similar", content=content, headers={"content-type": "image/jpeg"}))
+    for path, answer in zip([*paths, "POST"], answers, strict=True):
+        assert answer.status_code in ((503,) if noticed else (200, 202, 404, 503)), (path, answer.text)
+        if answer.status_code == 503:
+            assert "\n" not in answer.json()["error"]
+            assert answer.headers["retry-after"]
+    assert answers[0].status_code == 503
+    assert not folder.exists()
+    shutil.copytree(served[1] / "index", folder)
+    monkeypatch.setattr(gallery, "_LOOK_AGAIN", 0.0)
+    assert [asked(app, "GET", path).status_code for path in paths[:3]] == [200, 200, 200]
 
 
 def test_head_is_get_without_the_content(client: httpx.Client) -> None:

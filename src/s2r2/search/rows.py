@@ -92,6 +92,8 @@ class Rows:
     def __init__(self, place: str | Path, dimensions: int | None = None) -> None:
         import lancedb
 
+        if dimensions is None and "://" not in str(place) and not Path(place).is_dir():
+            raise FileNotFoundError(f"{place} is not there")  # LanceDB would make it
         database = lancedb.connect(str(place))
         if dimensions is None:
             try:

@@ -1,9 +1,11 @@
 """What the server answers: the page, photos by id, and rankings. It changes nothing."""
 
+import functools
 import logging
+import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -18,6 +20,8 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp
 
 from s2r2.errors import S2R2Error
+from s2r2.images.pool import shared_pool
+from s2r2.search.layout import DamagedIndex, IndexGone
 from s2r2.search.server.gallery import Gallery, LiveGallery
 from s2r2.search.server.guard import Guard, checked_root
 from s2r2.search.server.hosts import LOOPBACK, Hosts
@@ -27,7 +31,10 @@ PAGE = Path(__file__).resolve().parent.parent / "page"
 _TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _SEARCHES_AT_ONCE = 2
 _THUMBNAILS_AT_ONCE = 8
+_LARGE_AT_ONCE = 2
 _LOG = logging.getLogger("s2r2.search")
+
+in_thread = functools.partial(run_sync, abandon_on_cancel=True)  # the end of the server waits for nobody
 
 Which = Annotated[int, Query(ge=0, le=1)]
 Count = Annotated[int, Query(ge=1, le=500)]
@@ -48,15 +55,14 @@ def create_app(folders: Sequence[str | Path], *, hosts: Hosts = Hosts(LOOPBACK),
         S2R2Error: There is no index in one of the folders, or ``root`` is no path.
     """
     root = checked_root(root)
-    work = ThreadPoolExecutor(1, thread_name_prefix="s2r2-serve")
-    galleries = [LiveGallery(folder, work) for folder in folders]
+    galleries = [LiveGallery(folder) for folder in folders]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         for gallery in galleries:
-            work.submit(_warm_up, gallery)
+            gallery.now.warm_up()
         yield
-        work.shutdown(wait=False, cancel_futures=True)
+        shared_pool().close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     _answer_errors(app)
@@ -66,16 +72,15 @@ def create_app(folders: Sequence[str | Path], *, hosts: Hosts = Hosts(LOOPBACK),
     return Guard(app, hosts, root)
 
 
-def _warm_up(gallery: LiveGallery) -> None:
-    """Load the encoder, and read the vectors from disk, before the first photo comes."""
-    index = gallery.now.index
-    index.nearest(index.embed(np.zeros((64, 64, 3), np.uint8)), 1)
-
-
 def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(S2R2Error)
     async def refused(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": str(error)}, 422)
+
+    @app.exception_handler(IndexGone)
+    @app.exception_handler(DamagedIndex)
+    async def unavailable(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, 503, {"retry-after": "2"})  # by then it was looked at again
 
     @app.exception_handler(StarletteHTTPException)
     async def stated(_: Request, error: Exception) -> Response:
@@ -115,7 +120,7 @@ def _add_page(app: FastAPI, root: str) -> None:
 
 
 def _add_photos(app: FastAPI, galleries: list[LiveGallery]) -> None:
-    limiter = anyio.CapacityLimiter(_THUMBNAILS_AT_ONCE)
+    limiter, large = anyio.CapacityLimiter(_THUMBNAILS_AT_ONCE), anyio.CapacityLimiter(_LARGE_AT_ONCE)
 
     @app.get("/api/about")
     async def about() -> dict[str, Any]:
@@ -131,7 +136,7 @@ def _add_photos(app: FastAPI, galleries: list[LiveGallery]) -> None:
     async def photos(
         folder: Text = None, label: Text = None, offset: Annotated[int, Query(ge=0, le=1 << 40)] = 0, limit: Count = 120
     ) -> dict[str, Any]:
-        return await run_sync(galleries[0].now.photos, folder, label, offset, limit, limiter=limiter)
+        return await in_thread(galleries[0].now.photos, folder, label, offset, limit, limiter=limiter)
 
     @app.get("/api/photos/{identity}")
     async def details(identity: str, index: Which = 0) -> dict[str, Any]:
@@ -141,20 +146,20 @@ def _add_photos(app: FastAPI, galleries: list[LiveGallery]) -> None:
     @app.get("/thumbnail/{identity}")
     async def thumbnail(identity: str, index: Which = 0) -> Response:
         gallery, row = _find(galleries, index, identity)
-        content = await run_sync(gallery.thumbnail, row, limiter=limiter)
+        content = await in_thread(gallery.thumbnail, row, limiter=limiter)
         headers = {"cache-control": "private, max-age=86400"}  # its address changes with its content
         return Response(content, media_type="image/jpeg", headers=headers)
 
     @app.get("/photo/{identity}")
     async def photo(identity: str, index: Which = 0) -> Response:
         gallery, row = _find(galleries, index, identity)
-        content = await run_sync(gallery.large, row, limiter=limiter)
+        content = await in_thread(gallery.large, row, limiter=large)
         return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=600"})
 
     @app.get("/api/duplicates")
     async def duplicates(threshold: Annotated[float | None, Query(ge=0, le=1)] = None) -> Response:
         gallery = galleries[0].now
-        found = await run_sync(gallery.duplicates, threshold, limiter=limiter)
+        found = await in_thread(gallery.duplicates, threshold, limiter=limiter)
         if found is None:
             return JSONResponse({"working": True}, 202)
         groups = [
@@ -178,7 +183,9 @@ def _add_photos(app: FastAPI, galleries: list[LiveGallery]) -> None:
 
 
 def _add_searches(app: FastAPI, galleries: list[LiveGallery]) -> None:
-    limiter = anyio.CapacityLimiter(_SEARCHES_AT_ONCE)
+    # Each step has a queue of its own: who waits for a large photo keeps no plain search waiting.
+    decoding = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
+    embedding, searching = anyio.CapacityLimiter(1), anyio.CapacityLimiter(_SEARCHES_AT_ONCE)
     uploads = Uploads()
 
     @app.get("/api/similar/{identity}")
@@ -195,21 +202,16 @@ def _add_searches(app: FastAPI, galleries: list[LiveGallery]) -> None:
         source, row = _find(galleries, of, identity)
         target = _gallery(galleries, index)
         part = _fractions(box)
-
-        def work() -> dict[str, Any]:
-            own = target.index.row(identity)
-            same = own is not None and _content(target, own) == _content(source, row)
-            clock = _Clock()
-            if part is None and own is not None and same:
-                vector = np.asarray(target.index.vectors[own])
-            else:
-                picture = clock("decode", lambda: source.index.picture(row, target.index.side, part))
-                vector = clock("embed", lambda: target.index.embed(picture))
-            leave_out = own if same else None
-            hits = clock("search", lambda: target.hits(vector, k, folder, label, leave_out))
-            return {"hits": hits, "milliseconds": clock.spent}
-
-        return await run_sync(work, limiter=limiter)
+        clock = _Clock()
+        own = target.index.row(identity)
+        if own is not None and _content(target, own) != _content(source, row):
+            own = None
+        vector = None
+        if part is not None or own is None:
+            picture = await _run(decoding, clock, "decode", lambda: source.index.picture(row, target.index.side, part))
+            vector = await _run(embedding, clock, "embed", lambda: target.index.embed(picture))
+        hits = await _run(searching, clock, "search", lambda: target.hits(vector, k, folder, label, own))
+        return {"hits": hits, "milliseconds": clock.spent}
 
     @app.post("/api/similar")
     async def similar_to_upload(
@@ -223,17 +225,12 @@ def _add_searches(app: FastAPI, galleries: list[LiveGallery]) -> None:
         """Rank the photos of one index for an image that is sent."""
         target = _gallery(galleries, index)
         part = _fractions(box)
-
-        def work(content: bytes) -> dict[str, Any]:
-            clock = _Clock()
-            picture = clock("decode", lambda: decode_upload(content, target.index.side, part))
-            vector = clock("embed", lambda: target.index.embed(picture))
-            hits = clock("search", lambda: target.hits(vector, k, folder, label))
-            return {"hits": hits, "milliseconds": clock.spent}
-
-        async with uploads.slots:
-            content = await uploads.read(request)
-            return await run_sync(work, content, limiter=limiter)
+        clock = _Clock()
+        async with uploads.received(request) as content:
+            picture = await _run(decoding, clock, "decode", lambda: decode_upload(content, target.index.side, part))
+        vector = await _run(embedding, clock, "embed", lambda: target.index.embed(picture))
+        hits = await _run(searching, clock, "search", lambda: target.hits(vector, k, folder, label))
+        return {"hits": hits, "milliseconds": clock.spent}
 
 
 class _Clock:
@@ -249,6 +246,11 @@ class _Clock:
         return result
 
 
+async def _run(limiter: anyio.CapacityLimiter, clock: _Clock, name: str, work: Callable[[], Result]) -> Result:
+    """Do a step of an answer in a thread, when it is its turn."""
+    return await in_thread(clock, name, work, limiter=limiter)
+
+
 def _gallery(galleries: list[LiveGallery], which: int) -> Gallery:
     if which >= len(galleries):
         raise HTTPException(404, "there is no second index")
@@ -257,7 +259,7 @@ def _gallery(galleries: list[LiveGallery], which: int) -> Gallery:
 
 def _find(galleries: list[LiveGallery], which: int, identity: str) -> tuple[Gallery, int]:
     gallery = _gallery(galleries, which)
-    row = gallery.index.row(identity) if len(identity) == 16 else None
+    row = gallery.index.row(identity) if re.fullmatch("[0-9a-f]{16}", identity) else None
     if row is None:
         raise HTTPException(404, "there is no such photo")
     return gallery, row

@@ -20,14 +20,15 @@ UNREAD_SECONDS, UNREAD_BYTES = 30.0, 32 << 10
 """In so many seconds a client must have read so many bytes of an answer, or all that is left of it."""
 MOST = 512
 """Connections at once. One more takes the place of the one that has been silent longest."""
-BACKLOG = 256
-"""Connections that wait to be accepted; the system's limit of open files must hold these, too."""
 _OTHER_FILES = 128
 
 
 def connections_allowed() -> int:
-    """How many connections at once: 512, or what the limit of open files leaves, which is raised if need be."""
-    wanted = MOST + BACKLOG + _OTHER_FILES
+    """How many connections at once: 512, or what the limit of open files leaves, which is raised if need be.
+
+    Half as many again may be waiting to be taken.
+    """
+    wanted = MOST + MOST // 2 + _OTHER_FILES
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -37,7 +38,7 @@ def connections_allowed() -> int:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return MOST if soft == resource.RLIM_INFINITY else max(8, min(MOST, soft - BACKLOG - _OTHER_FILES, soft // 2))
+    return MOST if soft == resource.RLIM_INFINITY else max(8, min(MOST, (soft - _OTHER_FILES) // 3 * 2))
 
 
 class Connection(H11Protocol):
@@ -79,6 +80,17 @@ class Connection(H11Protocol):
     @property
     def _between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; an answer to it that is being prepared, or was given, is the last word."""
+        begun = self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if begun:
+            self.transport.close()
+        else:
+            self._end(b"400 Bad Request", b"this is no HTTP request")
 
     def _make_room(self) -> None:
         """Hang up on the client that has been silent longest; refuse this one if all others are being answered."""

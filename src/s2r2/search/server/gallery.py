@@ -3,11 +3,12 @@
 import contextlib
 import io
 import os
+import queue
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from s2r2.errors import S2R2Error
+from s2r2.files import stamp
 from s2r2.search.duplicates import Duplicates, find_duplicates
 from s2r2.search.index import ImageIndex
-from s2r2.search.layout import DESCRIPTION
+from s2r2.search.layout import DESCRIPTION, IndexGone
 from s2r2.search.map import positions
 
 LARGE_SIDE = 1280
@@ -26,34 +28,63 @@ _LOOK_AGAIN = 1.0
 Result = TypeVar("Result")
 
 
+class Background:
+    """One thread for long work, which ends with the process, whatever it is doing."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, daemon=True, name="s2r2-background").start()
+
+    def submit(self, work: Callable[[], Result]) -> "Future[Result]":
+        """Have work done when all before it is."""
+        future: Future[Result] = Future()
+        self._waiting.put((future, work))
+        return future
+
+    def _work(self) -> None:
+        while True:
+            future, work = self._waiting.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except BaseException as error:
+                    future.set_exception(error)
+
+
 class LiveGallery:
     """The gallery of an index that updates may replace at any time.
 
     Args:
         folder: Of the index.
-        threads: Where long work (map, duplicates) is done.
     """
 
-    def __init__(self, folder: str | Path, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._threads = threads
+        self._background = Background()
         self._lock = threading.Lock()
         self._stamp = _stamp(self.folder)
-        self._gallery = Gallery(ImageIndex.open(folder), threads)
+        self._gallery = Gallery(ImageIndex.open(folder), self._background)
         self._looked = time.monotonic()
 
     @property
     def now(self) -> "Gallery":
-        """The gallery of what is on disk, which is looked at once a second. An answer is made from one gallery."""
+        """The gallery of what is on disk, which is looked at once a second. An answer is made from one gallery.
+
+        Raises:
+            IndexGone: There is no index any more.
+        """
         with self._lock:
             if time.monotonic() - self._looked > _LOOK_AGAIN:
                 self._looked = time.monotonic()
-                stamp = _stamp(self.folder)
-                if stamp != self._stamp:
-                    self._stamp = stamp
-                    # what is damaged or half removed does not replace what is open
+                found = _stamp(self.folder)
+                if found is not None and found != self._stamp:
+                    # what is damaged or half written does not replace what is open
                     with contextlib.suppress(S2R2Error):
-                        self._gallery = Gallery(ImageIndex.open(self.folder), self._threads)
+                        self._gallery = Gallery(ImageIndex.open(self.folder), self._background)
+                        self._gallery.warm_up()
+                self._stamp = found
+            if self._stamp is None:
+                raise IndexGone(f"the index {self.folder.name} is gone; if it is made again, it is shown again")
             return self._gallery
 
 
@@ -62,15 +93,20 @@ class Gallery:
 
     Args:
         index: The open index.
-        threads: Where long work (map, duplicates) is done.
+        background: Where long work (map, duplicates) is done.
     """
 
-    def __init__(self, index: ImageIndex, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, index: ImageIndex, background: Background) -> None:
         self.index = index
-        self._threads = threads
+        self._background = background
         self._lock = threading.Lock()
         self._work: dict[str, Future[Any]] = {}
         self.thumbnail = lru_cache(2048)(index.thumbnail)
+
+    def warm_up(self) -> None:
+        """Have the encoder loaded, and the vectors read from disk, before the first photo comes."""
+        index = self.index
+        self._background.submit(lambda: index.nearest(index.embed(np.zeros((64, 64, 3), np.uint8)), 1))
 
     def about(self) -> dict[str, Any]:
         """What the page says of the index."""
@@ -132,13 +168,15 @@ class Gallery:
         return {"total": len(rows), "photos": [self.describe(int(row)) for row in rows[offset : offset + limit]]}
 
     def hits(
-        self, vector: np.ndarray, k: int, folder: str | None, label: str | None, leave_out: int | None = None
+        self, vector: np.ndarray | None, k: int, folder: str | None, label: str | None, own: int | None = None
     ) -> list[dict[str, Any]]:
-        """The ranking of the photos for a vector."""
+        """The ranking of the photos for a vector, or for the photo in row ``own``, which is left out."""
         index = self.index
+        if vector is None:
+            vector = np.asarray(index.vectors[own])
         mask = index.catalogue.matching(folder, label)
-        rows, scores = index.nearest(vector, k + (leave_out is not None), mask)
-        kept = rows != leave_out
+        rows, scores = index.nearest(vector, k + (own is not None), mask)
+        kept = rows != own
         found = zip(rows[kept][:k].tolist(), scores[kept][:k].tolist(), strict=True)
         return [
             self.describe(row) | {"rank": rank, "score": round(score, 6)}
@@ -166,15 +204,19 @@ class Gallery:
         with self._lock:
             if name not in self._work:
                 if len(self._work) > 16:  # thresholds come from the page: do not keep them for ever
-                    self._work = {key: future for key, future in self._work.items() if key == "map"}
-                self._work[name] = self._threads.submit(work)
+                    for key in [key for key in self._work if key != "map"]:
+                        self._work.pop(key).cancel()
+                self._work[name] = self._background.submit(work)
             future = self._work[name]
-        return future.result() if future.done() else None
+            if not future.done():
+                return None
+            if future.exception() is not None:  # the next one to ask may have more luck
+                del self._work[name]
+        return future.result()
 
 
-def _stamp(folder: Path) -> tuple[int, int] | None:
+def _stamp(folder: Path) -> tuple[int, ...] | None:
     try:
-        status = (folder / DESCRIPTION).stat()
+        return stamp(folder / DESCRIPTION)
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_ino

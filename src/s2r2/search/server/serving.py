@@ -71,9 +71,11 @@ def serve(
     _return_memory()
     connections.Connection.most = connections.connections_allowed()
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none", loop="asyncio",
-        timeout_keep_alive=connections.KEEP_SECONDS, timeout_graceful_shutdown=GRACE, backlog=connections.BACKLOG,
+        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
+        timeout_keep_alive=connections.KEEP_SECONDS, timeout_graceful_shutdown=GRACE,
+        backlog=connections.Connection.most // 2,
         h11_max_incomplete_event_size=16 << 10, http=connections.Connection,
+        loop="asyncio",
     )  # fmt: skip
     try:
         _run(uvicorn.Server(config), listening)

@@ -1,68 +1,98 @@
 """Taking a photo from the browser: little enough, in time, and an image."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import numpy as np
 from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 
 from s2r2.images import UnreadableImage, decode_expendable
-from s2r2.images.decoding import Part
+from s2r2.images.decoding import Part, max_pixels_allowed
 
 MAX_BYTES = 24 << 20
 MAX_UPLOAD_PIXELS = 64_000_000
-SECONDS = 30.0
-DECODING_SECONDS = 10.0
-_AT_ONCE = 8
+DECODE_SECONDS = 20.0
+SMALL_BYTES = 256 << 10
+"""So much of each upload is read at once; what is larger waits for its turn. Who sends nothing keeps nobody out."""
+LARGE_AT_ONCE = 8
+GRACE, BYTES_A_SECOND, SECONDS = 5.0, 64 << 10, 120.0
+"""After the first seconds an upload must have come at this rate, and in this time."""
 
 
 class Uploads:
-    """Reads uploads, a few at a time so that memory stays bounded whatever is sent."""
+    """Reads uploads, the large ones a few at a time so that memory stays bounded whatever is sent."""
 
     def __init__(self) -> None:
-        self.slots = asyncio.Semaphore(_AT_ONCE)
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
-    async def read(self, request: Request) -> bytes:
-        """The body of a request.
+    @asynccontextmanager
+    async def received(self, request: Request) -> AsyncIterator[bytes]:
+        """The body of a request, held in memory until the block ends.
 
         Raises:
-            HTTPException: 415 not an image by its type, 413 too large, 408 too slow, 400 empty or broken off.
+            HTTPException: 415 not an image by its type, 411 of no stated length, 413 too large, 408 too slow, 400
+                empty or broken off.
         """
-        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-        if not kind.startswith("image/") and kind != "application/octet-stream":
-            raise HTTPException(415, "send the image itself, with its type, such as image/jpeg")
-        if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise HTTPException(415, "send the image without content encoding")
-        stated = request.headers.get("content-length", "0")
-        if not stated.isascii() or not stated.isdecimal():
-            raise HTTPException(400, "content-length is not a number")
-        if len(stated) > 15 or int(stated) > MAX_BYTES:
-            raise HTTPException(413, f"the image is larger than {MAX_BYTES >> 20} MB")
-        try:
-            async with asyncio.timeout(SECONDS):
-                content = bytearray()
-                async for piece in request.stream():
+        length = _checked_length(request)
+        async with AsyncExitStack() as turn:
+            content = bytearray()
+            spent, clock = 0.0, asyncio.get_running_loop().time
+            pieces = request.stream()
+            try:
+                while True:
+                    began = clock()
+                    async with asyncio.timeout(min(SECONDS, GRACE + len(content) / BYTES_A_SECOND) - spent):
+                        piece = await anext(pieces, None)
+                    if piece is None:
+                        break
+                    spent += clock() - began
+                    if len(content) <= SMALL_BYTES < len(content) + len(piece):
+                        await turn.enter_async_context(self._large)
                     content += piece
-                    if len(content) > MAX_BYTES:
-                        raise HTTPException(413, f"the image is larger than {MAX_BYTES >> 20} MB")
-        except ClientDisconnect:  # also what uvicorn makes of malformed chunks, which it has answered itself
-            raise HTTPException(400, "the image did not arrive completely") from None
-        except TimeoutError:
-            raise HTTPException(408, f"the image did not arrive within {SECONDS:.0f} s") from None
-        if not content:
-            raise HTTPException(400, "no image was sent")
-        return bytes(content)
+            except ClientDisconnect:
+                raise HTTPException(400, "the image did not arrive completely") from None
+            except TimeoutError:
+                raise HTTPException(408, "the image came too slowly", {"connection": "close"}) from None
+            if len(content) != length:
+                raise HTTPException(400, "the image did not arrive completely")
+            whole = bytes(content)
+            content.clear()
+            yield whole
 
 
-def decode_upload(content: bytes, side: int, part: Part | None = None) -> np.ndarray:
-    """Pixels ``(H, W, 3)`` uint8 of an upload, or of a part of it, reduced to a short side.
+def _checked_length(request: Request) -> int:
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if not kind.startswith("image/") and kind != "application/octet-stream":
+        raise HTTPException(415, "send the image itself, with its type, such as image/jpeg")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HTTPException(415, "send the image without content encoding")
+    if "transfer-encoding" in request.headers:  # in pieces that may be as small as a byte, which cost time to join
+        raise HTTPException(411, "send the image as a whole, with its content-length", {"connection": "close"})
+    stated = request.headers.get("content-length", "0")
+    if not stated.isascii() or not stated.isdecimal():
+        raise HTTPException(400, "content-length is not a number")
+    if len(stated) > 15 or int(stated) > MAX_BYTES:
+        raise HTTPException(413, f"the image is larger than {MAX_BYTES >> 20} MB")
+    if int(stated) == 0:
+        raise HTTPException(400, "no image was sent")
+    return int(stated)
+
+
+def decode_upload(content: bytes, side: int, part: Part | None) -> np.ndarray:
+    """Pixels ``(H, W, 3)`` uint8 of an upload, or of a part of it, decoded in a process that may be lost.
+
+    Args:
+        content: What was sent.
+        side: Short side to which it is reduced.
+        part: Left, top, width and height in parts of its sides.
 
     Raises:
-        HTTPException: 422 it is no readable image, has too many pixels, or takes too long.
+        HTTPException: 422 it is no readable image, has too many pixels or takes too long.
     """
+    most = min(MAX_UPLOAD_PIXELS, max_pixels_allowed())
     try:
-        return decode_expendable(
-            content, short_side=side, max_pixels=MAX_UPLOAD_PIXELS, part=part, seconds=DECODING_SECONDS
-        )
+        return decode_expendable(content, short_side=side, part=part, max_pixels=most, seconds=DECODE_SECONDS)
     except UnreadableImage as error:
         raise HTTPException(422, f"this cannot be read as an image: {error.reason}") from None
