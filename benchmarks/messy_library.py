@@ -172,7 +172,7 @@ def _links(library: Library) -> None:
     library.listed |= {f"links/{name}.jpg" for name in ("dangling", "itself", "pipe", "socket")}
     (library.folder / "links/up").symlink_to("..")
     (library.folder / "links/round").symlink_to("round")
-    library.passed |= {"links/up", "links/round"}
+    library.listed |= {"links/up", "links/round"}
 
 
 def _other_programs(library: Library) -> None:
@@ -181,7 +181,7 @@ def _other_programs(library: Library) -> None:
     for name in (
         ".DS_Store", "Thumbs.db", "desktop.ini", ".nomedia", "._IMG.jpg", "@eaDir/IMG.jpg/SYNOPHOTO_THUMB_M.jpg",
         ".thumbnails/1.jpg",
-        "__MACOSX/._IMG.jpg", ".Trash-1000/files/old.jpg", ".git/x.png",
+        "__MACOSX/._IMG.jpg", "#recycle/IMG.jpg", ".Trash-1000/files/old.jpg", ".git/x.png",
     ):  # fmt: skip
         library.put(f"nas/{name}", small, library.passed)
 
@@ -216,7 +216,6 @@ def _no_photos(library: Library) -> None:
         "song.mp3",
         "page.html",
         "no_ending",
-        "archive.zip",
         "IMG_1.AAE",
     ):
         library.put(f"other/{name}", b"path,label\n", library.passed)
@@ -229,6 +228,7 @@ def _no_photos(library: Library) -> None:
         member.size = len(content)
         tar.addfile(member, io.BytesIO(content))
     library.put("other/album.tar", buffer.getvalue(), library.listed)
+    library.put("other/album.zip", b"PK", library.listed)
 
 
 # ------------------------------------------------------------------------------------------------------- commands

@@ -37,3 +37,9 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     """Keep what tests leave away from the user's own cache and configuration."""
     monkeypatch.setenv("S2R2_CACHE", str(tmp_path_factory.getbasetemp() / "s2r2-cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
+
+
+@pytest.fixture(autouse=True)
+def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tests put files at addresses in memory."""
+    monkeypatch.setenv("S2R2_PROTOCOLS", "memory")

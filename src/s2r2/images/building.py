@@ -115,10 +115,16 @@ class _Build:
         return Built(self.pixels, readable, skipped, decoded)
 
     def _stamps(self) -> tuple[dict[str, tuple[int, Stamp]], list[Skipped]]:
-        """Index and stamp of each image that can be looked at, and those that cannot."""
+        """Index and stamp of each image that can be looked at, and those that cannot.
+
+        Raises:
+            S2R2Error: Two images have the same key.
+        """
         stamps: dict[str, tuple[int, Stamp]] = {}
         skipped = list(self.source.problems)
         for index, key in enumerate(self.source.keys):
+            if key in stamps:
+                raise S2R2Error(f"{self.source.name} has two images called {key}: give each a key of its own")
             try:
                 stamps[key] = (index, self.source.stamp(index))
             except UnreadableImage as error:

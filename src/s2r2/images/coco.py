@@ -5,12 +5,14 @@ objects annotated in it.
 """
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from s2r2.errors import S2R2Error
 from s2r2.images.labels import Labels
+from s2r2.images.names import printable
 from s2r2.images.sources import FileSource, Skipped, os_reason
 
 AGAIN = "fetch it again from https://cocodataset.org/#download"
@@ -41,7 +43,7 @@ def open_coco(folder: Path, annotations: Sequence[Path]) -> FileSource:
         S2R2Error: A file is damaged or names no images, or the images are not in the folder.
     """
     paths: dict[str, str] = {}
-    labels: list[list[str]] = []
+    labels: dict[str, list[str]] = {}
     problems: list[Skipped] = []
     for path in annotations:
         part = path.stem.removeprefix(PREFIX)
@@ -50,20 +52,23 @@ def open_coco(folder: Path, annotations: Sequence[Path]) -> FileSource:
             problems.append(Skipped(path.name, f"{count:,} annotations of unknown images or categories"))
         place = _image_folder(folder, part, path, images)
         for number, file_name in images.items():
-            key = f"{part}/{file_name}" if len(annotations) > 1 else file_name
-            if key not in paths:
-                paths[key] = str(place / file_name)
-                labels.append(names[number])
-    name = " ".join([str(folder), *(path.stem for path in annotations)])
-    return FileSource(name, list(paths), list(paths.values()), Labels.from_lists(labels), problems)
+            key = printable(f"{part}/{file_name}" if len(annotations) > 1 else file_name)
+            paths[key] = str(place / file_name)
+            labels[key] = sorted({*labels.get(key, ()), *names[number]})  # a file may be there under two numbers
+    name = printable(" ".join([str(folder), *(path.stem for path in annotations)]))
+    places = [os.path.realpath(path) for path in (folder, *annotations)]
+    files = list(paths.values())
+    return FileSource(
+        name, list(paths), files, Labels.from_lists(list(labels.values())), problems, identity=" ".join(places)
+    )
 
 
 def _read(path: Path) -> tuple[dict[int, str], dict[int, list[str]], int]:
     """File name and categories of each image by its number, and how many annotations fit to nothing."""
     try:
         content = json.loads(path.read_bytes())
-        images = {_number(image["id"]): _inside(image["file_name"]) for image in content["images"]}
-        categories = {_number(category["id"]): str(category["name"]) for category in content["categories"]}
+        images = _once((_number(image["id"]), _inside(image["file_name"])) for image in content["images"])
+        categories = _once((_number(category["id"]), str(category["name"])) for category in content["categories"])
         pairs = [(_number(a["image_id"]), _number(a["category_id"])) for a in content["annotations"]]
     except OSError as error:
         raise S2R2Error(f"cannot read {path}: {os_reason(error)}") from error
@@ -82,6 +87,15 @@ def _read(path: Path) -> tuple[dict[int, str], dict[int, list[str]], int]:
         else:
             unknown += 1
     return images, {number: sorted(names) for number, names in found.items()}, unknown
+
+
+def _once(pairs: Iterable[tuple[int, str]]) -> dict[int, str]:
+    """What each number stands for."""
+    found: dict[int, str] = {}
+    for number, text in pairs:
+        if found.setdefault(number, text) != text:
+            raise ValueError(f"{number} is the number of both {found[number]} and {text}")
+    return found
 
 
 def _number(value: Any) -> int:

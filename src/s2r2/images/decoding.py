@@ -29,17 +29,6 @@ EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
 ).union(_AVIF if "AVIF" in FORMATS else (), _JPEG_2000 if "JPEG2000" in FORMATS else ())
 """Endings of the files that are read."""
-OTHER_EXTENSIONS = (
-    frozenset(
-        (
-            *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".psd", ".psb", ".svg", ".eps", ".ico", ".tga", ".exr", ".hdr"),
-            *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f"),
-        )
-    )
-    | _AVIF
-    | _JPEG_2000
-) - EXTENSIONS
-"""Photos, too, but in formats that are not read: listed as skipped instead of passed over in silence."""
 DEFAULT_MAX_PIXELS = 178_956_970
 """Larger images count as decompression bombs (Pillow's own limit for an error); ``S2R2_MAX_PIXELS`` changes it."""
 

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from s2r2.files import atomic_write
 from s2r2.images import cifar10, stl10
 from s2r2.images.cache import cache_folder
 from s2r2.images.coco import find_coco, missing_annotations, open_coco
+from s2r2.images.folders import open_folder
 from s2r2.images.labels import Labels
 from s2r2.images.manifest import open_manifest
+from s2r2.images.remote import is_remote, local
 from s2r2.images.shards import is_shards, open_shards, shards_of_folder
 from s2r2.images.sources import (
     ArraySource,
@@ -21,7 +24,7 @@ from s2r2.images.sources import (
     JoinedSource,
     PartSource,
     Skipped,
-    open_folder,
+    os_reason,
     printable,
 )
 from s2r2.images.tars import open_tar
@@ -48,19 +51,38 @@ def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:
         sources = [open_source(part) for part in data]
         if not sources:
             raise S2R2Error("no DATA: give a folder of photos, a manifest, a .tar, or digits")
-        return sources[0] if len(sources) == 1 else JoinedSource(sources)
-    if is_shards(str(data)):
-        return open_shards(str(data))
-    place, part = _split_part(str(data))
+        if len(sources) == 1:
+            return sources[0]
+        source: ImageSource = JoinedSource(sources)
+        source.data = tuple(place for part in sources for place in part.data)
+        return source
+    text = local(str(data))
+    try:
+        source, place = _open(text)
+    except (OSError, ValueError) as error:  # a name with a NUL, or longer than the system takes; a disk that fails
+        raise S2R2Error(f"cannot read {printable(text)}: {os_reason(error)}") from None
+    source.data = (place,)
+    return source
+
+
+def _open(data: str) -> tuple[ImageSource, str]:
+    """The images, and what opens them from any folder."""
+    if is_shards(data):
+        return open_shards(data), data if is_remote(data) else os.path.abspath(os.path.expanduser(data))
+    place, part = _split_part(data)
     if place in BUILT_IN and not Path(place).exists():
-        return BUILT_IN[place](part)
+        return BUILT_IN[place](part), data
     path = Path(place).expanduser()
+    return _open_path(path, part, data), os.path.abspath(path) + (f":{part}" if part else "")
+
+
+def _open_path(path: Path, part: str, data: str) -> ImageSource:
     if path.is_dir():
         return _open_published(path, part) or _open_plain(path, part)
     if not path.exists():
         near = difflib.get_close_matches(path.name.partition(":")[0], _neighbours(path), n=1, cutoff=0.7)
         hint = f"did you mean {near[0]}?" if near else "give a folder, a manifest, a .tar, or digits, stl10, cifar10"
-        raise S2R2Error(f"no such file or folder: {data}; {hint}")
+        raise S2R2Error(f"no such file or folder: {printable(data)}; {hint}")
     suffix = path.suffix.lower()
     if suffix == ".tar":
         return _pick(open_tar(path), part)
@@ -68,7 +90,7 @@ def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:
         return _pick(open_manifest(path), part)
     if suffix == ".json" and not part:
         return open_coco(path.parent.parent, [path])
-    raise S2R2Error(f"{data} is neither a folder nor a .csv, .parquet or .tar: give one of these")
+    raise S2R2Error(f"{printable(data)} is neither a folder nor a .csv, .parquet or .tar: give one of these")
 
 
 def absolute_data(data: str | Path) -> str:
@@ -138,7 +160,7 @@ def write_skipped(path: str | Path, skipped: Sequence[Skipped]) -> None:
     with atomic_write(path, "w") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "reason"])
-        writer.writerows([printable(entry.key), entry.reason] for entry in skipped)
+        writer.writerows([printable(entry.key), printable(entry.reason)] for entry in skipped)
 
 
 def _digits(part: str) -> ImageSource:

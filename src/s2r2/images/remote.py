@@ -1,22 +1,47 @@
-"""Files at an address (``https://``, ``s3://``, ``gs://``, ``memory://`` ...), read by ranges through fsspec."""
+"""Files at an address (``https://``, ``s3://``, ``gs://`` ...), read by ranges through fsspec."""
 
+import os
 from typing import Any
 
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding import UnreadableImage
 
+PROTOCOLS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl")
+"""Kinds of addresses that are read; a stranger's table may not choose another: some of fsspec's start programs, log in
+elsewhere or unpack archives. ``S2R2_PROTOCOLS`` adds some, as ``ftp,hdfs``."""
+
+FILE = "file://"
+
 
 def is_remote(place: str) -> bool:
-    """Whether this is an address and no path."""
-    return "://" in place
+    """Whether this is an address and no path; ``file://`` stands for a path."""
+    return "://" in place and not place.startswith(FILE)
+
+
+def local(place: str) -> str:
+    """The path that a ``file://`` stands for; anything else as it is."""
+    return place.removeprefix(FILE)
+
+
+def _protocol(address: str) -> str:
+    """The first of an address's protocols that is not allowed, else empty; fsspec chains them with ``::``."""
+    allowed = {*PROTOCOLS, *(name.strip().lower() for name in os.environ.get("S2R2_PROTOCOLS", "").split(","))}
+    named = (link.partition("://")[0].strip().lower() for link in address.split("::"))
+    return next((name for name in named if name not in allowed), "")
 
 
 def file_system(address: str) -> tuple[Any, str]:
     """The fsspec file system of an address, and the path in it.
 
     Raises:
+        UnreadableImage: There can be no such address, or it is of a kind that is not allowed.
         S2R2Error: fsspec, or what it needs for this kind of address, is not installed.
     """
+    if other := _protocol(address):
+        raise UnreadableImage(
+            f"addresses of the kind {other[:40]}:// are not read ({', '.join(PROTOCOLS)} are): set "
+            f"S2R2_PROTOCOLS={other[:40]} if you trust whoever wrote it"
+        )
     try:
         import fsspec
     except ImportError:
@@ -25,8 +50,8 @@ def file_system(address: str) -> tuple[Any, str]:
         system, path = fsspec.core.url_to_fs(address)
     except ImportError as error:
         raise S2R2Error(f"reading {address} needs another package ({error}): install it") from None
-    except ValueError as error:
-        raise S2R2Error(f"cannot read {address}: {error}; use https://, s3://, gs:// or another of fsspec's") from None
+    except Exception as error:  # each kind of address has its own
+        raise UnreadableImage(f"no such address: {reason(error)}") from None
     return system, path
 
 
@@ -55,10 +80,10 @@ def remote_stamp(address: str) -> tuple[int | str, ...]:
     system, path = file_system(address)
     try:
         about = system.info(path)
+        tags = (about.get(name) for name in ("ETag", "etag", "LastModified", "mtime", "created", "md5Hash"))
+        return (int(about.get("size") or -1), *(str(tag) for tag in tags if tag is not None))
     except Exception as error:
         raise UnreadableImage(reason(error)) from None
-    tags = (about.get(name) for name in ("ETag", "etag", "LastModified", "mtime", "created", "md5Hash"))
-    return (int(about.get("size") or -1), *(str(tag) for tag in tags if tag is not None))
 
 
 def reason(error: Exception) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding import EXTENSIONS
 from s2r2.images.labels import Labels
+from s2r2.images.names import printable
 from s2r2.images.pool import decode_expendable
 from s2r2.images.remote import file_system, is_remote, read_remote, reason
-from s2r2.images.sources import ImageSource, Skipped, Slice, Stamp, read_slice
+from s2r2.images.sources import ImageSource, Slice, Stamp, read_slice
 from s2r2.images.tar_index import ShardIndex, shard_index
 from s2r2.images.texts import from_arrow, joined
 
@@ -31,16 +32,12 @@ class ShardSource(ImageSource):
     def __init__(self, name: str, shards: Sequence[str], indexes: Sequence[ShardIndex]) -> None:
         stems = _stems(shards)
         keys = joined([f"{stem}/" for stem in stems], [from_arrow(index.names) for index in indexes])
-        problems = [Skipped(shard, i.problem) for shard, i in zip(shards, indexes, strict=True) if i.problem]
-        super().__init__(name, keys, _labels(indexes), problems)
+        problems = [problem for index in indexes for problem in index.problems]
+        identity = "\n".join(shard if is_remote(shard) else os.path.realpath(shard) for shard in shards)
+        super().__init__(name, keys, _labels(indexes), problems, identity=identity)
         self.shards = list(shards)
         self.indexes = list(indexes)
         self._starts = np.cumsum([0, *map(len, indexes)])
-
-    @property
-    def identity(self) -> str:
-        """The shards' places."""
-        return "\n".join(shard if is_remote(shard) else os.path.abspath(shard) for shard in self.shards)
 
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:
         """Decode the member."""
@@ -66,7 +63,7 @@ class ShardSource(ImageSource):
     def location(self, index: int) -> str:
         """Path of the shard and name of the member."""
         shard, inner = self._place(index)
-        return f"{self.shards[shard]}::{self.indexes[shard].names[inner].as_py()}"
+        return f"{printable(self.shards[shard])}::{self.indexes[shard].names[inner].as_py()}"
 
     def _find(self, index: int) -> Slice:
         shard, inner = self._place(index)
@@ -171,12 +168,21 @@ def _stems(shards: Sequence[str]) -> list[str]:
     same = 0
     while all(len(names) > same + 1 and names[same] == parts[0][same] for names in parts):
         same += 1
-    return ["/".join(names[same:]).removesuffix(".tar") for names in parts]
+    stems = [printable("/".join(names[same:]).removesuffix(".tar")) for names in parts]
+    different = set(stems)
+    if len(different) < len(stems) or any(folder in different for stem in stems for folder in _folders(stem)):
+        return [f"{number}-{stem}" for number, stem in enumerate(stems)]  # x/y.jpg in a is not y.jpg in a/x
+    return stems
+
+
+def _folders(stem: str) -> list[str]:
+    parts = stem.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _name(data: str, shards: Sequence[str]) -> str:
     if Path(data).is_dir():
-        return data
+        return printable(data)
     stems = _stems(shards)
     return stems[0] if len(stems) == 1 else f"{stems[0]}-to-{stems[-1]}"
 

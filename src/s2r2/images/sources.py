@@ -6,16 +6,16 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
 from s2r2.files import stamp
-from s2r2.images.decoding import EXTENSIONS, UnreadableImage
+from s2r2.images.decoding import UnreadableImage
 from s2r2.images.labels import Labels
+from s2r2.images.names import printable as printable
 from s2r2.images.pool import decode_expendable
 from s2r2.images.remote import is_remote, read_remote, remote_stamp
 from s2r2.images.texts import chosen, joined
@@ -52,13 +52,26 @@ class ImageSource(ABC):
         problems: What could not even be listed, such as folders without read permission.
         folds: Predefined training subsets, as numbers of images, where the data set has them.
         parts: Numbers of the images of each part that a table names, such as train and test.
+        identity: What tells this source from others, from any folder: its pixel store is found again by it.
+        data: What :func:`open_source` takes to open the same again, from any folder; empty for arrays.
     """
 
     folds: Sequence[np.ndarray] = ()
     parts: Mapping[str, np.ndarray] = MappingProxyType({})
 
-    def __init__(self, name: str, keys: Sequence[str], labels: Labels | None, problems: Sequence[Skipped] = ()) -> None:
+    data: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        name: str,
+        keys: Sequence[str],
+        labels: Labels | None,
+        problems: Sequence[Skipped] = (),
+        *,
+        identity: str | None = None,
+    ) -> None:
         self.name = name
+        self.identity = name if identity is None else identity
         self.keys = keys
         self.labels = labels
         self.problems = list(problems)
@@ -100,11 +113,6 @@ class ImageSource(ABC):
         return f"{self.name}::{self.keys[index]}"
 
     @property
-    def identity(self) -> str:
-        """What tells this source from others: its pixel store is found again by it."""
-        return self.name
-
-    @property
     def fingerprint(self) -> str:
         """Hash of all keys: equal when the same images are listed. Their pixels are not looked at."""
         digest = hashlib.blake2b(digest_size=16)
@@ -123,14 +131,11 @@ class FileSource(ImageSource):
         paths: Sequence[str],
         labels: Labels | None,
         problems: Sequence[Skipped] = (),
+        *,
+        identity: str,
     ) -> None:
-        super().__init__(name, keys, labels, problems)
+        super().__init__(name, keys, labels, problems, identity=identity)
         self.paths = paths
-
-    @property
-    def identity(self) -> str:
-        """Where the first path leads, less its key, and the name."""
-        return os.path.abspath(self.name)
 
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:
         """Decode the file."""
@@ -160,7 +165,7 @@ class FileSource(ImageSource):
 
     def location(self, index: int) -> str:
         """The path."""
-        return self.paths[index]
+        return printable(self.paths[index])
 
 
 class ArraySource(ImageSource):
@@ -204,15 +209,10 @@ class PartSource(ImageSource):
     def __init__(self, whole: ImageSource, part: str) -> None:
         numbers = whole.parts[part]
         labels = whole.labels.subset(numbers) if whole.labels is not None else None
-        super().__init__(f"{whole.name}:{part}", chosen(whole.keys, numbers), labels, whole.problems)
+        name, identity = f"{whole.name}:{part}", f"{whole.identity}:{part}"
+        super().__init__(name, chosen(whole.keys, numbers), labels, whole.problems, identity=identity)
         self.whole = whole
         self.chosen = numbers
-        self.part = part
-
-    @property
-    def identity(self) -> str:
-        """That of the whole, and the part."""
-        return f"{self.whole.identity}:{self.part}"
 
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:
         """Read from the whole."""
@@ -239,17 +239,13 @@ class JoinedSource(ImageSource):
     """Several sources one after another; their labels are joined by name."""
 
     def __init__(self, sources: Sequence[ImageSource]) -> None:
-        keys = joined([f"{i}-{s.name}/" for i, s in enumerate(sources)], [s.keys for s in sources])
+        keys = joined([f"{i}-{Path(s.name).name}/" for i, s in enumerate(sources)], [s.keys for s in sources])
         labels = Labels.join([(s.labels, len(s)) for s in sources])
-        super().__init__(" + ".join(s.name for s in sources), keys, labels)
+        identity = "\n".join(source.identity for source in sources)
+        super().__init__(" + ".join(s.name for s in sources), keys, labels, identity=identity)
         self.sources = list(sources)
         self.problems = [problem for source in sources for problem in source.problems]
         self._starts = np.cumsum([0, *(len(source) for source in sources)])
-
-    @property
-    def identity(self) -> str:
-        """Those of the sources."""
-        return "\n".join(source.identity for source in self.sources)
 
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:
         """Read from the source that the image belongs to."""
@@ -305,56 +301,6 @@ def read_slice(where: Slice) -> bytes:
     return content
 
 
-def printable(text: str) -> str:
-    """A file name as text that can be written as UTF-8: bytes that are none become backslash escapes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def os_reason(error: Exception) -> str:
     """An operating system's error in its own words, without number and path."""
     return getattr(error, "strerror", None) or str(error)
-
-
-def open_folder(folder: Path) -> ImageSource:
-    """All images below a folder; sub-folders are labels when every image lies exactly one level down.
-
-    Raises:
-        S2R2Error: There is no image in it.
-    """
-    found: list[str] = []
-    problems: list[Skipped] = []
-    _walk(folder, "", found, problems, set())
-    if not found:
-        hint = f" ({problems[0].key}: {problems[0].reason})" if problems else ""
-        raise S2R2Error(f"no images in {folder}{hint}: looked for {', '.join(sorted(EXTENSIONS))}")
-    found.sort()
-    paths = [str(folder / key) for key in found]
-    return FileSource(str(folder), found, paths, folder_labels(found), problems)
-
-
-def folder_labels(keys: Sequence[str]) -> Labels | None:
-    """Labels from sub-folders, when every key is ``label/file`` and there are at least two labels."""
-    parts = [PurePosixPath(key).parts for key in keys]
-    if any(len(p) != 2 for p in parts) or len({p[0] for p in parts}) < 2:
-        return None
-    return Labels.from_lists([[p[0]] for p in parts])
-
-
-def _walk(folder: Path, prefix: str, found: list[str], problems: list[Skipped], seen: set[tuple[int, int]]) -> None:
-    """Collect image names below a folder; each real folder once, so that links cannot go round."""
-    try:
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        problems.append(Skipped(prefix or str(folder), f"folder: {error.strerror or error}"))
-        return
-    for entry in entries:
-        if entry.name.startswith((".", "__MACOSX")):
-            continue
-        if entry.is_dir():
-            _walk(Path(entry.path), f"{prefix}{entry.name}/", found, problems, seen)
-        elif Path(entry.name).suffix.lower() in EXTENSIONS:
-            found.append(prefix + entry.name)

@@ -56,7 +56,9 @@ class PixelStore:
         self.decoded = built.decoded
         digest = hashlib.blake2b(digest_size=16)
         for entry in entries:
-            digest.update(f"{entry.key}\0{entry.height}\0{entry.width}\0{entry.checksum}\n".encode())
+            digest.update(
+                f"{entry.key}\0{entry.height}\0{entry.width}\0{entry.checksum}\n".encode("utf-8", "surrogatepass")
+            )
         self.fingerprint = digest.hexdigest()
         self._entries = entries
         # A plain array over the map: every slice of a memmap runs Python code of NumPy's.
@@ -149,7 +151,7 @@ def _positions(folds: Sequence[np.ndarray], indices: list[int]) -> list[np.ndarr
 
 def image_id(key: str) -> int:
     """64-bit hash of an image's key."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def store_path(source: ImageSource, short_side: int | None, folder: Path | None) -> Path:

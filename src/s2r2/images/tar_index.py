@@ -3,13 +3,13 @@
 import contextlib
 import hashlib
 import json
-import mmap
 import os
-import zlib
-from collections.abc import Callable, Iterator
+import posixpath
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,16 +17,18 @@ from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write
 from s2r2.files import stamp as file_stamp
 from s2r2.images.cache import cache_folder
-from s2r2.images.decoding import EXTENSIONS, UnreadableImage
+from s2r2.images.decoding import UnreadableImage
+from s2r2.images.names import ending, inside, is_helper, is_image, printable, why_unread
 from s2r2.images.remote import file_system, is_remote, reason, remote_stamp
+from s2r2.images.sources import Skipped
+from s2r2.images.tar_headers import FILE, HARD_LINK, LINK, OTHER, SPARSE, DamagedTar, Header, NoTar, Read, headers
 
-Read: TypeAlias = Callable[[int, int], bytes]
-"""Gives so many bytes (the second number) from an offset on (the first)."""
-
-VERSION = 1
-BLOCK = 512
+VERSION = 2
 REMOTE_BLOCK = 4 << 20
+LOCAL_BLOCK = 1 << 14
 MOST_LABEL_BYTES, MOST_TABLE_BYTES = 1 << 16, 1 << 28
+MOST_LINKS = 40
+"""Links from link to link that are followed, as in Linux."""
 
 
 class Member(NamedTuple):
@@ -35,18 +37,6 @@ class Member(NamedTuple):
     name: str
     offset: int
     size: int
-
-
-class DamagedTar(Exception):
-    """What is here is no header of a tar.
-
-    Attributes:
-        offset: Where.
-    """
-
-    def __init__(self, offset: int) -> None:
-        super().__init__(f"no tar header at byte {offset:,}")
-        self.offset = offset
 
 
 @dataclass(frozen=True)
@@ -59,7 +49,7 @@ class ShardIndex:
         sizes: ``(N,)`` int64 bytes.
         labels: Arrow array of what the ``.cls`` beside each image says, empty where there is none.
         stamp: What the shard looked like.
-        problem: Why the shard could not be followed to its end, else empty.
+        problems: What was left out.
     """
 
     names: Any
@@ -67,7 +57,7 @@ class ShardIndex:
     sizes: np.ndarray
     labels: Any
     stamp: tuple[int | str, ...]
-    problem: str
+    problems: list[Skipped]
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -97,57 +87,21 @@ def shard_index(shard: str) -> ShardIndex:
     return index
 
 
-def members(read: Read, end: int) -> Iterator[Member]:
-    """The regular files of a tar in their order: ustar, GNU and PAX; a file with holes is passed over.
-
-    Args:
-        read: Reads from the tar.
-        end: Its bytes.
-
-    Raises:
-        DamagedTar: A header is none.
-    """
-    at, name, size = 0, "", -1
-    while at + BLOCK <= end:
-        header = read(at, BLOCK)
-        if not header.strip(b"\0"):
-            return
-        content, kind = at + BLOCK, header[156:157]
-        length = _number(header[124:136])
-        if length < 0 or not _is_header(header):
-            raise DamagedTar(at)
-        if kind == b"x":
-            values = _pax(read(content, length))
-            name, size = values.get("path", name), int(values.get("size", size))
-            at = content + _padded(length)
-            continue
-        if kind == b"L":
-            name = _text(read(content, length).rstrip(b"\0"))
-            at = content + _padded(length)
-            continue
-        length = size if size >= 0 else length
-        if kind in (b"0", b"\0", b"7") and not (name or _name(header)).endswith("/"):
-            yield Member(name or _name(header), content, length)
-        if kind not in (b"K", b"g"):  # these say something of what follows, and keep what was said of it
-            name, size = "", -1
-        at = content + (0 if kind in (b"1", b"2", b"5") else _padded(length))
-
-
 @dataclass
 class Contents:
-    """What is of use in a tar.
+    """What is of use in a tar. Names are places below its root: ``./a``, ``/a`` and ``x/../a`` are all ``a``.
 
     Attributes:
-        images: Members with the ending of an image, in the tar's order.
+        images: Members with the ending of an image, in the tar's order, each name once.
         labels: What each ``.cls`` says, by the key of its sample.
-        tables: Contents of the ``.csv``.
-        problem: Why the tar could not be followed to its end, else empty.
+        tables: Contents of the ``.csv``, by name.
+        problems: Photos that are left out, and why the tar could not be followed to its end.
     """
 
     images: list[Member] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
-    tables: list[bytes] = field(default_factory=list)
-    problem: str = ""
+    tables: dict[str, bytes] = field(default_factory=dict)
+    problems: list[Skipped] = field(default_factory=list)
 
     def label(self, image: str) -> str:
         """What the ``.cls`` beside an image says; empty where there is none."""
@@ -155,7 +109,9 @@ class Contents:
 
 
 def read_contents(tar: str, *, tables: bool = False) -> Contents:
-    """Go through a tar from header to header; what file managers have hidden in it does not count.
+    """Go through a tar from header to header; hidden members, and those of systems and network drives, do not count.
+
+    A link is the member that it leads to. Of members of one name the last one counts, as in unpacking.
 
     Args:
         tar: Its path or address.
@@ -164,30 +120,70 @@ def read_contents(tar: str, *, tables: bool = False) -> Contents:
     Raises:
         S2R2Error: It is gone, may not be read, or is no uncompressed tar.
     """
-    found = Contents()
+    found, where = Contents(), printable(tar)
+    members: dict[str, Header] = {}
     try:
         with _opened(tar) as (read, end):
-            for member in members(read, end):
-                base = member.name.rpartition("/")[2]
-                suffix = os.path.splitext(base)[1].lower()
-                if any(part.startswith((".", "__MACOSX")) for part in member.name.removeprefix("./").split("/")):
+            for header in headers(read, end):
+                name = inside(header.name)
+                if any(map(is_helper, name.split("/"))):
                     continue
-                if suffix in EXTENSIONS:
-                    found.images.append(member)
-                elif suffix == ".cls" and member.size <= MOST_LABEL_BYTES:
-                    content = read(member.offset, member.size)
-                    found.labels[_sample_key(member.name)] = content.decode("utf-8", "replace").strip()
-                elif tables and suffix == ".csv" and member.size <= MOST_TABLE_BYTES:
-                    found.tables.append(read(member.offset, member.size))
+                if members.pop(name, None) is not None and is_image(name):
+                    found.problems.append(Skipped(f"{where}::{name}", "a later member of this name takes its place"))
+                members[name] = header
+                _take_table(found, where, name, header, read, tables)
+    except NoTar:
+        raise S2R2Error(f"{where} is no uncompressed tar: pack its files again without compression") from None
     except DamagedTar as error:
-        if error.offset == 0:
-            raise S2R2Error(f"{tar} is no uncompressed tar: pack its files again without compression") from None
-        found.problem = f"damaged: {error}; what follows is left out"
+        found.problems.append(Skipped(where, f"damaged: {error}; what follows is left out"))
     except S2R2Error:
         raise
     except Exception as error:  # each kind of address has its own
-        raise S2R2Error(f"cannot read the tar {tar}: {_reason(error)}") from None
+        raise S2R2Error(f"cannot read the tar {where}: {_reason(error)}") from None
+    for name in members:
+        if is_image(name):
+            _take_image(found, where, name, members)
+        elif reason := why_unread(name):
+            found.problems.append(Skipped(f"{where}::{name}", reason))
     return found
+
+
+def _take_table(found: Contents, where: str, name: str, header: Header, read: Read, tables: bool) -> None:
+    """Keep what a member says of others."""
+    suffix = ending(name)
+    if header.kind != FILE or not (suffix == ".cls" or (tables and suffix == ".csv")):
+        return
+    most = MOST_LABEL_BYTES if suffix == ".cls" else MOST_TABLE_BYTES
+    if header.size > most:
+        problem = f"no labels are taken from it: {header.size:,} bytes are more than {most:,}"
+        found.problems.append(Skipped(f"{where}::{name}", problem))
+    elif suffix == ".csv":
+        found.tables[name] = read(header.offset, header.size)
+    else:
+        content = read(header.offset, header.size)
+        found.labels[_sample_key(name)] = content.decode("utf-8", "backslashreplace").strip()
+
+
+def _take_image(found: Contents, where: str, name: str, members: dict[str, Header]) -> None:
+    """Keep an image, or the one that a link leads to, or why there is none."""
+    header: Header | None = members[name]
+    at = name
+    for _ in range(MOST_LINKS):
+        if header is None or header.kind not in (LINK, HARD_LINK):
+            break
+        target = header.target if header.kind == HARD_LINK else posixpath.join(posixpath.dirname(at), header.target)
+        at = inside(target)
+        header = members.get(at)
+    if header is None or header.kind in (LINK, HARD_LINK):
+        reason = f"a link to {members[name].target}, which is not in the tar"
+    elif header.kind == SPARSE:
+        reason = "a file with holes: pack it again without --sparse"
+    elif header.kind == OTHER:
+        reason = "not a regular file"
+    else:
+        found.images.append(Member(name, header.offset, header.size))
+        return
+    found.problems.append(Skipped(f"{where}::{name}", reason))
 
 
 def _build(shard: str, stamp: tuple[int | str, ...]) -> ShardIndex:
@@ -201,7 +197,7 @@ def _build(shard: str, stamp: tuple[int | str, ...]) -> ShardIndex:
         np.array([member.size for member in found.images], np.int64),
         pyarrow.array([found.label(member.name) for member in found.images], text),
         stamp,
-        found.problem,
+        found.problems,
     )
 
 
@@ -224,59 +220,16 @@ def _opened(shard: str) -> Iterator[tuple[Read, int]]:
 
             yield read_remote, int(system.size(path))
         return
-    with open(shard, "rb") as file:
-        end = os.fstat(file.fileno()).st_size
-        if not end:
-            yield (lambda offset, size: b""), 0
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            yield (lambda offset, size: content[offset : offset + size]), end
+    with open(shard, "rb", buffering=LOCAL_BLOCK) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise S2R2Error(f"{shard} is not a regular file")
 
+        def read(offset: int, size: int) -> bytes:  # not mapped: a file that shrinks meanwhile would end the process
+            file.seek(offset)
+            return file.read(size)
 
-def _is_header(header: bytes) -> bool:
-    """Whether its checksum holds: the sum of its bytes, with eight spaces in its own place.
-
-    The low half of Adler-32 is one more than the sum, modulo 65521, and ten times as fast to have.
-    """
-    total = (zlib.adler32(header) & 0xFFFF) - sum(header[148:156]) + 8 * 32
-    return (total - 1 - _number(header[148:156])) % 65521 == 0
-
-
-def _number(field: bytes) -> int:
-    """A number in octal digits, or in GNU's binary form; -1 for neither."""
-    if field[0] == 0x80:
-        return int.from_bytes(field[1:], "big")
-    try:
-        return int(field.partition(b"\0")[0].strip() or b"0", 8)
-    except ValueError:
-        return -1
-
-
-def _name(header: bytes) -> str:
-    name = header[:100].partition(b"\0")[0]
-    prefix = header[345:500].partition(b"\0")[0] if header[257:263] == b"ustar\0" else b""
-    return _text(prefix + b"/" + name if prefix else name)
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "backslashreplace")
-
-
-def _pax(content: bytes) -> dict[str, str]:
-    """The records ``LENGTH KEY=VALUE``, a line each, of an extended header."""
-    values = {}
-    while content:
-        length, _, _ = content.partition(b" ")
-        if not length.isdigit() or int(length) <= len(length):
-            break
-        record, content = content[len(length) + 1 : int(length) - 1], content[int(length) :]
-        key, _, value = record.partition(b"=")
-        values[_text(key)] = _text(value)
-    return values
-
-
-def _padded(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
+        yield read, status.st_size
 
 
 def _reason(error: Exception) -> str:
@@ -296,8 +249,8 @@ def _load(path: Path, stamp: tuple[int | str, ...]) -> ShardIndex | None:
         return None
     columns = [table[name].chunk(0) if table.num_rows else table[name].combine_chunks() for name in _COLUMNS]
     names, offsets, sizes, labels = columns
-    problem = (table.schema.metadata or {}).get(b"problem", b"").decode()
-    return ShardIndex(names, offsets.to_numpy(), sizes.to_numpy(), labels, stamp, problem)
+    problems = [Skipped(*entry) for entry in json.loads((table.schema.metadata or {}).get(b"problems", b"[]"))]
+    return ShardIndex(names, offsets.to_numpy(), sizes.to_numpy(), labels, stamp, problems)
 
 
 _COLUMNS = ("name", "offset", "size", "label")
@@ -308,6 +261,7 @@ def _keep(path: Path, index: ShardIndex) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = [index.names, index.offsets, index.sizes, index.labels]
-    table = pyarrow.table(dict(zip(_COLUMNS, columns, strict=True))).replace_schema_metadata({"problem": index.problem})
+    problems = json.dumps([(problem.key, problem.reason) for problem in index.problems])
+    table = pyarrow.table(dict(zip(_COLUMNS, columns, strict=True))).replace_schema_metadata({"problems": problems})
     with atomic_write(path) as file, pyarrow.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)

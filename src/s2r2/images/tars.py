@@ -1,19 +1,27 @@
-"""One tar, read in place: its images, labelled by a table inside it, by a file beside each, or by folder."""
+"""One tar, read in place: its images, labelled by tables inside it, by a file beside each, or by folder."""
 
-import csv
+import io
 import os
+import posixpath
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.files import stamp
 from s2r2.images.decoding import EXTENSIONS
+from s2r2.images.folders import folder_labels
 from s2r2.images.labels import Labels
+from s2r2.images.names import inside, printable
 from s2r2.images.pool import decode_expendable
-from s2r2.images.sources import ImageSource, Skipped, Slice, Stamp, folder_labels
+from s2r2.images.sources import ImageSource, Skipped, Slice, Stamp, os_reason
+from s2r2.images.tables import is_split, label_lists, places, rows, surplus
 from s2r2.images.tar_index import Member, read_contents
+
+NAMES = ("path", "filename", "file_name")
+LABELS = ("labels", "label", "categories")
 
 
 class TarSource(ImageSource):
@@ -26,16 +34,14 @@ class TarSource(ImageSource):
         members: Sequence[Member],
         labels: Labels | None,
         problems: Sequence[Skipped] = (),
+        *,
+        stamp: Stamp,
+        identity: str,
     ) -> None:
-        super().__init__(path.name, keys, labels, problems)
+        super().__init__(printable(path.name), keys, labels, problems, identity=identity)
         self.path = path
         self.members = members
-        self._stamp = stamp(path)
-
-    @property
-    def identity(self) -> str:
-        """The tar's place."""
-        return os.path.abspath(self.path)
+        self._stamp = stamp
 
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:
         """Decode the member."""
@@ -52,70 +58,128 @@ class TarSource(ImageSource):
 
     def location(self, index: int) -> str:
         """Path of the tar and name of the member."""
-        return f"{self.path}::{self.members[index].name}"
+        return f"{printable(str(self.path))}::{self.members[index].name}"
 
 
 def open_tar(path: Path) -> ImageSource:
-    """The images of a tar, labelled by a table inside it, by a ``.cls`` beside each image, or by folder.
+    """The images of a tar, labelled by tables inside it, by a ``.cls`` beside each image, or by folder.
 
     What follows a damaged header is left out and listed among the skipped.
 
     Raises:
         S2R2Error: It is compressed, cannot be read, or holds no image.
     """
+    try:
+        before = stamp(path)  # of what is looked at now, should it change meanwhile
+    except OSError as error:
+        raise S2R2Error(f"cannot read the tar {printable(str(path))}: {os_reason(error)}") from None
+    place = printable(str(path))
     found = read_contents(str(path), tables=True)
     if not found.images:
-        raise S2R2Error(f"no images in {path}: looked for {', '.join(sorted(EXTENSIONS))}")
+        first = f" ({found.problems[0].key}: {found.problems[0].reason})" if found.problems else ""
+        raise S2R2Error(f"no images in {place}{first}: looked for {', '.join(sorted(EXTENSIONS))}")
     members = sorted(found.images)
     names = [member.name for member in members]
     common = _common_folder(names)
     keys = [name[len(common) :] for name in names]
+    said = _Said(names, common, found.problems)
+    for name, content in found.tables.items():
+        said.read(f"{place}::{name}", name, content)
     known = Labels.from_lists([[label] if (label := found.label(name)) else [] for name in names])
-    problems = [Skipped(str(path), found.problem)] if found.problem else []
-    source = TarSource(path, keys, members, known or folder_labels(keys), problems)
-    rows = next((rows for content in found.tables if (rows := _table_rows(content, keys))), None)
-    if rows is not None:
-        source.labels = _table_labels(rows) or source.labels
-        source.parts = table_parts(rows)
+    labels = Labels.from_lists(said.lists()) or known or folder_labels(keys)
+    source = TarSource(path, keys, members, labels, found.problems, stamp=before, identity=os.path.realpath(path))
+    source.parts = {part: np.array(sorted(numbers)) for part, numbers in said.parts.items()}
     return source
 
 
 def _common_folder(names: Sequence[str]) -> str:
-    """The folders that all names begin with, with a slash, or nothing; each file keeps at least its own folder."""
-    folders = [PurePosixPath(name).parts[:-1] for name in names]
-    shortest = min(len(parts) for parts in folders)
-    first = folders[0]
+    """The folders that all names begin with, with a slash, or nothing."""
+    folders = [name.split("/")[:-1] for name in names]
+    first, shortest = folders[0], min(map(len, folders))
     same = next((n for n in range(shortest) if any(parts[n] != first[n] for parts in folders)), shortest)
     return "".join(f"{part}/" for part in first[:same])
 
 
-def _table_rows(content: bytes, keys: Sequence[str]) -> list[dict[str, str]] | None:
-    """A row of the table inside a tar for each image, empty where it has none; None when it names none of them."""
-    try:
-        rows = list(csv.DictReader(content.decode("utf-8-sig").splitlines()))
-    except (UnicodeDecodeError, csv.Error):
-        return None
-    column = next((c for c in ("path", "filename", "file_name") if rows and c in rows[0]), None)
-    if column is None:
-        return None
-    by_name = {PurePosixPath(row[column] or "").name: row for row in rows}
-    found = [by_name.get(PurePosixPath(key).name, {}) for key in keys]
-    return found if any(found) else None
+@dataclass
+class _Said:
+    """What the tables inside a tar say of its images.
 
+    Attributes:
+        names: Full name of each image.
+        common: The folder in which all images are.
+        problems: What could not be used is added here.
+        labels: Labels of the images of which a table says some.
+        parts: Numbers of the images of each part.
+    """
 
-def _table_labels(rows: Sequence[Mapping[str, str]]) -> Labels | None:
-    column = next((c for c in ("labels", "label", "categories") if any(c in row for row in rows)), None)
-    if column is None:
-        return None
-    return Labels.from_lists([[part for part in (row.get(column) or "").split(";") if part] for row in rows])
+    names: Sequence[str]
+    common: str
+    problems: list[Skipped]
+    labels: dict[int, list[str]] = field(default_factory=dict)
+    parts: dict[str, set[int]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.numbers = {name: number for number, name in enumerate(self.names)}
 
-def table_parts(rows: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
-    """Parts that a table names in a column ``split``, or in columns whose names end in ``_split``."""
-    columns = dict.fromkeys(c for row in rows for c in row if c == "split" or str(c).endswith("_split"))
-    parts: dict[str, list[int]] = {}
-    for column in columns:
-        for index, row in enumerate(rows):
-            if value := (row.get(column) or "").strip():
-                parts.setdefault(value, []).append(index)
-    return {name: np.unique(indices) for name, indices in parts.items()}
+    def lists(self) -> list[list[str]]:
+        """The labels of each image."""
+        return [self.labels.get(number, []) for number in range(len(self.names))]
+
+    def read(self, table: str, name: str, content: bytes) -> None:
+        """Take what a table says; one that has no column of names is some other table."""
+        try:
+            lines = io.StringIO(content.decode("utf-8-sig"), newline="")
+            found = list(rows(lines, table))
+            columns = places(found[0][1], (*NAMES, *LABELS), table) if found else {}
+            if any(column in columns for column in NAMES):
+                self._take(table, posixpath.dirname(name), columns, found[1:], len(found[0][1]))
+        except UnicodeDecodeError:
+            self.problems.append(Skipped(table, "no labels are taken from it: it is no table in UTF-8"))
+        except S2R2Error as error:
+            self.problems.append(Skipped(table, f"no labels are taken from it: {error}"))
+
+    def _take(
+        self, table: str, folder: str, columns: Mapping[str, int], found: Sequence[tuple[int, list[str]]], width: int
+    ) -> None:
+        wrong = [Skipped(f"{table}, line {line}", why) for line, row in found if (why := surplus(row, width))]
+        self.problems += wrong
+        good = [row + [""] * (width - len(row)) for _, row in found if not surplus(row, width)]
+        column = next(columns[name] for name in NAMES if name in columns)
+        numbers = self._numbers([row[column].strip() for row in good], folder)
+        if good and not any(number is not None for number in numbers):
+            self.problems.append(Skipped(table, "none of its rows names an image of the tar: no labels are taken"))
+        label = next((columns[name] for name in LABELS if name in columns), None)
+        if label is not None:
+            self._label(table, numbers, label_lists([row[label] for row in good], table))
+        for split in (place for name, place in columns.items() if is_split(name)):
+            for number, row in zip(numbers, good, strict=True):
+                if number is not None and row[split].strip():
+                    self.parts.setdefault(row[split].strip(), set()).add(number)
+
+    def _numbers(self, names: Sequence[str], folder: str) -> list[int | None]:
+        """The images that rows name: relative to the table's folder, to the tar, or to the folder of all images.
+
+        Whichever of the three fits most rows holds for all of them, so that no name is looked up in two ways.
+        """
+        names = [name.replace("\\", "/") if name not in self.numbers else name for name in names]
+        tried = [
+            [self.numbers.get(inside(f"{base}/{name}")) if name else None for name in names]
+            for base in dict.fromkeys((folder, "", self.common))
+        ]
+        return max(tried, key=lambda numbers: sum(number is not None for number in numbers))
+
+    def _label(self, table: str, numbers: Sequence[int | None], lists: Sequence[list[str]]) -> None:
+        """Keep a table's labels, unless an earlier table says others."""
+        own: dict[int, list[str]] = {}
+        twice: set[int] = set()
+        for number, labels in zip(numbers, lists, strict=True):
+            if number is not None and labels and sorted(own.setdefault(number, labels)) != sorted(labels):
+                twice.add(number)
+        for number in sorted(twice):
+            own[number] = []
+            problem = "its rows label it in two ways: it is taken as not labelled"
+            self.problems.append(Skipped(f"{table}, {self.names[number]}", problem))
+        if any(sorted(self.labels.get(number, labels)) != sorted(labels) for number, labels in own.items()):
+            self.problems.append(Skipped(table, "it says other labels than an earlier table: none are taken from it"))
+        else:
+            self.labels |= own

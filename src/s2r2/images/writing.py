@@ -16,6 +16,7 @@ from s2r2.images.decoding import UnreadableImage, max_pixels_allowed
 from s2r2.images.journal import Entry
 from s2r2.images.pool import shared_pool
 from s2r2.images.protocol import DECODED, SIZE, UNCHANGED, UNREADABLE, Answer, Job, Settings
+from s2r2.images.remote import is_remote
 from s2r2.images.sources import ImageSource, Stamp
 
 COMMIT_IMAGES = 256
@@ -139,7 +140,7 @@ def _read(source: ImageSource, index: int, short_side: int | None) -> Answer:
     try:
         pixels = np.ascontiguousarray(source.read(index, short_side))
     except UnreadableImage as error:
-        return Answer(UNREADABLE, 0, 0, 0, 0, error.reason.encode())
+        return Answer(UNREADABLE, 0, 0, 0, 0, error.reason.encode("utf-8", "backslashreplace"))
     flat = pixels.reshape(-1).data
     return Answer(DECODED, pixels.shape[0], pixels.shape[1], 0, zlib.crc32(flat), flat)
 
@@ -147,10 +148,14 @@ def _read(source: ImageSource, index: int, short_side: int | None) -> Answer:
 def _refuse_if_too_large(
     source: ImageSource, tasks: Sequence[Task], settings: Settings, workers: int, place: Path
 ) -> None:
-    """Foretell the bytes from the headers of some of the images, and compare them with the disk's free ones."""
+    """Foretell the bytes from the headers of some of the images, and compare them with the disk's free ones.
+
+    Those at addresses are taken to be like the others: they are not fetched twice.
+    """
     short_side = settings.short_side
     chosen = [tasks[i] for i in np.unique(np.linspace(0, len(tasks) - 1, min(SAMPLE, len(tasks)), dtype=int))]
     free = shutil.disk_usage(place).free
+    chosen = [task for task in chosen if not is_remote(source.location(task.index))]
     slices = [(task, source.slice(task.index)) for task in chosen]
     total = sum(_array_bytes(source, task, short_side) for task, where in slices if where is None)
     jobs = [Job(*where, kind="size") for _, where in slices if where is not None]
@@ -167,7 +172,10 @@ def _refuse_if_too_large(
 
 
 def _array_bytes(source: ImageSource, task: Task, short_side: int | None) -> int:
-    return int(np.prod(source.read(task.index, short_side).shape))
+    try:
+        return int(np.prod(source.read(task.index, short_side).shape))
+    except UnreadableImage:  # it is listed when its turn comes
+        return 0
 
 
 def _size(count: int) -> str:

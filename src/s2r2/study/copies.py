@@ -27,13 +27,8 @@ class CopiesSource(ImageSource):
         labels = source.labels
         if labels is not None:
             labels = labels.subset(np.concatenate([np.arange(len(source)), self.originals]))
-        super().__init__(f"{source.name}, {share:.0%} copied", keys, labels, source.problems)
-        self._identity = f"{source.identity}|copies {share} {seed} {MARGIN} {BRIGHTNESS}"
-
-    @property
-    def identity(self) -> str:
-        """The source's, and how it was copied."""
-        return self._identity
+        identity = f"{source.identity}|copies {share} {seed} {MARGIN} {BRIGHTNESS}"
+        super().__init__(f"{source.name}, {share:.0%} copied", keys, labels, source.problems, identity=identity)
 
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:
         """Pixels of an image, or of a changed copy."""
