@@ -33,6 +33,7 @@ class ShardSource(ImageSource):
         stems = _stems(shards)
         keys = joined([f"{stem}/" for stem in stems], [from_arrow(index.names) for index in indexes])
         problems = [problem for index in indexes for problem in index.problems]
+        self._places = [shard if is_remote(shard) else os.path.abspath(shard) for shard in shards]
         identity = "\n".join(shard if is_remote(shard) else os.path.realpath(shard) for shard in shards)
         super().__init__(name, keys, _labels(indexes), problems, identity=identity)
         self.shards = list(shards)
@@ -68,7 +69,7 @@ class ShardSource(ImageSource):
     def _find(self, index: int) -> Slice:
         shard, inner = self._place(index)
         found = self.indexes[shard]
-        return Slice(self.shards[shard], int(found.offsets[inner]), int(found.sizes[inner]))
+        return Slice(self._places[shard], int(found.offsets[inner]), int(found.sizes[inner]))
 
     def _place(self, index: int) -> tuple[int, int]:
         which = int(np.searchsorted(self._starts, index, side="right")) - 1

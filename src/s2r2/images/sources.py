@@ -122,7 +122,16 @@ class ImageSource(ABC):
 
 
 class FileSource(ImageSource):
-    """Image files on disk, or at addresses."""
+    """Image files on disk, or at addresses.
+
+    Args:
+        name: What to call it.
+        keys: Unique name of each image.
+        paths: As a person would write them; relative ones are found from any folder the program goes to later.
+        labels: What is known of the images, or None.
+        problems: What could not even be listed.
+        identity: What tells this source from others.
+    """
 
     def __init__(
         self,
@@ -136,30 +145,30 @@ class FileSource(ImageSource):
     ) -> None:
         super().__init__(name, keys, labels, problems, identity=identity)
         self.paths = paths
+        self._here = os.path.abspath("")
 
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:
         """Decode the file."""
-        path = self.paths[index]
-        where = read_remote(path) if is_remote(path) else Slice(path)
-        return decode_expendable(where, short_side=short_side)
+        where = self.slice(index)
+        return decode_expendable(read_remote(self.paths[index]) if where is None else where, short_side=short_side)
 
     def slice(self, index: int) -> Slice | None:
         """The whole file; None for an address."""
         path = self.paths[index]
-        return None if is_remote(path) else Slice(path)
+        return None if is_remote(path) else Slice(os.path.join(self._here, path))
 
     def content(self, index: int) -> bytes | None:
         """The whole file."""
-        path = self.paths[index]
-        return read_remote(path) if is_remote(path) else read_slice(Slice(path))
+        where = self.slice(index)
+        return read_remote(self.paths[index]) if where is None else read_slice(where)
 
     def stamp(self, index: int) -> Stamp:
         """The file's, or the address's."""
-        path = self.paths[index]
-        if is_remote(path):
-            return remote_stamp(path)
+        where = self.slice(index)
+        if where is None:
+            return remote_stamp(self.paths[index])
         try:
-            return stamp(path)
+            return stamp(where.path)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             raise UnreadableImage(os_reason(error)) from None
 

@@ -40,6 +40,7 @@ class TarSource(ImageSource):
     ) -> None:
         super().__init__(printable(path.name), keys, labels, problems, identity=identity)
         self.path = path
+        self._place = os.path.abspath(path)
         self.members = members
         self._stamp = stamp
 
@@ -50,7 +51,7 @@ class TarSource(ImageSource):
     def slice(self, index: int) -> Slice:
         """The member's part of the tar."""
         member = self.members[index]
-        return Slice(str(self.path), member.offset, member.size)
+        return Slice(self._place, member.offset, member.size)
 
     def stamp(self, index: int) -> Stamp:
         """Place and size of the member, and the tar's own stamp."""
