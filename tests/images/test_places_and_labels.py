@@ -17,7 +17,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from s2r2.errors import S2R2Error
-from s2r2.images import ImageSource, PixelStore, open_source, write_skipped
+from s2r2.images import ImageSource, PixelStore, absolute_data, open_source, write_skipped
 from s2r2.images.folders import open_folder
 from s2r2.images.names import inside, printable, unique
 from s2r2.images.tables import label_lists
@@ -88,6 +88,7 @@ def test_a_link_to_a_manifest_is_not_the_manifest(tmp_path: Path) -> None:
     c, d, link = (open_source(tmp_path / name / "photos.csv") for name in ("c", "d", "link"))
     assert c.identity != d.identity
     assert c.identity == link.identity
+    assert colour(open_source(absolute_data(tmp_path / "d/photos.csv")).read(0)) == "blue"
 
 
 @pytest.mark.parametrize(
@@ -101,9 +102,10 @@ def test_data_is_found_again_from_any_folder(data: str, tmp_path: Path, monkeypa
         make_tar(tmp_path / name, [("a.png", png("red"))])
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    source, both = open_source(data), open_source([data, "digits:test"])
+    place, source, both = absolute_data(data), open_source(data), open_source([data, "digits:test"])
     monkeypatch.chdir("elsewhere")
-    again, both_again = open_source(list(source.data)), open_source(list(both.data))
+    again, both_again = open_source(place), open_source([place, absolute_data("digits:test")])
+    assert colour(source.read(0)) == "red"
     assert (again.identity, again.fingerprint) == (source.identity, source.fingerprint)
     assert (both_again.identity, both_again.fingerprint) == (both.identity, both.fingerprint)
 

@@ -2,7 +2,6 @@
 
 import csv
 import difflib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from s2r2.images.coco import find_coco, missing_annotations, open_coco
 from s2r2.images.folders import open_folder
 from s2r2.images.labels import Labels
 from s2r2.images.manifest import open_manifest
-from s2r2.images.remote import is_remote, local
+from s2r2.images.remote import local
 from s2r2.images.shards import is_shards, open_shards, shards_of_folder
 from s2r2.images.sources import (
     ArraySource,
@@ -51,32 +50,21 @@ def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:
         sources = [open_source(part) for part in data]
         if not sources:
             raise S2R2Error("no DATA: give a folder of photos, a manifest, a .tar, or digits")
-        if len(sources) == 1:
-            return sources[0]
-        source: ImageSource = JoinedSource(sources)
-        source.data = tuple(place for part in sources for place in part.data)
-        return source
+        return sources[0] if len(sources) == 1 else JoinedSource(sources)
     text = local(str(data))
     try:
-        source, place = _open(text)
+        return _open(text)
     except (OSError, ValueError) as error:  # a name with a NUL, or longer than the system takes; a disk that fails
         raise S2R2Error(f"cannot read {printable(text)}: {os_reason(error)}") from None
-    source.data = (place,)
-    return source
 
 
-def _open(data: str) -> tuple[ImageSource, str]:
-    """The images, and what opens them from any folder."""
+def _open(data: str) -> ImageSource:
     if is_shards(data):
-        return open_shards(data), data if is_remote(data) else os.path.abspath(os.path.expanduser(data))
+        return open_shards(data)
     place, part = _split_part(data)
     if place in BUILT_IN and not Path(place).exists():
-        return BUILT_IN[place](part), data
+        return BUILT_IN[place](part)
     path = Path(place).expanduser()
-    return _open_path(path, part, data), os.path.abspath(path) + (f":{part}" if part else "")
-
-
-def _open_path(path: Path, part: str, data: str) -> ImageSource:
     if path.is_dir():
         return _open_published(path, part) or _open_plain(path, part)
     if not path.exists():
@@ -94,11 +82,14 @@ def _open_path(path: Path, part: str, data: str) -> ImageSource:
 
 
 def absolute_data(data: str | Path) -> str:
-    """``DATA`` as it is found from any folder: a path made absolute; a built-in name or an address as it is."""
+    """``DATA`` as it is found from any folder: a path made absolute; a built-in name or an address as it is.
+
+    Links are not followed: the rows of a manifest are relative to the folder of the link to it.
+    """
     place, part = _split_part(str(data))
     if "://" in place or (place in BUILT_IN and not Path(place).exists()):
         return str(data)
-    return f"{Path(place).expanduser().resolve()}{f':{part}' if part else ''}"
+    return f"{Path(place).expanduser().absolute()}{f':{part}' if part else ''}"
 
 
 def _split_part(data: str) -> tuple[str, str]:

@@ -225,7 +225,11 @@ def size_expendable(image: "bytes | tuple[str, int, int]", *, max_pixels: int | 
 
 
 def _one(image: "bytes | tuple[str, int, int]", kind: str, settings: Settings) -> Answer:
-    job = Job("", kind=kind, content=image) if isinstance(image, bytes) else Job(*image, kind=kind)
+    if isinstance(image, bytes):
+        job = Job("", kind=kind, content=image)
+    else:
+        path, offset, size = image
+        job = Job(os.path.abspath(path), offset, size, kind=kind)  # the process may have been started elsewhere
     answer = shared_pool().one(job, settings)
     if answer.status == UNREADABLE:
         raise UnreadableImage(answer.reason)

@@ -53,13 +53,10 @@ class ImageSource(ABC):
         folds: Predefined training subsets, as numbers of images, where the data set has them.
         parts: Numbers of the images of each part that a table names, such as train and test.
         identity: What tells this source from others, from any folder: its pixel store is found again by it.
-        data: What :func:`open_source` takes to open the same again, from any folder; empty for arrays.
     """
 
     folds: Sequence[np.ndarray] = ()
     parts: Mapping[str, np.ndarray] = MappingProxyType({})
-
-    data: tuple[str, ...] = ()
 
     def __init__(
         self,
