@@ -59,6 +59,52 @@ def rates(folder: Path) -> dict[int, float]:
     return {entry["step"]: entry["lr"] for entry in read_metrics(folder / "metrics.jsonl") if "loss" in entry}
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
+def test_a_full_disk_is_said_wherever_figures_are_written(tmp_path: Path) -> None:
+    import threading
+
+    from s2r2.training.metrics import MetricsLog, read_metrics
+
+    threads = threading.active_count()
+    for name in ("metrics.jsonl", "curves"):
+        folder = tmp_path / name
+        folder.mkdir()
+        log = MetricsLog(folder, 10)
+        log.add(1, 0, loss=0.5)
+        log.flush()
+        if name == "curves":
+            log._curves = Path("/dev/full")
+        else:
+            log.path = Path("/dev/full")
+        log.add(2, 0, loss=0.5)
+        with pytest.raises(S2R2Error, match=r"cannot write /dev/full: No space left.*--resume") as error:
+            log.flush()
+        assert "\n" not in str(error.value)
+        log = MetricsLog(folder, 10, resume_at=1)  # the remedy
+        log.add(2, 0, loss=0.25)
+        log.flush()
+        assert [line["loss"] for line in read_metrics(folder / "metrics.jsonl")] == [0.5, 0.25]
+    assert threading.active_count() == threads
+
+
+def test_tensorboard_reads_the_curves(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from s2r2.training.metrics import MetricsLog
+
+    log = MetricsLog(tmp_path, 10)
+    for step in (1, 2, 3):
+        log.add(step, 0, loss=step / 4)
+    log.add_check(3, 0, {"knn": 0.5})
+    again = MetricsLog(tmp_path, 10, resume_at=2)
+    again.add(3, 0, loss=9.0)
+    again.flush()
+    curves = EventAccumulator(str(tmp_path / "tensorboard"))
+    curves.Reload()
+    assert {"loss", "check/knn"} <= set(curves.Tags()["scalars"])
+    assert [(point.step, point.value) for point in curves.Scalars("loss")] == [(1, 0.25), (2, 0.5), (3, 9.0)]
+
+
 def test_a_loss_that_is_nan_names_its_photos_and_can_be_replayed(tmp_path: Path) -> None:
     config = exploding(tmp_path, 2)
     for resume in (False, True):  # the same step again: the run is a function of its seed

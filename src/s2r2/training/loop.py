@@ -186,7 +186,7 @@ class _Run:
                     self._refuse_non_finite()
                     self._judge(epoch + 1)
         self._save()
-        self.log.close()
+        self.log.flush()
         self._say(f"trained   {prepared.steps:,} steps in {format_seconds(time.monotonic() - began)}")
         say_skipped(prepared.store, prepared.folder, self.console)
         return TrainingResult(prepared.folder, self.encoder.eval(), self.step, self.figures)

@@ -1,12 +1,20 @@
 """A run's figures: one JSON object a line in ``metrics.jsonl``, and the same curves for TensorBoard."""
 
+import contextlib
+import io
 import json
 import math
+import os
+import platform
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from s2r2.errors import S2R2Error
 from s2r2.files import write_text
@@ -28,13 +36,20 @@ class MetricsLog:
     def __init__(self, folder: Path | None, steps: int, resume_at: int | None = None) -> None:
         self.every = max(1, math.ceil(steps / MAXIMUM_LINES))
         self._pending: list[dict[str, Any]] = []
-        self._writer: SummaryWriter | None = None
+        self._curves: Path | None = None
         if folder is None:
             return
         self.path = folder / "metrics.jsonl"
         if resume_at is not None:
             self._drop_after(resume_at)
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_at)
+        name = f"events.out.tfevents.{time.time():.0f}.{platform.node()}.{os.getpid()}.{time.monotonic_ns()}"
+        self._curves = folder / "tensorboard" / name
+        with _full_disk_is_said(self._curves):
+            self._curves.parent.mkdir(exist_ok=True)
+            first = [Event(wall_time=time.time(), file_version="brain.Event:2")]
+            if resume_at is not None:  # what other files have of later steps does not count
+                first.append(Event(step=resume_at + 1, session_log=SessionLog(status=SessionLog.START)))
+            _append_events(self._curves, first)
 
     def wants(self, step: int) -> bool:
         """Whether the step (counted from 1) gets a line."""
@@ -57,47 +72,57 @@ class MetricsLog:
         Raises:
             S2R2Error: The disk is full or the folder cannot be written to.
         """
-        if self._writer is None:
+        if self._curves is None:
             self._pending.clear()
             return
-        lines = []
+        lines, events, now = [], [], time.time()
         for entry in self._pending:
             plain: dict[str, Any] = {
                 key: value.item() if isinstance(value, Tensor) else value for key, value in entry.items()
             }
             lines.append(json.dumps(plain) + "\n")
             curves = {f"check/{k}": v for k, v in plain["check"].items()} if "check" in plain else plain
-            for key, value in curves.items():
-                if key not in ("step", "epoch"):
-                    self._writer.add_scalar(key, value, plain["step"])
+            points = [Summary.Value(tag=k, simple_value=v) for k, v in curves.items() if k not in ("step", "epoch")]
+            events.append(Event(wall_time=now, step=plain["step"], summary=Summary(value=points)))
         self._pending.clear()
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(lines)
-        except OSError as error:
-            raise S2R2Error(
-                f"cannot write {self.path}: {error.strerror}; free space, then go on with --resume"
-            ) from error
-
-    def close(self) -> None:
-        """Write what is pending and close the TensorBoard file."""
-        self.flush()
-        if self._writer is not None:
-            self._writer.close()
+        with _full_disk_is_said(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.writelines(lines)
+        with _full_disk_is_said(self._curves):
+            _append_events(self._curves, events)
 
     def _drop_after(self, step: int) -> None:
         kept = [json.dumps(entry) + "\n" for entry in read_metrics(self.path) if entry["step"] <= step]
         write_text(self.path, "".join(kept))
 
 
+def _append_events(path: Path, events: list[Event]) -> None:
+    """In TensorBoard's format; its own writer has a thread, whose errors come late and with a traceback."""
+    content = io.BytesIO()
+    writer = RecordWriter(content)
+    for event in events:
+        writer.write(event.SerializeToString())
+    with path.open("ab") as file:
+        file.write(content.getvalue())
+
+
+@contextlib.contextmanager
+def _full_disk_is_said(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise S2R2Error(
+            f"cannot write {path}: {error.strerror or error}; free space, then go on with --resume"
+        ) from error
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl``; a line torn by a crash is left out."""
+    """The lines of a ``metrics.jsonl``; a line torn by a crash, or of another kind, is left out."""
     entries: list[dict[str, Any]] = []
     if not path.is_file():
         return entries
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+                entries.append(entry)
     return entries
