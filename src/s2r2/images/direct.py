@@ -17,6 +17,7 @@ from s2r2.images.labels import Labels
 from s2r2.images.sources import ImageSource, Skipped, printable
 from s2r2.images.store import NO_STORE, image_id, store_path
 from s2r2.images.writing import SPARE_DISK
+from s2r2.saying import csv_plain, csv_safe
 
 MANY_IMAGES = 200_000
 """Sources with more images are trained on directly unless a folder for a store is named: decoding them all takes from
@@ -134,7 +135,7 @@ class DirectImages:
             self._known |= others
             if key not in others:
                 line = io.StringIO()
-                csv.writer(line).writerow([key, reason])
+                csv.writer(line).writerow([csv_safe(key), csv_safe(printable(reason))])
                 file.write(line.getvalue().encode())
             self._read_to = file.tell()
 
@@ -178,4 +179,4 @@ def why_direct(source: ImageSource, short_side: int, store: Path | None) -> str:
 
 def _entries(content: bytes) -> list[Skipped]:
     rows = csv.reader(io.StringIO(content.decode("utf-8", "replace"), newline=""))
-    return [Skipped(row[0], row[1]) for row in rows if len(row) == 2]
+    return [Skipped(csv_plain(row[0]), csv_plain(row[1])) for row in rows if len(row) == 2]

@@ -28,6 +28,7 @@ from s2r2.images.sources import (
 )
 from s2r2.images.tars import open_tar
 from s2r2.images.voc import is_voc, open_voc
+from s2r2.saying import csv_safe
 
 
 def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:
@@ -147,11 +148,11 @@ def _open_plain(path: Path, part: str) -> ImageSource:
 
 
 def write_skipped(path: str | Path, skipped: Sequence[Skipped]) -> None:
-    """Write the list of what was left out as CSV: ``image``, ``reason``."""
+    """Write the list of what was left out as CSV: ``image``, ``reason``; a spreadsheet runs none of it."""
     with atomic_write(path, "w") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "reason"])
-        writer.writerows([printable(entry.key), printable(entry.reason)] for entry in skipped)
+        writer.writerows([csv_safe(printable(entry.key)), csv_safe(printable(entry.reason))] for entry in skipped)
 
 
 def _digits(part: str) -> ImageSource:
