@@ -42,7 +42,12 @@ for _class in (_Loader, _Dumper):
 
 def write_yaml(content: Any) -> str:
     """Plain values as YAML that :func:`read_yaml` reads back, and other readers too."""
-    return yaml.dump(content, Dumper=_Both, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(content, Dumper=_Both, sort_keys=False, allow_unicode=True)
+    if any(
+        c in text for c in "\x85\u2028\u2029\ufeff"
+    ):  # line ends to readers of YAML, which its writer forgets to escape
+        text = yaml.dump(content, Dumper=_Both, sort_keys=False)
+    return text
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Mistakes]:

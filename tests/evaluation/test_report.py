@@ -1,7 +1,9 @@
 """The report: complete, self-contained, harmless, and the same in a browser."""
 
+import html
 import json
 import re
+import shlex
 import shutil
 
 import numpy as np
@@ -85,9 +87,11 @@ def test_the_first_sentences_name_the_encoders_and_no_figure_is_minus_zero(full_
 
 
 def test_a_run_without_evaluation_says_how_to_get_one(run_folder):
+    run_folder = run_folder.rename(run_folder.with_name("a run; of <mine>"))
     page = write_report(run_folder).read_text()
     assert "has not been evaluated yet" in page
-    assert "s2r2 evaluate" in page
+    [command] = re.findall(r"<code>s2r2 evaluate (.*) --train DATA --test DATA</code>", page)
+    assert shlex.split(html.unescape(command)) == [str(run_folder.resolve())]
     assert 'id="rankings"' not in page
 
 
@@ -104,8 +108,9 @@ def test_a_report_can_do_without_any_single_part(full_run, missing):
 def test_damaged_parts_are_left_out(run_folder):
     (run_folder / "views.png").write_bytes(b"no picture")
     (run_folder / "metrics.jsonl").write_text("[]\n{\n" + '{"step": 1, "loss": NaN}\n{"step": 2, "loss": "x"}\n')
-    (run_folder / "config.yaml").write_text("config: {epochs: 3}\nrun: {images: 5}\n")
-    page = write_report(run_folder).read_text()
+    for config in ("config: [1]\nrun: 3\n", "config: [", "config: {epochs: 3}\nrun: {images: 5}\n"):
+        (run_folder / "config.yaml").write_text(config)
+        page = write_report(run_folder).read_text()
     assert 'id="views"' not in page
     assert 'id="training"' not in page
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from s2r2.documents import read_yaml
 from s2r2.encoder.model import Encoder, Output
 from s2r2.encoder.timm_form import TimmForm
 from s2r2.errors import S2R2Error
@@ -267,9 +266,9 @@ def _read_run(run: Path | None) -> dict[str, Any]:
     if path is None or not path.is_file():
         return {}
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content, _ = read_yaml(path)
         return {"config": dict(content["config"]), "run": dict(content["run"])}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (S2R2Error, KeyError, TypeError, ValueError) as error:
         raise S2R2Error(
             f"cannot read {path}: it is damaged; export encoder.safetensors of that folder instead"
         ) from error

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image
 
+from s2r2.documents import read_yaml
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.result import FILE_NAME, Evaluation
 from s2r2.images import UnreadableImage, decode_expendable
@@ -77,7 +77,9 @@ def read_run_folder(folder: Path) -> RunFolder:
         raise S2R2Error(f"no run folder at {folder}: give the folder that s2r2 train wrote")
     found = RunFolder(folder)
     content = _yaml(folder / "config.yaml")
-    found.settings, found.run = content.get("config") or {}, content.get("run") or {}
+    found.settings, found.run = (
+        part if isinstance(part := content.get(name), dict) else {} for name in ("config", "run")
+    )
     for line in _json_lines(folder / "metrics.jsonl"):
         (found.checks if isinstance(line.get("check"), dict) else found.steps).append(line)
     found.skipped = _skipped(folder / "skipped.csv")
@@ -96,10 +98,9 @@ def data_address(content: bytes, kind: str) -> str:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return read_yaml(path)[0]
+    except S2R2Error:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:

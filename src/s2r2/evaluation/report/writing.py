@@ -1,5 +1,6 @@
 """From a run folder to one HTML file."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
     content: dict[str, Any] = {
         "run": run,
         "name": name,
+        "place": shlex.quote(str(run.folder.resolve())),
         "summary": _summary(run),
         "facts": _facts(run),
         "curves": training_curves(run),
