@@ -228,3 +228,17 @@ def test_helper_files_of_systems_are_no_obstacle(update: Update, photo_folder: P
     (store / "holiday.txt").touch()
     with pytest.raises(S2R2Error, match="something else than an index"):
         update()
+
+
+def test_an_index_may_lie_in_a_folder_of_any_readable_name(
+    encoder: object, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("my:index", "~mine", "a b%20c#d?e", "photos/inside"):
+        assert len(update_index(encoder, "photos", name, progress=False).index) == 24
+        assert len(update_index(encoder, "photos", name, progress=False).index.thumbnail(3)) > 100
+    for name in (os.fsdecode(b"caf\xe9"), "new\nline"):
+        with pytest.raises(S2R2Error, match="needs a folder whose path is UTF-8"):
+            update_index(encoder, "photos", name, progress=False)
+        with pytest.raises(S2R2Error, match="needs a folder whose path is UTF-8"):
+            ImageIndex.open(name)

@@ -190,14 +190,20 @@ def decoding_side(published: Published | None, image_size: int) -> int:
 
 
 def check_local(folder: Path) -> None:
-    """Refuse an address of object storage, which as a path would name a new folder here.
+    """Refuse an address of object storage, which as a path would name a new folder here, and what LanceDB cannot open.
 
     Raises:
-        S2R2Error: ``folder`` is such an address.
+        S2R2Error: ``folder`` is such an address, or its path is no UTF-8 or has control characters.
     """
     address = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):/", str(folder))
     if address is not None:
         raise S2R2Error(f"--store {folder}: an index lies in a folder of this machine, not at an address {address[1]}:")
+    whole = os.path.abspath(folder)
+    if printable(whole) != whole or re.search(r"[\x00-\x1f\x7f]", whole):
+        raise S2R2Error(
+            f"--store {printable(whole)!a}: an index needs a folder whose path is UTF-8 without control characters: "
+            "choose another"
+        )
 
 
 def is_helper(name: str) -> bool:

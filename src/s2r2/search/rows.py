@@ -5,6 +5,7 @@ when a table is opened.
 """
 
 import hashlib
+import os
 import warnings
 from collections.abc import Container, Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -82,7 +83,7 @@ class Rows:
     """The table of one index.
 
     Args:
-        place: Folder, or URL of object storage, where LanceDB keeps its files.
+        place: Folder where LanceDB keeps its files.
         dimensions: Length of a vector; the table is made if missing. None to open an existing table for reading.
 
     Raises:
@@ -92,9 +93,9 @@ class Rows:
     def __init__(self, place: str | Path, dimensions: int | None = None) -> None:
         import lancedb
 
-        if dimensions is None and "://" not in str(place) and not Path(place).is_dir():
+        if dimensions is None and not Path(place).is_dir():
             raise FileNotFoundError(f"{place} is not there")  # LanceDB would make it
-        database = lancedb.connect(str(place))
+        database = lancedb.connect(os.path.abspath(place))  # a relative path might be taken for an address
         if dimensions is None:
             try:
                 self.table = database.open_table(TABLE)
