@@ -267,11 +267,10 @@ def search(
         box: Search for a part of the query only: left, top, width, height in pixels.
         picture: Also write the query and its ranking as a contact sheet (.png, .jpg).
     """
-    from rich.console import Console
-
+    from s2r2.saying import PlainConsole
     from s2r2.search import search_and_show
 
-    search_and_show(store, query, k, box, picture, Console())
+    search_and_show(store, query, k, box, picture, PlainConsole())
 
 
 @app.command
@@ -287,11 +286,10 @@ def duplicates(
         threshold: Similarity from which on two photos belong together; by default chosen from the scores.
         out: Also write all groups into FILE.csv.
     """
-    from rich.console import Console
-
+    from s2r2.saying import PlainConsole
     from s2r2.search import duplicates_and_show
 
-    duplicates_and_show(store, threshold, out, Console())
+    duplicates_and_show(store, threshold, out, PlainConsole())
 
 
 @app.command

@@ -11,7 +11,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _HELPERS = frozenset(
     (
         *("__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin"),
-        *("system volume information", "lost+found", "thumbs.db"),
+        *("system volume information", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@tmp"),
     )
 )
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.lib import format as npy
 
 from s2r2.files import checksum, sync_folder
-from s2r2.images.sources import printable
+from s2r2.images.names import printable
 from s2r2.search.layout import DamagedIndex
 from s2r2.search.rows import Rows, schema
 

@@ -16,7 +16,7 @@ from s2r2.encoder.model import Output
 from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write
 from s2r2.images import ImageSource, Skipped, UnreadableImage, write_skipped
-from s2r2.images.sources import printable
+from s2r2.images.names import printable
 from s2r2.processes import Processes
 from s2r2.search.reading import check_alike, checked, read_ahead
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from s2r2.errors import S2R2Error
 from s2r2.files import checksum, write_text
-from s2r2.images.sources import printable
+from s2r2.images.names import is_helper, printable
 
 DESCRIPTION = "index.json"
 LOCK = "lock"
@@ -37,11 +37,6 @@ _OWN_FILES = re.compile(
 )
 _TEMPORARY = re.compile(rf"\.({re.escape(DESCRIPTION)}|{re.escape(SKIPPED)})\.\w+\.tmp")
 _LANCE_FILES = re.compile(r".+\.(lance|manifest|txn|arrow|bin|idx|json)")
-_HELPERS = re.compile(
-    r"\..*|@.*|#recycle|\$RECYCLE\.BIN|desktop\.ini|Thumbs\.db|ehthumbs\.db|Icon\r|lost\+found|__MACOSX"
-    r"|System Volume Information",
-    re.IGNORECASE,
-)
 LARGEST_SIDE = 1 << 14
 _TYPES: dict[str, Any] = {
     "fingerprint": str, "generation": str, "encoder": str, "data": str, "updated": str, "s2r2": str,
@@ -204,11 +199,6 @@ def check_local(folder: Path) -> None:
             f"--store {printable(whole)!a}: an index needs a folder whose path is UTF-8 without control characters: "
             "choose another"
         )
-
-
-def is_helper(name: str) -> bool:
-    """Whether a file or folder is one that systems, network disks and synchronisers put anywhere."""
-    return _HELPERS.fullmatch(name) is not None
 
 
 def check_free_for_index(folder: Path) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from s2r2.images import ImageSource
+from s2r2.images.names import is_helper, printable
 from s2r2.images.remote import is_remote
-from s2r2.images.sources import os_reason, printable
-from s2r2.search.layout import is_helper
+from s2r2.images.sources import os_reason
 from s2r2.search.rows import Known
 
 HANDFUL = 5

@@ -15,7 +15,7 @@ from PIL import Image
 from s2r2.encoder import Encoder
 from s2r2.errors import NonFiniteError
 from s2r2.images import ImageSource, UnreadableImage, decode_expendable
-from s2r2.images.sources import printable
+from s2r2.images.names import printable
 from s2r2.processes import Processes
 from s2r2.search.rows import photo_id, seal
 from s2r2.views import reduce_bicubic
@@ -75,10 +75,10 @@ class PhotoReader:
 
     def location(self, index: int) -> str:
         """Where a person finds a photo from any folder, as text that any table can hold."""
-        location, where = self.source.location(index), self.source.slice(index)
-        if where is not None and location.startswith(where.path):
-            location = os.path.abspath(where.path) + location[len(where.path) :]
-        return printable(location)
+        location, where = printable(self.source.location(index)), self.source.slice(index)
+        if where is not None and location.startswith(named := printable(where.path)):
+            location = printable(os.path.abspath(where.path)) + location[len(named) :]
+        return location
 
     def label(self, index: int) -> str:
         """Labels of a photo joined by ``;``."""

@@ -1,13 +1,14 @@
 """An index as a person sees it on a terminal."""
 
 import csv
+import os
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from rich.cells import cell_len, set_cell_size
 
 from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write
+from s2r2.saying import PlainConsole, csv_safe, visible
 from s2r2.search.contact_sheet import contact_sheet
 from s2r2.search.duplicates import find_duplicates
 from s2r2.search.index import ImageIndex
@@ -19,9 +20,9 @@ SHOWN = 320
 
 
 def search_and_show(
-    folder: str | Path, query: str, k: int, box: str | None, picture: Path | None, console: Console
+    folder: str | Path, query: str, k: int, box: str | None, picture: Path | None, console: PlainConsole
 ) -> None:
-    """Search an index and print the ranking as a table; write a contact sheet if a picture is asked for.
+    """Search an index and print the ranking, a line a photo; write a contact sheet if a picture is asked for.
 
     Raises:
         S2R2Error: There is no index, the query cannot be read, the box is malformed, or the picture cannot be written.
@@ -29,19 +30,18 @@ def search_and_show(
     index = ImageIndex.open(folder)
     part = parse_box(box)
     hits = index.search(query, k, box=part)
-    table = Table(box=None, pad_edge=False)
-    for title in ("rank", "similarity", "label", "photo"):
-        table.add_column(title, justify="right" if title in ("rank", "similarity") else "left", overflow="fold")
+    width = max(cell_len(text) for text in ("label", *(visible(hit.label) for hit in hits)))
+    console.say(f"rank  similarity  {set_cell_size('label', width)}  photo")
     for hit in hits:
-        table.add_row(str(hit.rank), f"{hit.score:.4f}", hit.label, hit.path)
-    console.print(table)
+        label = set_cell_size(visible(hit.label), width)
+        console.say(f"{hit.rank:>4}  {hit.score:>10.4f}  {label}  {as_seen_from_here(hit.path)}")
     if picture is None:
         return
     save_picture(contact_sheet(index, index.query_picture(query, part, side=SHOWN), hits), picture)
-    console.print(f"picture   {picture}", highlight=False)
+    console.say(f"picture   {picture}")
 
 
-def duplicates_and_show(folder: str | Path, threshold: float | None, out: Path | None, console: Console) -> None:
+def duplicates_and_show(folder: str | Path, threshold: float | None, out: Path | None, console: PlainConsole) -> None:
     """Print groups of near-duplicates, most similar first; write all of them as CSV if a file is asked for.
 
     Args:
@@ -55,30 +55,41 @@ def duplicates_and_show(folder: str | Path, threshold: float | None, out: Path |
     """
     index = ImageIndex.open(folder)
     found = find_duplicates(index, threshold)
-    paths = index.catalogue.table["location"]
     photos = sum(len(group.rows) for group in found.groups)
-    how = "chosen from the scores" if threshold is None else f"the scores suggest {found.suggested:.4f}"
+    how = f"the scores suggest {found.suggested:.4f}"
+    if threshold is None:
+        how = "chosen from the scores"
     for number, group in enumerate(found.groups, start=1):
-        console.print(f"[bold]{number}[/bold]  similarity {group.score:.4f}", highlight=False)
+        console.say(f"{number}  similarity {group.score:.4f}", style="bold")
         for row in group.rows:
-            console.print(f"   {paths[row].as_py()}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"{len(found.groups)} groups, {photos} photos; threshold {found.threshold:.4f} ({how})", highlight=False
-    )
+            console.say(f"   {as_seen_from_here(index.location(row))}")
+    console.say(f"{len(found.groups)} groups, {photos} photos; threshold {found.threshold:.4f} ({how})")
+    if not found.groups and found.threshold > 0:
+        console.say(f"to find more, look further: --threshold {_lower(found.threshold)}")
     if found.groups and max(len(group.rows) for group in found.groups) > max(10, len(index) // 2):
-        console.print(
+        console.say(
             "warning   most photos are in one group: this encoder hardly tells them apart (is it collapsed, or hardly "
-            "trained?); use another one, or a higher --threshold",
-            highlight=False,
-            soft_wrap=True,
+            "trained?); use another one, or a higher --threshold"
         )
     if out is not None:
         with atomic_write(out, "w") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("group", "score", "path"))
             for number, group in enumerate(found.groups, start=1):
-                writer.writerows((number, f"{group.score:.6f}", paths[row].as_py()) for row in group.rows)
-        console.print(f"list      {out}", highlight=False)
+                paths = (csv_safe(index.location(row)) for row in group.rows)
+                writer.writerows((number, f"{group.score:.6f}", path) for path in paths)
+        console.say(f"list      {out}")
+
+
+def as_seen_from_here(location: str) -> str:
+    """A photo's place, without the working folder where it is inside of it."""
+    here = os.getcwd() + os.sep
+    return location.removeprefix(here) if location != here else location
+
+
+def _lower(threshold: float) -> str:
+    """A threshold that is a clear step below one that found nothing."""
+    return f"{max(0.0, 1 - max(2 * (1 - threshold), 0.001)):.3f}"
 
 
 def parse_box(text: str | None) -> Box | None:

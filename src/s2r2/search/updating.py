@@ -13,7 +13,7 @@ from s2r2.encoder import Encoder, load
 from s2r2.errors import S2R2Error
 from s2r2.files import checksum, sync_folder
 from s2r2.images import ImageSource, Skipped, UnreadableImage, open_source, write_skipped
-from s2r2.images.sources import printable
+from s2r2.images.names import printable
 from s2r2.locking import locked
 from s2r2.processes import Processes
 from s2r2.search import layout
