@@ -118,6 +118,44 @@ def test_a_worker_gives_up_by_itself_when_nobody_watches(monkeypatch: pytest.Mon
     pool.close()
 
 
+PARENT = f"""
+from s2r2.images import member
+from s2r2.images.pool import DecodingPool
+from s2r2.images.protocol import Job, Settings
+import threading, time
+member.PROGRAM = {SLOW!r}
+pool = DecodingPool(2)
+for content in (b"sleep", b"spin"):
+    job = Job("", content=content)
+    threading.Thread(target=pool.one, args=(job, Settings(None, 10**6)), daemon=True).start()
+while sum(m.process is not None and m._deadline is not None for m in pool._members) < 2:
+    time.sleep(0.05)
+time.sleep(0.5)
+print(*(m.process.pid for m in pool._members if m.process is not None), flush=True)
+time.sleep(60)
+"""
+
+
+def test_workers_end_with_a_killed_parent_in_the_middle_of_an_image() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    workers = [int(number) for number in parent.stdout.readline().split()]
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    until = time.monotonic() + 10
+    while any(is_running(number) for number in workers):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def is_running(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_a_worker_that_somebody_ends_costs_no_image() -> None:
     pool = DecodingPool(1)
     jobs = [Job("", content=png(500, 500))] * 100

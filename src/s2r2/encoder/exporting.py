@@ -17,6 +17,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s2r2.encoder.images import store_side
 from s2r2.encoder.loading import load
 from s2r2.encoder.model import TIMM_LAYOUT_VERSION, Encoder, Output
 from s2r2.encoder.model_card import Usage, model_card
@@ -107,7 +108,8 @@ def describe(encoder: Encoder, output: Output) -> dict[str, Any]:
         "name": encoder.name,
         "backbone": encoder.architecture["backbone"],
         "input": f"pixels: (N, 3, {encoder.image_size}, {encoder.image_size}) float32, RGB in [0, 1], not normalised",
-        "preprocessing": "largest centred square, antialiased bilinear resize; normalisation is in the graph",
+        "preprocessing": f"bicubic reduction to a short side of {store_side(encoder.image_size)} px (JPEG: drafted to "
+        "twice that at least), largest centred square, antialiased bilinear resize; normalisation is in the graph",
         "image_size": encoder.image_size,
         "output": f"vectors: (N, {encoder.dimensions(output)}) float32, rows of length 1",
         "vectors": output,

@@ -6,19 +6,37 @@ from pathlib import Path
 from typing import Any
 
 from s2r2.documents import read_yaml
+from s2r2.encoder.images import store_side
 from s2r2.encoder.model import Encoder, Output
 from s2r2.encoder.timm_form import TimmForm
 from s2r2.errors import S2R2Error
 
-_PREPARE = '''import numpy as np
-from PIL import Image, ImageOps
+_PREPARE = '''import io
+import math
 
-SIZE = {size}
+import numpy as np
+from PIL import Image, ImageCms
+
+SIZE, SIDE = {size}, {side}
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+TURNS = {{2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}}  # what undoes each EXIF orientation
 
 
 def pixels(path):
     """The largest centred square of a photo: (3, SIZE, SIZE) float32 in [0, 1], RGB."""
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    image = Image.open(path, formats=FORMATS)
+    turn, profile = TURNS.get(image.getexif().get(0x0112)), image.info.get("icc_profile")
+    if image.format in ("JPEG", "MPO") and min(image.size) > SIDE:  # libjpeg reduces while it decodes
+        image.draft(None, tuple(math.ceil(side * (2 * SIDE / min(image.size))) for side in image.size))
+    if image.has_transparency_data:
+        over, image = image.convert("RGBA"), Image.new("RGB", image.size, "white")
+        image.paste(over, mask=over.getchannel("A"))
+    image = image if image.mode in ("L", "RGB") else image.convert("RGB")
+    scale = min(SIDE / min(image.size), math.sqrt(64 * SIDE**2 / (image.width * image.height)))
+    if scale < 1:
+        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
+    image = in_srgb(image, profile).convert("RGB")
+    image = image if turn is None else image.transpose(Image.Transpose(turn))
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))
@@ -26,6 +44,22 @@ def pixels(path):
     channels = [Image.fromarray(np.asarray(c, np.float32)) for c in square.split()]
     resized = [np.asarray(c.resize((SIZE, SIZE), Image.Resampling.BILINEAR)) for c in channels]
     return np.stack(resized) / np.float32(255)
+
+
+def in_srgb(image, profile):
+    """Colours of a profile as those of sRGB; what hardly changes them, or is damaged, is left out."""
+    try:
+        given, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+        relative, black = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+        transform = ImageCms.buildTransform(given, srgb, image.mode, "RGB", relative, black)
+        levels = np.arange(0, 256, 15, dtype=np.uint8)
+        chart = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(len(levels), -1, 3)
+        before = Image.fromarray(chart if image.mode == "RGB" else np.ascontiguousarray(chart[..., 0]))
+        after = np.asarray(ImageCms.applyTransform(before, transform), np.int16)
+        same = np.abs(after - np.asarray(before.convert("RGB"), np.int16)).max() <= 3
+        return image if same else ImageCms.applyTransform(image, transform)
+    except Exception:
+        return image
 
 '''
 _ONNX = '''
@@ -138,7 +172,7 @@ def _use(encoder: Encoder, usage: Usage) -> str:
 
 
 def _code(encoder: Encoder, usage: Usage) -> str:
-    prepare = _PREPARE.format(size=encoder.image_size)
+    prepare = _PREPARE.format(size=encoder.image_size, side=store_side(encoder.image_size))
     if usage.format == "onnx":
         return prepare + _ONNX.format(file=usage.file)
     if usage.format == "torch-export":
@@ -166,10 +200,12 @@ def _preprocessing(encoder: Encoder, usage: Usage) -> str:
         else f"Normalise with mean {list(encoder.mean)} and standard deviation {list(encoder.std)}."
     )
     text = (
-        f"The photo upright (EXIF) and in RGB; its largest centred square; resized to {size} x {size} by Pillow's "
-        f"`BILINEAR`, which is antialiased, on 32-bit float channels as above. {normalise} Resizing the RGB image at "
-        f"once is simpler, and rounds each pixel to 8 bits: the vectors then differ in the third or fourth place. s2r2 "
-        f"itself also lays transparency over white, which `convert` does not."
+        f"The photo upright (EXIF), in sRGB, transparency laid over white; where its shorter side is longer than "
+        f"{store_side(size)} pixels, reduced to that by Pillow's `BICUBIC` (a JPEG first by libjpeg as it is decoded, "
+        f"to no less than twice that); its largest centred square; resized to {size} x {size} by Pillow's `BILINEAR`, "
+        f"which is antialiased, on 32-bit float channels as above. {normalise} This is how s2r2 decodes: the vectors "
+        f"are the same to 0.00001; only deep greyscale (16 bits or more) and CMYK with a profile are treated otherwise "
+        f"here. Whatever is simpler gives vectors that differ in the second to fourth place."
     )
     if usage.form is not None:
         text += " timm's own transform resizes before it crops and rounds likewise: near, but not the same."

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from s2r2.children import known_to_children
 from s2r2.errors import S2R2Error
 from s2r2.images.protocol import ASKING, HEADER, READY, UNREADABLE, Answer, Job, Settings
 
@@ -200,7 +201,8 @@ def start_process() -> "subprocess.Popen[bytes]":
     Raises:
         S2R2Error: It cannot be started.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = {**os.environ, **alone, **known_to_children()}
     command = [sys.executable, "-c", PROGRAM, json.dumps(sys.path)]
     pipe = subprocess.PIPE
     try:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from s2r2.children import end_with_parent
 from s2r2.images.decoding import UnreadableImage, decode, decoded_size
 from s2r2.images.protocol import ASKING, DECODED, HEADER, READY, SIZE, UNCHANGED, UNREADABLE, Settings
 from s2r2.images.sources import Slice, read_slice
@@ -29,6 +30,7 @@ UNASKED = 16_000_000
 
 def main() -> None:
     """Serve until the standard input ends."""
+    end_with_parent()  # also in the middle of an image
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     _limit("RLIMIT_CORE", 0)
