@@ -21,6 +21,7 @@ from s2r2.images import ImageSource, PixelStore, absolute_data, open_source, wri
 from s2r2.images.folders import open_folder
 from s2r2.images.names import inside, printable, unique
 from s2r2.images.tables import label_lists
+from s2r2.images.tar_headers import DamagedTar, headers
 
 COLOURS = ("red", "lime", "blue", "white", "black", "yellow")
 
@@ -285,6 +286,25 @@ def test_a_size_that_lies_is_a_line(size: bytes, tmp_path: Path) -> None:
     tar.write_bytes(changed(tar.read_bytes(), size=size))
     with pytest.raises(S2R2Error, match=r"the tar ends before a\.png does"):
         open_source(tar)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.binary(max_size=60)
+    | st.sampled_from([b"99999999999 path=x\n", b"0 a=b\n", b"5 a=b\n", b"-6 a=b\n", b" 6 a=b\n"])
+)
+def test_any_extended_header_is_read_or_a_line(content: bytes) -> None:
+    found, blocks = 0, b""
+    for kind, body in ((tarfile.XHDTYPE, content), (tarfile.REGTYPE, b"x")):
+        info = tarfile.TarInfo("a.png")
+        info.type, info.size = kind, len(body)
+        blocks += info.tobuf(tarfile.USTAR_FORMAT) + body.ljust(-(-len(body) // 512) * 512, b"\0")
+    blocks += bytes(1024)
+    try:
+        found = len(list(headers(lambda offset, size: blocks[offset : offset + size], len(blocks))))
+    except DamagedTar:
+        return
+    assert found == 1
 
 
 def test_a_tar_that_was_cut_off_says_so(tmp_path: Path) -> None:

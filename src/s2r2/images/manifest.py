@@ -234,16 +234,13 @@ def _read_csv(table: _Table) -> None:
             _, names = next(found, (0, []))
             columns = table.columns(names)
             for block in _blocks(found):
-                good = []
-                for line, row in block:
-                    if wrong := len(row) > len(names) and surplus(row, len(names)):
-                        table.leave_out(line, wrong)
-                    else:
-                        good.append((line, row))
+                if max(len(row) for _, row in block) > len(names):
+                    block = _told_apart(table, block, len(names))
                 cells = {
-                    name: [row[place] if place < len(row) else "" for _, row in good] for name, place in columns.items()
+                    name: [row[place] if place < len(row) else "" for _, row in block]
+                    for name, place in columns.items()
                 }
-                table.add([line for line, _ in good], cells)
+                table.add([line for line, _ in block], cells)
     except OSError as error:
         raise S2R2Error(f"cannot read {table.name}: {error.strerror or error}") from error
 
@@ -251,6 +248,15 @@ def _read_csv(table: _Table) -> None:
 def _blocks(found: Iterator[tuple[int, list[str]]]) -> Iterator[list[tuple[int, list[str]]]]:
     while block := list(islice(found, ROWS_AT_ONCE)):
         yield block
+
+
+def _told_apart(table: _Table, block: list[tuple[int, list[str]]], columns: int) -> list[tuple[int, list[str]]]:
+    """The rows that have no more cells than there are columns; the others are listed."""
+    reasons = [surplus(row, columns) for _, row in block]
+    for (line, _), reason in zip(block, reasons, strict=True):
+        if reason:
+            table.leave_out(line, reason)
+    return [entry for entry, reason in zip(block, reasons, strict=True) if not reason]
 
 
 def _read_parquet(table: _Table) -> None:

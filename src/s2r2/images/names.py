@@ -45,9 +45,8 @@ def _escaped(code: int) -> str:
 
 def ending(name: str) -> str:
     """The ending of a file's name in small letters, with its dot; blanks behind it do not count."""
-    base = name.rpartition("/")[2].rstrip()
-    stem, dot, last = base.rpartition(".")
-    return f".{last.lower()}" if dot and stem.strip(".") else ""
+    dot = name.rfind(".")
+    return name[dot:].rstrip().lower() if dot > name.rfind("/") + 1 else ""
 
 
 def is_image(name: str) -> bool:
@@ -67,7 +66,9 @@ def is_helper(name: str) -> bool:
 
 def inside(name: str) -> str:
     """A name as a place below a root that it cannot leave: ``./a``, ``/a``, ``b/../a``, ``x//a`` and ``../a``."""
-    return posixpath.normpath(f"/{name}").lstrip("/")
+    if name.startswith((".", "/")) or name.endswith("/") or "/." in name or "//" in name:
+        return posixpath.normpath(f"/{name}").lstrip("/")
+    return name
 
 
 def unique(keys: Sequence[str]) -> Sequence[str]:

@@ -24,7 +24,7 @@ def rows(lines: Iterable[str], table: str) -> Iterator[tuple[int, list[str]]]:
     line = 0
     try:
         for row in reader:
-            if any(cell and not cell.isspace() for cell in row):
+            if row and (row[0].strip() or any(map(str.strip, row))):
                 yield reader.line_num, row
             line = reader.line_num
     except csv.Error as error:

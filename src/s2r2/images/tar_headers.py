@@ -14,8 +14,10 @@ AT_ONCE = 1 << 16
 FILE, HARD_LINK, LINK, SPARSE, OTHER = "file", "hard link", "link", "sparse", "other"
 
 _KINDS = {b"0": FILE, b"\0": FILE, b"7": FILE, b"1": HARD_LINK, b"2": LINK, b"S": SPARSE}
+_PLAIN = (b"0", b"\0")
 _WITHOUT_CONTENT = b"123456"
 _PAX_HEADERS, _GLOBAL, _LONG_NAME, _LONG_TARGET = b"xX", b"g", b"L", b"K"
+_EXTENDED = _PAX_HEADERS + _GLOBAL + _LONG_NAME + _LONG_TARGET
 
 
 class Header(NamedTuple):
@@ -65,17 +67,18 @@ def headers(read: Read, end: int) -> Iterator[Header]:
         if len(block) < BLOCK or not _is_header(block):
             raise (DamagedTar if at else NoTar)(f"no tar header at byte {at:,}")
         kind, length, content, closed = block[156:157], _number(block[124:136]), at + BLOCK, False
-        if kind in _PAX_HEADERS + _GLOBAL + _LONG_NAME + _LONG_TARGET:
+        if kind in _EXTENDED:
             if not 0 <= length <= min(MOST_HEADER_BYTES, end - content):
                 raise DamagedTar(f"an extended header at byte {at:,} of {length:,} bytes")
             said |= _extended(kind, read(content, length), at)
             at = content + _padded(length)
             continue
         name = said.get("GNU.sparse.name") or said.get("path") or _name(block)
-        length, content = _content(read, block, said, content, end)
+        if said or kind not in _PLAIN:
+            length, content = _content(read, block, said, content, end)
         if length < 0 or length > end - content:
             raise DamagedTar(f"the tar ends before {name} does, which is said to have {length:,} bytes")
-        what = SPARSE if any(key.startswith("GNU.sparse.") for key in said) else _KINDS.get(kind, OTHER)
+        what = SPARSE if said and any(key.startswith("GNU.sparse.") for key in said) else _KINDS.get(kind, OTHER)
         if kind != b"5" and not name.endswith("/"):
             target = said.get("linkpath") or _text(block[157:257].partition(b"\0")[0])
             yield Header(name, content, length, what, target)
@@ -128,7 +131,7 @@ def _pax(content: bytes, at: int) -> dict[str, str]:
         space = content.find(b" ", start, start + 20)
         length = content[start : max(space, start)]
         stop = start + int(length) if length.isdigit() else 0
-        if not space < stop <= len(content):
+        if not start < space < stop <= len(content):
             raise DamagedTar(f"no extended header at byte {at:,}")
         key, _, value = content[space + 1 : stop - 1].partition(b"=")
         values[_text(key)] = _text(value)
@@ -149,8 +152,10 @@ def _number(field: bytes) -> int:
     """A number in octal digits, or in GNU's binary form; -1 for neither."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
-    digits = field.partition(b"\0")[0].strip() or b"0"
-    return int(digits, 8) if digits.isdigit() and not digits.strip(b"01234567") else -1
+    try:
+        return int(field.partition(b"\0")[0].strip() or b"0", 8)
+    except ValueError:
+        return -1
 
 
 def _name(block: bytes) -> str:
