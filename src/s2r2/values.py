@@ -121,6 +121,20 @@ def build(values: Any, kind: type[T], mistakes: Mistakes, where: Where = ()) -> 
     return made
 
 
+def whole_number(value: Any, low: int, high: int, name: str) -> int:
+    """The value, a whole number in a range, as Python's.
+
+    Raises:
+        S2R2Error: It is none; the message gives the name as an option of the command line.
+    """
+    mistakes = Mistakes(flags=True)
+    made: int = fitted(plain(value), int, mistakes, (name,))
+    mistakes.refuse()
+    if not low <= made <= high:
+        raise S2R2Error(f"--{name.replace('_', '-')} {made}: must be {low} to {high:,}")
+    return made
+
+
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """What to say of a key that does not exist: the nearest that does, or all of them."""
     near = difflib.get_close_matches(key, list(known), n=1)

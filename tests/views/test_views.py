@@ -5,13 +5,24 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from s2r2.errors import S2R2Error
-from s2r2.views import RECIPES, Recipe, ViewLoader, draw_parameters, get_recipe, render_centre, render_views, view_sizes
+from s2r2.views import (
+    RECIPES,
+    Recipe,
+    ViewLoader,
+    draw_parameters,
+    get_recipe,
+    render_centre,
+    render_views,
+    view_sizes,
+    views_sheet,
+)
 
 STILL = Recipe(
     horizontal_flip=0.0, jitter_probability=0.0, grey_probability=0.0, blur_probability=0.0, solarise_probability=0.0
@@ -272,6 +283,13 @@ def test_recipes_survive_yaml_and_say_what_is_wrong() -> None:
         Recipe(crop_scale=(0.0, 1.0))
     with pytest.raises(S2R2Error, match="colour"):
         Recipe.from_dict({"colour": 1})
+
+
+@pytest.mark.parametrize("wrong", [{"view_size": 0}, {"view_size": 10**6}, {"views": 0}, {"views": 1.5}, {"seed": -1}])
+def test_a_sheet_with_wrong_numbers_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(S2R2Error, match="must be") as error:
+        views_sheet([np.zeros((40, 40, 3), np.uint8)], Recipe(), **{"view_size": 32, "views": 2, **wrong})
+    assert "\n" not in str(error.value)
 
 
 def test_a_recipe_from_a_file(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from s2r2.images import PixelStore, open_source
 from s2r2.machine import choose_device
 from s2r2.processes import Processes
 from s2r2.training.config import read_config
+from s2r2.values import whole_number
 from s2r2.views import Recipe, get_recipe
 
 
@@ -45,6 +46,7 @@ def evaluate_run(
     Raises:
         S2R2Error: There is no such encoder, nothing to judge by, or processes differ in images or encoders.
     """
+    seed = whole_number(seed, 0, (1 << 63) - 1, "seed")
     chosen = choose_device(device, processes)
     encoders: dict[str, Encoder] = {}
     recipe, first = get_recipe("photos"), load(run, device=chosen)

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from s2r2.errors import S2R2Error
+from s2r2.values import whole_number
 from s2r2.views.parameters import draw_parameters
 from s2r2.views.recipe import Recipe, view_sizes
 from s2r2.views.rendering import Backend, render_centre, render_views
@@ -34,7 +35,12 @@ def views_sheet(
         views: V.
         seed: Another seed, other views.
         backend: As in :func:`render_views`.
+
+    Raises:
+        S2R2Error: A number is out of range.
     """
+    view_size = whole_number(view_size, 8, 4096, "image_size")
+    views, seed = whole_number(views, 1, 1024, "views"), whole_number(seed, 0, (1 << 63) - 1, "seed")
     cell = min(160, max(64, view_size))
     sides = view_sizes(recipe, view_size, views)
     step = cell + _GAP
@@ -68,8 +74,9 @@ def sample(source: Readable, count: int, short_side: int) -> list[np.ndarray]:
     """Up to ``count`` readable images taken evenly from a source.
 
     Raises:
-        Exception: What the last image raised, when none of those tried can be read.
+        S2R2Error: None of those tried can be read, or the count is out of range.
     """
+    count = whole_number(count, 1, 10_000, "images")
     found, last = [], None
     for index in np.unique(np.linspace(0, len(source) - 1, num=min(count, len(source)), dtype=np.int64)):
         try:
@@ -77,7 +84,7 @@ def sample(source: Readable, count: int, short_side: int) -> list[np.ndarray]:
         except Exception as error:
             last = error
     if not found and last is not None:
-        raise last
+        raise S2R2Error(f"none of the photos tried can be read; the last: {last}") from last
     return found
 
 
