@@ -229,7 +229,8 @@ def test_full_disk_during_training_is_one_line(tmp_path: Path, monkeypatch: pyte
     "change",
     [
         {"views": 1}, {"batch_size": 1}, {"image_size": 4}, {"epochs": 0}, {"temperature": -1.0}, {"lr": -1.0},
-        {"precision": "64-true"}, {"backbone": "resnet81"}, {"recipe": "phots"}, {"device": "tpu"}, {"device": "mps"}, {"batch_size": 361},
+        {"precision": "64-true"}, {"backbone": "resnet81"}, {"recipe": "phots"}, {"device": "tpu"}, {"device": "mps"},
+    {"batch_size": 361},
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_before_anything_is_written(change: dict, tmp_path: Path) -> None:
