@@ -220,6 +220,34 @@ def test_the_cache_is_listed_and_cleared(tmp_path: Path) -> None:
     assert {store.images for store in list_stores(tmp_path / "stores")} == {3, 4}
     assert clear_stores(tmp_path / "stores") > 0
     assert list_stores(tmp_path / "stores") == []
+    assert not list((tmp_path / "stores").iterdir())
+
+
+def test_clearing_removes_nothing_that_a_store_has_not_written(tmp_path: Path) -> None:
+    """Neither folders that look like a store, nor what somebody put into one, nor what a link leads to."""
+    stores, diary = tmp_path / "stores", tmp_path / "stores" / "diary"
+    build(write_photos(tmp_path / "photos", 3), stores)
+    (store,) = list_stores(stores)
+    diary.mkdir()
+    elsewhere = tmp_path / "elsewhere" / "photos-32-0123456789ab"
+    elsewhere.mkdir(parents=True)
+    for place in (diary, elsewhere):
+        (place / "journal-0.jsonl").write_text("my days")
+        (place / "thesis.txt").write_text("years of work")
+    (stores / "photos-48-0123456789ab").symlink_to(elsewhere)
+    (store.path / "notes.txt").write_text("mine")
+    (store.path / "journal-1.jsonl").symlink_to(elsewhere / "journal-0.jsonl")
+    (store.path / "pixels-final.bin").write_text("mine")
+    assert [kept.path for kept in list_stores(stores)] == [store.path]
+    assert clear_stores(stores) > 0
+    assert sorted(file.name for file in store.path.iterdir()) == ["journal-1.jsonl", "notes.txt", "pixels-final.bin"]
+    assert all((place / "thesis.txt").exists() and (place / "journal-0.jsonl").exists() for place in (diary, elsewhere))
+
+
+def test_nothing_removes_a_tree() -> None:
+    """No folder that a user named is ever given to rmtree."""
+    sources = (Path(__file__).parents[2] / "src").rglob("*.py")
+    assert not [path for path in sources if "rmtree" in path.read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize("change", [lambda line: line[:-3], lambda line: line.replace(b"7", b"8"), lambda line: b""])

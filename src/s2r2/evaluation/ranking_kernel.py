@@ -5,8 +5,9 @@ A radix sort of the keys (two passes of 12 bits) puts the ranking in order, rele
 one walk over it meets every group of equal scores and adds what the tie rule says that group is worth.
 """
 
-import numba
 import numpy as np
+
+from s2r2.compiled import njit
 
 EXPECTED, OPTIMISTIC, PESSIMISTIC = 0, 1, 2
 RESOLUTION = 2.0**-22
@@ -17,7 +18,7 @@ _WORST = 2**23 - 1
 _DIGITS = 4096
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def count_bits(word: np.uint64) -> int:
     """Ones in a 64-bit word."""
     bits = 0
@@ -27,7 +28,7 @@ def count_bits(word: np.uint64) -> int:
     return bits
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _in_common(a: np.ndarray, b: np.ndarray, several: bool) -> bool:
     if not several:
         return a[0] == b[0]
@@ -37,7 +38,7 @@ def _in_common(a: np.ndarray, b: np.ndarray, several: bool) -> bool:
     return False
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
     shared = 0
     either = 0
@@ -47,13 +48,13 @@ def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
     return shared / either
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _distance_key(similarity: np.float32) -> int:
     key = int((np.float32(1) - similarity) * _SCALE + np.float32(0.5))
     return min(max(key, 0), _WORST)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _sort(keys: np.ndarray, spare: np.ndarray, count: int, low: np.ndarray, high: np.ndarray) -> None:
     """Sort the first ``count`` 24-bit keys; ``low`` and ``high`` hold the counts of their 12-bit digits."""
     below_low = 0
@@ -73,7 +74,7 @@ def _sort(keys: np.ndarray, spare: np.ndarray, count: int, low: np.ndarray, high
         high[digit] += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _group_precision(t: int, n: int, c: int, r: int, upto: int, harmonic: np.ndarray, ties: int) -> float:
     """Sum of precisions at the relevant images of one group of equal scores, over ranks up to ``upto``.
 
@@ -96,7 +97,7 @@ def _group_precision(t: int, n: int, c: int, r: int, upto: int, harmonic: np.nda
     return total
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _group_hit(t: int, n: int, r: int, k: int, ties: int) -> float:
     """Chance that the first group with relevant images puts one of them among the first ``k``."""
     m = min(n, k - t)
@@ -112,7 +113,7 @@ def _group_hit(t: int, n: int, r: int, k: int, ties: int) -> float:
     return 1.0 - miss
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _group_share(t: int, n: int, r: int, upto: int, ties: int) -> float:
     """Relevant images of a group that fall on ranks up to ``upto``."""
     m = min(n, max(0, upto - t))
@@ -123,7 +124,7 @@ def _group_share(t: int, n: int, r: int, upto: int, ties: int) -> float:
     return float(max(0, m - (n - r)))
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _edge(keys: np.ndarray, count: int, bound: int) -> int:
     """How many of the sorted keys are below ``bound``."""
     low = 0
@@ -137,7 +138,7 @@ def _edge(keys: np.ndarray, count: int, bound: int) -> int:
     return low
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _dcg(
     keys: np.ndarray, count: int, distances: np.ndarray, gains: np.ndarray, discounts: np.ndarray, ties: int
 ) -> float:
@@ -170,7 +171,7 @@ def _dcg(
     return got / ideal
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def measure_rows(
     similarities: np.ndarray,
     scales: np.ndarray,
@@ -236,7 +237,7 @@ def measure_rows(
         out[q, 5] = _dcg(keys, count, distances[:relevant], gains[:relevant], discounts, ties) if graded else np.nan
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _walk(
     keys: np.ndarray, count: int, relevant: int, ks: np.ndarray, ties: int, harmonic: np.ndarray, out: np.ndarray
 ) -> None:

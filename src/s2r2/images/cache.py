@@ -3,8 +3,9 @@
 import contextlib
 import json
 import os
-import shutil
+import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,12 @@ from s2r2.locking import locked
 
 DESCRIPTION = "store.json"
 LOCK = "lock"
+_STORE = re.compile(r".+-(\d+|full)-[0-9a-f]{12}")
+_JOURNAL = re.compile(r"journal-\d+\.jsonl")
+_FILES = re.compile(
+    r"pixels-\d+\.bin|journal-\d+\.jsonl|store\.json|suspect|lock|\.(store\.json|[a-z]+-\d+\.\w+)\.\w+\.tmp"
+)
+"""Names of a store's folder, and of the files that building it writes there: nothing else is ever removed."""
 
 
 def cache_folder() -> Path:
@@ -21,12 +28,16 @@ def cache_folder() -> Path:
     chosen = os.environ.get("S2R2_CACHE")
     if chosen:
         return Path(chosen).expanduser()
-    if os.name == "nt":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    xdg = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        if os.name == "nt":
+            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        elif sys.platform == "darwin":
+            base = Path.home() / "Library" / "Caches"
+        else:  # as the XDG rules have it, a relative folder does not count
+            base = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache"
+    except RuntimeError:  # a user without a home
+        base = Path(tempfile.gettempdir())
     return base / "s2r2"
 
 
@@ -57,13 +68,13 @@ class StoreInfo:
 def list_stores(folder: Path | None = None) -> list[StoreInfo]:
     """The stores in a folder (by default the cache), the last used first; unfinished ones among them."""
     found = []
-    for path in sorted({file.parent for file in stores_folder(folder).glob("*/journal-*.jsonl")}):
+    for path in _store_folders(stores_folder(folder)):
         description = path / DESCRIPTION
         content = {}
         with contextlib.suppress(OSError, ValueError):
             content = json.loads(description.read_text(encoding="utf-8"))
         with contextlib.suppress(OSError):
-            size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+            size = sum(file.stat().st_size for file in _own_files(path))
             used = (description if description.exists() else path).stat().st_mtime
             found.append(StoreInfo(path, content.get("name", path.name), content.get("images", 0), size, used))
     return sorted(found, key=lambda store: (-store.used, store.path))
@@ -72,18 +83,45 @@ def list_stores(folder: Path | None = None) -> list[StoreInfo]:
 def clear_stores(folder: Path | None = None, stores: Sequence[StoreInfo] | None = None) -> int:
     """Delete stores, those that are being built left out; returns the bytes set free.
 
+    Only files that a store writes itself are removed, and its folder if nothing else is in it. No link is followed.
+
     Args:
         folder: Where the stores are; by default the cache.
         stores: Which of them, as from :func:`list_stores`; by default all.
     """
     freed = 0
     for store in list_stores(folder) if stores is None else stores:
-        try:
+        with contextlib.suppress(S2R2Error, OSError):
             with locked(store.path / LOCK, f"building the pixel store {store.path}", "wait until it has finished"):
                 # The description first: a store that is half deleted must not look finished.
-                (store.path / DESCRIPTION).unlink(missing_ok=True)
-                shutil.rmtree(store.path)
-            freed += store.size
-        except (S2R2Error, OSError):
-            continue
+                for file in sorted(_own_files(store.path), key=lambda file: file.name != DESCRIPTION):
+                    if file.name != LOCK:  # it goes with its holder
+                        size = file.stat().st_size
+                        file.unlink()
+                        freed += size
+            with contextlib.suppress(FileNotFoundError):
+                (store.path / LOCK).unlink()  # an older version's
+            store.path.rmdir()
     return freed
+
+
+def _store_folders(place: Path) -> list[Path]:
+    """Folders that are stores, by their names and a journal; none that is a link."""
+    try:
+        entries = [Path(entry) for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+    return sorted(
+        entry
+        for entry in entries
+        if _STORE.fullmatch(entry.name) and any(_JOURNAL.fullmatch(file.name) for file in _own_files(entry))
+    )
+
+
+def _own_files(store: Path) -> list[Path]:
+    """Files in a store's folder that building it has written; none that is a link."""
+    try:
+        with os.scandir(store) as entries:
+            return [Path(e) for e in entries if e.is_file(follow_symlinks=False) and _FILES.fullmatch(e.name)]
+    except OSError:
+        return []

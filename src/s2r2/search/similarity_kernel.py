@@ -5,11 +5,12 @@ Summing in another order is allowed (that is what makes it fast), but every row 
 rows have equal scores wherever they stand.
 """
 
-import numba
 import numpy as np
 
+from s2r2.compiled import njit
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+
+@njit(nogil=True, fastmath={"reassoc", "contract"})
 def score_all(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
     """Dot products of all rows ``(N, D)`` with ``(D,)``: ``(N,)``."""
     scores = np.empty(vectors.shape[0], np.float32)
@@ -21,7 +22,7 @@ def score_all(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
     return scores
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@njit(nogil=True, fastmath={"reassoc", "contract"})
 def score_some(vectors: np.ndarray, rows: np.ndarray, query: np.ndarray) -> np.ndarray:
     """Dot products of the given rows ``(M,)`` of ``(N, D)`` with ``(D,)``: ``(M,)``."""
     scores = np.empty(len(rows), np.float32)

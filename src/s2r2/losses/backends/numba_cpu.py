@@ -26,6 +26,7 @@ import torch
 from numba.extending import overload
 from torch import Tensor
 
+from s2r2.compiled import njit
 from s2r2.losses.backends.problem import PairGradient, RankingProblem
 
 _BUDGET = 2**20
@@ -86,10 +87,7 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
         "fastmath": {"reassoc", "contract", "nsz", "arcp"},
         "error_model": "numpy",
     }
-    try:
-        return numba.njit(function, cache=True, **options)
-    except RuntimeError:  # no folder to cache in
-        return numba.njit(function, **options)
+    return njit(**options)(function)
 
 
 def _exp2(x):  # type: ignore[no-untyped-def]

@@ -16,6 +16,7 @@ import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from s2r2.compiled import njit
 from s2r2.views.kernel.blur import BLUR_REACH, blur, blur_margin, blur_weights
 from s2r2.views.kernel.colour import jitter, saturate, solarise
 from s2r2.views.kernel.resize import OPTIONS, crop_and_resize
@@ -35,7 +36,7 @@ def _pointer(typing_context, address):
     return types.CPointer(types.uint8)(types.uint64), generate
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def render_images(
     addresses, sides, size, top, left, height, width, flip, flop, turns, jittered, order, factors, hue, grey, sigma,
     blur_kernel, solarised, mean, scale, bias, out,
@@ -89,7 +90,7 @@ def render_images(
                 _write(out, u64(at), pixels, u64(c * plane), u64(plane), mean[c], scale[c], bias)
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _turn(pixels, begin, turned, size, turns):
     """Turn a plane counter-clockwise by so many quarters."""
     for q in range(size):
@@ -102,7 +103,7 @@ def _turn(pixels, begin, turned, size, turns):
                 turned[p * size + size - 1 - q] = pixels[begin + q * size + p]
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _write(out, at, values, begin, n, mean, scale, bias):
     for x in range(n):
         out[at + x] = (values[begin + x] - mean) * scale + bias

@@ -6,9 +6,9 @@ rows and down the columns alike, so each direction is a few long loops over the 
 
 import math
 
-import numba
 import numpy as np
 
+from s2r2.compiled import njit
 from s2r2.views.kernel.resize import OPTIONS
 
 u64, f32 = np.uint64, np.float32
@@ -16,13 +16,13 @@ BLUR_REACH = 4.0
 """In standard deviations: what lies beyond weighs 6e-5, a 60th of a 255th on the hardest edge."""
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def blur_margin(kernel):
     """Pixels around the plane: half the kernel, rounded up to whole pairs."""
     return (kernel // 2 + 1) // 2 * 2
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def blur_weights(sigma, kernel, weight):
     """Weights of the centre and of each distance from it, 0 beyond the reach; returns an even reach."""
     reach = min(kernel // 2, math.ceil(BLUR_REACH * sigma))
@@ -36,7 +36,7 @@ def blur_weights(sigma, kernel, weight):
     return (reach + 1) // 2 * 2
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def blur(pixels, begin, size, reach, weight, padded, half_blurred):
     """Blur the plane of ``size x size`` pixels at ``begin``, in place; the last two arrays are scratch."""
     stride = size + 2 * reach
@@ -59,7 +59,7 @@ def blur(pixels, begin, size, reach, weight, padded, half_blurred):
         _copy(pixels, u64(begin + q * size), padded, u64(first + q * stride), u64(size))
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _convolve(result, values, first, step, n, reach, weight):
     """Symmetric sum over neighbours ``step`` places apart, four distances at a time."""
     at, step, n = u64(first), u64(step), u64(n)
@@ -75,7 +75,7 @@ def _convolve(result, values, first, step, n, reach, weight):
         _add_two(result, values, at, step, n, weight, t)
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _begin_two(result, values, at, step, n, weight):
     a, b, c = weight[0], weight[1], weight[2]
     l1, l2, r1, r2 = at - step, at - step - step, at + step, at + step + step
@@ -85,7 +85,7 @@ def _begin_two(result, values, at, step, n, weight):
         )
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _begin_four(result, values, at, step, n, weight):
     a, b, c, d, e = weight[0], weight[1], weight[2], weight[3], weight[4]
     l1, l2, l3, l4 = at - step, at - u64(2) * step, at - u64(3) * step, at - u64(4) * step
@@ -98,7 +98,7 @@ def _begin_four(result, values, at, step, n, weight):
         )
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _add_two(result, values, at, step, n, weight, t):
     b, c = weight[t], weight[t + 1]
     l1, l2 = at - u64(t) * step, at - u64(t + 1) * step
@@ -107,7 +107,7 @@ def _add_two(result, values, at, step, n, weight, t):
         result[at + x] += b * (values[l1 + x] + values[r1 + x]) + c * (values[l2 + x] + values[r2 + x])
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _add_four(result, values, at, step, n, weight, t):
     b, c, d, e = weight[t], weight[t + 1], weight[t + 2], weight[t + 3]
     l1, l2, l3, l4 = at - u64(t) * step, at - u64(t + 1) * step, at - u64(t + 2) * step, at - u64(t + 3) * step
@@ -118,7 +118,7 @@ def _add_four(result, values, at, step, n, weight, t):
         )
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _copy(target, at, values, begin, n):
     for x in range(n):
         target[at + x] = values[begin + x]

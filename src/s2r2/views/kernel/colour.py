@@ -3,9 +3,9 @@
 Each clamps its result, as torchvision's do.
 """
 
-import numba
 import numpy as np
 
+from s2r2.compiled import njit
 from s2r2.views.kernel.resize import OPTIONS
 
 u64, f32 = np.uint64, np.float32
@@ -15,7 +15,7 @@ _ZERO, _ONE, _TWO, _FOUR, _SIX = f32(0), f32(1), f32(2), f32(4), f32(6)
 _RED, _GREEN, _BLUE = f32(0.2989), f32(0.587), f32(0.114)  # torchvision's weights of grey
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def jitter(pixels, plane, order, factors, hue):
     """Brightness, contrast, saturation and hue in the row's own order.
 
@@ -38,7 +38,7 @@ def jitter(pixels, plane, order, factors, hue):
         _operations(pixels, a, n, u64(plane), order, contrast + 1, 4, factors, hue)
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _operations(pixels, a, n, plane, order, begin, end, factors, hue):
     for step in range(begin, end):
         operation = order[step]
@@ -51,13 +51,13 @@ def _operations(pixels, a, n, plane, order, begin, end, factors, hue):
             _turn_hue(pixels, a, n, plane, hue * _SIX)
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _brighten(pixels, a, n, factor):
     for x in range(n):
         pixels[a + x] = min(pixels[a + x] * factor, _ONE)
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _sum_of_grey(pixels, a, n, plane):
     b, c = a + plane, a + plane + plane
     total = _ZERO
@@ -66,14 +66,14 @@ def _sum_of_grey(pixels, a, n, plane):
     return total
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _contrast(pixels, a, n, factor, offset):
     """Blend with the mean grey of the view; ``offset`` is the mean times ``1 - factor``."""
     for x in range(n):
         pixels[a + x] = max(_ZERO, min(pixels[a + x] * factor + offset, _ONE))
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def saturate(pixels, a, n, plane, factor):
     """Blend each of ``n`` pixels from ``a`` on with its grey; factor 0 is greyscale."""
     rest = _ONE - factor
@@ -86,7 +86,7 @@ def saturate(pixels, a, n, plane, factor):
         pixels[c + x] = max(_ZERO, min(blue * factor + grey, _ONE))
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _turn_hue(pixels, a, n, plane, shift):
     """Turn the hue by ``shift`` sixths of the circle (HSV, exactly): value and chroma stay.
 
@@ -113,7 +113,7 @@ def _turn_hue(pixels, a, n, plane, shift):
         pixels[third + x] = top - chroma * max(_ZERO, min(_ONE, min(one, _FOUR - one)))
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def solarise(pixels):
     """Invert what is at least one half."""
     for x in range(u64(pixels.shape[0])):

@@ -8,14 +8,15 @@ the GIL and gives it back.
 
 import math
 
-import numba
 import numpy as np
+
+from s2r2.compiled import njit
 
 u64 = np.uint64
 _GOLDEN, _FIRST, _SECOND = u64(0x9E3779B97F4A7C15), u64(0xBF58476D1CE4E5B9), u64(0x94D049BB133111EB)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def draw_uniform(keys, uniform):
     """Fill ``uniform`` ``(N, numbers)`` float64 from the SplitMix64 streams that start at ``keys`` ``(N,)``."""
     for row in range(len(keys)):
@@ -28,7 +29,7 @@ def draw_uniform(keys, uniform):
             uniform[row, number] = (z >> u64(11)) * 2.0**-53
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def draw_crops(sizes, scales, log_ratios, uniform, tries, place, crops):
     """Fill ``crops`` ``(N, 4)`` int32 (top, left, height, width), as torchvision's RandomResizedCrop finds them.
 

@@ -7,8 +7,9 @@ are then sums of whole lines, of which the compiler makes vector instructions.
 
 import math
 
-import numba
 import numpy as np
+
+from s2r2.compiled import njit
 
 u64, i32 = np.uint64, np.int32
 BLOCK = 32
@@ -16,7 +17,7 @@ _ONE, _TWO, _THREE = u64(1), u64(2), u64(3)
 _HALF, _UNIT = 1 << 21, float(1 << 22)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def reduce_flat(image, rows, columns, height, width):
     """A flat image of ``rows`` x ``columns`` x 3 bytes, resized to ``height`` x ``width``, likewise flat."""
     taps = 2 * math.ceil(2 * max(columns / width, rows / height, 1.0)) + 1
@@ -48,7 +49,7 @@ def reduce_flat(image, rows, columns, height, width):
     return reduced
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _cubic(length, size, first, count, weight):
     """Where the filter of each of ``size`` outputs begins, how many inputs it has, and their weights."""
     scale = length / size
@@ -75,7 +76,7 @@ def _cubic(length, size, first, count, weight):
         first[p], count[p] = low, high - low
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _turn_in(turned, image, begin, stride, n):
     """Rows of a flat image as columns, ``BLOCK`` of them side by side."""
     for y in range(n):
@@ -84,7 +85,7 @@ def _turn_in(turned, image, begin, stride, n):
             turned[x * u64(BLOCK) + y] = image[line + x]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _sum_lines(total, lines, n, first, count, weight, p):
     """Weighted sum of ``count`` lines of ``n`` bytes, rounded to whole bytes; two lines at a time."""
     for x in range(n):

@@ -6,15 +6,16 @@ reducing, two source pixels when enlarging.
 
 from typing import Any
 
-import numba
 import numpy as np
 
-OPTIONS: dict[str, Any] = {"fastmath": True, "cache": True, "nogil": True, "error_model": "numpy"}
+from s2r2.compiled import njit
+
+OPTIONS: dict[str, Any] = {"fastmath": True, "nogil": True, "error_model": "numpy"}
 u64, f32 = np.uint64, np.float32
 _ONE, _TWO = u64(1), u64(2)
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def crop_and_resize(
     image, columns, top, left, height, width, flip, flop, size, first, count, weight, gather, across, line, pixels
 ):
@@ -41,7 +42,7 @@ def crop_and_resize(
             _gather_one(pixels, target, plane, across, u64(t * size), gather, line, u64(3 * t), t == 0)
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def triangle(start, length, size, first, count, weight):
     """Where the filter of each of ``size`` outputs begins, how many inputs it has, and their weights."""
     scale = length / size
@@ -62,7 +63,7 @@ def triangle(start, length, size, first, count, weight):
         first[p], count[p] = low, high - low
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _sum_rows(line, image, begin, stride, n, count, weight, q):
     """Weighted sum of ``count`` rows of the crop, a few at a time."""
     j = 0
@@ -81,7 +82,7 @@ def _sum_rows(line, image, begin, stride, n, count, weight, q):
         _one_row(line, image, u64(begin + j * stride), n, weight[0, q, j], j == 0)
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _one_row(line, image, a, n, f, begins):
     if begins:
         for x in range(n):
@@ -91,7 +92,7 @@ def _one_row(line, image, a, n, f, begins):
             line[x] += f * f32(image[a + x])
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _two_rows(line, image, a, b, n, f, g, begins):
     if begins:
         for x in range(n):
@@ -101,7 +102,7 @@ def _two_rows(line, image, a, b, n, f, g, begins):
             line[x] += f * f32(image[a + x]) + g * f32(image[b + x])
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _four_rows(line, image, a, stride, n, f, g, h, k, begins):
     b, c, d = a + stride, a + _TWO * stride, a + u64(3) * stride
     if begins:
@@ -112,7 +113,7 @@ def _four_rows(line, image, a, stride, n, f, g, h, k, begins):
             line[x] += (f * f32(image[a + x]) + g * f32(image[b + x])) + (h * f32(image[c + x]) + k * f32(image[d + x]))
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _gather_one(pixels, red, plane, across, a, gather, line, shift, begins):
     green, blue = red + plane, red + plane + plane
     for p in range(u64(gather.shape[0])):
@@ -128,7 +129,7 @@ def _gather_one(pixels, red, plane, across, a, gather, line, shift, begins):
             pixels[blue + p] += w * line[e + _TWO]
 
 
-@numba.njit(**OPTIONS)
+@njit(**OPTIONS)
 def _gather_two(pixels, red, plane, across, a, gather, line, shift, begins):
     green, blue = red + plane, red + plane + plane
     size = u64(gather.shape[0])

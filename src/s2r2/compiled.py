@@ -1,0 +1,29 @@
+"""Kernels compiled by numba: whether they can be, and kept on disk where there is a place for it."""
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+
+@functools.cache
+def numba_is_here() -> bool:
+    """Whether numba is installed; without it NumPy, Pillow and torchvision do what the kernels do."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """``numba.njit``, kept on disk between processes; compiled anew in each where no folder can be written to.
+
+    numba keeps it beside the package, or in the user's cache folder, and refuses where there is neither (a read-only
+    package and no home).
+    """
+    import numba
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:
+            return numba.njit(**options)(function)
+
+    return compiled
