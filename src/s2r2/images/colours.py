@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 from s2r2.errors import UnreadableImage
 
 LARGEST_PROFILE = 4 << 20
+_STRIP = 1 << 22
 _SAME = 3
 """Profiles that change a channel by no more than this count as sRGB: they need no conversion."""
 
@@ -19,13 +20,20 @@ def plain(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_eight_bits(image))
     if image.has_transparency_data:
-        over = image.convert("RGBA")
-        white = Image.new("RGB", over.size, "white")
-        white.paste(over, mask=over.getchannel("A"))
-        return white
+        return _over_white(image)
     if image.mode in ("L", "RGB") or (image.mode == "CMYK" and image.info.get("icc_profile")):
         return image
     return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Some rows at a time: copies of a large image would be larger still."""
+    white = Image.new("RGB", image.size, "white")
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(image.height, top + rows))).convert("RGBA")
+        white.paste(strip, (0, top), strip.getchannel("A"))
+    return white
 
 
 def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -80,7 +88,7 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
             raise UnreadableImage(f"32-bit samples up to {high:g} have no fixed white: convert it to 8 or 16 bits")
         white = fitting[0]
     out = np.empty(values.shape, np.uint8)
-    rows = max(1, (1 << 22) // values.shape[1])  # a few rows at a time: float copies of a large scan are larger still
+    rows = max(1, _STRIP // values.shape[1])  # float copies of a large scan are larger still
     for row in range(0, len(out), rows):
         scaled = values[row : row + rows].astype(np.float32) * np.float32(255 / white)
         out[row : row + rows] = np.clip(np.rint(scaled), 0, 255)
