@@ -108,6 +108,27 @@ def test_a_damaged_photo_keeps_the_vector_it_had(update: Update, photo_folder: P
     np.testing.assert_array_equal(*vectors)
 
 
+def test_a_change_that_keeps_size_and_time_is_noticed_and_a_touch_costs_no_embedding(
+    update: Update, photo_folder: Path
+) -> None:
+    first, second = (photo_folder / "red" / f"{number}.jpg" for number in (0, 1))
+    size = max(first.stat().st_size, second.stat().st_size)
+    for path in (first, second):
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+    update()
+    before, status = first.read_bytes(), first.stat()
+    first.write_bytes(second.read_bytes())
+    os.utime(first, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert first.read_bytes() != before
+    done = update()
+    vectors = [done.index.vectors[done.index.catalogue.row_of_key(f"red/{number}.jpg")] for number in (0, 1)]
+    np.testing.assert_array_equal(*vectors)
+    for path in photo_folder.rglob("*.jpg"):
+        path.touch()
+    done = update()
+    assert (done.embedded, done.kept) == (0, 24)
+
+
 def test_a_folder_that_was_removed_is_dropped_up_to_a_handful(update: Update, photo_folder: Path) -> None:
     for number in range(5, 8):
         (photo_folder / "red" / f"{number}.jpg").unlink()

@@ -156,6 +156,14 @@ def read_published(folder: Path) -> Published | None:
     return published
 
 
+def in_force(folder: Path) -> Published | None:
+    """What is published in a folder whose index is to be made anew: what is damaged counts as nothing."""
+    try:
+        return read_published(folder)
+    except DamagedIndex:
+        return None
+
+
 def _check_types(published: Published) -> None:
     for name, kind in _TYPES.items():
         value = getattr(published, name)

@@ -76,7 +76,9 @@ def update_index(
     if not processes.leader:
         return _help(encoder, source, batch_size, processes)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            sync_folder(folder.absolute().parent)
         doing = f"writing the index in {folder}"
         with locked(folder / layout.LOCK, doing, "wait until it has finished"):
             layout.check_free_for_index(folder)
@@ -89,7 +91,7 @@ def update_index(
     except RuntimeError as error:  # LanceDB's errors are of this class, and say what the operating system said
         if "lance" not in str(error).lower():
             raise
-        first = str(error).strip().splitlines()[0]
+        first = str(error).strip().splitlines()[0].partition(", /")[0]  # without the place in LanceDB's code
         raise S2R2Error(f"cannot write the index {folder}: {first}; free space or choose another --store") from error
 
 
@@ -126,7 +128,7 @@ class _Update:
         self.encoder, self.source, self.folder, self.processes = encoder, source, folder, processes
         self.began = time.monotonic()
         self.fingerprint = encoder.fingerprint
-        self.published = _published(folder, rebuild)
+        self.published = layout.in_force(folder) if rebuild else layout.read_published(folder)
         if self.published is not None and self.published.fingerprint != self.fingerprint and not rebuild:
             raise S2R2Error(
                 f"the index in {folder} was made by another encoder ({self.published.encoder}): "
@@ -338,13 +340,3 @@ class _Update:
         sums = published.files
         there = all((self.generation / name).is_file() for name in sums)
         return bool(sums) and there and all(checksum(self.generation / name) == sums[name] for name in sums)
-
-
-def _published(folder: Path, rebuild: bool) -> layout.Published | None:
-    """What is in force; to be made anew, it may be damaged."""
-    try:
-        return layout.read_published(folder)
-    except layout.DamagedIndex:
-        if not rebuild:
-            raise
-        return None
