@@ -26,7 +26,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -89,10 +89,10 @@ def memory(process: int) -> dict[str, float]:
 
 
 @contextmanager
-def server(store: Path) -> Iterator[tuple[int, int]]:
-    """A server of an index: its port and its process."""
+def server(store: Path, stderr: IO[str] | None = None) -> Iterator[tuple[int, int]]:
+    """A server of an index: its port and its process; what it complains of goes to ``stderr``."""
     command = [sys.executable, "-m", "s2r2", "serve", str(store), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         assert process.stdout is not None
         address = re.search(r":(\d+)/ ", process.stdout.readline())
@@ -265,9 +265,9 @@ async def still_well(port: int, photo: bytes) -> bool:
     return status == 200 and len(json.loads(body)["hits"]) == 5
 
 
-async def some_ids(port: int) -> list[str]:
+async def some_ids(port: int, photos: int = PHOTOS) -> list[str]:
     connection, ids = Connection(port), []
-    for offset in range(0, PHOTOS, PHOTOS // 20):
+    for offset in range(0, photos, max(1, photos // 20)):
         _, body = await connection.ask(request("GET", f"/api/photos?limit=500&offset={offset}"))
         ids += [photo["id"] for photo in json.loads(body)["photos"]]
     connection.close()

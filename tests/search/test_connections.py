@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -266,3 +267,26 @@ def test_half_sent_requests_stop_nothing_and_ctrl_c_ends_all(
     assert "Traceback" not in log.read_text()
     for client in slow:
         client.close()
+
+
+def test_plain_searches_go_on_among_large_uploads_slow_and_hostile_clients(
+    served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small form of benchmarks/serving_under_attack.py."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import serving
+    import serving_under_attack as attacking
+
+    photo = (served[1] / "photos" / "red" / "0.jpg").read_bytes()
+    index = tmp_path / "index"
+    shutil.copytree(served[1] / "index", index)
+    with open(tmp_path / "log", "w") as log, serving.server(index, stderr=log) as (port, process):
+        ids = asyncio.run(serving.some_ids(port, 25))
+        assert asyncio.run(serving.still_well(port, photo))
+        large = attacking.large_photos(3000, 2000)
+        clients, few = (4, 4, 4, 1), 8
+        seen = asyncio.run(attacking.attack(port, process, 5.0, ids, index, photo, large, clients, few))
+        assert asyncio.run(serving.still_well(port, photo))
+    assert seen.wrong((tmp_path / "log").stat().st_size) == []
+    assert seen.statuses["plain"][200] > 3
+    assert "Traceback" not in (tmp_path / "log").read_text()

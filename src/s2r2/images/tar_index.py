@@ -6,7 +6,6 @@ import json
 import os
 import posixpath
 import stat
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +27,6 @@ VERSION = 2
 REMOTE_BLOCK = 4 << 20
 LOCAL_BLOCK = 1 << 14
 MOST_LABEL_BYTES, MOST_TABLE_BYTES = 1 << 16, 1 << 28
-CHECKSUM_BYTES = 64
-"""As many as keep what follows where Arrow wants it."""
 MOST_LINKS = 40
 """Links from link to link that are followed, as in Linux."""
 
@@ -163,11 +160,8 @@ def _take_table(found: Contents, where: str, name: str, header: Header, read: Re
     elif suffix == ".csv":
         found.tables[name] = read(header.offset, header.size)
     else:
-        text = read(header.offset, header.size).decode("utf-8", "backslashreplace").strip()
-        if len(text.splitlines()) > 1:
-            found.problems.append(Skipped(f"{where}::{name}", "no label is taken from it: it has several lines"))
-        else:
-            found.labels[_sample_key(name)] = text
+        content = read(header.offset, header.size)
+        found.labels[_sample_key(name)] = content.decode("utf-8", "backslashreplace").strip()
 
 
 def _take_image(found: Contents, where: str, name: str, members: dict[str, Header]) -> None:
@@ -245,22 +239,17 @@ def _reason(error: Exception) -> str:
 
 
 def _load(path: Path, stamp: tuple[int | str, ...]) -> ShardIndex | None:
-    """The index that was kept, mapped into memory; None where there is none, or one that is damaged."""
+    """The index that was kept, mapped into memory; None where there is none, or none that can be read."""
     import pyarrow
 
     try:
         with pyarrow.memory_map(str(path)) as file:
-            content = file.read_buffer()
+            table = pyarrow.ipc.open_file(file).read_all().combine_chunks()
     except (OSError, pyarrow.ArrowException):
         return None
-    if len(content) < CHECKSUM_BYTES or zlib.crc32(content[CHECKSUM_BYTES:]) != int.from_bytes(
-        content[:CHECKSUM_BYTES]
-    ):
-        return None
-    table = pyarrow.ipc.open_stream(content.slice(CHECKSUM_BYTES)).read_all().combine_chunks()
     columns = [table[name].chunk(0) if table.num_rows else table[name].combine_chunks() for name in _COLUMNS]
     names, offsets, sizes, labels = columns
-    problems = [Skipped(*entry) for entry in json.loads(table.schema.metadata[b"problems"])]
+    problems = [Skipped(*entry) for entry in json.loads((table.schema.metadata or {}).get(b"problems", b"[]"))]
     return ShardIndex(names, offsets.to_numpy(), sizes.to_numpy(), labels, stamp, problems)
 
 
@@ -274,10 +263,5 @@ def _keep(path: Path, index: ShardIndex) -> None:
     columns = [index.names, index.offsets, index.sizes, index.labels]
     problems = json.dumps([(problem.key, problem.reason) for problem in index.problems])
     table = pyarrow.table(dict(zip(_COLUMNS, columns, strict=True))).replace_schema_metadata({"problems": problems})
-    sink = pyarrow.BufferOutputStream()
-    with pyarrow.ipc.new_stream(sink, table.schema) as writer:
+    with atomic_write(path) as file, pyarrow.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
-    content = sink.getvalue()
-    with atomic_write(path) as file:
-        file.write(zlib.crc32(content).to_bytes(CHECKSUM_BYTES))
-        file.write(content)

@@ -70,6 +70,8 @@ def update_index(
     layout.check_local(folder)
     if batch_size < 1:
         raise S2R2Error(f"batch_size {batch_size}: give at least 1")
+    if approximate_from < 0:
+        raise S2R2Error(f"--approximate-from {approximate_from}: give a number of photos, from 0 on")
     encoder = encoder if isinstance(encoder, Encoder) else load(encoder, device="auto")
     source = source if isinstance(source, ImageSource) else open_source(source)
     check_alike(encoder, source, processes)

@@ -1,5 +1,6 @@
 """What the server answers: the page, photos by id, and rankings. It changes nothing."""
 
+import asyncio
 import functools
 import logging
 import os
@@ -22,7 +23,7 @@ from starlette.types import ASGIApp
 from s2r2.errors import S2R2Error
 from s2r2.images.pool import shared_pool
 from s2r2.search.layout import DamagedIndex, IndexGone
-from s2r2.search.server.gallery import Gallery, LiveGallery
+from s2r2.search.server.gallery import Background, Gallery, LiveGallery
 from s2r2.search.server.guard import Guard, checked_root
 from s2r2.search.server.hosts import LOOPBACK, Hosts
 from s2r2.search.server.uploads import MAX_BYTES, Uploads, decode_upload
@@ -185,7 +186,7 @@ def _add_photos(app: FastAPI, galleries: list[LiveGallery]) -> None:
 def _add_searches(app: FastAPI, galleries: list[LiveGallery]) -> None:
     # Each step has a queue of its own: who waits for a large photo keeps no plain search waiting.
     decoding = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
-    embedding, searching = anyio.CapacityLimiter(1), anyio.CapacityLimiter(_SEARCHES_AT_ONCE)
+    searching, embedding = anyio.CapacityLimiter(_SEARCHES_AT_ONCE), Background()
     uploads = Uploads()
 
     @app.get("/api/similar/{identity}")
@@ -209,7 +210,9 @@ def _add_searches(app: FastAPI, galleries: list[LiveGallery]) -> None:
         vector = None
         if part is not None or own is None:
             picture = await _run(decoding, clock, "decode", lambda: source.index.picture(row, target.index.side, part))
-            vector = await _run(embedding, clock, "embed", lambda: target.index.embed(picture))
+            vector = await asyncio.wrap_future(
+                embedding.submit(lambda: clock("embed", lambda: target.index.embed(picture)))
+            )
         hits = await _run(searching, clock, "search", lambda: target.hits(vector, k, folder, label, own))
         return {"hits": hits, "milliseconds": clock.spent}
 
@@ -228,7 +231,9 @@ def _add_searches(app: FastAPI, galleries: list[LiveGallery]) -> None:
         clock = _Clock()
         async with uploads.received(request) as content:
             picture = await _run(decoding, clock, "decode", lambda: decode_upload(content, target.index.side, part))
-        vector = await _run(embedding, clock, "embed", lambda: target.index.embed(picture))
+        vector = await asyncio.wrap_future(
+            embedding.submit(lambda: clock("embed", lambda: target.index.embed(picture)))
+        )
         hits = await _run(searching, clock, "search", lambda: target.hits(vector, k, folder, label))
         return {"hits": hits, "milliseconds": clock.spent}
 

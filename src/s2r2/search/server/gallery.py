@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import queue
+import sys
 import threading
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.files import stamp
+from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.search.duplicates import Duplicates, find_duplicates
 from s2r2.search.index import ImageIndex
 from s2r2.search.layout import DESCRIPTION, IndexGone
@@ -25,11 +27,12 @@ from s2r2.search.map import positions
 
 LARGE_SIDE = 1280
 _LOOK_AGAIN = 1.0
+_NICER = 5
 Result = TypeVar("Result")
 
 
 class Background:
-    """One thread for long work, which ends with the process, whatever it is doing."""
+    """One thread for heavy work. It gives way to the others, and ends with the process, whatever it is doing."""
 
     def __init__(self) -> None:
         self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
@@ -42,6 +45,8 @@ class Background:
         return future
 
     def _work(self) -> None:
+        if sys.platform == "linux":  # where each thread has a priority, which those and the processes it starts inherit
+            os.setpriority(os.PRIO_PROCESS, 0, min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICER))
         while True:
             future, work = self._waiting.get()
             if future.set_running_or_notify_cancel():
@@ -104,9 +109,15 @@ class Gallery:
         self.thumbnail = lru_cache(2048)(index.thumbnail)
 
     def warm_up(self) -> None:
-        """Have the encoder loaded, and the vectors read from disk, before the first photo comes."""
+        """Have a decoder started, the encoder loaded and the vectors read from disk before the first photo comes."""
         index = self.index
-        self._background.submit(lambda: index.nearest(index.embed(np.zeros((64, 64, 3), np.uint8)), 1))
+
+        def work() -> None:
+            with contextlib.suppress(UnreadableImage):
+                decode_expendable(b"no photo")  # from here, so that decoding, too, gives way to answers
+            index.nearest(index.embed(np.zeros((64, 64, 3), np.uint8)), 1)
+
+        self._background.submit(work)
 
     def about(self) -> dict[str, Any]:
         """What the page says of the index."""
