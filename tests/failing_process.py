@@ -1,4 +1,4 @@
-"""``python -m s2r2`` whose second process fails when it encodes: HOW -m s2r2 ARGUMENTS."""
+"""``python -m s2r2`` whose second process fails when it encodes: HOW -P -m s2r2 ARGUMENTS."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ def fail(*_: Any, **__: Any) -> None:
 
 if __name__ == "__main__":
     how = sys.argv.pop(1)
-    del sys.argv[1:3]
+    del sys.argv[1:4]
     if os.environ["RANK"] == "1":
         Encoder.embed_pixels = fail  # type: ignore[method-assign, assignment]
     main()

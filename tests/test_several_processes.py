@@ -1,11 +1,13 @@
 """Embed, index and evaluate in two real processes: what one process makes, and one line when one of them fails."""
 
+import contextlib
 import csv
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,59 @@ def test_an_update_of_an_index(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert succeed("index", ENCODER, folder, "--store", tmp_path / "shared").replace("shared", "alone") == alone
     assert_equal_indexes(tmp_path / "alone", tmp_path / "shared")
     assert {path.name for path in (tmp_path / "shared").iterdir()} == {p.name for p in (tmp_path / "alone").iterdir()}
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks into /proc")
+def test_nobody_else_reaches_the_processes(folder: Path, tmp_path: Path) -> None:
+    """No process listens beyond loopback, what they meet by is a file of this user, and all end with the launcher."""
+    command = [sys.executable, "-m", "s2r2", "embed", ENCODER, str(folder), "--out", str(tmp_path / "vectors.parquet")]
+    place = tmp_path / "temporary"
+    place.mkdir()
+    launcher = subprocess.Popen(
+        [*command, "--devices", "2", "--device", "cpu"],
+        env=environment() | {"TMPDIR": str(place), "GLOO_SOCKET_IFNAME": "eth0", "S2R2_SECRET": "known"},
+        stderr=subprocess.PIPE,
+    )
+    addresses: set[str] = set()
+    workers: list[int] = []
+    while launcher.poll() is None and not addresses:
+        workers = descendants(launcher.pid)
+        addresses |= listening([launcher.pid, *workers])
+    meeting = list(place.glob("s2r2-*/processes-0"))
+    assert [file.parent.stat().st_mode & 0o777 for file in meeting] == [0o700]
+    secrets = {Path(f"/proc/{pid}/environ").read_bytes().split(b"S2R2_SECRET=")[1][:64] for pid in workers[:1]}
+    assert b"known" not in secrets.pop()
+    until = time.monotonic() + 2
+    while time.monotonic() < until and launcher.poll() is None:
+        addresses |= listening([launcher.pid, *descendants(launcher.pid)])
+    assert addresses <= {"0100007F", "00000000000000000000000001000000"}
+    launcher.kill()
+    launcher.communicate()
+    until = time.monotonic() + 10
+    while time.monotonic() < until and any(Path(f"/proc/{pid}/exe").exists() for pid in workers):
+        time.sleep(0.1)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}/exe").exists()]
+
+
+def descendants(root: int) -> list[int]:
+    """Processes that a process has started, and theirs."""
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == root:
+                found += [int(folder.name), *descendants(int(folder.name))]
+    return found
+
+
+def listening(processes: list[int]) -> set[str]:
+    """Addresses, in hexadecimal, on which one of the processes waits for connections."""
+    sockets = set()
+    for process in processes:
+        for file in Path(f"/proc/{process}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                sockets.add(os.readlink(file))
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
 
 
 EVALUATE = {

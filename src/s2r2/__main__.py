@@ -1,6 +1,17 @@
-"""``python -m s2r2`` is the command line (``torchrun -m s2r2`` too)."""
+"""``s2r2``, and ``python -m s2r2`` (``torchrun -m s2r2`` too): the command line."""
 
-from s2r2.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C while it is being imported is one line, too."""
+    try:
+        from s2r2.cli import main as run
+    except KeyboardInterrupt:
+        print("s2r2: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -4,8 +4,11 @@ import contextlib
 import os
 import select
 import signal
+import sys
+import sysconfig
 import threading
 import time
+from pathlib import Path
 
 _POLL = 0.5
 PARENT = "S2R2_PARENT"
@@ -28,6 +31,23 @@ def end_with_parent(signal_number: int = getattr(signal, "SIGKILL", signal.SIGTE
 def known_to_children() -> dict[str, str]:
     """What to add to the environment of children that call :func:`end_with_parent`."""
     return {PARENT: str(os.getpid())}
+
+
+def module_command(module: str) -> list[str]:
+    """The command that runs a module of s2r2 in a child, with :func:`module_environment`.
+
+    ``-P``: else a ``torch.py`` among the photos in the working folder would be run.
+    """
+    return [sys.executable, "-P", "-m", module]
+
+
+def module_environment() -> dict[str, str]:
+    """What a child needs in its environment to find this same s2r2."""
+    place = str(Path(__file__).resolve().parents[1])
+    others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    if place in others or place == sysconfig.get_path("purelib"):
+        return {}
+    return {"PYTHONPATH": os.pathsep.join([place, *others])}
 
 
 def _watch(parent: int, signal_number: int) -> None:

@@ -4,14 +4,17 @@ import dataclasses
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
+from s2r2.children import end_with_parent
 from s2r2.errors import S2R2Error, SharedError
-from s2r2.launching import is_follower, launch_if_wanted
+from s2r2.launching import is_follower, is_launched, launch_if_wanted
+from s2r2.saying import make_streams_fitting, say
 from s2r2.training.config import TrainConfig
 
 DESCRIPTION = "Train an image encoder on unlabelled photos by ranking (S2R2), evaluate it, and search with it."
@@ -20,7 +23,7 @@ LAST_WORDS = 10.0
 """Seconds that a process waits for another to say why all of them end."""
 
 _ARGUMENTS: list[str] = []
-"""Of the command that runs."""
+"""Of the command that runs: this process's, or those that a program gave to :func:`main`."""
 
 Data = Annotated[str, arg(metavar="DATA")]
 SomeData = Annotated[str | None, arg(metavar="DATA")]
@@ -55,7 +58,7 @@ def train(
         nodes: Machines, each running this same command; see docs/scaling.md.
         restarts: How often to start all processes again, from the last checkpoint, when one is lost (needs --out).
     """
-    launch_if_wanted(sys.argv[1:], devices, nodes, restarts)
+    launch_if_wanted(_ARGUMENTS, devices, nodes, restarts)
     from s2r2.evaluation import write_report
     from s2r2.training import train as run_training
 
@@ -105,7 +108,7 @@ def evaluate(
         devices: Processes on this machine that share the photos; 0: one for each GPU.
         nodes: Machines, each running this same command; see docs/training.md.
     """
-    launch_if_wanted(sys.argv[1:], devices, nodes)
+    launch_if_wanted(_ARGUMENTS, devices, nodes)
     from rich.console import Console
 
     from s2r2.evaluation import write_report
@@ -181,7 +184,7 @@ def embed(
         nodes: Machines, each running this same command; see docs/training.md.
     """
     _sleep_while_waiting()
-    launch_if_wanted(sys.argv[1:], devices, nodes)
+    launch_if_wanted(_ARGUMENTS, devices, nodes)
     from s2r2.encoder import load
     from s2r2.images import open_source
     from s2r2.machine import choose_device
@@ -228,7 +231,7 @@ def index(
         nodes: Machines, each running this same command; see docs/training.md.
     """
     _sleep_while_waiting()
-    launch_if_wanted(sys.argv[1:], devices, nodes)
+    launch_if_wanted(_ARGUMENTS, devices, nodes)
     from s2r2.encoder import load
     from s2r2.images import open_source
     from s2r2.machine import choose_device
@@ -412,18 +415,31 @@ def _given(kind: type) -> list[str]:
     return [field.name for field in dataclasses.fields(kind) if f"--{field.name.replace('_', '-')}" in flags]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake is one line on stderr and exit code 2.
+
+    Args:
+        arguments: Without the command's own name; by default those of this process.
+    """
     _ARGUMENTS[:] = sys.argv[1:] if arguments is None else arguments
+    if is_launched():
+        end_with_parent()
+    make_streams_fitting()
     try:
-        app.cli(prog="s2r2", description=DESCRIPTION, args=arguments, config=(FlagCreatePairsOff,))
+        try:
+            app.cli(prog="s2r2", description=DESCRIPTION, args=[*_ARGUMENTS], config=(FlagCreatePairsOff,))
+        finally:
+            sys.stdout.flush()
     except SharedError:  # another process says it, and torchrun ends all as soon as one has left
         time.sleep(LAST_WORDS)
         raise SystemExit(2) from None
     except S2R2Error as error:
-        print(f"s2r2: {error}", file=sys.stderr)
+        say(f"s2r2: {error}", error=True)
         raise SystemExit(2) from None
+    except BrokenPipeError:  # whoever read what is printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says so at its end
+        raise SystemExit(128 + 13) from None
     except KeyboardInterrupt as interrupt:  # training says how to go on
         if not is_follower():
-            print(f"s2r2: {str(interrupt) or 'interrupted'}", file=sys.stderr)
+            say(f"s2r2: {str(interrupt) or 'interrupted'}", error=True)
         raise SystemExit(getattr(interrupt, "exit_code", 130)) from None

@@ -1,17 +1,29 @@
 """``s2r2 COMMAND --devices N --nodes M``: the same again in N processes on each machine, under torchrun."""
 
+import contextlib
 import logging
 import os
 import re
+import secrets
 import signal
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+from s2r2.children import known_to_children, module_command, module_environment
 from s2r2.errors import S2R2Error
 
 DEFAULT_PORT = 29400
-_PASSED_ON = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+SECRET = "S2R2_SECRET"
+"""The environment variable with what seals messages (:mod:`s2r2.messages`): new at each start with ``--devices``; for
+``--nodes`` and torchrun the user may set the same one on every machine."""
+MEETING_PLACE = "S2R2_MEETING_PLACE"
+"""The environment variable with the folder, this user's only, where the processes of one machine find each other."""
+_PASSED_ON = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
+_PRIVATE = "s2r2-private"
+_LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
 def launch_if_wanted(arguments: Sequence[str], devices: int, nodes: int, most_restarts: int = 0) -> None:
@@ -22,7 +34,12 @@ def launch_if_wanted(arguments: Sequence[str], devices: int, nodes: int, most_re
 
 def wants_launch(devices: int, nodes: int, most_restarts: int) -> bool:
     """Whether this process should start others; not if torchrun has started it."""
-    return (devices != 1 or nodes != 1 or most_restarts != 0) and "TORCHELASTIC_RUN_ID" not in os.environ
+    return (devices != 1 or nodes != 1 or most_restarts != 0) and not is_launched()
+
+
+def is_launched() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def is_follower() -> bool:
@@ -33,6 +50,15 @@ def is_follower() -> bool:
 def restarts() -> int:
     """How often torchrun has started the processes anew on this machine, because one was lost."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def meeting_file() -> Path | None:
+    """The file through which the processes find each other, a new one after each restart; None: they use addresses.
+
+    gloo and NCCL still exchange numbers over sockets, on the loopback device; see :mod:`s2r2.messages`.
+    """
+    folder = os.environ.get(MEETING_PLACE)
+    return Path(folder, f"processes-{restarts()}") if folder else None
 
 
 def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: int) -> NoReturn:
@@ -49,7 +75,7 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: in
         S2R2Error: There are no GPUs, the machines do not know each other, or a process was killed.
     """
     # Loads torch: not for `s2r2 --help`.
-    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -57,19 +83,20 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: in
     if min(devices, nodes) < 1 or most_restarts < 0:
         raise S2R2Error("--devices and --nodes must be at least 1 (--devices 0: all GPUs), --restarts at least 0")
     _silence()
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
-    config = LaunchConfig(
-        min_nodes=nodes,
-        max_nodes=nodes,
-        nproc_per_node=devices,
-        max_restarts=most_restarts,
-        monitor_interval=0.5,
-        signals_to_handle=_PASSED_ON,
-        run_id=os.environ.get("SLURM_JOB_ID", "s2r2"),
-        **_rendezvous(nodes),
-    )
     try:
-        elastic_launch(config, sys.executable)("-m", "s2r2", *arguments)
+        with _private_folder() as folder, _environment(devices, nodes, folder):
+            config = LaunchConfig(
+                min_nodes=nodes,
+                max_nodes=nodes,
+                nproc_per_node=devices,
+                max_restarts=most_restarts,
+                monitor_interval=0.5,
+                signals_to_handle=",".join(name for name in _PASSED_ON if _is_heeded(name)),
+                run_id=secrets.token_hex(8) if nodes == 1 else os.environ.get("SLURM_JOB_ID", "s2r2"),
+                logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
+                **_rendezvous(nodes),
+            )
+            elastic_launch(config, sys.executable)(*module_command("s2r2")[1:], *arguments)
     except ChildFailedError as error:
         failures = {failure.exitcode: rank for rank, failure in error.failures.items()}
         code = 2 if 2 in failures else error.get_first_failure()[1].exitcode  # 2: that process said why
@@ -84,6 +111,55 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: in
     raise SystemExit(0)
 
 
+@contextlib.contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A temporary folder that only this user may look into."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="s2r2-", ignore_cleanup_errors=True)  # mode 0700
+    except OSError as error:
+        raise S2R2Error(f"--devices needs a folder for temporary files ({error}): set TMPDIR to one") from error
+    with folder as path:
+        yield Path(path)
+
+
+@contextlib.contextmanager
+def _environment(devices: int, nodes: int, folder: Path) -> Iterator[None]:
+    """What the processes find in their environment; afterwards this one's is as before."""
+    before = dict(os.environ)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+    os.environ |= known_to_children() | module_environment()
+    if nodes == 1:
+        os.environ |= {
+            MEETING_PLACE: str(folder),
+            SECRET: secrets.token_hex(32),
+            "GLOO_SOCKET_IFNAME": _LOOPBACK,
+            "NCCL_SOCKET_IFNAME": _LOOPBACK,
+        }
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
+
+
+def _is_heeded(name: str) -> bool:
+    """Whether there is such a signal, and whoever started this process lets it through (``nohup`` does not)."""
+    number = getattr(signal, name, None)
+    return number is not None and signal.getsignal(number) is not signal.SIG_IGN
+
+
+def _register_private_rendezvous() -> None:
+    """Make known to torchrun how processes of one machine meet: its agent is alone, and needs no network for it.
+
+    torchrun's own ways listen on all addresses, and its agent unpickles what it finds there.
+    """
+    from torch.distributed.elastic.rendezvous import rendezvous_handler_registry
+
+    from s2r2.meeting import private_rendezvous
+
+    rendezvous_handler_registry.register(_PRIVATE, private_rendezvous)
+
+
 def _silence() -> None:
     """Keep torchrun's own log from the user: the processes speak for themselves. LOGLEVEL brings it back."""
     if "LOGLEVEL" not in os.environ:
@@ -95,7 +171,8 @@ def _silence() -> None:
 def _rendezvous(nodes: int) -> dict[str, Any]:
     """Where the machines meet."""
     if nodes == 1:
-        return {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
+        _register_private_rendezvous()
+        return {"rdzv_backend": _PRIVATE}
     address = os.environ.get("MASTER_ADDR") or _first_of_slurm()
     rank = os.environ.get("NODE_RANK") or os.environ.get("SLURM_NODEID")
     if not address or rank is None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import platform
+import sys
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ def choose_device(name: str, processes: Processes = Processes()) -> torch.device
         device = torch.device(name)
     except RuntimeError as error:
         raise S2R2Error(f"--device {name}: use auto, cpu, cuda or cuda:N") from error
+    if device.type == "mps":
+        raise S2R2Error(f"--device {name}: s2r2 sums in float64, which Apple's GPUs do not have; use cpu")
     if device.type not in ("cpu", "cuda"):
         raise S2R2Error(f"--device {name}: use auto, cpu, cuda or cuda:N")
     if device.type == "cpu":
@@ -47,3 +50,15 @@ def processor_name() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has held: of the GPU if there is one, else resident; 0 where nobody counts."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # macOS counts bytes, the others kilobytes

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from s2r2 import messages
 from s2r2.errors import S2R2Error, SharedError
-from s2r2.launching import restarts
+from s2r2.launching import meeting_file, restarts
 
 T = TypeVar("T")
 
@@ -69,11 +70,7 @@ class Processes:
                 torch.cuda.set_device(local_rank % torch.cuda.device_count())
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             timeout = timedelta(minutes=timeout_minutes)
-            store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
-            # After a restart the store still holds addresses of processes that are gone. Each machine counts restarts
-            # for itself, so that their number is a common name on one machine only.
-            alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
-            store = dist.PrefixStore(f"s2r2-{restarts() if alone else 0}", store)
+            store, rank, world = _meet(timeout)
             if rank == 0:
                 store.set(_FIRST_TO_FAIL, "")
             dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
@@ -126,9 +123,9 @@ class Processes:
             try:
                 outcome[0] = action()
             except S2R2Error as error:
-                dist.broadcast_object_list([None, str(error)], src=0, group=self.patient)
+                messages.broadcast([None, str(error)], self.patient)
                 raise
-        dist.broadcast_object_list(outcome, src=0, group=self.patient)
+        outcome = messages.broadcast(outcome, self.patient)
         if outcome[1]:
             raise SharedError(outcome[1])
         value: T = outcome[0]
@@ -182,8 +179,7 @@ class Processes:
             return
         own = iter(mine)
         for _ in range(0, count, AT_ONCE * self.world_size):
-            parts: list[Any] = [None] * self.world_size if self.leader else []
-            dist.gather_object(list(islice(own, AT_ONCE)), parts if self.leader else None, dst=0, group=self.prompt)
+            parts = messages.gather(list(islice(own, AT_ONCE)), self.prompt)
             for place in range(AT_ONCE):
                 yield from (part[place] for part in parts if place < len(part))
 
@@ -196,9 +192,7 @@ class Processes:
         """Every process's (picklable) value, in order of the processes."""
         if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value, group=self.prompt)
-        return values
+        return messages.gather(value, self.prompt, to_all=True)
 
     def largest(self, *values: int) -> tuple[int, ...]:
         """The largest of each number over the processes: what one of them wants, all do."""
@@ -245,3 +239,16 @@ class Processes:
             return self.store.compare_set(_FIRST_TO_FAIL, "", str(self.rank)) == str(self.rank).encode()
         except RuntimeError:  # the store was in a process or on a machine that is gone
             return True
+
+
+def _meet(timeout: timedelta) -> tuple[dist.Store, int, int]:
+    """The store through which the processes find each other, this one's number, and how many there are."""
+    file = meeting_file()
+    if file is not None:
+        world = int(os.environ["WORLD_SIZE"])
+        return dist.FileStore(str(file), world), int(os.environ["RANK"]), world
+    store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
+    # After a restart the store still holds addresses of processes that are gone. Each machine counts restarts
+    # for itself, so that their number is a common name on one machine only.
+    alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return dist.PrefixStore(f"s2r2-{restarts() if alone else 0}", store), rank, world

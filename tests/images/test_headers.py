@@ -183,6 +183,8 @@ def test_a_tiff_that_is_not_read_says_what_it_is() -> None:
         (b'<?xml version="1.0"?><svg/>', "a web page or drawing"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\0" * 5_000, "nothing but zero bytes"),
+        (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", b"") + chunk(b"IDAT", b"a"), "damaged: "),
+        (b"RIFF\0\0\0\0WEBPVP8 " + b"\0" * 40, "damaged: "),
         (b"no photo", "not an image in a format that is read"),
     ],
 )

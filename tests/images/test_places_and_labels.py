@@ -260,10 +260,14 @@ def test_a_table_that_contradicts_an_earlier_one_is_left_out(tmp_path: Path) -> 
 
 def test_labels_beside_photos_go_by_their_whole_name(tmp_path: Path) -> None:
     members: list[tuple[str, bytes | tuple[bytes, str]]] = [
+        ("z/0.png", png("lime")), ("z/0.cls", b"3\n4\n"),
         ("./x/0.png", png("red")), ("x/0.cls", b"3\n"), ("y/0.png", png("blue")), ("y/0.cls", b"caf\xe9"),
     ]  # fmt: skip
     source = open_source(make_tar(tmp_path / "x.tar", members))
-    assert seen(source) == {"x/0.png": ("red", ["3"]), "y/0.png": ("blue", ["caf\\xe9"])}
+    assert seen(source) == {
+        "x/0.png": ("red", ["3"]), "y/0.png": ("blue", ["caf\\xe9"]), "z/0.png": ("lime", []),
+    }  # fmt: skip
+    assert reasons(source) == {f"{tmp_path / 'x.tar'}::z/0.cls": "no label is taken from it: it has several lines"}
 
 
 # ------------------------------------------------------------------------------------------------------- tars that lie
@@ -405,6 +409,42 @@ def test_folders_deeper_than_any_stack_are_read(tmp_path: Path) -> None:
     assert len(found) == 1
 
 
+def test_a_folder_of_tars_lists_what_is_not_in_them(tmp_path: Path) -> None:
+    for name in ("a.tar", "b.tar"):
+        make_tar(tmp_path / name, [(f"{name}.png", png("red"))])
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/c.tar").write_bytes(b"?")
+    (tmp_path / "x.HEIC").write_bytes(b"?")
+    source = open_source(tmp_path)
+    assert sorted(source.keys) == ["a/a.tar.png", "b/b.tar.png"]
+    assert set(reasons(source)) == {"sub/c.tar", "x.HEIC"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes")
+@pytest.mark.parametrize("name", ["x.csv", "x.tar", "x.parquet", "x\0.csv", "n" * 300])
+def test_what_is_no_file_is_a_line(name: str, tmp_path: Path) -> None:
+    if "\0" not in name and len(name) < 100:
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(S2R2Error):
+        open_source(f"{tmp_path}/{name}")
+
+
+def test_a_kept_list_of_members_that_is_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S2R2_CACHE", str(tmp_path / "cache"))
+    make_tar(tmp_path / "s-0.tar", [("a.png", png("red")), ("x.heic", b"?"), ("b.png", png("blue"))])
+    pattern = str(tmp_path / "s-{0..0}.tar")
+    first = open_source(pattern)
+    (kept,) = (tmp_path / "cache/shards").iterdir()
+    content = kept.read_bytes()
+    for place in range(0, len(content), 7):
+        kept.write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
+        again = open_source(pattern)
+        assert (again.keys, reasons(again)) == (first.keys, reasons(first))
+        assert [again.slice(index) for index in range(2)] == [first.slice(index) for index in range(2)]
+        assert kept.read_bytes() == content
+    assert reasons(first) == {f"{tmp_path / 's-0.tar'}::x.heic": "HEIC is not read: convert it to JPEG, PNG or WebP"}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes such names")
 def test_names_that_are_no_utf8_are_read_labelled_and_listed(tmp_path: Path) -> None:
     photos = tmp_path / os.fsdecode(b"ph\xe9tos")
@@ -475,7 +515,7 @@ def test_one_bad_row_is_one_skip(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     bad = [
         "a, b.png,cat", " ,dog", "none.png,x", "x\0.png,x", "sub,x", f"{'n' * 300}.png,x", "ftp://x/a.png,x",
-        "http://[/a.png,x", "zip://a::http://x/b.zip,x", "x.heic,x",
+        "http://[/a.png,x", "zip://a::http://x/b.zip,x", "::file:///a.png,x", "://a.png,x", "x.heic,x",
     ]  # fmt: skip
     for row in bad:
         source = manifest(tmp_path, f"path,label\na.png,cat\n{row}\na.png,dog\n")

@@ -361,10 +361,7 @@ def test_what_the_first_process_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """A follower hears of the leader's error, and does not repeat it."""
     heard: list[Any] = [None, "the disk is full"]
 
-    def broadcast(values: list[Any], **_: Any) -> None:
-        values[:] = heard
-
-    monkeypatch.setattr(dist, "broadcast_object_list", broadcast)
+    monkeypatch.setattr("s2r2.messages.broadcast", lambda value, group: heard)
     with pytest.raises(SharedError, match="disk is full"):
         Processes(rank=1, world_size=2).from_leader(lambda: 1)
     heard[:] = [7, ""]

@@ -182,7 +182,7 @@ def test_the_fallback_is_said_and_ends_with_the_same_weights(
     assert losses(folder) == losses(run)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)])
 def test_pre_emption_saves_and_exits_with_a_code_of_its_own(number: int, code: int) -> None:
     with StopOnInterrupt() as stop:
         os.kill(os.getpid(), number)
@@ -190,6 +190,16 @@ def test_pre_emption_saves_and_exits_with_a_code_of_its_own(number: int, code: i
         assert stop.requested == number
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
     assert Interrupted("", stop.requested).exit_code == code
+
+
+def test_nohup_holds() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopOnInterrupt() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_request_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +229,8 @@ def test_full_disk_during_training_is_one_line(tmp_path: Path, monkeypatch: pyte
     "change",
     [
         {"views": 1}, {"batch_size": 1}, {"image_size": 4}, {"epochs": 0}, {"temperature": -1.0}, {"lr": -1.0},
-        {"precision": "64-true"}, {"backbone": "resnet81"}, {"recipe": "phots"}, {"device": "tpu"}, {"batch_size": 361},
+        {"precision": "64-true"}, {"backbone": "resnet81"}, {"recipe": "phots"}, {"device": "tpu"}, {"device": "mps"},
+    {"batch_size": 361},
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_before_anything_is_written(change: dict, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.images.labels import Labels
+from s2r2.images.names import printable
 from s2r2.images.sources import ArraySource, ImageSource, os_reason
 
 BINARY, PICKLED = "cifar-10-batches-bin", "cifar-10-batches-py"
@@ -38,7 +39,7 @@ def open_cifar10(folder: Path, part: str = "") -> ImageSource:
     part = part or "train"
     if part not in BATCHES:
         raise S2R2Error(f"{folder} has no part {part}: use train or test")
-    name = f"{folder.absolute()}:{part}"
+    name = printable(f"{folder.absolute()}:{part}")
     if any(folder.glob("*.bin")):
         return _open_binary(folder, part, name)
     return _open_pickled(folder, part, name)

@@ -204,7 +204,7 @@ def _reasons(limit: int | None, content: bytes = b"") -> Iterator[None]:
         count = re.search(r"\((\d+) pixels\)", str(error))
         raise UnreadableImage(_too_large(f"{int(count[1]):,}" if count else "", limit)) from None
     except Image.UnidentifiedImageError:
-        raise UnreadableImage(unidentified(content)) from None
+        raise UnreadableImage(unidentified(content, FORMATS)) from None
     except MemoryError:
         raise UnreadableImage("not enough memory to decode it") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError ...

@@ -11,6 +11,18 @@ from s2r2.images.names import is_helper, is_image, printable, unique, why_unread
 from s2r2.images.sources import FileSource, ImageSource, Skipped, os_reason
 
 
+class NoImages(S2R2Error):
+    """A folder without an image that is read.
+
+    Attributes:
+        problems: What is in it that people call photos.
+    """
+
+    def __init__(self, text: str, problems: list[Skipped]) -> None:
+        super().__init__(text)
+        self.problems = problems
+
+
 def open_folder(folder: Path) -> ImageSource:
     """All images below a folder; sub-folders are labels when every image lies exactly one level down.
 
@@ -18,13 +30,14 @@ def open_folder(folder: Path) -> ImageSource:
     not read, and folders that cannot be listed, are problems.
 
     Raises:
-        S2R2Error: There is no image in it.
+        NoImages: There is no image in it.
     """
     problems: list[Skipped] = []
     found = sorted(_walk(folder, problems))
     if not found:
         hint = f" ({problems[0].key}: {problems[0].reason})" if problems else ""
-        raise S2R2Error(f"no images in {printable(str(folder))}{hint}: looked for {', '.join(sorted(EXTENSIONS))}")
+        text = f"no images in {printable(str(folder))}{hint}: looked for {', '.join(sorted(EXTENSIONS))}"
+        raise NoImages(text, problems)
     keys = unique([printable(name) for name in found])
     paths = [str(folder / name) for name in found]
     identity = os.path.realpath(folder)

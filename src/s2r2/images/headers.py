@@ -6,6 +6,7 @@ Nothing here takes a step for each byte.
 import re
 import struct
 import zlib
+from collections.abc import Collection
 
 import numpy as np
 
@@ -52,8 +53,11 @@ def is_complete(jpeg: bytes) -> bool:
     return jpeg.endswith(b"\xff\xd9")
 
 
-def unidentified(content: bytes) -> str:
-    """Why a file is read by no decoder: what it is, and what to do."""
+def unidentified(content: bytes, formats: Collection[str]) -> str:
+    """Why a file is read by no decoder of these formats: what it is, and what to do."""
+    known = next((name for name, begin in _BEGINNINGS.items() if name in formats and begin.match(content)), None)
+    if known is not None:
+        return f"damaged: a {known} whose header cannot be read"
     if content[4:8] == b"ftyp":
         brand = content[8:12]
         if brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
@@ -77,6 +81,14 @@ def unidentified(content: bytes) -> str:
     return "not an image in a format that is read (JPEG, PNG, WebP, BMP, TIFF, GIF, MPO)"
 
 
+_BEGINNINGS = {
+    "JPEG": re.compile(rb"\xff\xd8\xff"),
+    "PNG": re.compile(rb"\x89PNG\r\n"),
+    "GIF": re.compile(rb"GIF8[79]a"),
+    "WEBP": re.compile(rb"RIFF....WEBP", re.DOTALL),
+    "AVIF": re.compile(rb"....ftypavi[fs]", re.DOTALL),
+    "JPEG2000": re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
+}
 _OTHERS = (
     (b"\xff\x0a", "a JPEG XL photo"),
     (b"\0\0\0\x0cJXL ", "a JPEG XL photo"),

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from s2r2.files import atomic_write
 from s2r2.images import cifar10, stl10
 from s2r2.images.cache import cache_folder
 from s2r2.images.coco import find_coco, missing_annotations, open_coco
-from s2r2.images.folders import open_folder
+from s2r2.images.folders import NoImages, open_folder
 from s2r2.images.labels import Labels
 from s2r2.images.manifest import open_manifest
 from s2r2.images.remote import local
@@ -72,6 +73,8 @@ def _open(data: str) -> ImageSource:
         near = difflib.get_close_matches(path.name.partition(":")[0], _neighbours(path), n=1, cutoff=0.7)
         hint = f"did you mean {near[0]}?" if near else "give a folder, a manifest, a .tar, or digits, stl10, cifar10"
         raise S2R2Error(f"no such file or folder: {printable(data)}; {hint}")
+    if not path.is_file():
+        raise S2R2Error(f"{printable(data)} is neither a folder nor a regular file: give one of these")
     suffix = path.suffix.lower()
     if suffix == ".tar":
         return _pick(open_tar(path), part)
@@ -141,10 +144,13 @@ def _open_plain(path: Path, part: str) -> ImageSource:
     shards = shards_of_folder(path)
     try:
         return open_folder(path)
-    except S2R2Error:
+    except NoImages as error:
         if not shards:
             raise
-        return open_shards(str(path), shards)
+        source = open_shards(str(path), shards)
+        opened = {printable(os.path.basename(shard)) for shard in shards}
+        source.problems += [problem for problem in error.problems if problem.key not in opened]
+        return source
 
 
 def write_skipped(path: str | Path, skipped: Sequence[Skipped]) -> None:

@@ -23,11 +23,11 @@ def local(place: str) -> str:
     return place.removeprefix(FILE)
 
 
-def _protocol(address: str) -> str:
-    """The first of an address's protocols that is not allowed, else empty; fsspec chains them with ``::``."""
-    allowed = {*PROTOCOLS, *(name.strip().lower() for name in os.environ.get("S2R2_PROTOCOLS", "").split(","))}
+def _not_allowed(address: str) -> str | None:
+    """The first of an address's protocols that is not allowed; fsspec chains them with ``::``."""
+    more = os.environ.get("S2R2_PROTOCOLS", "").lower().replace(",", " ").split()
     named = (link.partition("://")[0].strip().lower() for link in address.split("::"))
-    return next((name for name in named if name not in allowed), "")
+    return next((name for name in named if name not in (*PROTOCOLS, *more)), None)
 
 
 def file_system(address: str) -> tuple[Any, str]:
@@ -37,7 +37,7 @@ def file_system(address: str) -> tuple[Any, str]:
         UnreadableImage: There can be no such address, or it is of a kind that is not allowed.
         S2R2Error: fsspec, or what it needs for this kind of address, is not installed.
     """
-    if other := _protocol(address):
+    if (other := _not_allowed(address)) is not None:
         raise UnreadableImage(
             f"addresses of the kind {other[:40]}:// are not read ({', '.join(PROTOCOLS)} are): set "
             f"S2R2_PROTOCOLS={other[:40]} if you trust whoever wrote it"

@@ -12,6 +12,7 @@ import numpy as np
 from s2r2.errors import S2R2Error
 from s2r2.files import stamp
 from s2r2.images.labels import Labels
+from s2r2.images.names import printable
 from s2r2.images.sources import ArraySource, ImageSource, JoinedSource, os_reason
 
 FOLDER = "stl10_binary"
@@ -56,7 +57,7 @@ def _open_part(folder: Path, part: str) -> ImageSource:
     except OSError as error:
         raise S2R2Error(f"cannot read {error.filename or pixels}: {os_reason(error)}; {AGAIN}") from error
     keys = [f"{i:06d}" for i in range(count)]
-    name = f"{folder.absolute()}:{part}"
+    name = printable(f"{folder.absolute()}:{part}")
     source = ArraySource(name, columns.transpose(0, 3, 2, 1), labels, keys, stamp(pixels))
     source.folds = _folds(folder, count) if part == "train" else ()
     return source

@@ -6,6 +6,7 @@ import json
 import os
 import posixpath
 import stat
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ VERSION = 2
 REMOTE_BLOCK = 4 << 20
 LOCAL_BLOCK = 1 << 14
 MOST_LABEL_BYTES, MOST_TABLE_BYTES = 1 << 16, 1 << 28
+CHECKSUM_BYTES = 64
+"""As many as keep what follows where Arrow wants it."""
 MOST_LINKS = 40
 """Links from link to link that are followed, as in Linux."""
 
@@ -160,8 +163,11 @@ def _take_table(found: Contents, where: str, name: str, header: Header, read: Re
     elif suffix == ".csv":
         found.tables[name] = read(header.offset, header.size)
     else:
-        content = read(header.offset, header.size)
-        found.labels[_sample_key(name)] = content.decode("utf-8", "backslashreplace").strip()
+        text = read(header.offset, header.size).decode("utf-8", "backslashreplace").strip()
+        if len(text.splitlines()) > 1:
+            found.problems.append(Skipped(f"{where}::{name}", "no label is taken from it: it has several lines"))
+        else:
+            found.labels[_sample_key(name)] = text
 
 
 def _take_image(found: Contents, where: str, name: str, members: dict[str, Header]) -> None:
@@ -239,17 +245,22 @@ def _reason(error: Exception) -> str:
 
 
 def _load(path: Path, stamp: tuple[int | str, ...]) -> ShardIndex | None:
-    """The index that was kept, mapped into memory; None where there is none, or none that can be read."""
+    """The index that was kept, mapped into memory; None where there is none, or one that is damaged."""
     import pyarrow
 
     try:
         with pyarrow.memory_map(str(path)) as file:
-            table = pyarrow.ipc.open_file(file).read_all().combine_chunks()
+            content = file.read_buffer()
     except (OSError, pyarrow.ArrowException):
         return None
+    if len(content) < CHECKSUM_BYTES or zlib.crc32(content[CHECKSUM_BYTES:]) != int.from_bytes(
+        content[:CHECKSUM_BYTES]
+    ):
+        return None
+    table = pyarrow.ipc.open_stream(content.slice(CHECKSUM_BYTES)).read_all().combine_chunks()
     columns = [table[name].chunk(0) if table.num_rows else table[name].combine_chunks() for name in _COLUMNS]
     names, offsets, sizes, labels = columns
-    problems = [Skipped(*entry) for entry in json.loads((table.schema.metadata or {}).get(b"problems", b"[]"))]
+    problems = [Skipped(*entry) for entry in json.loads(table.schema.metadata[b"problems"])]
     return ShardIndex(names, offsets.to_numpy(), sizes.to_numpy(), labels, stamp, problems)
 
 
@@ -263,5 +274,10 @@ def _keep(path: Path, index: ShardIndex) -> None:
     columns = [index.names, index.offsets, index.sizes, index.labels]
     problems = json.dumps([(problem.key, problem.reason) for problem in index.problems])
     table = pyarrow.table(dict(zip(_COLUMNS, columns, strict=True))).replace_schema_metadata({"problems": problems})
-    with atomic_write(path) as file, pyarrow.ipc.new_file(file, table.schema) as writer:
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
+    content = sink.getvalue()
+    with atomic_write(path) as file:
+        file.write(zlib.crc32(content).to_bytes(CHECKSUM_BYTES))
+        file.write(content)

@@ -147,7 +147,8 @@ class _Said:
         good = [row + [""] * (width - len(row)) for _, row in found if not surplus(row, width)]
         column = next(columns[name] for name in NAMES if name in columns)
         numbers = self._numbers([row[column].strip() for row in good], folder)
-        if good and not any(number is not None for number in numbers):
+        says_something = any(name in LABELS or is_split(name) for name in columns)
+        if good and says_something and not any(number is not None for number in numbers):
             self.problems.append(Skipped(table, "none of its rows names an image of the tar: no labels are taken"))
         label = next((columns[name] for name in LABELS if name in columns), None)
         if label is not None:

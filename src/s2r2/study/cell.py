@@ -2,10 +2,7 @@
 
 import json
 import os
-import resource
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from s2r2.children import end_with_parent
 from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
 from s2r2.files import atomic_write, remove_temporaries, write_text
 from s2r2.images import ImageSource, open_source
 from s2r2.locking import LOCK, locked
+from s2r2.machine import peak_memory
+from s2r2.saying import say
 from s2r2.study.copies import CopiesSource
 from s2r2.study.judging import judge_task
 from s2r2.study.plan import CELL_FILE, JUDGED_FILE, RUN_FOLDER, SCORES_FILE
@@ -66,7 +66,7 @@ def _run(folder: Path) -> dict[str, Any]:
         np.savez_compressed(file, **scores)  # type: ignore[arg-type]
     result = {
         "cell": content,
-        "costs": {**costs, "judging_seconds": time.monotonic() - began, "peak_memory": _peak_memory()},
+        "costs": {**costs, "judging_seconds": time.monotonic() - began, "peak_memory": peak_memory()},
     }
     write_text(folder / JUDGED_FILE, json.dumps(result, indent=1) + "\n")
     return result
@@ -84,33 +84,14 @@ def _trained(content: dict[str, Any], config: TrainConfig, folder: Path) -> tupl
     }
 
 
-def _peak_memory() -> int:
-    """Bytes: of the GPU if there is one, else resident."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _stop_without_parent() -> None:
-    """Stop, saving, when the scheduler is gone: whoever goes on with the study would run the cell twice."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def main(folder: str) -> int:
     """Run a cell; the exit code says how it ended, stderr has the reason in one line."""
-    _stop_without_parent()
+    end_with_parent()  # whoever goes on with the study would run the cell twice
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count() or 1)
     try:
         run_cell(Path(folder))
     except S2R2Error as error:
-        print(error, file=sys.stderr)
+        say(error, error=True)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import IO
 import torch
 from rich.console import Console
 
+from s2r2.children import known_to_children, module_command, module_environment
 from s2r2.errors import S2R2Error
 from s2r2.files import write_text
 from s2r2.study.plan import CELL_FILE, Cell, is_done
@@ -87,8 +87,8 @@ class Scheduler:
         write_text(folder / CELL_FILE, json.dumps(cell.content, indent=1) + "\n")
         slot.errors = tempfile.TemporaryFile()  # noqa: SIM115 (read when the process has ended)
         slot.process = subprocess.Popen(
-            [sys.executable, "-m", "s2r2.study.cell", str(folder)],
-            env={**os.environ, **slot.environment},
+            [*module_command("s2r2.study.cell"), str(folder)],
+            env={**os.environ, **slot.environment, **known_to_children(), **module_environment()},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=slot.errors,

@@ -7,8 +7,9 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
-"""Signals of batch systems that want the machine back."""
+PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
+"""Signals of batch systems that want the machine back, and of a terminal or connection that is gone."""
+_HANGUP = getattr(signal, "SIGHUP", None)
 SAME_REQUEST = 1.0
 """Seconds. A batch system signals every process, and torchrun passes on to its own what it gets."""
 
@@ -17,7 +18,7 @@ class Interrupted(KeyboardInterrupt):
     """Training stopped on request after saving; the message says how to go on.
 
     Attributes:
-        exit_code: 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1: 128 and the signal's number.
+        exit_code: 128 and the signal's number: 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1.
     """
 
     def __init__(self, message: str, number: int = signal.SIGINT) -> None:
@@ -26,7 +27,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopOnInterrupt:
-    """Turn the first Ctrl-C, SIGTERM or SIGUSR1 inside the block into a request that the loop looks at after each step.
+    """Turn the first Ctrl-C or signal of ``PREEMPTION`` into a request that the loop looks at after each step.
 
     Another one, more than a second later, acts at once, as usual. Outside the main thread, where Python allows no
     handlers, it does nothing.
@@ -43,7 +44,8 @@ class StopOnInterrupt:
     def __enter__(self) -> "StopOnInterrupt":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, *PREEMPTION):
-                self._previous[number] = signal.signal(number, self._handle)
+                if number != _HANGUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup: go on without
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
