@@ -179,3 +179,37 @@ def test_what_another_process_says_is_not_said_again(
         main([])
     assert left.value.code == 2
     assert not capsys.readouterr().err
+
+
+def test_methods_without_docstrings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``python -OO`` has them."""
+    from s2r2.training.methods import describe_methods, registry
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.inspect.getmodule(registry.METHODS["simclr"]), "__doc__", None)
+        patch.setattr(registry.inspect, "getdoc", lambda _: None)
+        assert "simclr\n" in describe_methods()
+
+
+def test_a_full_disk_behind_what_is_printed_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("s2r2.cli.app.cli", full)
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert capsys.readouterr().err.startswith("s2r2: what is printed: No space left on device")
+
+
+def test_a_program_that_calls_main_starts_s2r2_with_its_own_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with those of the program."""
+    given: list[list[str]] = []
+    monkeypatch.setattr("sys.argv", ["program", "--its-own"])
+    monkeypatch.setattr("s2r2.cli.launch_if_wanted", lambda arguments, *_: given.append(list(arguments)))
+    monkeypatch.setattr("s2r2.training.train", lambda *_, **__: sys.exit(0))
+    arguments = ["train", "photos", "--devices", "2"]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert given == [arguments]

@@ -2,6 +2,10 @@
 
 import csv
 import io
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +102,42 @@ def test_cells_that_a_spreadsheet_would_run(tmp_path: Path) -> None:
     assert "-1.5" in read
     assert "'-cat.jpg" in read
     assert saying.csv_safe(-1.5) == -1.5
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
+def test_a_reader_that_has_seen_enough_ends_it_in_silence() -> None:
+    code = "import sys, time; from s2r2.cli import main; sys.stdin.read(); main(['--help'])"
+    command = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert command.stdout is not None
+    command.stdout.close()
+    command.stdout = None
+    assert command.communicate()[1] == b""
+    assert command.returncode == 141
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_an_evaluation_is_printed_on_any_terminal(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from s2r2.evaluation.result import Column, Evaluation, Interval, Row
+
+    row = Row("[red]a\x1b猫", "feature", 8, {"map": Interval(0.5, 0.4, 0.6)}, {"warning": "[/b] collapsed"})
+    evaluation = Evaluation(columns={"map": Column("mAP", "")}, rows=[row], notes=["a note [bold]"])
+    stream = terminal(encoding)
+    monkeypatch.setattr("sys.stdout", stream)
+    evaluation.print()
+    said = written(stream)
+    assert "[red]a\\x1b\\u732b" in said
+    assert "[/b] collapsed" in said
+    assert "a note [bold]" in said
+    assert {"ascii": "+-10.0", "cp1252": "±10.0"}[encoding] in said
+
+
+def test_nothing_else_prints() -> None:
+    """What is shown goes through saying.py: no other console, no bare print of anything but what is fixed."""
+    root = Path(saying.__file__).parent
+    for path in root.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if path.name not in ("saying.py", "__main__.py"):
+            assert not re.search(r"(?<!Plain)Console\(", text), path
+            assert not re.search(r"(?<![\w.])print\((?!timm)", text.replace("def print(", "")), path

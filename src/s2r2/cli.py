@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Nothing here decides anything."""
 
 import dataclasses
+import errno
 import os
 import sys
 import time
@@ -22,6 +23,7 @@ app = tyro.extras.SubcommandApp()
 LAST_WORDS = 10.0
 """Seconds that a process waits for another to say why all of them end."""
 
+_NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _ARGUMENTS: list[str] = []
 """Of the command that runs: this process's, or those that a program gave to :func:`main`."""
 
@@ -65,8 +67,8 @@ def train(
     result = run_training(data, config.only(_given(TrainConfig)), out=out, resume=resume)
     if is_follower():
         return
-    print(f"encoder   {result.folder / 'encoder.safetensors'}")
-    print(f"report    {write_report(result.folder)}")
+    say(f"encoder   {result.folder / 'encoder.safetensors'}")
+    say(f"report    {write_report(result.folder)}")
 
 
 @app.command
@@ -74,7 +76,8 @@ def methods() -> None:
     """List the training methods: what each does, its defaults, its options."""
     from s2r2.training.methods import describe_methods
 
-    print(describe_methods())
+    for line in describe_methods().splitlines():
+        say(line)
 
 
 @app.command
@@ -109,10 +112,9 @@ def evaluate(
         nodes: Machines, each running this same command; see docs/training.md.
     """
     launch_if_wanted(_ARGUMENTS, devices, nodes)
-    from rich.console import Console
-
     from s2r2.evaluation import write_report
     from s2r2.processes import Processes
+    from s2r2.saying import PlainConsole
     from s2r2.training import evaluate_run, is_run_folder
 
     with Processes.joined() as processes:
@@ -130,9 +132,9 @@ def evaluate(
         )
     if is_follower():
         return
-    evaluation.print(Console())
+    evaluation.print(PlainConsole())
     if is_run_folder(run) and out is None:
-        print(f"report    {write_report(run)}")
+        say(f"report    {write_report(run)}")
 
 
 @app.command
@@ -202,7 +204,7 @@ def embed(
         )
     if is_follower():
         return
-    print(f"{written.count} vectors of {written.dimensions} in {out}; {len(written.skipped)} photos skipped")
+    say(f"{written.count} vectors of {written.dimensions} in {out}; {len(written.skipped)} photos skipped")
 
 
 @app.command
@@ -250,7 +252,7 @@ def index(
             processes=processes,
         )
     if not is_follower():
-        print(done)
+        say(done)
 
 
 @app.command
@@ -348,9 +350,9 @@ def export(
     from s2r2.encoder import export as run_export
 
     written = run_export(encoder, out, format=format, output=output)
-    print(f"encoder   {written.path}")
-    print(f"card      {written.card}")
-    print(f"checked   differs from the original by {written.difference:.1g} at most")
+    say(f"encoder   {written.path}")
+    say(f"card      {written.card}")
+    say(f"checked   differs from the original by {written.difference:.1g} at most")
 
 
 @app.command
@@ -381,7 +383,7 @@ def views(
     chosen = get_recipe(recipe)
     photos = sample(open_source(data), images, store_side(image_size))
     save_picture(views_sheet(photos, chosen, view_size=image_size, views=views, seed=seed), picture)
-    print(picture)
+    say(picture)
 
 
 @app.command
@@ -395,9 +397,9 @@ def cache(clear: bool = False, store: SomeFolder = None) -> None:
     from s2r2.images import clear_stores, list_stores
 
     for kept in list_stores(store):
-        print(f"{kept.size / 1e6:10,.1f} MB  {kept.images:>9,} images  {kept.name}  {kept.path}")
+        say(f"{kept.size / 1e6:10,.1f} MB  {kept.images:>9,} images  {kept.name}  {kept.path}")
     if clear:
-        print(f"{clear_stores(store) / 1e6:10,.1f} MB set free")
+        say(f"{clear_stores(store) / 1e6:10,.1f} MB set free")
 
 
 def _sleep_while_waiting() -> None:
@@ -439,6 +441,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # whoever read what is printed has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says so at its end
         raise SystemExit(128 + 13) from None
+    except OSError as error:  # said where it can happen often; a terminal's or pipe's disk may be full, too
+        if error.errno not in _NO_ROOM:
+            raise
+        say(f"s2r2: {error.filename or 'what is printed'}: {error.strerror}: free space and start again", error=True)
+        raise SystemExit(2) from None
     except KeyboardInterrupt as interrupt:  # training says how to go on
         if not is_follower():
             say(f"s2r2: {str(interrupt) or 'interrupted'}", error=True)

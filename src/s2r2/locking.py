@@ -6,12 +6,12 @@ import getpass
 import os
 import platform
 import stat
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from s2r2.errors import S2R2Error
+from s2r2.saying import say
 
 LOCK = ".lock"
 _POLL = 0.1
@@ -107,7 +107,7 @@ def _lock(descriptor: int, path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise S2R2Error(f"cannot lock {path}: {error.strerror}") from error
-        print(f"s2r2: the disk of {path} knows no locks: let no other process write there", file=sys.stderr)
+        say(f"s2r2: the disk of {path} knows no locks: let no other process write there", error=True)
 
 
 def _me() -> str:

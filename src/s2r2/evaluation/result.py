@@ -9,10 +9,12 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.bootstrap import Interval
 from s2r2.files import write_text
+from s2r2.saying import PlainConsole, visible
 
 FORMAT_VERSION = 1
 FILE_NAME = "evaluation.json"
@@ -137,7 +139,7 @@ class Evaluation:
 
     def print(self, console: Console | None = None) -> None:
         """Show the table in per cent, half the width of the 95 % interval beside each figure."""
-        console = console or Console()
+        console = console or PlainConsole()
         names = [name for name in self.columns if any(name in row.figures for row in self.rows)]
         if console.width >= 34 + 9 * len(names):
             self._print_table(console, names)
@@ -147,26 +149,27 @@ class Evaluation:
                 self._print_table(console, asked_for)
         for row in self.rows:
             if row.health.get("warning"):
-                console.print(f"[bold red]{row.title}:[/] {row.health['warning']}", highlight=False)
+                line = Text.assemble((f"{visible(row.title)}:", "bold red"), f" {visible(row.health['warning'])}")
+                console.print(line)
         for note in self.notes:
-            console.print(f"[dim]{note}[/]", highlight=False)
+            console.print(Text(visible(note), "dim"))
 
     def _print_table(self, console: Console, names: list[str]) -> None:
         apart = " " if console.width >= 30 + 13 * len(names) else "\n"
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column("", min_width=10)
         for name in names:
-            table.add_column(self.columns[name].title, justify="right", no_wrap=True)
+            table.add_column(Text(visible(self.columns[name].title, kept="\n")), justify="right", no_wrap=True)
         for row in self.rows:
             cells = (_cell(row.figures.get(name), apart) for name in names)
-            table.add_row(row.title, *cells)
+            table.add_row(Text(visible(row.title)), *cells)
         console.print(table)
 
 
-def _cell(figure: Interval | None, apart: str) -> str:
+def _cell(figure: Interval | None, apart: str) -> Text:
     if figure is None or not math.isfinite(figure.value):
-        return "-"
-    return f"{100 * figure.value:.1f}{apart}[dim]±{50 * (figure.high - figure.low):.1f}[/]"
+        return Text("-")
+    return Text.assemble(f"{100 * figure.value:.1f}{apart}", (f"±{50 * (figure.high - figure.low):.1f}", "dim"))
 
 
 def _finite(value: Any) -> Any:

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import shutil
-import sys
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from s2r2.images.journal import Entry, read_journal, write_journal
 from s2r2.images.sources import ImageSource, Skipped, Stamp
 from s2r2.images.writing import SPARE_DISK, Task, Writer
 from s2r2.locking import locked
+from s2r2.saying import say
 
 SUSPECT = "suspect"
 """A file of this name says that a pixel was found changed: the next build checks all of them."""
@@ -223,4 +223,4 @@ def _read_description(place: Path) -> dict[str, Any]:
 
 def _say(line: str) -> None:
     """A line for whoever waits for a store."""
-    print(f"{line}: waiting until it has finished", file=sys.stderr)
+    say(f"{line}: waiting until it has finished", error=True)

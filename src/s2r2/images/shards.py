@@ -190,10 +190,11 @@ def _name(data: str, shards: Sequence[str]) -> str:
 
 def _shown(indexes: Iterator[ShardIndex], total: int) -> Iterator[ShardIndex]:
     """The same, with a progress bar on a terminal's standard error when it takes longer than a moment."""
-    from rich.console import Console
     from rich.progress import track
 
-    console = Console(stderr=True)
+    from s2r2.saying import PlainConsole
+
+    console = PlainConsole(stderr=True)
     yield from track(
         indexes, "indexing shards", total, console=console, transient=True, disable=not console.is_terminal or total < 2
     )

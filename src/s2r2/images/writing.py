@@ -196,10 +196,11 @@ def _bar(total: int, visible: bool) -> Iterator:
     if not visible or not total:
         yield lambda count: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from s2r2.saying import PlainConsole
+
     columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=PlainConsole(stderr=True), transient=True) as bar:
         task = bar.add_task("decoding", total=total)
         yield lambda count: bar.advance(task, count)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 
 from s2r2.encoder import store_side
 from s2r2.errors import S2R2Error
 from s2r2.files import remove_temporaries, write_text
 from s2r2.images import PixelStore
 from s2r2.locking import LOCK, locked
+from s2r2.saying import PlainConsole
 from s2r2.study.cell import training_source
 from s2r2.study.judging import check_tasks
 from s2r2.study.page import write_page
@@ -59,7 +59,7 @@ def compare(
     """
     began = time.monotonic()
     deadline = began + 60 * minutes if minutes is not None else math.inf
-    console = Console(quiet=quiet)
+    console = PlainConsole(quiet=quiet)
     spec = study if isinstance(study, Study) else read_study(Path(study), Path(data) if data else None)
     folder = Path(out) if out else Path("runs") / folder_name(spec.name)
     for method in trust_methods:
@@ -75,7 +75,7 @@ def compare(
         raise S2R2Error(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
 
 
-def _compare(study: Study, folder: Path, deadline: float, processes: int, console: Console) -> Results:
+def _compare(study: Study, folder: Path, deadline: float, processes: int, console: PlainConsole) -> Results:
     scheduler = Scheduler(folder, processes, deadline, console)
     trials = tuning_cells(study)
     chosen: dict[str, dict[str, dict[str, Any]]] = {}
@@ -99,7 +99,7 @@ def _compare(study: Study, folder: Path, deadline: float, processes: int, consol
     return results
 
 
-def _prepare_images(cells: list[Cell], console: Console) -> None:
+def _prepare_images(cells: list[Cell], console: PlainConsole) -> None:
     """Decode all images once, before several cells want them, and check that the tasks have labels."""
     seen = set()
     for cell in cells:
@@ -111,7 +111,7 @@ def _prepare_images(cells: list[Cell], console: Console) -> None:
             if len(store) < (batch := content["config"]["batch_size"]):
                 raise S2R2Error(f"{cell.method}: batch_size {batch} is larger than {cell.data} ({len(store)} images)")
             check_tasks(content["tasks"], side)
-            console.print(f"images    {cell.data}: {len(store):,} to train on", highlight=False, soft_wrap=True)
+            console.say(f"images    {cell.data}: {len(store):,} to train on")
 
 
 def _write(results: Results, folder: Path) -> None:
@@ -120,7 +120,7 @@ def _write(results: Results, folder: Path) -> None:
     write_page(results, folder)
 
 
-def _close(results: Results, trials: int, tried: int, folder: Path, console: Console) -> None:
+def _close(results: Results, trials: int, tried: int, folder: Path, console: PlainConsole) -> None:
     """Say where things stand."""
     if tried < trials:
         state = f"{tried} of {trials} trials; call again to go on"
@@ -128,6 +128,6 @@ def _close(results: Results, trials: int, tried: int, folder: Path, console: Con
         state = f"{results.done} of {results.cells} runs; call again to go on"
     else:
         state = f"all {results.cells} runs"
-    console.print(f"done      {state}", highlight=False, soft_wrap=True)
+    console.say(f"done      {state}")
     for name in ("table.md", "results.json", "study.html"):
-        console.print(f"written   {folder / name}", highlight=False, soft_wrap=True)
+        console.say(f"written   {folder / name}")

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from s2r2.errors import S2R2Error
+from s2r2.saying import PlainConsole
 from s2r2.study.spec import UNTRAINED, Study, folder_name, steps_for
 from s2r2.training import TrainConfig
 from s2r2.training.methods import build_method, resolve
@@ -104,7 +103,7 @@ def check_cells(study: Study) -> None:
             try:
                 refuse_unnamed(config.method, "the study", f"add --trust-method {shlex.quote(config.method)}")
                 asked = config.recipe
-                config = with_recipe(resolve(config), asked, Console(quiet=True))
+                config = with_recipe(resolve(config), asked, PlainConsole(quiet=True))
                 build_method(config, config.batch_size)
             except S2R2Error as error:
                 mistakes.add_error(where, error)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import IO
 
 import torch
-from rich.console import Console
 
 from s2r2.children import known_to_children, module_command, module_environment
 from s2r2.errors import S2R2Error
 from s2r2.files import write_text
+from s2r2.saying import PlainConsole
 from s2r2.study.plan import CELL_FILE, Cell, is_done
 from s2r2.training.progress import format_seconds
 
@@ -50,7 +50,7 @@ class Scheduler:
     out: Path
     processes: int
     deadline: float
-    console: Console
+    console: PlainConsole
     _slots: list[_Slot] = field(default_factory=list)
 
     def run(self, cells: Sequence[Cell]) -> bool:
@@ -115,10 +115,8 @@ class Scheduler:
 
     def _say(self, slot: _Slot, done: int, count: int) -> None:
         assert slot.cell is not None
-        self.console.print(
+        self.console.say(
             f"{done:>4}/{count}  {slot.cell.title}  {format_seconds(time.monotonic() - slot.began)}",
-            highlight=False,
-            soft_wrap=True,
         )
 
     def _stop(self) -> None:

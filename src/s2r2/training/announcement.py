@@ -4,36 +4,32 @@ import contextlib
 import time
 
 import torch
-from rich.console import Console
 
 from s2r2.encoder import Encoder
 from s2r2.processes import Processes
+from s2r2.saying import PlainConsole
 from s2r2.training.preparation import Preparation
 from s2r2.training.progress import format_seconds
 
 
-def announce(prepared: Preparation, encoder: Encoder, console: Console, processes: Processes) -> None:
+def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, processes: Processes) -> None:
     """Print what the run will do, with an estimate of its time measured on this machine."""
     config, store = prepared.config, prepared.store
     labels = f", {len(store.labels.names)} labels (not used in training)" if store.labels is not None else ""
     skipped = f", {len(store.skipped)} skipped (see {prepared.folder / 'skipped.csv'})" if store.skipped else ""
     weights = "pretrained" if config.pretrained else "random weights"
-    console.print(f"photos    {len(store):,} of {store.name}{labels}{skipped}", highlight=False, soft_wrap=True)
+    console.say(f"photos    {len(store):,} of {store.name}{labels}{skipped}")
     size = sum(p.numel() for p in encoder.parameters()) / 1e6
-    console.print(
+    console.say(
         f"encoder   {config.backbone}, {weights}, {size:.1f} M parameters, {config.image_size} px, "
         f"{prepared.device if processes.world_size == 1 else f'{processes.world_size} processes'}"
         + (", each with a part of it" if config.strategy == "fsdp" else ""),
-        highlight=False,
-        soft_wrap=True,
     )
     options = "".join(f", {name} {value}" for name, value in config.options.items())
-    console.print(
+    console.say(
         f"step      {config.method}: {config.batch_size} images x {config.views} views ({config.recipe}) = "
         f"{config.batch_size * config.views:,} views, temperature {config.temperature}{options}"
         + (f", {config.micro_batch:,} at once" if config.micro_batch else ""),
-        highlight=False,
-        soft_wrap=True,
     )
     done = prepared.resumed["step"] if prepared.resumed else 0
     left = f", going on at step {done + 1:,}" if done else ""
@@ -43,13 +39,11 @@ def announce(prepared: Preparation, encoder: Encoder, console: Console, processe
     if config.strategy != "fsdp":  # measured on the whole encoder, which need not fit
         seconds = _seconds_per_step(prepared, encoder) / processes.world_size * (prepared.steps - done)
         time_left = f", about {format_seconds(seconds)} (estimated)"
-    console.print(
+    console.say(
         f"run       {prepared.steps / prepared.steps_per_epoch:.4g} epochs x {prepared.steps_per_epoch:,} steps = "
         f"{prepared.steps:,} steps{left}{time_left}",
-        highlight=False,
-        soft_wrap=True,
     )
-    console.print(f"folder    {prepared.folder}", highlight=False, soft_wrap=True)
+    console.say(f"folder    {prepared.folder}")
 
 
 def _seconds_per_step(prepared: Preparation, encoder: Encoder) -> float:

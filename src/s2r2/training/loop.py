@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from s2r2.encoder import Encoder
@@ -19,6 +18,7 @@ from s2r2.errors import NonFiniteError
 from s2r2.files import write_text
 from s2r2.images import ImageSource
 from s2r2.processes import Processes
+from s2r2.saying import PlainConsole
 from s2r2.training.announcement import announce
 from s2r2.training.batch_norm import synchronise_batch_norm
 from s2r2.training.checkpoint import fits_its_config, random_state, restore_random_state, save_checkpoint
@@ -81,7 +81,7 @@ def train(
     """
     config = config or TrainConfig()
     with ExitStack() as held, Processes.joined(config.timeout_minutes) as processes:
-        console = Console(quiet=quiet or not processes.leader)
+        console = PlainConsole(quiet=quiet or not processes.leader)
         prepared = prepare(data, config, Path(out) if out else None, resume, claiming(held), console, processes)
         how = f"go on from the last checkpoint with: s2r2 train --resume --out {shown(prepared.folder)}"
         with processes.errors_said_once(how):
@@ -92,10 +92,8 @@ def train(
                 rate = prepared.config.retry_at
                 if not rate or run.lr_scale < 1:
                     raise
-                console.print(
+                console.say(
                     f"warning   {error}\nretry     from the last checkpoint, at {rate:g} of the learning rate",
-                    highlight=False,
-                    soft_wrap=True,
                 )
             again = prepare(data, config, prepared.folder, True, lambda *_: None, console, processes)
             retried = _Run(again, processes, console)
@@ -106,7 +104,7 @@ def train(
 class _Run:
     """One run in one process, from its first or next step to its last."""
 
-    def __init__(self, prepared: Preparation, processes: Processes, console: Console) -> None:
+    def __init__(self, prepared: Preparation, processes: Processes, console: PlainConsole) -> None:
         self.prepared, self.processes, self.console = prepared, processes, console
         config, device, resumed = prepared.config, prepared.device, prepared.resumed
         self.config = config
@@ -329,7 +327,7 @@ class _Run:
         self.saved = time.monotonic()
 
     def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.say(line)
 
 
 class _Clock:

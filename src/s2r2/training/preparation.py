@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-from rich.console import Console
 
 import s2r2
 from s2r2.encoder import Encoder, create_encoder, store_side
@@ -18,6 +17,7 @@ from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, ImageSource, PixelStore, absolute_data, open_source
 from s2r2.machine import choose_device
 from s2r2.processes import Processes
+from s2r2.saying import PlainConsole
 from s2r2.training.config import TrainConfig, write_config
 from s2r2.training.memory import fitting_micro_batch
 from s2r2.training.methods import build_method, resolve
@@ -70,7 +70,7 @@ def prepare(
     out: Path | None,
     resume: bool,
     claim: Claim,
-    console: Console,
+    console: PlainConsole,
     processes: Processes = Processes(),  # noqa: B008 (frozen)
 ) -> Preparation:
     """Check the request, make the run folder and decode the photos.
@@ -120,7 +120,7 @@ def _prepare(
     out: Path | None,
     resume: bool,
     claim: Claim,
-    console: Console,
+    console: PlainConsole,
     processes: Processes,
 ) -> Preparation:
     folder, config, resumed, data, about = request(data, config, out, resume or to_go_on(out), claim, console)
@@ -185,7 +185,7 @@ def _follow(
     return Preparation(plan.folder, here, store, plan.recipe, device, plan.resumed, plan.data)
 
 
-def with_recipe(config: TrainConfig, asked: str, console: Console) -> TrainConfig:
+def with_recipe(config: TrainConfig, asked: str, console: PlainConsole) -> TrainConfig:
     """Views that the backbone can look at: in the place of a method's multi-crop those of ``photos``, if need be."""
     check_backbone(config.backbone)
     smallest = min(view_sizes(get_recipe(config.recipe), config.image_size, config.views))
@@ -196,10 +196,8 @@ def with_recipe(config: TrainConfig, asked: str, console: Console) -> TrainConfi
             f"--recipe {asked} has views of {config.image_size} and of {smallest} px, and backbone {config.backbone!r} "
             f"takes images of one size only: use --recipe photos, or another backbone"
         )
-    console.print(
+    console.say(
         f"note      {config.backbone} takes images of one size only: views by photos, not by {config.recipe}",
-        highlight=False,
-        soft_wrap=True,
     )
     return dataclasses.replace(config, recipe="photos")
 

@@ -4,8 +4,9 @@ import time
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from s2r2.saying import PlainConsole
 
 QUIET_SECONDS = 5.0
 
@@ -13,7 +14,7 @@ QUIET_SECONDS = 5.0
 class TrainingProgress:
     """Shows loss, views per second, time left and the share of time spent waiting for data."""
 
-    def __init__(self, console: Console, steps: int, done: int, epochs: int) -> None:
+    def __init__(self, console: PlainConsole, steps: int, done: int, epochs: int) -> None:
         self.console = console
         self.steps = steps
         self.epochs = epochs
@@ -58,10 +59,9 @@ class TrainingProgress:
             return
         self._said = now
         left = (now - self._began) / max(1, step - self._first) * (self.steps - step)
-        self.console.print(
+        self.console.say(
             f"epoch {epoch + 1}/{self.epochs}  step {step}/{self.steps}  loss {figures['loss']}  "
             f"{figures['speed']} views/s  waiting {figures['wait']}  left {format_seconds(left)}",
-            highlight=False,
         )
 
 

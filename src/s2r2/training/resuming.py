@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import timm
 import torch
-from rich.console import Console
 
 import s2r2
 from s2r2.errors import S2R2Error
@@ -16,6 +15,7 @@ from s2r2.images.store import NO_STORE
 from s2r2.launching import restarts
 from s2r2.machine import processor_name
 from s2r2.processes import Processes
+from s2r2.saying import PlainConsole
 from s2r2.training.checkpoint import has_checkpoint, load_checkpoint
 from s2r2.training.config import TrainConfig, read_config
 from s2r2.training.methods.registry import find_method, method_options, resolve
@@ -58,7 +58,9 @@ def to_go_on(out: Path | None) -> bool:
     return has_checkpoint(out)
 
 
-def request(data: Any, config: TrainConfig, out: Path | None, resume: bool, claim: Claim, console: Console) -> Request:
+def request(
+    data: Any, config: TrainConfig, out: Path | None, resume: bool, claim: Claim, console: PlainConsole
+) -> Request:
     """Folder, settings, saved state and data of the request: at a resume, those of the run folder.
 
     Raises:
@@ -81,7 +83,7 @@ def request(data: Any, config: TrainConfig, out: Path | None, resume: bool, clai
     merged = _merged(saved, asked, config.given, out)
     state, warning = load_checkpoint(out)
     if warning:
-        console.print(f"warning   {warning}", highlight=False, soft_wrap=True)
+        console.say(f"warning   {warning}")
     return Request(out, merged, state, data if data is not None else about["data"], about)
 
 
@@ -153,7 +155,7 @@ def refuse_shorter(prepared: "Preparation") -> None:
         )
 
 
-def say_longer(prepared: "Preparation", before: int, console: Console) -> None:
+def say_longer(prepared: "Preparation", before: int, console: PlainConsole) -> None:
     """Say that a run has another length than it had, and how its schedules go on."""
     config, done = prepared.config, prepared.resumed["step"] if prepared.resumed else 0
     asked = f"--steps {config.steps}" if config.steps else f"--epochs {config.epochs}"
@@ -163,11 +165,9 @@ def say_longer(prepared: "Preparation", before: int, console: Console) -> None:
         )
         for step, steps in ((min(done, before - 1), before), (min(done, prepared.steps - 1), prepared.steps))
     )
-    console.print(
+    console.say(
         f"length    {prepared.steps:,} steps in the place of {before:,}: from step {done + 1:,} on the learning rate "
         f"and all else with a schedule go on as in a run begun with {asked} (learning rate {now:.2g}, was {then:.2g})",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -186,7 +186,9 @@ def facts(store: PixelStore | DirectImages, config: TrainConfig, processes: Proc
     }
 
 
-def compare_with_saved(then: dict[str, Any], now: dict[str, Any], name: str, folder: Path, console: Console) -> None:
+def compare_with_saved(
+    then: dict[str, Any], now: dict[str, Any], name: str, folder: Path, console: PlainConsole
+) -> None:
     """Refuse other photos; say what else has changed since the checkpoint."""
     if then["store"] != now["store"]:
         raise S2R2Error(
@@ -195,8 +197,6 @@ def compare_with_saved(then: dict[str, Any], now: dict[str, Any], name: str, fol
         )
     changed = [f"{what} {then[what]} (now {now[what]})" for what in now if then.get(what, now[what]) != now[what]]
     if changed:
-        console.print(
+        console.say(
             f"note      was begun with {', '.join(changed)}: it goes on, though not to the last bit as it would have",
-            highlight=False,
-            soft_wrap=True,
         )

@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, ImageSource, PixelStore, why_direct, write_skipped
 from s2r2.images.direct import DIRECT
 from s2r2.images.store import NO_STORE
+from s2r2.saying import PlainConsole
 
 
 def open_images(
-    source: ImageSource, short_side: int, wish: Path | None, folder: Path, saved: str | None, console: Console
+    source: ImageSource, short_side: int, wish: Path | None, folder: Path, saved: str | None, console: PlainConsole
 ) -> PixelStore | DirectImages:
     """Open the images of a run, and say so where there will be no store. ``skipped.csv`` is begun or gone on with.
 
@@ -38,11 +37,9 @@ def open_images(
         store = PixelStore.build(source, short_side, wish, progress=not console.quiet)
         write_skipped(listing, store.skipped)
         return store
-    console.print(
+    console.say(
         f"store     none ({reason}): photos are decoded when a step needs them; --store DIR decodes all of them once, "
         "before the first step",
-        highlight=False,
-        soft_wrap=True,
     )
     if saved is None:
         write_skipped(listing, [])
@@ -72,9 +69,7 @@ def follow_images(
     return PixelStore.build(source, short_side, wish, progress=False)
 
 
-def say_skipped(images: PixelStore | DirectImages, folder: Path, console: Console) -> None:
+def say_skipped(images: PixelStore | DirectImages, folder: Path, console: PlainConsole) -> None:
     """At the end of a run without a store: how many images it could not read."""
     if isinstance(images, DirectImages) and images.skipped:
-        console.print(
-            f"skipped   {len(images.skipped):,} photos (see {folder / 'skipped.csv'})", highlight=False, soft_wrap=True
-        )
+        console.say(f"skipped   {len(images.skipped):,} photos (see {folder / 'skipped.csv'})")

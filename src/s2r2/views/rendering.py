@@ -1,7 +1,6 @@
 """From images and a parameter table to an array of views, by the fused kernel or by torchvision."""
 
 import functools
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import numpy as np
 
 from s2r2.compiled import numba_is_here
 from s2r2.errors import S2R2Error
+from s2r2.saying import say
 from s2r2.views.parameters import ViewParameters
 
 Backend = Literal["auto", "numba", "torchvision"]
@@ -195,7 +195,7 @@ def _announce_compilation() -> None:
     from s2r2.views.kernel import render_images
 
     if not any(_cached_files(Path(render_images.stats.cache_path))):
-        print("s2r2: compiling the view kernel for this processor, once (about 20 s, then cached)", file=sys.stderr)
+        say("s2r2: compiling the view kernel for this processor, once (about 20 s, then cached)", error=True)
 
 
 def _cached_files(folder: Path) -> Iterator[Path]:

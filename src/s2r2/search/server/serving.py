@@ -5,7 +5,6 @@ import ctypes
 import os
 import signal
 import socket
-import sys
 import threading
 import webbrowser
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2r2.errors import S2R2Error
+from s2r2.saying import say
 
 if TYPE_CHECKING:
     import uvicorn
@@ -60,12 +60,12 @@ def serve(
     listening = _listen(host, port)
     address = f"http://{_url_host(host)}:{listening.getsockname()[1]}/"
     if not is_loopback(listening.getsockname()[0]):
-        print(
+        say(
             f"WARNING   everybody who can reach {host} can see and search these photos; there is no password and no "
             "encryption. Use --host 127.0.0.1 unless you want that.",
-            file=sys.stderr,
+            error=True,
         )
-    print(f"serving   {address}   (Ctrl-C ends it)", flush=True)
+    say(f"serving   {address}   (Ctrl-C ends it)")
     if open_browser:
         threading.Timer(1.0, webbrowser.open, [address]).start()
     _return_memory()
@@ -110,7 +110,7 @@ def _run(server: "uvicorn.Server", listening: socket.socket) -> None:
         spare_the_log(silent=True)  # of requests that are broken off
         server.should_exit = True
         thread.join(2 * GRACE + 1)
-        print("ended", flush=True)
+        say("ended")
         return
     if errors:
         raise errors[0]

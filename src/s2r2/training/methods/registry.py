@@ -134,8 +134,10 @@ def describe_methods() -> str:
 
 def _describe(name: str, method: type[Method]) -> str:
     """Title, defaults, and the options with the words of the class's docstring."""
+    # `python -OO` knows no docstrings.
+    title = ((inspect.getmodule(method).__doc__ or "").strip().splitlines() or [""])[0]
     lines = [
-        f"{name}: {(inspect.getmodule(method).__doc__ or '').strip().splitlines()[0]}",
+        f"{name}: {title}" if title else name,
         f"  --views {method.views} --recipe {method.recipe} --temperature {method.temperature:g}",
     ]
     words = _argument_docs(inspect.getdoc(method) or "")
