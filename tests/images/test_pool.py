@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s2r2.images import ArraySource, UnreadableImage, decode, decode_expendable, open_source
+from s2r2.images import ArraySource, PixelStore, UnreadableImage, decode, decode_expendable, open_source
 from s2r2.images.member import Budget
 from s2r2.images.pool import DecodingPool, shared_pool
 from s2r2.images.protocol import DECODED, Job, Settings
@@ -44,7 +44,7 @@ def png(width: int = 40, height: int = 30) -> bytes:
 
 def test_a_worker_needs_no_torch_and_no_lance() -> None:
     code = (
-        "import sys, s2r2.images.worker; print([m for m in ('torch', 'numba', 'pyarrow', 'rich') if m in sys.modules])"
+        "import sys, s2r2.images.worker; print([m for m in ('torch', 'numba', 'pyarrow', 'timm') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -251,3 +251,14 @@ def test_every_source_decodes_outside_of_this_process(tmp_path: Path, monkeypatc
     arrays = ArraySource("arrays", np.zeros((2, 30, 40, 3), np.uint8), None)
     assert arrays.read(0).shape == (30, 40, 3)
     assert json.dumps(arrays.stamp(0))
+
+
+def test_what_an_earlier_decoder_could_not_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    for name, content in {"good.png": png(), "bad.png": b"no photo"}.items():
+        (tmp_path / "photos" / name).write_bytes(content)
+    source = open_source(tmp_path / "photos")
+    assert PixelStore.build(source, 24, tmp_path / "stores", progress=False).decoded == 2
+    assert PixelStore.build(source, 24, tmp_path / "stores", progress=False).decoded == 0
+    monkeypatch.setattr("s2r2.images.building.DECODER", 3)
+    assert PixelStore.build(source, 24, tmp_path / "stores", progress=False).decoded == 1

@@ -19,7 +19,7 @@ import PIL
 from s2r2.errors import S2R2Error
 from s2r2.files import sync_folder, write_text
 from s2r2.images.cache import DESCRIPTION, LOCK
-from s2r2.images.decoding import UnreadableImage, max_pixels_allowed
+from s2r2.images.decoding import DECODER, UnreadableImage, max_pixels_allowed
 from s2r2.images.journal import Entry, read_journal, write_journal
 from s2r2.images.sources import ImageSource, Skipped, Stamp
 from s2r2.images.writing import SPARE_DISK, Task, Writer
@@ -78,7 +78,7 @@ class _Build:
         self.progress = progress
         self.description = _read_description(place)
         self.generation = int(self.description.get("generation", 0))
-        self.limits = {"max_pixels": max_pixels_allowed(), "pillow": PIL.__version__}
+        self.limits = {"max_pixels": max_pixels_allowed(), "pillow": PIL.__version__, "decoder": DECODER}
 
     @property
     def pixels(self) -> Path:

@@ -29,6 +29,8 @@ EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
 ).union(_AVIF if "AVIF" in FORMATS else (), _JPEG_2000 if "JPEG2000" in FORMATS else ())
 """Endings of the files that are read."""
+DECODER = 2
+"""Grows when more files are read: what a pixel store lists as unreadable is then tried again."""
 DEFAULT_MAX_PIXELS = 178_956_970
 """Larger images count as decompression bombs (Pillow's own limit for an error); ``S2R2_MAX_PIXELS`` changes it."""
 
