@@ -1,5 +1,6 @@
 """A photo's place, pixels and labels are what they seem, from whatever folder; what is not read is listed."""
 
+import hashlib
 import inspect
 import io
 import os
@@ -132,6 +133,20 @@ def test_members_are_named_by_their_place_however_it_is_written(written: str, tm
     shards = open_source(str(tmp_path / "s-{0..0}.tar"))
     assert {key.rpartition("/")[2] for key in shards.keys} == {"0.png", "1.png"}
     assert not any(part in {".", "..", ""} for key in shards.keys for part in key.split("/"))
+
+
+def test_runs_that_earlier_versions_began_on_a_tar_of_a_folder_go_on(tmp_path: Path) -> None:
+    """Then the keys of ``tar cf x.tar -C photos .`` began with ``./``, as the hash in a checkpoint remembers."""
+    members = [(f"./{name}", png("red")) for name in ("cat/0.png", "cat/1.png", "dog/0.png")]
+    source = open_source(make_tar(tmp_path / "x.tar", members))
+    store = PixelStore.build(source, None, tmp_path / "stores", progress=False)
+    assert store.former_fingerprint == "14c8a9eea808a8fc52f95db9acd1508f"
+    assert (
+        source.former_fingerprint
+        == hashlib.blake2b(b"./cat/0.png\n./cat/1.png\n./dog/0.png\n", digest_size=16).hexdigest()
+    )
+    plain = open_source(make_tar(tmp_path / "y.tar", [(name[2:], content) for name, content in members]))
+    assert plain.former_fingerprint == plain.fingerprint == source.fingerprint
 
 
 def test_of_two_members_of_one_name_the_later_one_counts_and_the_other_is_listed(tmp_path: Path) -> None:

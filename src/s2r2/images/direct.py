@@ -69,6 +69,11 @@ class DirectImages:
         """Hash of all keys: equal when the same images are listed. Their pixels are not looked at."""
         return f"{DIRECT}{self.source.fingerprint}"
 
+    @cached_property
+    def former_fingerprint(self) -> str:
+        """The same as earlier versions made it, to go on with their runs."""
+        return f"{DIRECT}{self.source.former_fingerprint}"
+
     def __len__(self) -> int:
         return len(self.source)
 

@@ -52,11 +52,13 @@ class ImageSource(ABC):
         problems: What could not even be listed, such as folders without read permission.
         folds: Predefined training subsets, as numbers of images, where the data set has them.
         parts: Numbers of the images of each part that a table names, such as train and test.
+        former_prefix: What each key began with in earlier versions, and does not any more.
         identity: What tells this source from others, from any folder: its pixel store is found again by it.
     """
 
     folds: Sequence[np.ndarray] = ()
     parts: Mapping[str, np.ndarray] = MappingProxyType({})
+    former_prefix: str = ""
 
     def __init__(
         self,
@@ -112,9 +114,17 @@ class ImageSource(ABC):
     @property
     def fingerprint(self) -> str:
         """Hash of all keys: equal when the same images are listed. Their pixels are not looked at."""
+        return self._hash_of_keys("")
+
+    @property
+    def former_fingerprint(self) -> str:
+        """The same as earlier versions made it, to go on with their runs."""
+        return self._hash_of_keys(self.former_prefix)
+
+    def _hash_of_keys(self, prefix: str) -> str:
         digest = hashlib.blake2b(digest_size=16)
         for key in self.keys:
-            digest.update(f"{printable(key)}\n".encode())
+            digest.update(f"{prefix}{printable(key)}\n".encode())
         return digest.hexdigest()
 
 
@@ -127,6 +137,7 @@ class FileSource(ImageSource):
         paths: As a person would write them; relative ones are found from any folder the program goes to later.
         labels: What is known of the images, or None.
         problems: What could not even be listed.
+        former_prefix: What each key began with in earlier versions, and does not any more.
         identity: What tells this source from others.
     """
 
@@ -163,7 +174,10 @@ class FileSource(ImageSource):
         """The file's, or the address's."""
         where = self.slice(index)
         if where is None:
-            return remote_stamp(self.paths[index])
+            found = remote_stamp(self.paths[index])
+            if isinstance(found[0], int) and found[0] > MAX_FILE_BYTES:
+                raise UnreadableImage(f"a file of {found[0] / 1e9:.1f} GB")
+            return found
         try:
             return stamp(where.path)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -218,6 +232,7 @@ class PartSource(ImageSource):
         name, identity = f"{whole.name}:{part}", f"{whole.identity}:{part}"
         super().__init__(name, chosen(whole.keys, numbers), labels, whole.problems, identity=identity)
         self.whole = whole
+        self.former_prefix = whole.former_prefix
         self.chosen = numbers
 
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:

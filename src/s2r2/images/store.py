@@ -13,6 +13,7 @@ import numpy as np
 from s2r2.errors import S2R2Error
 from s2r2.images.building import SUSPECT, Built, bring_up_to_date
 from s2r2.images.cache import stores_folder
+from s2r2.images.journal import Entry
 from s2r2.images.labels import Labels
 from s2r2.images.sources import ImageSource
 
@@ -39,6 +40,7 @@ class PixelStore:
         skipped: What was left out, and why.
         decoded: How many images this opening had to decode.
         fingerprint: Hash of keys and pixels' checksums: equal when the images are.
+        former_fingerprint: The same as earlier versions made it, to go on with their runs.
     """
 
     def __init__(self, source: ImageSource, path: Path, built: Built) -> None:
@@ -54,12 +56,8 @@ class PixelStore:
         self.folds = _positions(source.folds, indices)
         self.skipped = built.skipped
         self.decoded = built.decoded
-        digest = hashlib.blake2b(digest_size=16)
-        for entry in entries:
-            digest.update(
-                f"{entry.key}\0{entry.height}\0{entry.width}\0{entry.checksum}\n".encode("utf-8", "surrogatepass")
-            )
-        self.fingerprint = digest.hexdigest()
+        self.fingerprint = _hash_of(entries, "")
+        self.former_fingerprint = _hash_of(entries, source.former_prefix)
         self._entries = entries
         # A plain array over the map: every slice of a memmap runs Python code of NumPy's.
         self._pixels = np.asarray(np.memmap(built.pixels, np.uint8, mode="r"))
@@ -138,6 +136,14 @@ class PixelStore:
         """Have the next build check every image."""
         with contextlib.suppress(OSError):
             (self.path / SUSPECT).touch()
+
+
+def _hash_of(entries: Sequence[Entry], prefix: str) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for entry in entries:
+        line = f"{prefix}{entry.key}\0{entry.height}\0{entry.width}\0{entry.checksum}\n"
+        digest.update(line.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def _positions(folds: Sequence[np.ndarray], indices: list[int]) -> list[np.ndarray]:

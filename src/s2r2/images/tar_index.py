@@ -99,8 +99,10 @@ class Contents:
         labels: What each ``.cls`` says, by the key of its sample.
         tables: Contents of the ``.csv``, by name.
         problems: Photos that are left out, and why the tar could not be followed to its end.
+        dotted: Whether the names of all images are written as ``./a``.
     """
 
+    dotted: bool = False
     images: list[Member] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
     tables: dict[str, bytes] = field(default_factory=dict)
@@ -143,6 +145,7 @@ def read_contents(tar: str, *, tables: bool = False) -> Contents:
         raise
     except Exception as error:  # each kind of address has its own
         raise S2R2Error(f"cannot read the tar {where}: {_reason(error)}") from None
+    found.dotted = all(header.name.startswith("./") for name, header in members.items() if is_image(name))
     for name in members:
         if is_image(name):
             _take_image(found, where, name, members)

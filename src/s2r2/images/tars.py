@@ -89,6 +89,7 @@ def open_tar(path: Path) -> ImageSource:
     known = Labels.from_lists([[label] if (label := found.label(name)) else [] for name in names])
     labels = Labels.from_lists(said.lists()) or known or folder_labels(keys)
     source = TarSource(path, keys, members, labels, found.problems, stamp=before, identity=os.path.realpath(path))
+    source.former_prefix = "./" if found.dotted and not common else ""
     source.parts = {part: np.array(sorted(numbers)) for part, numbers in said.parts.items()}
     return source
 

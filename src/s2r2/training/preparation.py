@@ -144,7 +144,10 @@ def _prepare(
     store = open_images(source, store_side(config.image_size), config.store, folder, saved, console)
     _refuse_small(len(store), config, f"{source.name}, readable")
     if resumed is not None:
-        compare_with_saved(resumed["facts"], facts(store, config, processes), source.name, folder, console)
+        then = resumed["facts"]
+        if then["store"] == store.former_fingerprint:
+            then = {**then, "store": store.fingerprint}
+        compare_with_saved(then, facts(store, config, processes), source.name, folder, console)
     if config.steps:
         config = dataclasses.replace(config, epochs=-(-config.steps // (len(store) // config.batch_size)))
     said = absolute_data(data) if isinstance(data, str | Path) else source.name
