@@ -26,12 +26,17 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from s2r2.errors import S2R2Error
 from s2r2.losses.ranking import RankingLoss, ranking_loss
+from s2r2.losses.refusals import check_above_zero, eager, transformed
 from s2r2.losses.surrogates import create_surrogate
 
 
 def smooth_ap_definition(embeddings: Tensor, groups: Tensor, temperature: float = 0.05, *, chunk: int = 64) -> Tensor:
     """The formula above in plain autograd, for any floating type: slow, and what the fast ones are tested against.
+
+    It has second derivatives, and works under ``torch.func`` and ``torch.compile(fullgraph=True)``, where memory is
+    ``N * N * N`` and a batch without any pair gives NaN.
 
     Args:
         embeddings: ``(N, D)``, usually of unit length.
@@ -41,6 +46,9 @@ def smooth_ap_definition(embeddings: Tensor, groups: Tensor, temperature: float 
 
     Returns:
         Scalar loss in [0, 1).
+
+    Raises:
+        S2R2Error: No group occurs twice, or a setting is not above 0.
     """
 
     def sum_of_losses(z: Tensor, queries: Tensor) -> Tensor:
@@ -52,15 +60,26 @@ def smooth_ap_definition(embeddings: Tensor, groups: Tensor, temperature: float 
         rank = 1 + above.sum(2)
         rank_among_positives = 1 + (above * positive[:, None, :]).sum(2)
         precision = rank_among_positives / rank
-        average_precision = (precision * positive).sum(1) / positive.sum(1)
-        return (1 - average_precision).sum()
+        average_precision = (precision * positive).sum(1) / positive.sum(1).clamp(min=1)
+        return ((1 - average_precision) * has_positive[queries]).sum()
 
+    check_above_zero(temperature=temperature, chunk=chunk)
     has_positive = (groups[:, None] == groups).sum(1) > 1
-    queries = has_positive.nonzero()[:, 0]
-    parts = [checkpoint(sum_of_losses, embeddings, part, use_reentrant=False) for part in queries.split(chunk)]
-    return torch.stack(parts).sum() / len(queries)
+    # Neither torch.func nor a compiled graph knows checkpoints, nor a look at the data.
+    plain = torch.compiler.is_compiling() or transformed()
+    if not plain and not bool(has_positive.any()):
+        raise S2R2Error(f"no group occurs twice among {len(groups)} embeddings; give each image at least two views")
+    queries = torch.arange(len(embeddings), device=embeddings.device).split(chunk)
+    parts = [
+        sum_of_losses(embeddings, part)
+        if plain
+        else checkpoint(sum_of_losses, embeddings, part, use_reentrant=False, preserve_rng_state=False)
+        for part in queries
+    ]
+    return torch.stack(parts).sum() / has_positive.sum()
 
 
+@eager
 def smooth_average_precision_loss(
     embeddings: Tensor, groups: Tensor, temperature: float = 0.05, *, outer: str = "one-minus", **options: Any
 ) -> Tensor:
@@ -75,8 +94,8 @@ class SmoothAPLoss(RankingLoss):
     Args:
         temperature: T above, in units of similarity; for cosines 0.01 to 0.1. An attribute: change it at any step.
         outer: ``"one-minus"``: 1 - AP. ``"log"``: minus the mean log precision at the positives.
-        **options: ``include_self``, ``reduction``, ``backend``, ``distributed``, ``check_finite`` and ``bank``, as
-            in :class:`RankingLoss`. ``include_self=True`` is the convention of the original Smooth-AP.
+        **options: ``include_self``, ``reduction``, ``backend``, ``distributed``, ``check_finite``, ``bank`` and
+            ``no_pairs``, as in :class:`RankingLoss`. ``include_self=True`` is the convention of the original Smooth-AP.
 
     Example:
         >>> embeddings = torch.nn.functional.normalize(torch.randn(12, 16, requires_grad=True), dim=1)

@@ -145,12 +145,18 @@ def _on_cpu(groups: Tensor) -> Tensor:
 
 
 def _check_pair(name: str, vectors: Tensor, groups_name: str, groups: Tensor) -> None:
-    if not isinstance(vectors, Tensor) or vectors.ndim != 2 or not vectors.is_floating_point():
+    dense = isinstance(vectors, Tensor) and vectors.layout == torch.strided and not vectors.is_meta
+    if not dense or vectors.ndim != 2 or not vectors.is_floating_point():
         shape = f"{vectors.dtype} {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(vectors).__name__
-        raise S2R2Error(f"{name} must be a floating point tensor (N, D), got {shape}")
+        raise S2R2Error(f"{name} must be a dense floating point tensor (N, D), got {shape}")
     if not isinstance(groups, Tensor) or groups.is_floating_point() or groups.is_complex():
         kind = groups.dtype if isinstance(groups, Tensor) else type(groups).__name__
-        raise S2R2Error(f"{groups_name} must be a tensor of integers, one a row of {name}, got {kind}")
+        raise S2R2Error(
+            f"{groups_name} must be a tensor of integers, one a row of {name}, got {kind}; "
+            "number other labels first: torch.as_tensor(numpy.unique(labels, return_inverse=True)[1])"
+        )
+    if groups.is_meta or groups.layout != torch.strided:
+        raise S2R2Error(f"{groups_name} is on {groups.device} as {groups.layout}: give a dense tensor with its numbers")
     if groups.shape != vectors.shape[:1]:
         raise S2R2Error(
             f"{groups_name} is {tuple(groups.shape)} for {name} {tuple(vectors.shape)}; "

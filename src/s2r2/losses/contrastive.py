@@ -23,6 +23,7 @@ from s2r2.losses.batch import Batch, assemble, check_arguments
 from s2r2.losses.distributed import Distributed
 from s2r2.losses.memory_bank import MemoryBank
 from s2r2.losses.ranking import full_precision
+from s2r2.losses.refusals import check_above_zero, check_rule, eager, refuse_transforms, zero_without_pairs
 
 FORMS = ("outside", "inside", "geometric", "arithmetic", "sufficient-statistics")
 _QUERIES_AT_ONCE = 4096
@@ -36,6 +37,7 @@ class NTXentLoss(nn.Module):
         form: How several positives are combined, one of ``FORMS``; with two views there is no difference.
         distributed: As in :class:`~s2r2.losses.RankingLoss`: exact over processes.
         bank: Embeddings of recent steps as further negatives.
+        no_pairs: As in :class:`~s2r2.losses.RankingLoss`.
         check_finite: As in :class:`~s2r2.losses.RankingLoss`: False skips the look for NaN on an accelerator.
 
     Raises:
@@ -50,18 +52,24 @@ class NTXentLoss(nn.Module):
         distributed: Distributed = "auto",
         bank: MemoryBank | None = None,
         check_finite: bool = True,
+        no_pairs: str = "error",
     ) -> None:
         super().__init__()
-        if form not in FORMS:
-            raise S2R2Error(f"form is {form!r}; choose one of {', '.join(FORMS)}")
-        if not temperature > 0:
-            raise S2R2Error(f"temperature is {temperature!r}; it must be a number above 0")
         self.temperature = temperature
         self.form = form
         self.distributed = distributed
         self.bank = bank
         self.check_finite = check_finite
+        self.no_pairs = no_pairs
+        self._check_settings()
 
+    def _check_settings(self) -> None:
+        if self.form not in FORMS:
+            raise S2R2Error(f"form is {self.form!r}; choose one of {', '.join(FORMS)}")
+        check_above_zero(temperature=self.temperature)
+        check_rule(self.no_pairs)
+
+    @eager
     def forward(self, embeddings: Tensor, groups: Tensor) -> Tensor:
         """Compute the loss.
 
@@ -76,7 +84,9 @@ class NTXentLoss(nn.Module):
         Raises:
             S2R2Error: Wrong shapes or types, NaN or infinity, or no embedding with a positive.
         """
+        self._check_settings()
         check_arguments(embeddings, groups, None, None, None)
+        refuse_transforms(embeddings)
         with full_precision(embeddings.device):
             batch = assemble(
                 embeddings,
@@ -91,14 +101,20 @@ class NTXentLoss(nn.Module):
             if self.check_finite or embeddings.device.type == "cpu":
                 batch.check_finite()
             if batch.total == 0:
-                raise S2R2Error(f"no group occurs twice among {len(groups)} embeddings; give each image two views")
-            count = len(batch.relevance)
-            parts = [self._sum(batch, i, min(i + _QUERIES_AT_ONCE, count)) for i in range(0, count, _QUERIES_AT_ONCE)]
-            # A process without queries still takes part in the exchange of gradients.
-            loss = torch.stack(parts).sum() if parts else 0.0 * batch.candidates.sum()
+                reason = f"no group occurs twice among {len(groups)} embeddings; give each image two views"
+                loss, scale = zero_without_pairs(self.no_pairs, reason, batch.queries, batch.candidates).sum(), 1.0
+            else:
+                loss, scale = self._everybody(batch), batch.world_size / batch.total
         if self.bank is not None and torch.is_grad_enabled():
             self.bank.add(batch.fresh, batch.fresh_groups)
-        return loss * (batch.world_size / batch.total)
+        return loss * scale
+
+    def _everybody(self, batch: Batch) -> Tensor:
+        """Sum of the losses of all valid queries of this process."""
+        count = len(batch.relevance)
+        parts = [self._sum(batch, i, min(i + _QUERIES_AT_ONCE, count)) for i in range(0, count, _QUERIES_AT_ONCE)]
+        # A process without queries still takes part in the exchange of gradients.
+        return torch.stack(parts).sum() if parts else 0.0 * batch.candidates.sum()
 
     def _sum(self, batch: Batch, first: int, last: int) -> Tensor:
         """Sum of the losses of the valid queries ``first:last``."""

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from s2r2.errors import S2R2Error
+from s2r2.losses.refusals import once
 
 Distributed = Literal["auto"] | bool | dist.ProcessGroup
 
@@ -75,7 +76,7 @@ class _Gather(torch.autograd.Function):
         return gather(local, sizes, group)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         sizes, group = ctx.sizes, ctx.group
         most = max(sizes)

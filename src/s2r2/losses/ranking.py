@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from s2r2.errors import S2R2Error
 from s2r2.losses.backends import Evaluate, RankingProblem, choose_backend, load_backend
 from s2r2.losses.batch import assemble, check_arguments
 from s2r2.losses.distributed import Distributed
 from s2r2.losses.memory_bank import MemoryBank
+from s2r2.losses.refusals import check_above_zero, check_rule, eager, once, refuse_transforms, zero_without_pairs
 from s2r2.losses.surrogates import Surrogate, create_surrogate
 
 
@@ -41,6 +40,7 @@ class RankingLoss(nn.Module):
         check_finite: Look for NaN and infinity first. False skips that on an accelerator, where it costs a host
             synchronisation; such numbers then make the loss NaN.
         bank: Embeddings of recent steps as further candidates.
+        no_pairs: What a batch without any pair is: ``"error"``, or ``"zero"``, a loss of 0 that carries gradients.
         **options: Options of the named loss, such as ``outer="log"`` of ``"smooth-ap"``.
 
     Shape:
@@ -59,6 +59,7 @@ class RankingLoss(nn.Module):
         distributed: Distributed = "auto",
         check_finite: bool = True,
         bank: MemoryBank | None = None,
+        no_pairs: str = "error",
         **options: Any,
     ) -> None:
         super().__init__()
@@ -70,6 +71,7 @@ class RankingLoss(nn.Module):
         self.distributed = distributed
         self.check_finite = check_finite
         self.bank = bank
+        self.no_pairs = no_pairs
 
     def forward(
         self,
@@ -109,6 +111,7 @@ class RankingLoss(nn.Module):
             distributed=self.distributed,
             check_finite=self.check_finite,
             bank=self.bank,
+            no_pairs=self.no_pairs,
         )
 
     def extra_repr(self) -> str:
@@ -116,6 +119,7 @@ class RankingLoss(nn.Module):
         return f"{self.surrogate}, temperature={self.temperature}, backend={self.backend!r}"
 
 
+@eager
 def ranking_loss(
     embeddings: Tensor,
     groups: Tensor,
@@ -131,16 +135,19 @@ def ranking_loss(
     distributed: Distributed = "auto",
     check_finite: bool = True,
     bank: MemoryBank | None = None,
+    no_pairs: str = "error",
 ) -> Tensor:
     """Functional form of :class:`RankingLoss`, which describes the arguments."""
     if reduction not in ("mean", "none"):
         raise S2R2Error(f"reduction is {reduction!r}; choose 'mean' or 'none'")
-    if not (isinstance(temperature, (int, float)) and 0 < temperature < math.inf):
-        raise S2R2Error(f"temperature is {temperature!r}; it must be a number above 0")
+    check_above_zero(temperature=temperature)
+    check_rule(no_pairs)
     check_arguments(embeddings, groups, gallery, gallery_groups, query_mask)
+    refuse_transforms(embeddings, gallery)
     if gallery is not None and (include_self or bank is not None):
         raise S2R2Error("a gallery excludes include_self and bank: the queries are not among the candidates")
 
+    loss: Tensor
     with full_precision(embeddings.device):
         batch = assemble(
             embeddings,
@@ -154,15 +161,17 @@ def ranking_loss(
         )
         if check_finite or embeddings.device.type == "cpu":
             batch.check_finite()
+        problem = RankingProblem(batch.queries, batch.candidates, batch.relevance, surrogate, float(temperature))
+        evaluate = load_backend(choose_backend(backend, surrogate, batch.queries))
         if batch.total == 0:
-            raise S2R2Error(
+            reason = (
                 f"no query has a positive: no group occurs {'twice' if gallery is None else 'in the gallery'} among "
                 f"{len(groups)} embeddings, or query_mask hides those that do; give each image at least two views"
             )
-        problem = RankingProblem(batch.queries, batch.candidates, batch.relevance, surrogate, float(temperature))
-        evaluate = load_backend(choose_backend(backend, surrogate, batch.queries))
-        if reduction == "none":
-            loss: Tensor = _LossPerQuery.apply(batch.queries, batch.candidates, problem, evaluate)
+            zeros = zero_without_pairs(no_pairs, reason, batch.queries, batch.candidates)
+            loss = zeros if reduction == "none" else zeros.sum()
+        elif reduction == "none":
+            loss = _LossPerQuery.apply(batch.queries, batch.candidates, problem, evaluate)
         else:
             loss = _MeanLoss.apply(batch.queries, batch.candidates, problem, evaluate, batch.world_size / batch.total)
     if bank is not None and torch.is_grad_enabled():
@@ -205,7 +214,7 @@ class _MeanLoss(torch.autograd.Function):
         return losses.sum() * scale
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         by_queries, by_candidates = ctx.saved_tensors
         needs_queries, needs_candidates = ctx.needs_input_grad[:2]
@@ -229,7 +238,7 @@ class _LossPerQuery(torch.autograd.Function):
         return queries.new_zeros(len(queries)).index_copy(0, problem.relevance.rows, losses)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         queries, candidates = ctx.saved_tensors
         problem = replace(ctx.problem, queries=queries.detach(), candidates=candidates.detach())

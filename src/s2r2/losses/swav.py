@@ -20,6 +20,7 @@ from s2r2.losses.batch import check_arguments
 from s2r2.losses.distributed import Distributed, gather, gather_sizes, process_group
 from s2r2.losses.memory_bank import MemoryBank
 from s2r2.losses.ranking import full_precision
+from s2r2.losses.refusals import check_above_zero, refuse_transforms
 
 CODED_VIEWS = 2
 
@@ -120,7 +121,11 @@ class SwAVLoss(nn.Module):
         Raises:
             S2R2Error: Wrong shapes or types, images with different numbers of views, NaN or infinity.
         """
+        check_above_zero(temperature=self.temperature, epsilon=self.epsilon, iterations=self.iterations)
         check_arguments(embeddings, groups, None, None, None)
+        refuse_transforms(embeddings)
+        if embeddings.shape[1] != self.prototypes.shape[1]:
+            raise S2R2Error(f"embeddings are {embeddings.shape[1]} wide, the prototypes {self.prototypes.shape[1]}")
         views = _views(embeddings, groups)  # (B, V, D)
         looked_at = self.check_finite or embeddings.device.type == "cpu"
         if looked_at and not _all_finite(views, process_group(self.distributed)):
