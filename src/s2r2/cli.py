@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from s2r2.children import end_with_parent
-from s2r2.errors import S2R2Error, SharedError
+from s2r2.errors import MistakesError, S2R2Error, SharedError
 from s2r2.launching import is_follower, is_launched, launch_if_wanted
 from s2r2.saying import make_streams_fitting, say
 from s2r2.training.config import TrainConfig
@@ -436,7 +436,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         time.sleep(LAST_WORDS)
         raise SystemExit(2) from None
     except S2R2Error as error:
-        say(f"s2r2: {error}", error=True)
+        first, *more = error.lines if isinstance(error, MistakesError) else [str(error)]
+        say(f"s2r2: {first}", error=True)
+        for line in more:
+            say(f"  {line}", error=True)
         raise SystemExit(2) from None
     except BrokenPipeError:  # whoever read what is printed has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says so at its end

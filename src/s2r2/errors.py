@@ -9,6 +9,18 @@ class S2R2Error(Exception):
     """
 
 
+class MistakesError(S2R2Error):
+    """Several mistakes at once, each on a line.
+
+    Attributes:
+        lines: How many, and each of them.
+    """
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n  ".join(lines))
+        self.lines = lines
+
+
 class NonFiniteError(S2R2Error):
     """An embedding or a loss is NaN or infinite."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import MistakesError, S2R2Error
 
 T = TypeVar("T")
 Where = tuple[str | int, ...]
@@ -50,9 +50,8 @@ class Mistakes:
 
     def add_error(self, where: Where, error: S2R2Error) -> None:
         """Note what another check has found, which may be several mistakes."""
-        for line in str(error).split("\n  "):
-            if not line.endswith("mistakes:"):
-                self.add(where, line)
+        for line in error.lines[1:] if isinstance(error, MistakesError) else [str(error)]:
+            self.add(where, line)
 
     def refuse(self) -> None:
         """Raise all mistakes so far, if there are any.
@@ -61,7 +60,7 @@ class Mistakes:
             S2R2Error: One line for each.
         """
         if len(self.found) > 1:
-            raise S2R2Error("\n  ".join([f"{len(self.found)} mistakes:", *self.found]))
+            raise MistakesError([f"{len(self.found)} mistakes:", *self.found])
         if self.found:
             raise S2R2Error(self.found[0])
 

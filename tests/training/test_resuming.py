@@ -289,6 +289,28 @@ def test_a_config_that_was_edited_is_checked_with_its_lines(line: str, words: st
         resume(run)
 
 
+def test_names_with_markup_are_shown_as_they_are(
+    photos_here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(photos_here, tmp_path / "[red]a [/b] :cat:\x1b[2J"))
+    train(data, dataclasses.replace(TINY, steps=1), out=tmp_path / "run [/b]")
+    said = capsys.readouterr().out
+    assert "[red]a [/b] :cat:\\x1b[2J" in said
+    assert "run [/b]" in said
+    assert "\x1b" not in said
+
+
+def test_several_mistakes_are_a_line_each_on_the_command_line(
+    photos_here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["train", str(photos_here), "--views", "1", "--seed", "-1", "--out", str(tmp_path / "run")])
+    assert left.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "s2r2: 2 mistakes:"
+    assert [line.split()[0] for line in lines[1:]] == ["--views", "--seed"]
+
+
 def test_all_mistakes_are_said_at_once_and_numbers_of_numpy_are_taken(photos_here: Path, tmp_path: Path) -> None:
     wrong: dict[str, Any] = {"seed": -1, "epochs": 2.5, "lr": float("nan"), "pretrained": "yes", "views": 1}
     with pytest.raises(S2R2Error) as error:

@@ -92,9 +92,8 @@ def train(
                 rate = prepared.config.retry_at
                 if not rate or run.lr_scale < 1:
                     raise
-                console.say(
-                    f"warning   {error}\nretry     from the last checkpoint, at {rate:g} of the learning rate",
-                )
+                console.say(f"warning   {error}")
+                console.say(f"retry     from the last checkpoint, at {rate:g} of the learning rate")
             again = prepare(data, config, prepared.folder, True, lambda *_: None, console, processes)
             retried = _Run(again, processes, console)
             retried.lr_scale = rate
