@@ -287,6 +287,6 @@ def test_plain_searches_go_on_among_large_uploads_slow_and_hostile_clients(
         clients, few = (4, 4, 4, 1), 8
         seen = asyncio.run(attacking.attack(port, process, 5.0, ids, index, photo, large, clients, few))
         assert asyncio.run(serving.still_well(port, photo))
-    assert seen.wrong((tmp_path / "log").stat().st_size) == []
+    assert seen.wrong((tmp_path / "log").stat().st_size, seconds=20.0) == []  # other tests share the cores
     assert seen.statuses["plain"][200] > 3
     assert "Traceback" not in (tmp_path / "log").read_text()

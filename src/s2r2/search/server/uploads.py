@@ -13,7 +13,7 @@ from s2r2.images.decoding import Part, max_pixels_allowed
 
 MAX_BYTES = 24 << 20
 MAX_UPLOAD_PIXELS = 64_000_000
-DECODE_SECONDS = 20.0
+DECODE_SECONDS = 30.0
 SMALL_BYTES = 256 << 10
 """So much of each upload is read at once; what is larger waits for its turn. Who sends nothing keeps nobody out."""
 LARGE_AT_ONCE = 8
