@@ -221,6 +221,10 @@ def test_names_that_are_no_utf8_are_indexed_and_found(encoder: object, photo_fol
     assert len(index.search("caf\\xe9/1.jpg", 30)) == 23  # as it is shown
     assert index.picture(index.catalogue.row_of_key("caf\\xe9/1.jpg")).shape == (60, 80, 3)
     assert update_index(encoder, library, tmp_path / "index", progress=False).kept == 24
+    shutil.copy(library / "green" / "1.jpg", library / "blue" / "caf\\xe9.jpg")  # what another name looks like
+    for kept in (23, 25):  # one of the two has moved to another key
+        done = update_index(encoder, library, tmp_path / "index", progress=False)
+        assert (len(done.index), done.kept) == (25, kept)
 
 
 def test_vectors_that_are_not_finite_are_refused(

@@ -15,7 +15,7 @@ from PIL import Image
 from s2r2.encoder import Encoder
 from s2r2.errors import NonFiniteError
 from s2r2.images import ImageSource, UnreadableImage, decode_expendable
-from s2r2.images.names import printable
+from s2r2.images.names import printable, unique
 from s2r2.processes import Processes
 from s2r2.search.rows import photo_id, seal
 from s2r2.views import reduce_bicubic
@@ -67,11 +67,12 @@ class PhotoReader:
     ) -> None:
         self.source, self.encoder, self.fingerprint, self.contents = source, encoder, fingerprint, contents
         self.side = side
+        self._keys = unique([printable(key) for key in source.keys])
         self.labels = [[]] * len(source) if source.labels is None else source.labels.lists()
 
     def key(self, index: int) -> str:
-        """Key of a photo as text that any table can hold."""
-        return printable(self.source.keys[index])
+        """Key of a photo as text that any table can hold, another one for each photo."""
+        return self._keys[index]
 
     def location(self, index: int) -> str:
         """Where a person finds a photo from any folder, as text that any table can hold."""

@@ -222,7 +222,7 @@ class _Update:
             try:
                 stamp = json.dumps(self.source.stamp(index))
             except UnreadableImage as error:
-                self._fail(index, error.reason)
+                self._fail(reader, index, error.reason)
                 continue
             key = reader.key(index)
             known = self.known.get(key)
@@ -264,7 +264,7 @@ class _Update:
                     pending += copied.values()
                     for photo in batch:
                         if photo.reason:
-                            self._fail(photo.index, photo.reason)
+                            self._fail(reader, photo.index, photo.reason)
                     if len(pending) >= COMMIT_ROWS or time.monotonic() - committed > COMMIT_SECONDS:
                         self._commit(pending)
                         committed = time.monotonic()
@@ -291,10 +291,9 @@ class _Update:
                 self.moved += 1
         return copied
 
-    def _fail(self, index: int, reason: str) -> None:
-        key = self.source.keys[index]
-        self.skipped.append(Skipped(key, reason))
-        self.failed[printable(key)] = reason
+    def _fail(self, reader: PhotoReader, index: int, reason: str) -> None:
+        self.skipped.append(Skipped(reader.key(index), reason))
+        self.failed[reader.key(index)] = reason
 
     def _commit(self, pending: list[dict[str, Any]]) -> None:
         self.rows.put(pending)
