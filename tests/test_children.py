@@ -5,8 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+
+from s2r2.children import module_command, module_environment
 
 CHILD = (
     "import time; from s2r2.children import end_with_parent; end_with_parent(); print('up', flush=True); time.sleep(60)"
@@ -38,6 +41,15 @@ def test_a_child_ends_with_its_killed_parent() -> None:
     while time.monotonic() < until and is_running(int(number)):
         time.sleep(0.05)
     assert not is_running(int(number))
+
+
+def test_what_lies_among_the_photos_is_not_run(tmp_path: Path) -> None:
+    """A child starts in the working folder, which may hold a stranger's ``s2r2`` or ``torch.py``."""
+    (tmp_path / "s2r2").mkdir()
+    for place in (tmp_path / "s2r2" / "__init__.py", tmp_path / "threading.py"):
+        place.write_text("raise SystemExit('a stranger was run')")
+    environment = os.environ | module_environment()
+    subprocess.run(module_command("s2r2.children"), check=True, cwd=tmp_path, env=environment)
 
 
 def is_running(number: int) -> bool:

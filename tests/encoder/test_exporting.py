@@ -1,5 +1,7 @@
 """Exported encoders, read by programs that have no s2r2."""
 
+import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -278,6 +280,14 @@ def test_card_from_a_run(encoder: Encoder, tmp_path: Path) -> None:
         assert said in card
     assert "Not clearly above raw pixels in: mAP" in card
     assert "/home" not in card
+    strange = "<script>x</script> [a](javascript:b) | \x1b[2J"
+    content = (tmp_path / "evaluation.json").read_text()
+    (tmp_path / "evaluation.json").write_text(content.replace('"raw pixels"', json.dumps(strange)))
+    card = model_card(encoder, tmp_path, dataclasses.replace(usage, file='x"); evil(").onnx'), 1e-7)
+    assert "<script>" not in card
+    assert "[a](" not in card
+    assert "\x1b" not in card
+    assert 'evil(")' not in card
     (tmp_path / "evaluation.json").write_text("{")
     with pytest.raises(S2R2Error, match="evaluate"):
         model_card(encoder, tmp_path, usage, 1e-7)

@@ -1,6 +1,8 @@
 """The README of an exported encoder: how to use it, what it was made from, how good it is, where it ends."""
 
+import html
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from s2r2.encoder.images import store_side
 from s2r2.encoder.model import Encoder, Output
 from s2r2.encoder.timm_form import TimmForm
 from s2r2.errors import S2R2Error
+from s2r2.saying import visible
 
 _PREPARE = '''import io
 import math
@@ -65,7 +68,7 @@ def in_srgb(image, profile):
 _ONNX = '''
 import onnxruntime
 
-session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession({file}, providers=["CPUExecutionProvider"])
 
 
 def embed(paths):
@@ -75,7 +78,7 @@ def embed(paths):
 _PROGRAM = '''
 import torch
 
-model = torch.export.load("{file}").module()
+model = torch.export.load({file}).module()
 
 
 def embed(paths):
@@ -100,7 +103,7 @@ def embed(paths):
 '''
 _S2R2 = """import s2r2
 
-encoder = s2r2.load("{file}")
+encoder = s2r2.load({file})
 
 
 def embed(paths):
@@ -142,7 +145,7 @@ def model_card(encoder: Encoder, run: Path | None, usage: Usage, difference: flo
     figures = _read_evaluation(run) if about else None
     parts = [
         _front_matter() if usage.format == "huggingface" else "",
-        f"# {encoder.name}\n\n{_what_it_is(encoder, usage, about)}",
+        f"# {_plain(encoder.name)}\n\n{_what_it_is(encoder, usage, about)}",
         f"## Use\n\n{_use(encoder, usage)}",
         f"## Preprocessing\n\n{_preprocessing(encoder, usage)}",
         f"## Made from\n\n{_made_from(encoder, about)}",
@@ -174,17 +177,18 @@ def _use(encoder: Encoder, usage: Usage) -> str:
 def _code(encoder: Encoder, usage: Usage) -> str:
     prepare = _PREPARE.format(size=encoder.image_size, side=store_side(encoder.image_size))
     if usage.format == "onnx":
-        return prepare + _ONNX.format(file=usage.file)
+        return prepare + _ONNX.format(file=json.dumps(usage.file))
     if usage.format == "torch-export":
-        return prepare + _PROGRAM.format(file=usage.file)
+        return prepare + _PROGRAM.format(file=json.dumps(usage.file))
     if usage.form is None:
-        return _S2R2.format(file=usage.file)
+        return _S2R2.format(file=json.dumps(usage.file))
     arguments = "".join(f", {key}={value!r}" for key, value in usage.form.arguments.items())
     if usage.format == "huggingface":
-        create = f'timm.create_model("local-dir:{usage.file}", pretrained=True)'
+        create = f"timm.create_model({json.dumps(f'local-dir:{usage.file}')}, pretrained=True)"
     else:
         create = (
-            f'timm.create_model("{usage.form.architecture}", num_classes=0, checkpoint_path="{usage.file}"{arguments})'
+            f"timm.create_model({json.dumps(usage.form.architecture)}, num_classes=0, "
+            f"checkpoint_path={json.dumps(usage.file)}{arguments})"
         )
     enlarge = _ENLARGE.format(n=usage.form.enlarge) if usage.form.enlarge > 1 else ""
     mean, std = list(encoder.mean), list(encoder.std)
@@ -214,10 +218,10 @@ def _preprocessing(encoder: Encoder, usage: Usage) -> str:
 
 def _made_from(encoder: Encoder, about: dict[str, Any]) -> str:
     if not about:
-        return f"No run of s2r2: the weights are those of {encoder.name}."
+        return f"No run of s2r2: the weights are those of {_plain(encoder.name)}."
     config, run = about["config"], about["run"]
     labels = f"; labels of {run['labels']} kinds were there and not used" if run.get("labels") else ""
-    settings = ", ".join(f"{name.replace('_', ' ')} {config[name]}" for name in _SETTINGS if name in config)
+    settings = ", ".join(f"{name.replace('_', ' ')} {_plain(config[name])}" for name in _SETTINGS if name in config)
     start = "timm's pretrained weights" if config.get("pretrained") else "random weights"
     unread = f"{run.get('skipped', 0):,} could not be read"
     return (
@@ -259,10 +263,10 @@ def _limits(about: dict[str, Any], evaluation: dict[str, Any] | None, usage: Usa
     else:
         limits.append("The intervals cover other test photos of the same kind, and not other training runs.")
         limits += _not_better(evaluation)
-        limits += [
-            f"{_title(row)}: {row['health']['warning']}" for row in evaluation["rows"] if row["health"].get("warning")
-        ]
-        limits += [note for note in evaluation["notes"] if not note.startswith("±")]  # intervals stand in full here
+        ill = [row for row in evaluation["rows"] if row["health"].get("warning")]
+        limits += [f"{_title(row)}: {_plain(row['health']['warning'])}" for row in ill]
+        notes = evaluation["notes"]
+        limits += [_plain(note) for note in notes if not note.startswith("±")]  # intervals stand in full here
     limits.append("It says which photos look alike, and not what they show. It was not tested for recognising people.")
     limits.append(f"The export's vectors differ from the encoder's own by {difference:.1g} at most (random pixels).")
     return "\n".join(f"- {line}" for line in limits)
@@ -288,12 +292,18 @@ def _cell(figure: list[float | None] | None) -> str:
 
 
 def _title(row: dict[str, Any]) -> str:
-    return f"{row['encoder']}, head" if row["output"] == "embedding" else str(row["encoder"])
+    name = _plain(row["encoder"])
+    return f"{name}, head" if row["output"] == "embedding" else name
 
 
 def _name_only(data: str) -> str:
     """The last part of a path: a card is published, and where somebody keeps photos is not."""
-    return Path(data).name
+    return visible(Path(data).name).replace("`", "'")
+
+
+def _plain(text: Any) -> str:
+    """Somebody's text in Markdown: no HTML, no link, no picture, no cell of its own."""
+    return re.sub(r"([\\`\[\]|])", r"\\\1", html.escape(visible(text), quote=False))
 
 
 def _read_run(run: Path | None) -> dict[str, Any]:

@@ -203,7 +203,7 @@ def start_process() -> "subprocess.Popen[bytes]":
     """
     alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     environment = {**os.environ, **alone, **known_to_children()}
-    command = [sys.executable, "-c", PROGRAM, json.dumps(sys.path)]
+    command = [sys.executable, "-P", "-c", PROGRAM, json.dumps(sys.path)]
     pipe = subprocess.PIPE
     try:
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)

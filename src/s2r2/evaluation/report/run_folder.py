@@ -17,6 +17,7 @@ from s2r2.evaluation.result import FILE_NAME, Evaluation
 from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.images.pool import size_expendable
 from s2r2.images.sources import Slice, read_slice
+from s2r2.saying import csv_plain
 
 LARGEST_PNG = 700_000
 SHEET_WIDTH = 1600
@@ -125,7 +126,7 @@ def _skipped(path: Path) -> list[tuple[str, str]]:
             rows = [row for row in csv.reader(file) if len(row) >= 2]
     except OSError:
         return []
-    return [(row[0], row[1]) for row in rows[1:]]
+    return [(csv_plain(row[0]), csv_plain(row[1])) for row in rows[1:]]
 
 
 def _sheet(path: Path) -> str | None:
