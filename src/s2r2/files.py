@@ -33,6 +33,19 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, for good: what is synced in it cannot be lost with its name.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        with contextlib.suppress(PermissionError):  # one may write to a folder, yet not read it
+            sync_folder(made.parent)
+
+
 def sync_file(path: Path) -> None:
     """Make the content of a file that another library has written durable."""
     with open(path, "r+b") as file:

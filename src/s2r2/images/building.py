@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import PIL
 
 from s2r2.errors import S2R2Error
-from s2r2.files import sync_folder, write_text
+from s2r2.files import make_folder, remove_temporaries, sync_folder, write_text
 from s2r2.images.cache import DESCRIPTION, LOCK
 from s2r2.images.decoding import DECODER, UnreadableImage, max_pixels_allowed
 from s2r2.images.journal import Entry, read_journal, write_journal
@@ -55,7 +55,7 @@ def bring_up_to_date(source: ImageSource, short_side: int | None, place: Path, w
         S2R2Error: The place cannot be written to, the disk is too full, or decoding processes cannot be started.
     """
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         show = _say if progress else None
         with locked(
             place / LOCK, f"building the pixel store {place}", "wait until it has finished", wait=math.inf, waiting=show
@@ -202,7 +202,9 @@ class _Build:
         (self.place / SUSPECT).unlink(missing_ok=True)
 
     def _remove_leftovers(self) -> None:
-        """Files of another generation, left by a kill while the store was packed."""
+        """What a kill left: half-written files, and those of another generation, when the store was packed."""
+        packed = f"journal-{self.generation + 1}.jsonl"
+        remove_temporaries(self.place, DESCRIPTION, self.journal.name, packed)
         for file in (*self.place.glob("pixels-*.bin"), *self.place.glob("journal-*.jsonl")):
             if file not in (self.pixels, self.journal):
                 file.unlink()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import s2r2
 from s2r2.encoder import Encoder, load
 from s2r2.errors import S2R2Error
-from s2r2.files import checksum, sync_folder
+from s2r2.files import checksum, make_folder, sync_folder
 from s2r2.images import ImageSource, Skipped, UnreadableImage, open_source, write_skipped
 from s2r2.images.names import printable
 from s2r2.locking import locked
@@ -78,9 +78,7 @@ def update_index(
     if not processes.leader:
         return _help(encoder, source, batch_size, processes)
     try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True)
-            sync_folder(folder.absolute().parent)
+        make_folder(folder)
         doing = f"writing the index in {folder}"
         with locked(folder / layout.LOCK, doing, "wait until it has finished"):
             layout.check_free_for_index(folder)

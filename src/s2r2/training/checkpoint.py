@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from s2r2.errors import S2R2Error
-from s2r2.files import atomic_write
+from s2r2.files import atomic_write, make_folder
 from s2r2.training.config import MOST_STEPS
 
 CHECKPOINT_VERSION = 3
@@ -66,7 +66,7 @@ def save_checkpoint(
     """
     path = checkpoint_path(folder)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
     except OSError as error:
         raise S2R2Error(f"cannot make {path.parent}: {error.strerror}") from error
     state = {

@@ -309,7 +309,7 @@ class _Run:
         leader = self.processes.leader
         weights, optimiser = (whole(part.state_dict(), leader) for part in (self.encoder, self.optimiser))
         if leader:
-            self.log.flush()
+            self.log.make_durable()
             save_checkpoint(
                 self.prepared.folder,
                 encoder=weights,

@@ -17,7 +17,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 
 from s2r2.errors import S2R2Error
-from s2r2.files import write_text
+from s2r2.files import sync_file, sync_folder, write_text
 
 MAXIMUM_LINES = 20_000
 
@@ -89,6 +89,18 @@ class MetricsLog:
             file.writelines(lines)
         with _full_disk_is_said(self._curves):
             _append_events(self._curves, events)
+
+    def make_durable(self) -> None:
+        """Write what is pending so that a power cut cannot take it: a checkpoint is about to say that it is there.
+
+        Raises:
+            S2R2Error: The disk is full or the folder cannot be written to.
+        """
+        self.flush()
+        for path in (self.path, self._curves) if self._curves is not None else ():
+            with _full_disk_is_said(path):
+                sync_file(path)
+                sync_folder(path.parent)
 
     def _drop_after(self, step: int) -> None:
         kept = [json.dumps(entry) + "\n" for entry in read_metrics(self.path) if entry["step"] <= step]

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from s2r2.errors import S2R2Error
-from s2r2.files import remove_temporaries
+from s2r2.files import make_folder, remove_temporaries, sync_folder
 from s2r2.launching import restarts
 from s2r2.locking import LOCK, locked
 from s2r2.training.checkpoint import has_checkpoint
@@ -63,10 +63,10 @@ def make_run_folder(folder: Path | None, name: str, claim: Claim) -> Path:
     place = folder or Path("runs") / name
     try:
         if folder is None:
-            place.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(place.parent)
             place = _free_folder(name)
         made = folder is None or not place.exists()
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         claim(place, made)
         _refuse_used(place)
         clear_start(place)
@@ -129,5 +129,6 @@ def _free_folder(name: str) -> Path:
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
+            sync_folder(folder.parent)
             return folder
     raise S2R2Error(f"no free folder runs/{name}-N: give one with --out")
