@@ -1,6 +1,5 @@
 """Encoders from a run folder, from a file, or from timm."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from s2r2.encoder.backbones import build_backbone, check_backbone
+from s2r2.encoder.description import read_description
 from s2r2.encoder.model import (
     TIMM_LAYOUT_VERSION,
     Encoder,
@@ -65,28 +65,42 @@ def _encoder_file(path: Path) -> Path:
 def _from_file(file: Path) -> Encoder:
     try:
         with safe_open(file, framework="pt") as content:
-            description = json.loads((content.metadata() or {}).get("s2r2", "null"))
-            if description is None:
-                raise S2R2Error(f"{file} was not written by s2r2: give a run folder, or timm:NAME for a timm backbone")
+            description = read_description((content.metadata() or {}).get("s2r2"), file, TIMM_LAYOUT_VERSION)
+            architecture = description["architecture"]
+            check_backbone(architecture["backbone"])
+            if description.get("layout") != "timm":
+                _check_shapes(architecture, {n: content.get_slice(n).get_shape() for n in content.keys()}, file)  # noqa: SIM118
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError) as error:
         raise S2R2Error(
             f"{file} cannot be read ({error}): it is damaged, copy it again or resume the training"
         ) from error
-    if description["version"] > TIMM_LAYOUT_VERSION:
-        raise S2R2Error(f"{file} was written by a newer s2r2 (format {description['version']}): upgrade s2r2")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise S2R2Error(f"{file}: {name} is not finite; the file is damaged or its training diverged, take another")
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise S2R2Error(f"{file}: {name} has a negative variance; the file is damaged, copy it again")
     encoder = _build(description["architecture"], description["name"])
     try:
         if description.get("layout") == "timm":
             encoder.backbone.load_state_dict(from_timm(tensors, encoder.backbone))
         else:
             encoder.load_state_dict(tensors)
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, IndexError, ValueError, TypeError) as error:
         raise S2R2Error(
             f"{file} does not fit {description['architecture']['backbone']} of timm {timm.__version__}: "
             f"install the timm it was trained with"
         ) from error
     return encoder
+
+
+def _check_shapes(architecture: dict[str, Any], shapes: dict[str, list[int]], file: Path) -> None:
+    """Compare the head that the description asks for with the tensors, before one of that size is made."""
+    first, last = shapes.get("head.0.weight"), shapes.get("head.3.weight")
+    hidden, features = architecture["head_hidden"], architecture["feature_dimensions"]
+    wanted = ([hidden, features], [architecture["embedding_dimensions"], hidden])
+    if (first, last) != (wanted if architecture["has_head"] else (None, None)):
+        raise S2R2Error(f"{file}: its head is not of the size that it states; the file is damaged, copy it again")
 
 
 def _build(architecture: dict[str, Any], name: str) -> Encoder:

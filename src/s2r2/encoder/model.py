@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from s2r2.encoder.backbones import build_backbone, check_backbone
 from s2r2.encoder.images import ImagesLike, prepare, render_batches
-from s2r2.errors import S2R2Error
+from s2r2.errors import NonFiniteError, S2R2Error
 from s2r2.files import make_folder, write_bytes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -92,7 +92,16 @@ class Encoder(nn.Module):
         return digest.hexdigest()
 
     def embed_pixels(self, pixels: np.ndarray | Tensor, *, output: Output = "feature") -> np.ndarray:
-        """Normalised pixels (N, 3, P, P) float32 to L2-normalised rows (N, D) float32, without gradient."""
+        """Normalised pixels (N, 3, P, P) float32 to L2-normalised rows (N, D) float32, without gradient.
+
+        Raises:
+            NonFiniteError: A row is NaN or infinite.
+        """
+        rows = self._rows(pixels, output)
+        _refuse_non_finite(rows, lambda row: f"image {row} of the batch")
+        return rows
+
+    def _rows(self, pixels: np.ndarray | Tensor, output: Output) -> np.ndarray:
         batch = torch.as_tensor(pixels).to(self.device, non_blocking=True)
         # Not inference mode: what FSDP gathers in it could not be trained afterwards.
         with self._evaluating(), torch.no_grad():
@@ -131,13 +140,18 @@ class Encoder(nn.Module):
 
         Raises:
             S2R2Error: A path cannot be read as an image, or an array has another shape or type.
+            NonFiniteError: The encoder gives NaN or infinity for an image.
         """
         if output not in ("feature", "embedding"):
             raise S2R2Error(f"output={output!r} is not known: use 'feature' or 'embedding'")
         batches = render_batches(
             images, self.image_size, mean=self.mean, std=self.std, batch_size=batch_size, progress=progress
         )
-        rows = [self.embed_pixels(pixels, output=output) for pixels in batches]
+        rows: list[np.ndarray] = []
+        for pixels in batches:
+            first = sum(map(len, rows))
+            rows.append(self._rows(pixels, output))
+            _refuse_non_finite(rows[-1], lambda row, first=first: _called(images, first + row))  # type: ignore[misc]
         if not rows:
             return np.empty((0, self.dimensions(output)), np.float32)
         return np.concatenate(rows)
@@ -188,6 +202,22 @@ class Encoder(nn.Module):
             yield
         finally:
             self.train(was_training)
+
+
+def _refuse_non_finite(rows: np.ndarray, called: Callable[[int], str]) -> None:
+    wrong = np.flatnonzero(~np.isfinite(rows).all(1))
+    if len(wrong):
+        raise NonFiniteError(
+            f"the encoder gives no finite numbers for {len(wrong)} of {len(rows)} images, the first is "
+            f"{called(int(wrong[0]))}: its weights are damaged or its training diverged, take another encoder"
+        )
+
+
+def _called(images: ImagesLike, index: int) -> str:
+    """An image's path where there is one, else its number."""
+    one = isinstance(images, str | Path)
+    image = images if one else images[index] if isinstance(images, list | tuple) else None
+    return str(image) if isinstance(image, str | Path) else f"image {index}"
 
 
 def create_encoder(
