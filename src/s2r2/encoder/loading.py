@@ -35,6 +35,7 @@ def load(source: str | Path, *, device: str | torch.device = "cpu", image_size: 
     if text.startswith(("timm:", "untrained:")):
         kind, _, name = text.partition(":")
         encoder = _from_timm(name, pretrained=kind == "timm", image_size=image_size, title=text)
+        encoder.trained = kind == "timm"
     else:
         encoder = _from_file(_encoder_file(Path(source)))
     if str(device) == "auto":
@@ -47,6 +48,7 @@ def untrained_like(encoder: Encoder, seed: int = 0) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = _build(encoder.architecture, f"untrained {encoder.architecture['backbone']}")
+    fresh.trained = False
     return fresh.to(encoder.device).eval()
 
 

@@ -55,6 +55,7 @@ class Encoder(nn.Module):
         mean: Channel means that pixels in [0, 1] are normalised with.
         std: Channel standard deviations, likewise.
         name: What to call this encoder in tables.
+        trained: Whether its weights were learnt; False for random ones that stand beside it for comparison.
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module | None, architecture: dict[str, Any], name: str) -> None:
@@ -63,6 +64,7 @@ class Encoder(nn.Module):
         self.head = head
         self.architecture = architecture
         self.name = name
+        self.trained = True
         self.image_size: int = architecture["image_size"]
         self.mean: tuple[float, ...] = tuple(architecture["mean"])
         self.std: tuple[float, ...] = tuple(architecture["std"])

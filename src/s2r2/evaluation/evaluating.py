@@ -15,7 +15,7 @@ from s2r2.evaluation.further import FURTHER_COLUMNS, check_protocols, judge_fine
 from s2r2.evaluation.health_figures import duplicates, health
 from s2r2.evaluation.neighbours import usual_neighbours
 from s2r2.evaluation.pictures import write_pictures
-from s2r2.evaluation.protocols import Task, build_task, columns_for, judge
+from s2r2.evaluation.protocols import Task, build_task, cautions, columns_for, judge
 from s2r2.evaluation.raw_pixels import LARGEST_SIDE, raw_pixel_features
 from s2r2.evaluation.result import Evaluation, Row
 from s2r2.evaluation.retrieval import retrieval_metrics, unit_rows
@@ -93,7 +93,7 @@ def evaluate(
     if raw_pixels and processes.leader:
         train_rows, test_rows = raw_pixel_features(train, test, side)
         row = Row(RAW, "pixels", test_rows.shape[1])
-        judged.append((row, test_rows, _judge(row, train_rows, test_rows, task)))
+        judged.append((row, test_rows, _judge(row, train_rows, test_rows, task, trained=False)))
         if task is not None:
             judge_further(row, train_rows, test_rows, task, protocols, folds)
         _judge_raw_views(row, views, side, task)
@@ -108,7 +108,8 @@ def evaluate(
             if not processes.leader:
                 continue
             row = Row(name, output, test_rows.shape[1])
-            judged.append((row, test_rows, _judge(row, train_rows, test_rows, task)))
+            trained = not isinstance(encoder, Encoder) or encoder.trained
+            judged.append((row, test_rows, _judge(row, train_rows, test_rows, task, trained=trained)))
             if task is not None:
                 judge_further(row, train_rows, test_rows, task, protocols, folds)
                 if isinstance(encoder, Encoder) and train is not None and output == "feature":
@@ -149,9 +150,11 @@ class _Views:
         return self._rendered[key]
 
 
-def _judge(row: Row, train: np.ndarray | None, test: np.ndarray, task: Task | None) -> dict[str, np.ndarray]:
+def _judge(
+    row: Row, train: np.ndarray | None, test: np.ndarray, task: Task | None, *, trained: bool
+) -> dict[str, np.ndarray]:
     row.health = health(test).to_dict()
-    if row.output == "pixels" or row.encoder.startswith("untrained"):
+    if not trained:
         row.health["warning"] = ""  # there is no training to put right
     return {} if task is None else judge(row, train, test, task)
 
@@ -188,7 +191,7 @@ def _normalised_for(recipe: Recipe, mean: Sequence[float], std: Sequence[float])
 
 
 def _outputs(encoder: Embedder) -> tuple[str, ...]:
-    if not isinstance(encoder, Encoder) or encoder.head is None or encoder.name.startswith("untrained"):
+    if not isinstance(encoder, Encoder) or encoder.head is None or not encoder.trained:
         return ("feature",)
     return ("feature", "embedding")
 
@@ -238,6 +241,7 @@ def _notes(evaluation: Evaluation, train: PixelStore | None, test: PixelStore, t
     if task is None:
         notes.append(f"{test.name} has no labels, so only the ranking of random views could be judged.")
     else:
+        notes += cautions(task)
         counts = evaluation.rows[0].details["retrieval"]
         if counts["without_relevant"]:
             notes.append(

@@ -82,6 +82,9 @@ def fit_linear_probe(
         raise S2R2Error(f"strengths={strengths}: C must be above 0")
     if len(features) == 0 or len(features) != len(labels) or (labels.ndim == 1 and labels.min() < 0):
         raise S2R2Error(f"a linear probe needs one label for each image: {len(features)} images, {len(labels)} labels")
+    if not np.isfinite(features).all():
+        row = int(np.argmin(np.isfinite(features).all(1)))
+        raise S2R2Error(f"row {row} of the features is not finite: the encoder is broken there, look at that image")
     mean = features.mean(0, dtype=np.float64).astype(np.float32)
     deviation = features.std(0, dtype=np.float64).astype(np.float32)
     scale = np.where(deviation > 1e-6 * max(1e-6, float(deviation.max())), deviation, 1).astype(np.float32)

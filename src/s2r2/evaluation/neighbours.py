@@ -87,6 +87,8 @@ def knn_scores(
         raise S2R2Error("kNN needs labels: none of the training images has one")
     if test is None and not known.all():
         raise S2R2Error("kNN among the training images themselves needs a label on each: leave out the others")
+    if test is None and known.sum() < 2:
+        raise S2R2Error("kNN among the images themselves needs two of them or more: a single one has no neighbour")
     labels = train_labels[known]
     if labels.ndim == 1:
         width = classes or int(labels.max()) + 1
