@@ -308,6 +308,7 @@ class _Update:
         same_rows = before is not None and before.version == self.rows.version and self._whole(before)
         data = printable(self.source.name)
         if same_rows and before is not None and (before.skipped, before.data) == (len(self.skipped), data):
+            self._tidy(before)  # what a kill after the last publishing left
             return before
         number = self.published.number + 1 if self.published else 1
         approximate = before.approximate if before else None
@@ -331,8 +332,12 @@ class _Update:
         if not same_rows:
             self.rows.prune()
             self.files.record()
-        layout.remove_leftovers(self.folder, published, {layout.ENCODER, layout.RECORD, *catalogue_files(number)})
+        self._tidy(published)
         return published
+
+    def _tidy(self, published: layout.Published) -> None:
+        used = {layout.ENCODER, layout.RECORD, *catalogue_files(published.number)}
+        layout.remove_leftovers(self.folder, published, used)
 
     def _whole(self, published: layout.Published) -> bool:
         """Whether all files that readers use are there as they were published."""
