@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,38 @@ def test_killed_indexing_ends_as_undisturbed(tmp_path: Path, encoder_name: str) 
     vectors = [index.vectors[index.catalogue.by_key] for index in (calm, killed)]
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5)
     assert {path.name for path in store.iterdir()} == {path.name for path in calm_store.iterdir()}
+
+
+@pytest.mark.parametrize("part", ["updating.Rows.prune", "layout.remove_leftovers"])
+def test_what_a_kill_after_publishing_left_goes_with_an_update_of_nothing(
+    tmp_path: Path, encoder_name: str, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    def files(store: Path) -> list[str]:
+        """Names, less the numbers and what LanceDB names at random."""
+        found = [path.relative_to(store) for path in store.rglob("*") if path.is_file()]
+        return sorted(name.suffix if "lance" in name.parts else re.sub(r"\d+", "", str(name)) for name in found)
+
+    encoder, photos, store, calm = load(encoder_name), tmp_path / "photos", tmp_path / "index", tmp_path / "calm"
+    noise_photos(photos, 8)
+    update_index(encoder, photos, store, progress=False)
+    shutil.copytree(store, calm)
+    (photos / "0003.jpg").unlink()
+    update_index(encoder, photos, calm, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"s2r2.search.{part}", killed)
+        with pytest.raises(Killed):
+            update_index(encoder, photos, store, progress=False)
+    assert len(files(store)) > len(files(calm))
+    for _ in range(2):
+        done = update_index(encoder, photos, store, progress=False)
+        assert (done.embedded, done.kept, done.about.number) == (0, 7, 2)
+        assert files(store) == files(calm)
 
 
 @pytest.mark.slow

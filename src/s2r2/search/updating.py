@@ -329,13 +329,13 @@ class _Update:
             s2r2=s2r2.__version__, generation=self.generation.name, files=files, side=self.side,
         )  # fmt: skip
         published.write(self.folder)
-        if not same_rows:
-            self.rows.prune()
-            self.files.record()
         self._tidy(published)
         return published
 
     def _tidy(self, published: layout.Published) -> None:
+        """Remove what readers of what is published do not need."""
+        self.rows.prune()
+        self.files.record()
         used = {layout.ENCODER, layout.RECORD, *catalogue_files(published.number)}
         layout.remove_leftovers(self.folder, published, used)
 
