@@ -2,7 +2,11 @@
 
 import functools
 import importlib.util
+import os
+import stat
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -16,7 +20,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """``numba.njit``, kept on disk between processes; compiled anew in each where no folder can be written to.
 
     numba keeps it beside the package, or in the user's cache folder, and refuses where there is neither (a read-only
-    package and no home).
+    package and no home); then it is kept in a private folder among the temporary ones.
     """
     import numba
 
@@ -24,6 +28,29 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError:
+            folder = _private_folder()
+        if folder is None:
             return numba.njit(**options)(function)
+        chosen, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:
+            return numba.njit(**options)(function)
+        finally:
+            numba.config.CACHE_DIR = chosen
 
     return compiled
+
+
+def _private_folder() -> Path | None:
+    """A temporary folder that nobody else can write to: what is kept there is run. None where it is not so."""
+    if not hasattr(os, "getuid"):
+        return None
+    folder = Path(tempfile.gettempdir()) / f"s2r2-kernels-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = os.lstat(folder)
+    except OSError:
+        return None
+    private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return folder if private else None
