@@ -24,6 +24,8 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """
     import numba
 
+    settings: Any = numba.config
+
     def compiled(function: Callable[..., Any]) -> Any:
         try:
             return numba.njit(cache=True, **options)(function)
@@ -31,13 +33,13 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             folder = _private_folder()
         if folder is None:
             return numba.njit(**options)(function)
-        chosen, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+        chosen, settings.CACHE_DIR = settings.CACHE_DIR, str(folder)
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError:
             return numba.njit(**options)(function)
         finally:
-            numba.config.CACHE_DIR = chosen
+            settings.CACHE_DIR = chosen
 
     return compiled
 
