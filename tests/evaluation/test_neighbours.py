@@ -64,9 +64,9 @@ def test_unknown_labels_do_not_vote(data):
     train, train_labels, test, test_labels = data
     half = np.where(np.arange(90) % 2 == 0, train_labels, -1)
     np.testing.assert_array_equal(
-        knn_predictions(train, half, test), knn_predictions(train[::2], train_labels[::2], test)
+        knn_predictions(train, half, test, unknown=-1), knn_predictions(train[::2], train_labels[::2], test)
     )
-    assert knn_accuracy(train, train_labels, test, np.full(40, -1)) != knn_accuracy(
+    assert knn_accuracy(train, train_labels, test, np.full(40, -1), unknown=-1) != knn_accuracy(
         train, train_labels, test, test_labels
     )
 
@@ -83,7 +83,7 @@ def test_usual_neighbours_stay_below_a_tenth_of_the_images():
 
 def test_bad_input_is_one_clear_line(data):
     with pytest.raises(S2R2Error, match="none of the training images"):
-        knn_predictions(data[0], np.full(90, -1), data[2])
+        knn_predictions(data[0], np.full(90, -1), data[2], unknown=-1)
     with pytest.raises(S2R2Error, match="above 0"):
         knn_scores(data[0], data[1], data[2], ks=(0,))
     with pytest.raises(S2R2Error, match="above 0"):

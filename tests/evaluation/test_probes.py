@@ -162,4 +162,4 @@ def test_bad_input_is_one_clear_line():
     with pytest.raises(S2R2Error, match="one label for each image"):
         fit_linear_probe(x, y[:10])
     with pytest.raises(S2R2Error, match="one label for each image"):
-        fit_linear_probe(x, y - 1)
+        fit_linear_probe(x, [None, *y[1:]])

@@ -267,7 +267,7 @@ def test_labels_of_one_kind_or_the_other_give_the_same():
     numbers = generator.integers(-1, 5, 50)
     rows = generator.standard_normal((50, 6)).astype(np.float32)
     targets = numbers[:, None] == np.arange(5)
-    as_numbers, as_bits = retrieval_metrics(rows, numbers), retrieval_metrics(rows, targets)
+    as_numbers, as_bits = retrieval_metrics(rows, numbers, unknown=-1), retrieval_metrics(rows, targets)
     as_labels = retrieval_metrics(rows, Labels(list("abcde"), targets))
     for other in (as_bits, as_labels):
         np.testing.assert_array_equal(as_numbers.average_precision, other.average_precision)
@@ -284,19 +284,19 @@ def test_label_columns_of_query_and_gallery_are_matched_by_name():
 def test_singletons_are_counted_and_handled_as_asked():
     rows = np.eye(4, dtype=np.float32) + 0.1
     labels = np.array([0, 0, 1, -1])
-    skipped = retrieval_metrics(rows, labels)
+    skipped = retrieval_metrics(rows, labels, unknown=-1)
     assert (skipped.queries, skipped.without_relevant, skipped.unlabelled_queries) == (2, 1, 1)
     assert np.isnan(skipped.average_precision[2])
     assert skipped.gallery == 3
-    zero = retrieval_metrics(rows, labels, without_relevant="zero")
+    zero = retrieval_metrics(rows, labels, unknown=-1, without_relevant="zero")
     assert zero.average_precision[2] == 0
     assert zero.mean_average_precision == pytest.approx(2 / 3 * skipped.mean_average_precision)
     with pytest.raises(S2R2Error, match="1 queries have nothing relevant"):
-        retrieval_metrics(rows, labels, without_relevant="error")
+        retrieval_metrics(rows, labels, unknown=-1, without_relevant="error")
 
 
 def test_without_any_label_nothing_is_judged():
-    result = retrieval_metrics(np.eye(3, dtype=np.float32), np.full(3, -1))
+    result = retrieval_metrics(np.eye(3, dtype=np.float32), np.full(3, -1), unknown=-1)
     assert result.queries == 0
     assert np.isnan(result.mean_average_precision)
 
@@ -325,7 +325,7 @@ def test_chunks_threads_and_memory_maps_change_nothing(tmp_path, spread):
     [
         (lambda: retrieval_metrics(np.ones((3, 2)), np.zeros(2, int)), "2 labels for 3 queries"),
         (lambda: retrieval_metrics(np.ones(3), np.zeros(3, int)), "must be"),
-        (lambda: retrieval_metrics(np.ones((2, 2)), np.zeros(2)), "labels must be integers"),
+        (lambda: retrieval_metrics(np.ones((2, 2)), np.full(2, 0.5)), "neither a whole number"),
         (lambda: retrieval_metrics(np.array([[1, np.nan], [1, 1]]), np.zeros(2, int)), "row 0 .* not finite"),
         (lambda: retrieval_metrics(np.array([[1, 1], [0, 0]]), np.zeros(2, int)), "row 1 .* length 0"),
         (lambda: retrieval_metrics(np.ones((2, 2)), np.zeros(2, int), ties="fair"), "expected, optimistic"),

@@ -8,6 +8,7 @@ import numpy as np
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.bootstrap import DRAWS, Interval
 from s2r2.evaluation.linear_probe import STRENGTHS, fit_linear_probe
+from s2r2.evaluation.numbering import LabelsLike, number_labels
 
 SHOTS = (1, 10, 100)
 SUBSETS = 5
@@ -31,11 +32,12 @@ class LowShot:
 
 def low_shot(
     train: np.ndarray,
-    train_labels: np.ndarray,
+    train_labels: LabelsLike,
     test: np.ndarray,
-    test_labels: np.ndarray,
+    test_labels: LabelsLike,
     *,
     shots: int,
+    unknown: int | None = None,
     subsets: int = SUBSETS,
     seed: int = 0,
     draws: int = DRAWS,
@@ -44,10 +46,11 @@ def low_shot(
 
     Args:
         train: ``(M, D)`` features.
-        train_labels: ``(M,)`` integers, -1 for unknown.
+        train_labels: ``(M,)`` integers or texts; None, NaN and ``""`` are unknown.
         test: ``(N, D)``.
-        test_labels: ``(N,)`` integers; test images of unknown class are left out.
+        test_labels: ``(N,)`` likewise; test images of unknown class are left out.
         shots: Images of each class.
+        unknown: A number that means an unknown label, such as -1.
         subsets: How many training sets to draw.
         seed: Of the sets and resamples.
         draws: Bootstrap resamples.
@@ -55,18 +58,20 @@ def low_shot(
     Raises:
         S2R2Error: A class has fewer than ``shots`` images.
     """
-    chosen = draw_shots(train_labels, shots, subsets, seed)
+    _, (taught, asked) = number_labels(train_labels, test_labels, unknown=unknown)
+    chosen = draw_shots(taught, shots, subsets, seed)
     strengths: Sequence[float] | float = STRENGTHS if shots >= FEW else FEW_STRENGTH
-    return probe_subsets(train, train_labels, test, test_labels, chosen, strengths=strengths, seed=seed, draws=draws)
+    return probe_subsets(train, taught, test, asked, chosen, unknown=-1, strengths=strengths, seed=seed, draws=draws)
 
 
 def probe_subsets(
     train: np.ndarray,
-    train_labels: np.ndarray,
+    train_labels: LabelsLike,
     test: np.ndarray,
-    test_labels: np.ndarray,
+    test_labels: LabelsLike,
     subsets: Sequence[np.ndarray],
     *,
+    unknown: int | None = None,
     strengths: Sequence[float] | float = STRENGTHS,
     seed: int = 0,
     draws: int = DRAWS,
@@ -75,22 +80,23 @@ def probe_subsets(
 
     Args:
         train: ``(M, D)`` features.
-        train_labels: ``(M,)`` integers from 0 on.
+        train_labels: ``(M,)`` integers or texts.
         test: ``(N, D)``.
-        test_labels: ``(N,)`` integers, -1 for unknown.
+        test_labels: ``(N,)`` likewise; None, NaN and ``""`` are unknown.
         subsets: Indices of training images, one array a subset.
+        unknown: A number that means an unknown label, such as -1.
         strengths: See :func:`~s2r2.evaluation.linear_probe.fit_linear_probe`.
         seed: Of splits and resamples.
         draws: Bootstrap resamples.
     """
-    classes = int(max(train_labels.max(), test_labels.max())) + 1
-    judged = test_labels >= 0
+    names, (taught, asked) = number_labels(train_labels, test_labels, unknown=unknown)
+    judged = asked >= 0
     right = np.stack(
         [
-            fit_linear_probe(
-                train[chosen], train_labels[chosen], strengths=strengths, classes=classes, seed=seed
-            ).predict(test[judged])
-            == test_labels[judged]
+            fit_linear_probe(train[chosen], taught[chosen], strengths=strengths, classes=len(names), seed=seed).predict(
+                test[judged]
+            )
+            == asked[judged]
             for chosen in subsets
         ]
     )
@@ -98,7 +104,7 @@ def probe_subsets(
 
 
 def draw_shots(labels: np.ndarray, shots: int, subsets: int, seed: int) -> list[np.ndarray]:
-    """Indices of ``shots`` images of each class, for each of some subsets, sorted.
+    """Indices of ``shots`` images of each class number, -1 being none, for each of some subsets, sorted.
 
     Where no class has more images than that, every subset would be the same: there is one.
 

@@ -88,12 +88,20 @@ def judge_further(
         fewest = int(np.unique(task.train[task.teaching], return_counts=True)[1].min())
         for shots in (n for n in SHOTS if n <= fewest):
             found = low_shot(
-                train, task.train, test, task.test, shots=shots, subsets=SUBSETS, seed=task.seed, draws=task.draws
+                train,
+                task.train,
+                test,
+                task.test,
+                shots=shots,
+                unknown=-1,
+                subsets=SUBSETS,
+                seed=task.seed,
+                draws=task.draws,
             )
             row.figures[f"low-shot@{shots}"] = found.interval
             row.details[f"low-shot@{shots}"] = found.accuracies
     if "folds" in protocols and not task.several and folds:
-        by_fold = probe_subsets(train, task.train, test, task.test, folds, seed=task.seed, draws=task.draws)
+        by_fold = probe_subsets(train, task.train, test, task.test, folds, unknown=-1, seed=task.seed, draws=task.draws)
         row.figures["folds"] = by_fold.interval
         row.details["folds"] = by_fold.accuracies
     if "svm" in protocols and row.output != "pixels":  # hours of solver time for a baseline that nobody reads

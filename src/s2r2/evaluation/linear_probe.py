@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s2r2.errors import S2R2Error
+from s2r2.evaluation.numbering import LabelsLike, number_labels
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 HELD_OUT = 0.2
@@ -28,6 +29,7 @@ class LinearProbe:
     """A fitted probe.
 
     Attributes:
+        classes: ``(C,)`` the labels, ascending.
         weight: ``(C, D)``.
         bias: ``(C,)``.
         mean: ``(D,)`` of the training features.
@@ -36,6 +38,7 @@ class LinearProbe:
         validation: For each strength tried, the score on the held-out part of the training images.
     """
 
+    classes: np.ndarray
     weight: np.ndarray
     bias: np.ndarray
     mean: np.ndarray
@@ -48,13 +51,13 @@ class LinearProbe:
         return ((features - self.mean) / self.scale) @ self.weight.T + self.bias
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """``(N, D)`` features to ``(N,)`` classes."""
-        return self.scores(features).argmax(1)
+        """``(N, D)`` features to ``(N,)`` labels."""
+        return np.asarray(self.classes[self.scores(features).argmax(1)])
 
 
 def fit_linear_probe(
     features: np.ndarray,
-    labels: np.ndarray,
+    labels: LabelsLike,
     *,
     strengths: Sequence[float] | float = STRENGTHS,
     classes: int | None = None,
@@ -68,9 +71,10 @@ def fit_linear_probe(
 
     Args:
         features: ``(N, D)``.
-        labels: ``(N,)`` classes from 0 on, or ``(N, C)`` bool.
+        labels: ``(N,)`` integers or texts, one for each image, or ``(N, C)`` bool.
         strengths: Values of C to choose from, or the one to use.
-        classes: Number of classes for integer labels; by default the largest one and 1.
+        classes: C, if labels are numbers from 0 to C - 1, some of which may be absent; by default the classes are the
+            labels that occur.
         seed: Of the split.
         device: Where to compute.
 
@@ -80,8 +84,10 @@ def fit_linear_probe(
     candidates = (strengths,) if isinstance(strengths, int | float) else tuple(sorted(strengths))
     if not candidates or candidates[0] <= 0:
         raise S2R2Error(f"strengths={strengths}: C must be above 0")
-    if len(features) == 0 or len(features) != len(labels) or (labels.ndim == 1 and labels.min() < 0):
-        raise S2R2Error(f"a linear probe needs one label for each image: {len(features)} images, {len(labels)} labels")
+    names, (targets,) = number_labels(labels, classes=classes)
+    known = int((targets >= 0).sum()) if targets.ndim == 1 else len(targets)
+    if features.ndim != 2 or not 0 < len(features) == len(targets) == known:
+        raise S2R2Error(f"a linear probe needs one label for each image: {len(features)} images, {known} labels")
     if not np.isfinite(features).all():
         row = int(np.argmin(np.isfinite(features).all(1)))
         raise S2R2Error(f"row {row} of the features is not finite: the encoder is broken there, look at that image")
@@ -89,11 +95,11 @@ def fit_linear_probe(
     deviation = features.std(0, dtype=np.float64).astype(np.float32)
     scale = np.where(deviation > 1e-6 * max(1e-6, float(deviation.max())), deviation, 1).astype(np.float32)
     x = torch.as_tensor((features - mean) / scale, dtype=torch.float32, device=device)
-    width = labels.shape[1] if labels.ndim == 2 else classes or int(labels.max()) + 1
-    binary = labels.ndim == 1 and width == 2  # one weight vector, as in scikit-learn: two would halve the penalty
+    width = len(names)
+    binary = targets.ndim == 1 and width == 2  # one weight vector, as in scikit-learn: two would halve the penalty
     if binary:
-        labels, width = labels[:, None] == 1, 1
-    y = torch.as_tensor(labels.astype(np.float32 if labels.ndim == 2 else np.int64), device=device)
+        targets, width = targets[:, None] == 1, 1
+    y = torch.as_tensor(targets.astype(np.float32 if targets.ndim == 2 else np.int64), device=device)
     validation: dict[float, float] = {}
     chosen = candidates[0]
     if len(candidates) > 1:
@@ -102,7 +108,7 @@ def fit_linear_probe(
     weight, bias = _Problem(x, y, width).minimise(chosen)
     if binary:
         weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
-    return LinearProbe(weight.cpu().numpy(), bias.cpu().numpy(), mean, scale, chosen, validation)
+    return LinearProbe(names, weight.cpu().numpy(), bias.cpu().numpy(), mean, scale, chosen, validation)
 
 
 def split_indices(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

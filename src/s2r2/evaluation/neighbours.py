@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from s2r2.errors import S2R2Error
+from s2r2.evaluation.numbering import LabelsLike, number_labels
 from s2r2.evaluation.retrieval import similarity_rows, unit_rows
 
 DEFAULT_NEIGHBOURS = (20, 200)
 TEMPERATURE = 0.07
 _MEMORY = 64 * 2**20
+_COLUMNS = 65_536
 
 
 def nearest(
@@ -54,9 +56,10 @@ def usual_neighbours(images: int) -> tuple[int, ...]:
 
 def knn_scores(
     train: np.ndarray,
-    train_labels: np.ndarray,
+    train_labels: LabelsLike,
     test: np.ndarray | None = None,
     *,
+    unknown: int | None = None,
     ks: Sequence[int] = DEFAULT_NEIGHBOURS,
     temperature: float = TEMPERATURE,
     classes: int | None = None,
@@ -68,20 +71,43 @@ def knn_scores(
 
     Args:
         train: ``(M, D)`` features.
-        train_labels: ``(M,)`` integers, -1 for unknown, or ``(M, C)`` bool; images without label do not vote.
+        train_labels: ``(M,)`` integers or texts (None, NaN and ``""`` are unknown), ``(M, C)`` bool, or ``Labels``;
+            images without label do not vote.
         test: ``(N, D)`` features; None for the training images themselves, each left out of its own vote.
+        unknown: A number that means an unknown label, such as -1; by default every number is a label.
         ks: Numbers of neighbours; where there are fewer images, all vote.
         temperature: T.
-        classes: Number of labels C for integer labels; by default the largest one and 1.
+        classes: C, if labels are numbers from 0 to C - 1; by default, where they are numbers from 0 to at most 65,535,
+            the largest one and 1.
 
     Returns:
-        For each of ``ks`` the shares ``(N, C)``, each row adding to 1 (single labels).
+        For each of ``ks`` the shares ``(N, C)``, each row adding to 1 (single labels). Other labels than such numbers
+        have a column for each one that occurs, in ascending order (as :func:`numpy.unique` has them).
 
     Raises:
-        S2R2Error: No training image has a label, or k or T is not above 0.
+        S2R2Error: No training image has a label, labels and images do not fit, or k or T is not above 0.
     """
+    names, (numbers,) = number_labels(train_labels, unknown=unknown, classes=classes)
+    width = len(names)
+    if classes is None and numbers.ndim == 1 and width and names.dtype.kind in "biu":
+        largest = int(names[-1])
+        if names[0] >= 0 and largest < _COLUMNS:
+            numbers, width = np.where(numbers >= 0, names[numbers].astype(np.int64), -1), largest + 1
+    return _shares(train, numbers, test, ks, temperature, width)
+
+
+def _shares(
+    train: np.ndarray,
+    train_labels: np.ndarray,
+    test: np.ndarray | None,
+    ks: Sequence[int],
+    temperature: float,
+    width: int,
+) -> dict[int, np.ndarray]:
     if temperature <= 0 or min(ks, default=0) < 1:
         raise S2R2Error(f"kNN with k={tuple(ks)} and temperature {temperature}: both must be above 0")
+    if len(train_labels) != len(train):
+        raise S2R2Error(f"{len(train_labels)} labels for {len(train)} training images: there must be one for each")
     known = train_labels.any(1) if train_labels.ndim == 2 else train_labels >= 0
     if not known.any():
         raise S2R2Error("kNN needs labels: none of the training images has one")
@@ -90,11 +116,6 @@ def knn_scores(
     if test is None and known.sum() < 2:
         raise S2R2Error("kNN among the images themselves needs two of them or more: a single one has no neighbour")
     labels = train_labels[known]
-    if labels.ndim == 1:
-        width = classes or int(labels.max()) + 1
-        columns = labels
-    else:
-        width = labels.shape[1]
     candidates = train if known.all() else train[known]
     indices, cosines = nearest(candidates if test is None else test, None if test is None else candidates, k=max(ks))
     out = {}
@@ -103,7 +124,7 @@ def knn_scores(
         weights /= weights.sum(1, keepdims=True)
         shares = np.zeros((len(indices), width))
         if labels.ndim == 1:
-            np.add.at(shares, (np.arange(len(indices))[:, None], columns[indices[:, :k]]), weights)
+            np.add.at(shares, (np.arange(len(indices))[:, None], labels[indices[:, :k]]), weights)
         else:
             for place in range(weights.shape[1]):
                 shares += weights[:, place, None] * labels[indices[:, place]]
@@ -113,30 +134,50 @@ def knn_scores(
 
 def knn_predictions(
     train: np.ndarray,
-    train_labels: np.ndarray,
+    train_labels: LabelsLike,
     test: np.ndarray | None = None,
     *,
+    unknown: int | None = None,
     k: int = 20,
     temperature: float = TEMPERATURE,
 ) -> np.ndarray:
-    """Class with the most votes for each test image: ``(N,)`` integers. See :func:`knn_scores`."""
-    return knn_scores(train, train_labels, test, ks=(k,), temperature=temperature)[k].argmax(1)
+    """Label with the most votes for each test image ``(N,)``. See :func:`knn_scores` for the arguments."""
+    names, (numbers,) = number_labels(train_labels, unknown=unknown)
+    return np.asarray(names[_shares(train, numbers, test, (k,), temperature, len(names))[k].argmax(1)])
 
 
 def knn_accuracy(
     train: np.ndarray,
-    train_labels: np.ndarray,
+    train_labels: LabelsLike,
     test: np.ndarray | None = None,
-    test_labels: np.ndarray | None = None,
+    test_labels: LabelsLike | None = None,
     *,
+    unknown: int | None = None,
     k: int = 20,
     temperature: float = TEMPERATURE,
 ) -> float:
     """Share of labelled test images whose class the vote finds, in 0..1; leave-one-out without test images.
 
     Cheap enough for a check during training: see :func:`knn_scores` for the arguments.
+
+    Raises:
+        S2R2Error: As for :func:`knn_scores`, images have several labels, or none of the test images' labels occurs
+            among the training images.
     """
-    wanted = train_labels if test_labels is None else test_labels
-    votes = knn_predictions(train, train_labels, test, k=k, temperature=temperature)
-    known = wanted >= 0
-    return float((votes[known] == wanted[known]).mean()) if known.any() else float("nan")
+    wanted = [] if test_labels is None else [test_labels]
+    names, numbers = number_labels(train_labels, *wanted, unknown=unknown)
+    taught, asked = numbers[0], numbers[-1]
+    if taught.ndim == 2:
+        raise S2R2Error("an accuracy needs one label an image, these have several: use knn_scores")
+    if len(asked) != len(train if test is None else test):
+        raise S2R2Error(
+            f"{len(asked)} labels for {len(train if test is None else test)} images to judge: give one each"
+        )
+    known = asked >= 0
+    if known.any() and not np.isin(asked[known], taught).any():
+        raise S2R2Error(
+            f"none of the test labels, such as {names.tolist()[asked[known][0]]!r}, occurs among the training labels: "
+            "write them alike in both"
+        )
+    votes = _shares(train, taught, test, (k,), temperature, len(names))[k].argmax(1)
+    return float((votes[known] == asked[known]).mean()) if known.any() else float("nan")

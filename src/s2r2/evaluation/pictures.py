@@ -31,4 +31,4 @@ def write_pictures(
         images = write_photo_map(folder / MAP, embeddings, store)
         evaluation.pictures["map"] = {"picture": MAP, "images": images, "encoder": row.title}
     if task is not None and not task.several:
-        evaluation.pictures["confusion"] = neighbour_confusion(embeddings, task.test, task.names)
+        evaluation.pictures["confusion"] = neighbour_confusion(embeddings, task.test, task.names, unknown=-1)

@@ -8,7 +8,7 @@ import numpy as np
 from s2r2.evaluation.bootstrap import DRAWS, Interval, bootstrap_interval, mean_average_precision_interval
 from s2r2.evaluation.linear_probe import STRENGTHS, fit_linear_probe
 from s2r2.evaluation.neighbours import knn_scores, usual_neighbours
-from s2r2.evaluation.relevance import common_columns
+from s2r2.evaluation.numbering import common_columns
 from s2r2.evaluation.result import Column, Row
 from s2r2.evaluation.retrieval import retrieval_metrics
 from s2r2.images import Labels, PixelStore
@@ -81,7 +81,7 @@ def _plain(labels: Labels, single: bool) -> np.ndarray:
 
 def judge(row: Row, train: np.ndarray | None, test: np.ndarray, task: Task) -> dict[str, np.ndarray]:
     """Fill a row with every figure that the task allows; returns per-image values for the report."""
-    result = retrieval_metrics(test, task.test, ks=task.ks, graded=task.several)
+    result = retrieval_metrics(test, task.test, unknown=-1, ks=task.ks, graded=task.several)
     row.figures["map"] = bootstrap_interval(result.average_precision, draws=task.draws, seed=task.seed)
     row.figures["map@r"] = bootstrap_interval(result.average_precision_at_r, draws=task.draws, seed=task.seed)
     row.figures["r-precision"] = bootstrap_interval(result.r_precision, draws=task.draws, seed=task.seed)
@@ -185,7 +185,7 @@ def _judge_neighbours(row: Row, train: np.ndarray | None, test: np.ndarray, task
         shares = knn_scores(test[judged], task.test[judged], ks=ks, classes=len(task.names))
     else:
         ks = usual_neighbours(int(task.teaching.sum()))
-        shares = knn_scores(train, task.train, test[judged], ks=ks, classes=len(task.names))
+        shares = knn_scores(train, task.train, test[judged], unknown=-1, ks=ks, classes=len(task.names))
     for k, share in shares.items():
         row.figures[f"knn@{k}"] = _interval(share, task)
 

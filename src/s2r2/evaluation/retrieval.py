@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from s2r2.errors import S2R2Error
-from s2r2.evaluation.relevance import LabelsLike, Relevance, relevance_pair
-from s2r2.images import Labels
+from s2r2.evaluation.numbering import LabelsLike
+from s2r2.evaluation.relevance import Relevance, relevance_pair
 
 Ties = Literal["expected", "optimistic", "pessimistic"]
 WithoutRelevant = Literal["skip", "zero", "error"]
@@ -91,6 +91,7 @@ def retrieval_metrics(
     gallery: np.ndarray | None = None,
     gallery_labels: LabelsLike | None = None,
     *,
+    unknown: int | None = None,
     exclude: np.ndarray | None = None,
     ks: Sequence[int] = DEFAULT_KS,
     ties: Ties = "expected",
@@ -111,9 +112,11 @@ def retrieval_metrics(
 
     Args:
         queries: ``(Q, D)`` embeddings; any length, they are normalised here.
-        query_labels: Labels or groups: ``Labels``, ``(Q,)`` integers (-1 unknown) or ``(Q, C)`` bool.
+        query_labels: Labels or groups: ``Labels``, ``(Q,)`` integers or texts of any kind (None, NaN and ``""`` are
+            unknown) or ``(Q, C)`` bool.
         gallery: ``(M, D)`` embeddings, also a memory map; None for leave-one-out.
         gallery_labels: Labels of the gallery, of the same kind.
+        unknown: A number that means an unknown label, such as -1; by default every number is a label.
         exclude: ``(Q,)`` gallery index that is no candidate for a query, -1 for none; with a gallery only.
         ks: Cut-offs of Recall@k, which is 1 when at least one relevant image is among the first k.
         ties: What equal scores are worth.
@@ -128,7 +131,7 @@ def retrieval_metrics(
     """
     tie_rule = _tie_rule(ties)
     _check_options(queries, query_labels, gallery, gallery_labels, exclude, ks, without_relevant)
-    query_relevance, gallery_relevance = relevance_pair(query_labels, gallery_labels)
+    query_relevance, gallery_relevance = relevance_pair(query_labels, gallery_labels, unknown)
     rows = np.flatnonzero(query_relevance.known)
     columns = np.flatnonzero(gallery_relevance.known)
     out = np.full((len(queries), 6 + len(ks)), np.nan)
@@ -312,7 +315,7 @@ def _check_options(
         raise S2R2Error("a gallery needs gallery_labels, and the other way round")
     for rows, labels, what in ((queries, query_labels, "queries"), (gallery, gallery_labels, "gallery")):
         if rows is not None and labels is not None:
-            count = len(labels.targets if isinstance(labels, Labels) else labels)
+            count = len(labels)
             if count != len(rows):
                 raise S2R2Error(f"{count} labels for {len(rows)} {what}: there must be one for each")
     if exclude is not None:

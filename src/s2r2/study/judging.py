@@ -68,7 +68,7 @@ def _scores(task: Task, train: np.ndarray, test: np.ndarray, seed: int, device: 
     )
     outputs = {"knn": votes, "linear": probe.scores(test[judged])}
     return {
-        "map": retrieval_metrics(test, task.test, ks=task.ks).average_precision.astype(np.float32),
+        "map": retrieval_metrics(test, task.test, unknown=-1, ks=task.ks).average_precision.astype(np.float32),
         **{
             name: scores.astype(np.float32) if task.several else scores.argmax(1) == targets
             for name, scores in outputs.items()
