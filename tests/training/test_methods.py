@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from s2r2.errors import S2R2Error
+from s2r2.saying import PlainConsole
 from s2r2.training import TrainConfig, loop, read_config, train
 from s2r2.training.checkpoint import load_checkpoint
 from s2r2.training.methods import METHODS, Position, build_method, describe_methods, resolve
@@ -122,13 +122,13 @@ def test_what_is_left_to_the_method_is_filled_in() -> None:
 
 def test_multi_crop_gives_way_where_a_backbone_takes_one_size_only(capsys: pytest.CaptureFixture[str]) -> None:
     config = resolve(TrainConfig(backbone="swin_tiny_patch4_window7_224", image_size=64))
-    assert with_recipe(config, "", Console()).recipe == "photos"
+    assert with_recipe(config, "", PlainConsole()).recipe == "photos"
     assert "one size only" in capsys.readouterr().out
     with pytest.raises(S2R2Error, match=r"27 px.*--recipe photos"):
-        with_recipe(config, "swav-multicrop", Console())
+        with_recipe(config, "swav-multicrop", PlainConsole())
     for backbone in ("resnet18", "vit_tiny_patch16_224"):
         config = dataclasses.replace(config, backbone=backbone)
-        assert with_recipe(config, "", Console(quiet=True)) == config
+        assert with_recipe(config, "", PlainConsole(quiet=True)) == config
 
 
 @pytest.mark.parametrize(
