@@ -15,7 +15,7 @@ from PIL import Image
 
 from s2r2.encoder import load
 from s2r2.errors import S2R2Error
-from s2r2.search import ImageIndex, update_index
+from s2r2.search import ImageIndex, IndexGone, update_index
 from s2r2.search.rows import Rows, photo_id
 
 
@@ -113,16 +113,53 @@ def test_killed_indexing_ends_as_undisturbed(tmp_path: Path, encoder_name: str) 
     assert {path.name for path in store.iterdir()} == {path.name for path in calm_store.iterdir()}
 
 
+class Killed(BaseException):
+    pass
+
+
+def killed(*_: object) -> None:
+    raise Killed
+
+
+def test_readers_keep_the_old_state_until_an_update_is_complete(
+    tmp_path: Path, encoder_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill leaves what a reader meets during an update: rows of changed and new photos that are not published."""
+    encoder, photos, store = load(encoder_name), tmp_path / "photos", tmp_path / "index"
+
+    def shown(index: ImageIndex) -> dict[str, tuple[bytes, bytes]]:
+        keys = index.catalogue.table["key"].to_pylist()
+        return {key: (index.thumbnail(row), index.vectors[row].tobytes()) for row, key in enumerate(keys)}
+
+    noise_photos(photos, 8)
+    update_index(encoder, photos, store, progress=False)
+    earlier, unused, old = ImageIndex.open(store), ImageIndex.open(store), shown(ImageIndex.open(store))
+    assert shown(earlier) == old
+    Image.new("RGB", (50, 40), "red").save(photos / "0003.jpg")
+    Image.new("RGB", (50, 40), "blue").save(photos / "new.jpg")
+    (photos / "0005.jpg").unlink()
+    for part in ("_Update._drop", "write_catalogue", "layout.Published.write"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"s2r2.search.updating.{part}", killed)
+            with pytest.raises(Killed):
+                update_index(encoder, photos, store, progress=False)
+        assert shown(ImageIndex.open(store)) == shown(earlier) == shown(unused) == old, part
+    done = update_index(encoder, photos, store, progress=False)
+    assert (done.embedded, done.kept) == (0, 8)
+    new = shown(done.index)
+    assert new["0001.jpg"] == old["0001.jpg"]
+    assert new["0003.jpg"] != old["0003.jpg"]
+    for index in (earlier, unused):
+        assert index.thumbnail(index.catalogue.row_of_key("0001.jpg") or 0) == old["0001.jpg"][0]
+        for key in ("0003.jpg", "0005.jpg"):
+            with pytest.raises(IndexGone, match="changed or removed this photo: open it again"):
+                index.thumbnail(index.catalogue.row_of_key(key) or 0)
+
+
 @pytest.mark.parametrize("part", ["updating.Rows.prune", "layout.remove_leftovers"])
 def test_what_a_kill_after_publishing_left_goes_with_an_update_of_nothing(
     tmp_path: Path, encoder_name: str, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    class Killed(BaseException):
-        pass
-
-    def killed(*_: object) -> None:
-        raise Killed
-
     def files(store: Path) -> list[str]:
         """Names, less the numbers and what LanceDB names at random."""
         found = [path.relative_to(store) for path in store.rglob("*") if path.is_file()]

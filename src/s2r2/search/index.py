@@ -133,7 +133,7 @@ class ImageIndex:
     @functools.cached_property
     def _rows(self) -> Rows:
         RowFiles(self._generation).check_for_reading(approximate=False)
-        return Rows(self._generation / layout.ROWS)
+        return Rows(self._generation / layout.ROWS, version=self.about.version)
 
     @functools.cached_property
     def _candidates(self) -> Rows:
@@ -144,15 +144,13 @@ class ImageIndex:
     def _gone(self) -> S2R2Error:
         """Why what was open is not there any more: replaced or deleted, or else damaged."""
         try:
-            now = layout.read_published(self.folder)
-            there = now is not None and now.generation == self.about.generation
-            if there and RowFiles(self._generation).cut_short():
+            if self.stale:
+                return layout.IndexGone(f"the index in {self.folder} was deleted or replaced: open it again")
+            if RowFiles(self._generation).cut_short():
                 return layout.IndexGone(f"an update of {self.folder} was cut short: run s2r2 index once more")
         except S2R2Error as error:
             return error
-        if there:
-            return layout.DamagedIndex(self.folder, "files of its rows are missing or damaged")
-        return layout.IndexGone(f"the index in {self.folder} was deleted or replaced: open it again")
+        return layout.DamagedIndex(self.folder, "files of its rows are missing or damaged")
 
     def search(
         self,
@@ -283,17 +281,16 @@ class ImageIndex:
         """A small JPEG of a photo.
 
         Raises:
-            IndexGone: An update has removed the photo, or the index was deleted.
+            IndexGone: An update has changed or removed the photo, or was cut short, or the index was deleted.
             DamagedIndex: It is not what was written.
         """
         content = self._thumbnail(row)
-        if content is None and self.stale:
-            raise layout.IndexGone(f"an update of {self.folder} has removed this photo: open the index again")
-        if content is None:
-            raise layout.DamagedIndex(self.folder, "its rows lack a photo")
-        if not is_whole(content, self.catalogue.table["content"][row].as_py()):
-            raise layout.DamagedIndex(self.folder, "a thumbnail is not what was written")
-        return content
+        if content is not None and is_whole(content, self.catalogue.table["content"][row].as_py()):
+            return content
+        if self.stale:
+            raise layout.IndexGone(f"an update of {self.folder} has changed or removed this photo: open it again")
+        why = "its rows lack a photo" if content is None else "a thumbnail is not what was written"
+        raise layout.DamagedIndex(self.folder, why)
 
     def _thumbnail(self, row: int) -> bytes | None:
         try:

@@ -4,6 +4,7 @@ LanceDB takes more than a second to import and must not be used in forked proces
 when a table is opened.
 """
 
+import contextlib
 import hashlib
 import os
 import warnings
@@ -85,12 +86,13 @@ class Rows:
     Args:
         place: Folder where LanceDB keeps its files.
         dimensions: Length of a vector; the table is made if missing. None to open an existing table for reading.
+        version: Read this version, whatever an update has written since; the newest once an update has removed it.
 
     Raises:
         FileNotFoundError: It is opened for reading and is not there.
     """
 
-    def __init__(self, place: str | Path, dimensions: int | None = None) -> None:
+    def __init__(self, place: str | Path, dimensions: int | None = None, version: int | None = None) -> None:
         import lancedb
 
         if dimensions is None and not Path(place).is_dir():
@@ -101,6 +103,9 @@ class Rows:
                 self.table = database.open_table(TABLE)
             except ValueError as error:  # LanceDB's way to say that there is no such table
                 raise FileNotFoundError(str(error)) from None
+            if version is not None:
+                with contextlib.suppress(ValueError, RuntimeError):  # LanceDB's way to say that it is not there
+                    self.table.checkout(version)
             self.schema = self.table.schema
         else:
             self.schema = schema(dimensions)
