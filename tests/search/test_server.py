@@ -185,6 +185,11 @@ def test_bad_questions_are_refused(client: httpx.Client, query: str) -> None:
     assert "Traceback" not in answer.text
 
 
+@pytest.mark.parametrize("query", ["%ff=1", "a=%ff", "%ff&%ff", "folder=%ff", "%"])
+def test_questions_that_are_no_text_are_answered(client: httpx.Client, query: str) -> None:
+    assert client.get(f"/api/photos?{query}").status_code < 500
+
+
 def test_a_storm_of_nonsense_leaves_the_server_well(client: httpx.Client) -> None:
     generator = np.random.default_rng(0)
     statuses = set()

@@ -108,14 +108,14 @@ def _refusal(scope: Scope, hosts: Hosts) -> tuple[int, str] | None:
     if not hosts.serve(host):
         shown = host[:100]
         return 400, f"this server does not go by the name {shown!r}: add it with s2r2 serve --allow-host"
-    query = scope.get("query_string") or b""
+    query = (scope.get("query_string") or b"").decode("latin-1")  # as bytes, parse_qsl fails where %ff is in it
     if len(scope.get("raw_path") or b"") + len(query) > MAX_TARGET:
         return 414, "the address is too long"
     if scope["method"] not in ("GET", "HEAD", "POST"):
         return 405, "only GET, HEAD and POST are answered"
     twice = [name for name, count in Counter(name for name, _ in parse_qsl(query, True)).items() if count > 1]
     if twice:
-        return 422, f"{twice[0].decode('latin-1')[:100]}: it is given more than once"
+        return 422, f"{twice[0][:100]}: it is given more than once"
     return _foreign(scope["method"], headers, host, hosts)
 
 
