@@ -33,8 +33,8 @@ def test_intervals_hold_the_truth_about_95_times_in_100():
 
 
 def test_interval_leaves_out_what_is_not_a_number_and_survives_json():
-    found = bootstrap_interval(np.array([1, np.nan, 1]))
-    assert (found.value, found.low, found.high, found.count) == (1, 1, 1, 2)
+    found = bootstrap_interval(np.array([1, np.nan, 1, 1]))
+    assert (found.value, found.low, found.high, found.count) == (1, 1, 1, 3)
     assert Interval.from_list(found.to_list()) == found
     nothing = bootstrap_interval(np.array([]))
     assert nothing.to_list() == [None, None, None, 0]

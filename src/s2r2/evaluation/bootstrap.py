@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 DRAWS = 1000
+LEAST_FOR_INTERVAL = 3
+"""From fewer images there is no interval: resampling one always gives the same."""
 _BLOCK = 4_000_000
 
 
@@ -15,7 +17,7 @@ class Interval:
 
     Attributes:
         value: The figure.
-        low: 2.5 % quantile over resampled test images.
+        low: 2.5 % quantile over resampled test images; NaN for fewer than three images, as is ``high``.
         high: 97.5 % quantile.
         count: What it is a mean over: test images, queries or labels.
     """
@@ -27,6 +29,11 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval's length; NaN without one."""
+        return (self.high - self.low) / 2
 
     def to_list(self) -> list[float | int | None]:
         """``[value, low, high, count]`` for JSON; None for what is not a number."""
@@ -56,7 +63,7 @@ def bootstrap_interval(values: np.ndarray, *, draws: int = DRAWS, seed: int = 0)
         values[generator.integers(0, len(values), (min(block, draws - start), len(values)))].mean(1)
         for start in range(0, draws, block)
     ]
-    return _interval(values.mean(), np.concatenate(means), len(values))
+    return interval_of(values.mean(), np.concatenate(means), len(values), len(values))
 
 
 def mean_average_precision_interval(
@@ -92,7 +99,7 @@ def mean_average_precision_interval(
     means = total / np.maximum(labels, 1)
     # A resample repeats images, which raises the AP of rare labels; the spread is right, its centre is not.
     centred = means[1:] + (means[0] - means[1:].mean())
-    return _interval(means[0], centred, len(used))
+    return interval_of(means[0], centred, len(used), count)
 
 
 def weighted_average_precision(scores: np.ndarray, relevant: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -113,6 +120,7 @@ def weighted_average_precision(scores: np.ndarray, relevant: np.ndarray, weights
     return out
 
 
-def _interval(value: float, draws: np.ndarray, count: int) -> Interval:
-    low, high = np.quantile(draws, [0.025, 0.975])
+def interval_of(value: float, draws: np.ndarray, count: int, images: int) -> Interval:
+    """The interval of a figure from those of resampled images, if there are enough of them."""
+    low, high = np.quantile(draws, [0.025, 0.975]) if images >= LEAST_FOR_INTERVAL else (math.nan, math.nan)
     return Interval(float(value), float(low), float(high), count)

@@ -11,11 +11,12 @@ import s2r2
 from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.bootstrap import DRAWS, bootstrap_interval
+from s2r2.evaluation.cautions import cautions, withdraw
 from s2r2.evaluation.further import FURTHER_COLUMNS, check_protocols, judge_fine_tuning, judge_further
 from s2r2.evaluation.health_figures import duplicates, health
 from s2r2.evaluation.neighbours import usual_neighbours
 from s2r2.evaluation.pictures import write_pictures
-from s2r2.evaluation.protocols import Task, build_task, cautions, columns_for, judge
+from s2r2.evaluation.protocols import Task, build_task, columns_for, judge
 from s2r2.evaluation.raw_pixels import LARGEST_SIDE, raw_pixel_features
 from s2r2.evaluation.result import Evaluation, Row
 from s2r2.evaluation.retrieval import retrieval_metrics, unit_rows
@@ -30,6 +31,7 @@ Embedder: TypeAlias = Encoder | Callable[[PixelStore], np.ndarray]
 RAW = "raw pixels"
 VIEW_IMAGES = 256
 VIEWS = 8
+SAME = 1e-6
 
 
 def evaluate(
@@ -124,6 +126,11 @@ def evaluate(
     columns = columns_for(task, neighbours, VIEWS, min(VIEW_IMAGES, len(test))) | FURTHER_COLUMNS
     used = {name for row in evaluation.rows for name in row.figures}
     evaluation.columns = {name: column for name, column in columns.items() if name in used}
+    if task is not None:
+        found = cautions(task, evaluation.rows[0].details["retrieval"], protocols)
+        evaluation.notes += [caution.text for caution in found]
+        for row in evaluation.rows:
+            withdraw(row, found)
     evaluation.notes += _notes(evaluation, train, test, task)
     if folder is not None:
         write_pictures(evaluation, Path(folder), test, task, judged)
@@ -154,8 +161,9 @@ def _judge(
     row: Row, train: np.ndarray | None, test: np.ndarray, task: Task | None, *, trained: bool
 ) -> dict[str, np.ndarray]:
     row.health = health(test).to_dict()
-    if not trained:
-        row.health["warning"] = ""  # there is no training to put right
+    if not trained:  # there is no training to put right
+        alike = len(test) > 1 and float(np.ptp(unit_rows(test), axis=0).max()) < SAME
+        row.health["warning"] = "all test images have the same vector, so its figures are those of chance" * alike
     return {} if task is None else judge(row, train, test, task)
 
 
@@ -182,6 +190,8 @@ def _note_views(row: Row, embeddings: np.ndarray, groups: np.ndarray, task: Task
     result = retrieval_metrics(embeddings, groups)
     draws, seed = (task.draws, task.seed) if task else (DRAWS, 0)
     by_image = result.average_precision.reshape(-1, int((groups == groups[0]).sum())).mean(1)
+    if len(by_image) == 1:
+        by_image[:] = np.nan  # there is no other photo to confuse it with
     row.figures["view_ap"] = bootstrap_interval(by_image, draws=draws, seed=seed)  # views of one image go together
     row.health["alignment"] = health(unit_rows(embeddings), view_embeddings=embeddings, view_groups=groups).alignment
 
@@ -241,7 +251,6 @@ def _notes(evaluation: Evaluation, train: PixelStore | None, test: PixelStore, t
     if task is None:
         notes.append(f"{test.name} has no labels, so only the ranking of random views could be judged.")
     else:
-        notes += cautions(task)
         counts = evaluation.rows[0].details["retrieval"]
         if counts["without_relevant"]:
             notes.append(
@@ -255,6 +264,8 @@ def _notes(evaluation: Evaluation, train: PixelStore | None, test: PixelStore, t
         ks = usual_neighbours(int(task.teaching.sum() if task.teaching.any() else task.judged.sum()))
         if max(ks) < 200:
             notes.append(f"kNN with {max(ks)} instead of the usual 200 neighbours: a tenth of the labelled images.")
+    if len(test) == 1 and "view_ap" in evaluation.columns:
+        notes.append("There is only one test image: its views cannot be taken for those of another (n/a).")
     side = evaluation.about["raw_pixels_side"]
     if any(row.encoder == RAW for row in evaluation.rows):
         notes.append(f"Raw pixels: the centred square at {side} x {side} px, less the mean image.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from s2r2.errors import S2R2Error
-from s2r2.evaluation.bootstrap import DRAWS, Interval
+from s2r2.evaluation.bootstrap import DRAWS, Interval, interval_of
 from s2r2.evaluation.linear_probe import STRENGTHS, fit_linear_probe
 from s2r2.evaluation.numbering import LabelsLike, number_labels
 
@@ -132,5 +132,4 @@ def _two_way_interval(right: np.ndarray, draws: int, seed: int) -> Interval:
     for i in range(draws):
         by_image = right[generator.integers(0, subsets, subsets)].mean(0)
         means[i] = by_image[generator.integers(0, images, images)].mean()
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(right.mean()), float(low), float(high), images)
+    return interval_of(right.mean(), means, images, images)

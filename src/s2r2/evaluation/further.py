@@ -1,16 +1,18 @@
 """Protocols that take longer, run when asked for: low-shot, VOC07 SVM, fine-tuning."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
+from s2r2.evaluation.bootstrap import Interval
 from s2r2.evaluation.few_labels import SHOTS, SUBSETS, low_shot, probe_subsets
 from s2r2.evaluation.fine_tuning import SHARES, fine_tune
 from s2r2.evaluation.protocols import Task
 from s2r2.evaluation.result import Column, Row
-from s2r2.evaluation.voc07 import voc07_svm
+from s2r2.evaluation.voc07 import trainable, voc07_svm
 from s2r2.images import PixelStore
 
 PROTOCOLS = ("low-shot", "folds", "svm", "fine-tuning")
@@ -106,11 +108,14 @@ def judge_further(
         row.details["folds"] = by_fold.accuracies
     if "svm" in protocols and row.output != "pixels":  # hours of solver time for a baseline that nobody reads
         teaching, judged = task.teaching, task.judged
+        if not trainable(task.bits(task.train[teaching])).any():
+            row.figures["svm"] = Interval(math.nan, math.nan, math.nan)
+            return
         machine = voc07_svm(
             train[teaching],
-            _bits(task.train[teaching], task),
+            task.bits(task.train[teaching]),
             test[judged],
-            _bits(task.test[judged], task),
+            task.bits(task.test[judged]),
             seed=task.seed,
             draws=task.draws,
         )
@@ -129,7 +134,3 @@ def judge_fine_tuning(
         return
     for share in SHARES:
         row.figures[f"fine-tuning@{share:g}"] = fine_tune(encoder, train, test, task, share=share)
-
-
-def _bits(labels: np.ndarray, task: Task) -> np.ndarray:
-    return labels if labels.ndim == 2 else labels[:, None] == np.arange(len(task.names))

@@ -13,9 +13,6 @@ from s2r2.evaluation.result import Column, Row
 from s2r2.evaluation.retrieval import retrieval_metrics
 from s2r2.images import Labels, PixelStore
 
-FEW_IMAGES = 10
-"""Below so many labelled test images a table says that its figures mean little."""
-
 
 @dataclass(frozen=True)
 class Task:
@@ -53,6 +50,10 @@ class Task:
         if self.train is None:
             return np.zeros(0, bool)
         return np.asarray(self.train.any(1) if self.several else self.train >= 0)
+
+    def bits(self, labels: np.ndarray) -> np.ndarray:
+        """Some of the labels as ``(N, C)`` bool."""
+        return labels if labels.ndim == 2 else labels[:, None] == np.arange(len(self.names))
 
 
 def build_task(
@@ -93,6 +94,8 @@ def judge(row: Row, train: np.ndarray | None, test: np.ndarray, task: Task) -> d
     row.details["retrieval"] = {
         key: counts[key] for key in ("queries", "without_relevant", "unlabelled_queries", "tie_span")
     }
+    wrong = (result.gallery - 1 - result.relevant)[np.isfinite(result.average_precision)]
+    row.details["retrieval"]["most_wrong"] = int(wrong.max(initial=0))
     _judge_neighbours(row, train, test, task)
     if task.train is not None and train is not None and task.teaching.any():
         _judge_probe(row, train, test, task)
@@ -144,36 +147,6 @@ def columns_for(task: Task | None, neighbours: Sequence[int], views: int, view_i
         "must find the other views of its photo. AP, averaged over views.",
     )
     return columns
-
-
-def cautions(task: Task) -> list[str]:
-    """What keeps the figures of a task from meaning what they seem to, one sentence each."""
-    found = []
-    judged = int(task.judged.sum())
-    tested = _labels_of(task.test, task.judged)
-    if judged < FEW_IMAGES:
-        found.append(f"Only {judged} test images have a label: these figures say next to nothing, give more.")
-    if len(tested) == 1:
-        found.append("All labelled test images are of one class: any ranking is perfect, and no figure means anything.")
-    if task.train is not None and task.teaching.any():
-        taught = _labels_of(task.train, task.teaching)
-        unknown = sorted(tested - taught)
-        names = ", ".join(repr(task.names[c]) for c in unknown[:3]) + (" ..." if len(unknown) > 3 else "")
-        if unknown:
-            share = len(unknown) / len(tested)
-            whole = "None" if share == 1 else f"Only {len(tested) - len(unknown)} of {len(tested)}"
-            found.append(
-                f"{whole} of the test images' labels occur among the training images: kNN and probe cannot find "
-                f"{names} (the training images' are like {task.names[min(taught)]!r}); write the labels alike in both."
-            )
-        if len(taught) == 1:
-            found.append("All labelled training images are of one class: kNN and probe have nothing to tell apart.")
-    return found
-
-
-def _labels_of(labels: np.ndarray, known: np.ndarray) -> set[int]:
-    rows = labels[known]
-    return set((np.flatnonzero(rows.any(0)) if rows.ndim == 2 else np.unique(rows)).tolist())
 
 
 def _judge_neighbours(row: Row, train: np.ndarray | None, test: np.ndarray, task: Task) -> None:

@@ -167,9 +167,13 @@ class Evaluation:
 
 
 def _cell(figure: Interval | None, apart: str) -> Text:
-    if figure is None or not math.isfinite(figure.value):
+    if figure is None:
         return Text("-")
-    return Text.assemble(f"{100 * figure.value:.1f}{apart}", (f"±{50 * (figure.high - figure.low):.1f}", "dim"))
+    if not math.isfinite(figure.value):
+        return Text("n/a")
+    if not math.isfinite(figure.half_width):
+        return Text(f"{100 * figure.value:.1f}")
+    return Text.assemble(f"{100 * figure.value:.1f}{apart}", (f"±{100 * figure.half_width:.1f}", "dim"))
 
 
 def _finite(value: Any) -> Any:

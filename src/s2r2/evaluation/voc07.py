@@ -66,9 +66,10 @@ def voc07_svm(
     labels = train_targets.shape[1]
     scores = np.zeros((len(test), labels), np.float32)
     chosen = np.full(labels, np.nan)
+    trained = trainable(train_targets)
     for label in range(labels):
         wanted = train_targets[:, label].astype(bool)
-        if min(wanted.sum(), (~wanted).sum()) < FOLDS:
+        if not trained[label]:
             continue
         chosen[label] = _best_cost(train, wanted, costs, seed) if len(costs) > 1 else costs[0]
         scores[:, label] = _fit(train, wanted, chosen[label], seed).decision_function(test)
@@ -81,6 +82,12 @@ def voc07_svm(
     ]
     interval = mean_average_precision_interval(scores, test_targets, draws=draws, seed=seed)
     return Voc07(interval, np.array(parts), chosen)
+
+
+def trainable(targets: np.ndarray) -> np.ndarray:
+    """``(C,)`` bool: labels with at least three positive and three negative images, one for each fold."""
+    positive = targets.astype(bool).sum(0)
+    return np.asarray(np.minimum(positive, len(targets) - positive) >= FOLDS)
 
 
 def _best_cost(train: np.ndarray, wanted: np.ndarray, costs: Sequence[float], seed: int) -> float:

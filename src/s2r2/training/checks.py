@@ -39,7 +39,9 @@ class OnlineCheck:
         single = self.store.labels.single if self.store.labels is not None else None
         labelled = np.flatnonzero(single >= 0) if single is not None else np.empty(0, np.int64)
         chosen = np.linspace(0, len(labelled) - 1, num=min(KNN_IMAGES, len(labelled)), dtype=np.int64)
-        self._knn_images = labelled[np.unique(chosen)] if len(labelled) >= LEAST_KNN_IMAGES else np.empty(0, np.int64)
+        self._knn_images = labelled[np.unique(chosen)]
+        if len(labelled) < LEAST_KNN_IMAGES or len(np.unique(single[self._knn_images])) < 2:  # type: ignore[index]
+            self._knn_images = np.empty(0, np.int64)
         self._knn_labels = single[self._knn_images] if single is not None else np.empty(0, np.int64)
 
     def __call__(self, encoder: Encoder) -> dict[str, float]:

@@ -12,7 +12,7 @@ BARS = ("map", "recall@1", "probe", "view_ap")
 def headline(evaluation: Evaluation) -> str:
     """What the evaluation says, in one or two sentences."""
     key = "map" if "map" in evaluation.columns else "view_ap"
-    rows = [row for row in evaluation.rows if key in row.figures and row.output != "embedding"]
+    rows = [row for row in evaluation.rows if _is_known(row, key) and row.output != "embedding"]
     if not rows:
         return ""
     best, others = rows[-1], rows[:-1]
@@ -34,10 +34,10 @@ def bar_groups(evaluation: Evaluation) -> list[dict[str, Any]]:
     middle = [name for name in evaluation.columns if name.startswith("knn@")][:1]
     groups = []
     for name in [*BARS[:2], *middle, *BARS[2:]]:
-        rows = [row for row in evaluation.rows if name in row.figures and math.isfinite(row.figures[name].value)]
+        rows = [row for row in evaluation.rows if _is_known(row, name)]
         if name not in evaluation.columns or not rows:
             continue
-        highest = max(row.figures[name].high for row in rows)
+        highest = max(_end(row.figures[name].high, row.figures[name]) for row in rows)
         full = next(limit for limit in (0.1, 0.25, 0.5, 1.0) if highest <= limit or limit == 1.0)
         groups.append(
             {
@@ -53,7 +53,7 @@ def table(evaluation: Evaluation) -> dict[str, Any]:
     """The whole table as text: column titles, and for each row ``(title, cells)``; the best of a column is marked."""
     names = list(evaluation.columns)
     best = {
-        name: max((row.figures[name].value for row in evaluation.rows if name in row.figures), default=math.nan)
+        name: max((row.figures[name].value for row in evaluation.rows if _is_known(row, name)), default=math.nan)
         for name in names
     }
     rows = []
@@ -61,11 +61,12 @@ def table(evaluation: Evaluation) -> dict[str, Any]:
         cells: list[tuple[str, str, bool] | None] = []
         for name in names:
             figure = row.figures.get(name)
-            if figure is None or not math.isfinite(figure.value):
+            if figure is None:
                 cells.append(None)
+            elif not math.isfinite(figure.value):
+                cells.append(("n/a", "", False))
             else:
-                spread = f"{50 * (figure.high - figure.low):.1f}"
-                cells.append((f"{100 * figure.value:.1f}", spread, figure.value >= best[name]))
+                cells.append((_percent(figure), _spread(figure), figure.value >= best[name]))
         rows.append((row.title, cells))
     return {"titles": [evaluation.columns[name].title for name in names], "rows": rows}
 
@@ -105,20 +106,33 @@ def _bar(row: Row, figure: Interval, full: float) -> dict[str, str]:
     def share(value: float) -> str:
         return f"{min(100.0, max(0.0, 100 * value / full)):.2f}"
 
+    low, high = _end(figure.low, figure), _end(figure.high, figure)
     kind = "raw" if row.output == "pixels" else "untrained" if row.encoder.startswith("untrained") else "trained"
     return {
         "title": row.title,
         "kind": kind if row.output != "embedding" else "head",
-        "value": f"{100 * figure.value:.1f}",
-        "spread": f"{50 * (figure.high - figure.low):.1f}",
+        "value": _percent(figure),
         "length": share(figure.value),
-        "low": share(figure.low),
-        "span": f"{min(100.0, 100 * figure.high / full) - max(0.0, 100 * figure.low / full):.2f}",
+        "low": share(low),
+        "span": f"{min(100.0, 100 * high / full) - max(0.0, 100 * low / full):.2f}",
     }
 
 
 def _called(row: Row) -> str:
     return f"the {row.encoder} encoder" if row.encoder in ("trained", "untrained") else row.encoder
+
+
+def _is_known(row: Row, name: str) -> bool:
+    return name in row.figures and math.isfinite(row.figures[name].value)
+
+
+def _end(end: float, figure: Interval) -> float:
+    """An end of the interval; the figure itself where there is none."""
+    return end if math.isfinite(end) else figure.value
+
+
+def _spread(figure: Interval) -> str:
+    return f"±{100 * figure.half_width:.1f}" if math.isfinite(figure.half_width) else ""
 
 
 def _percent(figure: Interval) -> str:
