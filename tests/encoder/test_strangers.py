@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from s2r2.encoder import Encoder, create_encoder, load
+from s2r2.encoder import Encoder, create_encoder, export, load
+from s2r2.encoder.loading import untrained_like
 from s2r2.errors import NonFiniteError, S2R2Error
 
 
@@ -54,6 +55,18 @@ def test_descriptions_that_are_none(encoder: Encoder, tmp_path: Path, text: str)
     save_file(load_file(path), path, metadata={"s2r2": text})
     with pytest.raises(S2R2Error, match="cannot be read"):
         load(path)
+
+
+def test_files_say_whether_weights_were_learnt(encoder: Encoder, tmp_path: Path) -> None:
+    fresh = untrained_like(encoder)
+    fresh.name = "mine"
+    assert not load(fresh.save(tmp_path)).trained
+    assert load(encoder.save(tmp_path)).trained
+    exported = export(fresh, tmp_path / "fresh.safetensors")
+    assert not load(exported.path).trained
+    assert load(rewritten(encoder, tmp_path, lambda description: None)).trained  # earlier files do not say
+    with pytest.raises(S2R2Error, match="trained is 'no'"):
+        load(rewritten(encoder, tmp_path, lambda description: description.update(trained="no")))
 
 
 def test_weights_must_be_finite_and_variances_positive(encoder: Encoder, tmp_path: Path) -> None:

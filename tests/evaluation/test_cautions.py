@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from s2r2.errors import S2R2Error
-from s2r2.evaluation import Evaluation, Row, evaluate, fit_linear_probe, knn_accuracy, write_report
+from s2r2.evaluation import Evaluation, Interval, Row, evaluate, fit_linear_probe, knn_accuracy, write_report
 from s2r2.evaluation.cautions import cautions
 from s2r2.evaluation.protocols import Task
+from s2r2.evaluation.report.figures import bar_groups
+from s2r2.evaluation.result import Column
 from s2r2.images import PixelStore
 from s2r2.views import Recipe
 
@@ -126,3 +128,16 @@ def test_features_that_are_not_finite_are_named() -> None:
     features[4, 1] = np.nan
     with pytest.raises(S2R2Error, match="row 4"):
         fit_linear_probe(features, np.array([0, 1] * 3))
+
+
+def test_bars_are_coloured_by_what_an_encoder_is_and_not_by_its_name(tmp_path) -> None:
+    def bars(content: dict) -> list[str]:
+        return [bar["kind"] for bar in bar_groups(Evaluation.from_dict(content))[0]["bars"]]
+
+    figures = {"map": Interval(0.5, 0.4, 0.6, 9)}
+    rows = [Row("untrained-twin", "feature", 4, figures), Row("mine", "feature", 4, figures, trained=False)]
+    content = Evaluation({}, {"map": Column("mAP", "")}, rows).to_dict()
+    assert bars(content) == ["trained", "untrained"]
+    for row in content["rows"]:  # as earlier versions wrote it
+        del row["trained"]
+    assert bars({**content, "version": 1}) == ["untrained", "trained"]

@@ -40,6 +40,8 @@ def read_description(text: str | None, file: Path, newest: int) -> dict[str, Any
         raise S2R2Error(f"{file} was written by a newer s2r2 (format {version}): upgrade s2r2")
     if not isinstance(content.get("name"), str) or content.get("layout", "timm") != "timm":
         raise _wrong(file, "its name or its layout")
+    if not isinstance(content.setdefault("trained", True), bool):  # earlier files do not say
+        raise _wrong(file, f"trained is {content['trained']!r:.40}")
     architecture = content.get("architecture")
     if not isinstance(architecture, dict):
         raise _wrong(file, "there is no architecture")

@@ -195,7 +195,13 @@ def _timm_description(encoder: Encoder) -> dict[str, Any]:
     """What s2r2's own loader needs to build the encoder, without its head, from timm's weights."""
     features = encoder.dimensions("feature")
     architecture = {**encoder.architecture, "has_head": False, "embedding_dimensions": features}
-    return {"version": TIMM_LAYOUT_VERSION, "layout": "timm", "name": encoder.name, "architecture": architecture}
+    return {
+        "version": TIMM_LAYOUT_VERSION,
+        "layout": "timm",
+        "name": encoder.name,
+        "trained": encoder.trained,
+        "architecture": architecture,
+    }
 
 
 def _onnx_bytes(model: nn.Module, description: dict[str, Any], side: int) -> bytes:

@@ -83,6 +83,7 @@ def _from_file(file: Path) -> Encoder:
         if name.endswith("running_var") and bool((tensor < 0).any()):
             raise S2R2Error(f"{file}: {name} has a negative variance; the file is damaged, copy it again")
     encoder = _build(description["architecture"], description["name"])
+    encoder.trained = description["trained"]
     try:
         if description.get("layout") == "timm":
             encoder.backbone.load_state_dict(from_timm(tensors, encoder.backbone))

@@ -169,7 +169,12 @@ class Encoder(nn.Module):
         Args:
             weights: Those to write; by default ``state_dict()``.
         """
-        description = {"version": FORMAT_VERSION, "name": self.name, "architecture": self.architecture}
+        description = {
+            "version": FORMAT_VERSION,
+            "name": self.name,
+            "trained": self.trained,
+            "architecture": self.architecture,
+        }
         weights = self.state_dict() if weights is None else weights
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         return safetensors_bytes(tensors, metadata={"s2r2": json.dumps(description)})

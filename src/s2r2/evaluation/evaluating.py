@@ -94,8 +94,8 @@ def evaluate(
     folds = train.folds if train is not None else []
     if raw_pixels and processes.leader:
         train_rows, test_rows = raw_pixel_features(train, test, side)
-        row = Row(RAW, "pixels", test_rows.shape[1])
-        judged.append((row, test_rows, _judge(row, train_rows, test_rows, task, trained=False)))
+        row = Row(RAW, "pixels", test_rows.shape[1], trained=False)
+        judged.append((row, test_rows, _judge(row, train_rows, test_rows, task)))
         if task is not None:
             judge_further(row, train_rows, test_rows, task, protocols, folds)
         _judge_raw_views(row, views, side, task)
@@ -110,8 +110,8 @@ def evaluate(
             if not processes.leader:
                 continue
             row = Row(name, output, test_rows.shape[1])
-            trained = not isinstance(encoder, Encoder) or encoder.trained
-            judged.append((row, test_rows, _judge(row, train_rows, test_rows, task, trained=trained)))
+            row.trained = not isinstance(encoder, Encoder) or encoder.trained
+            judged.append((row, test_rows, _judge(row, train_rows, test_rows, task)))
             if task is not None:
                 judge_further(row, train_rows, test_rows, task, protocols, folds)
                 if isinstance(encoder, Encoder) and train is not None and output == "feature":
@@ -157,11 +157,9 @@ class _Views:
         return self._rendered[key]
 
 
-def _judge(
-    row: Row, train: np.ndarray | None, test: np.ndarray, task: Task | None, *, trained: bool
-) -> dict[str, np.ndarray]:
+def _judge(row: Row, train: np.ndarray | None, test: np.ndarray, task: Task | None) -> dict[str, np.ndarray]:
     row.health = health(test).to_dict()
-    if not trained:  # there is no training to put right
+    if not row.trained:  # there is no training to put right
         alike = len(test) > 1 and float(np.ptp(unit_rows(test), axis=0).max()) < SAME
         row.health["warning"] = "all test images have the same vector, so its figures are those of chance" * alike
     return {} if task is None else judge(row, train, test, task)

@@ -16,7 +16,7 @@ from s2r2.evaluation.bootstrap import Interval
 from s2r2.files import write_text
 from s2r2.saying import PlainConsole, visible
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "evaluation.json"
 
 
@@ -48,6 +48,7 @@ class Row:
         figures: By column name.
         health: What :class:`~s2r2.evaluation.health_figures.Health` says.
         details: Settings that the protocols chose, such as the probe's strength.
+        trained: Whether the encoder's weights were learnt.
     """
 
     encoder: str
@@ -56,6 +57,7 @@ class Row:
     figures: dict[str, Interval] = field(default_factory=dict)
     health: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    trained: bool = True
 
     @property
     def title(self) -> str:
@@ -115,6 +117,9 @@ class Evaluation:
             Row(**{**row, "figures": {name: Interval.from_list(v) for name, v in row["figures"].items()}})
             for row in content["rows"]
         ]
+        if content.get("version", 0) < 2:  # which knew it by the name
+            for row in rows:
+                row.trained = not row.encoder.startswith("untrained")
         columns = {name: Column(**column) for name, column in content["columns"].items()}
         return cls(content["about"], columns, rows, content["notes"], content["pictures"])
 

@@ -107,7 +107,7 @@ def _bar(row: Row, figure: Interval, full: float) -> dict[str, str]:
         return f"{min(100.0, max(0.0, 100 * value / full)):.2f}"
 
     low, high = _end(figure.low, figure), _end(figure.high, figure)
-    kind = "raw" if row.output == "pixels" else "untrained" if row.encoder.startswith("untrained") else "trained"
+    kind = "raw" if row.output == "pixels" else "trained" if row.trained else "untrained"
     return {
         "title": row.title,
         "kind": kind if row.output != "embedding" else "head",
