@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import MistakesError, S2R2Error
 from s2r2.images import UnreadableImage
 
 RESULTS = Path(__file__).parent / "results" / "fuzzing.json"
@@ -526,7 +526,8 @@ def attempt(target: Target, content: bytes) -> str:
     try:
         target.read(content)
     except (S2R2Error, UnreadableImage) as error:
-        return "a refusal of several lines" if "\n" in str(error).strip() else "refused"
+        several = "\n" in str(error).strip() and not isinstance(error, MistakesError)  # which has a line for each
+        return "a refusal of several lines" if several else "refused"
     except BaseException as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         line = next(iter(str(error).splitlines()), "")[:160]
