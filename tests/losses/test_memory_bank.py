@@ -5,7 +5,7 @@ import torch
 from ranking_cases import make_batch, value_and_gradient
 
 from s2r2.errors import S2R2Error
-from s2r2.losses import MemoryBank, SmoothAPLoss
+from s2r2.losses import MemoryBank, NTXentLoss, SmoothAPLoss
 
 
 @pytest.mark.parametrize("backend", ["torch", "numba"])
@@ -73,6 +73,40 @@ def test_wrong_width_is_refused():
         SmoothAPLoss(0.1, bank=MemoryBank(4, 5))(*make_batch([3, 3], 0.5, 1))
     with pytest.raises(S2R2Error, match="at least 1"):
         MemoryBank(0, 5)
+    for settings in ({"capacity": "x"}, {"capacity": 2.5}, {"width": True}, {"width": -3}, {"positives": "no"}):
+        with pytest.raises(S2R2Error, match=next(iter(settings))):
+            MemoryBank(**{"capacity": 4, "width": 5, **settings})
     z, groups = make_batch([3, 3], 0.5, 1)
+    for made in (SmoothAPLoss(bank=3), NTXentLoss(bank=[])):
+        with pytest.raises(S2R2Error, match="give a MemoryBank"):
+            made(z, groups)
     with pytest.raises(S2R2Error, match="gallery excludes"):
         SmoothAPLoss(bank=MemoryBank(4, 6))(z, groups, gallery=z, gallery_groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"embeddings": torch.zeros(5, 6)}, r"embeddings \(5, 6\), here they are \(4, 6\)"),
+        ({"embeddings": torch.full((4, 6), torch.nan)}, "not finite"),
+        ({"_extra_state": {"filled": 5, "next": 0}}, "as it was saved"),
+        ({"_extra_state": {"filled": 4, "next": 4}}, "as it was saved"),
+        ({"_extra_state": {"filled": -1, "next": 0}}, "as it was saved"),
+        ({"_extra_state": {"filled": "4", "next": 0}}, "as it was saved"),
+        ({"_extra_state": {}}, "as it was saved"),
+        ({"_extra_state": 7}, "as it was saved"),
+    ],
+)
+def test_states_that_do_not_fit_are_a_line(change, message):
+    bank = MemoryBank(4, 6)
+    with pytest.raises(S2R2Error, match=message) as caught:
+        bank.load_state_dict({**bank.state_dict(), **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_added_must_fit():
+    bank = MemoryBank(4, 6)
+    for z, groups in ((torch.zeros(6), torch.zeros(1).long()), (torch.zeros(2, 6), torch.zeros(3).long())):
+        with pytest.raises(S2R2Error):
+            bank.add(z, groups)
+    assert len(bank) == 0

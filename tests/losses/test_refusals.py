@@ -6,6 +6,7 @@ from ranking_cases import make_batch
 
 from s2r2.errors import S2R2Error
 from s2r2.losses import (
+    SURROGATES,
     MemoryBank,
     NTXentLoss,
     RankingLoss,
@@ -142,3 +143,33 @@ def test_nothing_global_is_changed(loss):
     with pytest.raises(S2R2Error):
         loss(Z * float("nan"), GROUPS)
     assert everything() == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", [*SURROGATES, "nt-xent", "swav"])
+def test_embeddings_too_large_to_multiply_are_a_line(name, dtype):
+    width = Z.shape[1]
+    loss = {"nt-xent": NTXentLoss(), "swav": SwAVLoss(width, 4)}.get(name) or RankingLoss(name)
+    z = Z.to(dtype).clone()
+    assert torch.isfinite(loss(z * (1e130 if dtype == torch.float64 else 1e12), GROUPS))
+    z[2, 1] = 1e200 if dtype == torch.float64 else 1e30
+    with pytest.raises(S2R2Error, match="normalise embeddings first") as caught:
+        loss(z, GROUPS)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+def test_embeddings_without_numbers_are_a_line(loss):
+    with pytest.raises(S2R2Error, match="nothing to compare"):
+        loss(torch.zeros(4, 0), torch.tensor([0, 0, 1, 1]))
+
+
+def test_settings_of_another_type_are_a_line():
+    for settings in ({"include_self": "no"}, {"check_finite": 1}, {"distributed": "x"}, {"distributed": 3}):
+        with pytest.raises(S2R2Error, match=next(iter(settings))):
+            SmoothAPLoss(**settings)(Z, GROUPS)
+    with pytest.raises(S2R2Error, match=r"query_mask is .*list"):
+        SmoothAPLoss()(Z, GROUPS, query_mask=[True] * len(Z))
+    for settings in ({"width": "x"}, {"prototypes": 2.5}, {"iterations": 1.5}, {"queue": -1}, {"epsilon": "x"}):
+        with pytest.raises(S2R2Error, match=next(iter(settings))):
+            SwAVLoss(**{"width": 6, "prototypes": 4, **settings})

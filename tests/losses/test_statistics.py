@@ -6,6 +6,7 @@ import pytest
 import torch
 from ranking_cases import make_batch
 
+from s2r2.errors import S2R2Error
 from s2r2.losses import ranking_statistics
 
 
@@ -39,3 +40,24 @@ def test_sampled_candidates_estimate_the_slope_of_all():
     z, groups = make_batch([4] * 250, 1.0, 2, width=16)
     every, some = (ranking_statistics(z, groups, 0.1, candidates=n)["sigmoid_slope"] for n in (1000, 100))
     assert some.item() == pytest.approx(every.item(), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"temperature": "x"}, "temperature is 'x'"),
+        ({"candidates": 0}, "candidates is 0"),
+        ({"candidates": 2.5}, "candidates is 2.5"),
+        ({"groups": torch.zeros(3)}, "integers"),
+        ({"groups": torch.zeros(2).long()}, "one integer a row"),
+        ({"embeddings": torch.zeros(3)}, "floating point tensor"),
+        ({"embeddings": [[1.0]]}, "floating point tensor"),
+        ({"embeddings": torch.zeros(3, 0)}, "nothing to compare"),
+        ({"embeddings": torch.zeros(0, 4), "groups": torch.zeros(0).long()}, "no embeddings"),
+    ],
+)
+def test_bad_input_is_a_line(change, message):
+    given = {"embeddings": torch.eye(3), "groups": torch.zeros(3).long(), "temperature": 0.1, **change}
+    with pytest.raises(S2R2Error, match=message):
+        ranking_statistics(**given)

@@ -1,5 +1,6 @@
 """Each other surrogate against its own slow definition."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -149,13 +150,24 @@ def test_every_loss_falls_when_groups_separate():
         ("recall-at-k", {"k": ()}, "k >= 1"),
         ("quantised-ap", {"bins": 1}, "bins"),
         ("smooth-ap", {"outer": "square"}, "one-minus"),
+        ("smooth-ap", {"outer": 3}, "outer: 3: must be a text"),
+        ("quantised-ap", {"bins": "x"}, 'bins: "x": must be a whole number'),
+        ("quantised-ap", {"bins": 2.5}, "whole number"),
+        ("quantised-ap", {"similarity_range": 1}, "similarity_range: 1: must be a list of 2"),
+        ("recall-at-k", {"k": 3}, "k: 3: must be a list"),
+        ("recall-at-k", {"k": (1, None)}, r"k\[1\]: nothing: must be a whole number"),
+        ("recall-at-k", {"rank_temperature": float("nan")}, "finite"),
+        ("sup-ap", {"slope": True}, "slope: true: must be a number"),
+        ("sup-ap", {"margin": float("inf")}, "finite"),
     ],
 )
 def test_unknown_names_and_options(name, options, message):
-    with pytest.raises(S2R2Error, match=message):
+    with pytest.raises(S2R2Error, match=message) as caught:
         RankingLoss(name, **options)
+    assert "\n" not in str(caught.value)
 
 
 def test_options_reach_the_loss():
-    assert RankingLoss("quantised-ap", bins=11).surrogate == QuantisedAP(bins=11)
+    assert RankingLoss("quantised-ap", bins=np.int64(11)).surrogate == QuantisedAP(bins=11)
+    assert RankingLoss("recall-at-k", k=[1, 2]).surrogate.k == (1, 2)
     assert RankingLoss("recall-at-k").temperature == 0.01

@@ -139,5 +139,5 @@ def test_bad_arguments_are_named() -> None:
         loss(torch.eye(4)[:3], torch.tensor([0, 0, 1]))
     with pytest.raises(S2R2Error, match="not finite"):
         loss(torch.full((4, 4), torch.nan), torch.tensor([0, 0, 1, 1]))
-    with pytest.raises(S2R2Error, match="use at least 2"):
+    with pytest.raises(S2R2Error, match="prototypes is 1"):
         SwAVLoss(4, 1)

@@ -423,11 +423,16 @@ def test_synchronised_batch_norm_is_batch_norm(layer: Any, tmp_path: Path) -> No
         synchronise_batch_norm(ours, torch.device("cpu"))
         outputs = [plain(x), ours(y)]
         for output in outputs:
-            (output**3).sum().backward()
+            (output**3).sum().backward(retain_graph=True)
+        second = []
+        for output, pixels in zip(outputs, (x, y), strict=True):
+            (first,) = torch.autograd.grad((output**3).sum(), pixels, create_graph=True)
+            second += torch.autograd.grad(first.square().sum(), pixels)
     finally:
         dist.destroy_process_group()
     torch.testing.assert_close(outputs[1], outputs[0])
     torch.testing.assert_close(y.grad, x.grad)
+    torch.testing.assert_close(second[1], second[0])
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], value)
     for a, b in zip(plain.parameters(), ours.parameters(), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from s2r2.errors import NonFiniteError, S2R2Error
 from s2r2.losses.distributed import Distributed, gather, gather_sizes, gather_with_gradient, process_group
 from s2r2.losses.groups import Relevance, count_queries, find_relevant
-from s2r2.losses.memory_bank import MemoryBank
+from s2r2.losses.memory_bank import MemoryBank, check_bank
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Batch:
     kind: str
 
     def check_finite(self) -> None:
-        """Raise if any embedding is NaN or infinite; all processes see, and raise, the same.
+        """Raise if any embedding is NaN, infinite or too large to multiply; all processes see, and raise, the same.
 
         Raises:
             NonFiniteError: Names the first such row.
@@ -73,10 +74,11 @@ def check_arguments(
                 f"gallery is {tuple(gallery.shape)} on {gallery.device}, embeddings are {tuple(embeddings.shape)} on "
                 f"{embeddings.device}; make width and device equal"
             )
-    if query_mask is not None and (query_mask.shape != groups.shape or query_mask.dtype != torch.bool):
-        raise S2R2Error(
-            f"query_mask is {query_mask.dtype} {tuple(query_mask.shape)}; it must be bool {tuple(groups.shape)}"
-        )
+    if query_mask is None:
+        return
+    if not isinstance(query_mask, Tensor) or query_mask.shape != groups.shape or query_mask.dtype != torch.bool:
+        kind = f"{query_mask.dtype} {tuple(query_mask.shape)}" if isinstance(query_mask, Tensor) else type(query_mask)
+        raise S2R2Error(f"query_mask is {kind}; it must be a bool tensor {tuple(groups.shape)}")
 
 
 def assemble(
@@ -91,6 +93,7 @@ def assemble(
     bank: MemoryBank | None,
 ) -> Batch:
     """Gather what other processes hold, add the bank, and find the positives of this process's queries."""
+    check_bank(bank)
     kind = "embeddings" if gallery is None else "gallery"
     exact = torch.float64 in (embeddings.dtype, None if gallery is None else gallery.dtype)
     dtype = torch.float64 if exact else torch.float32
@@ -149,6 +152,8 @@ def _check_pair(name: str, vectors: Tensor, groups_name: str, groups: Tensor) ->
     if not dense or vectors.ndim != 2 or not vectors.is_floating_point():
         shape = f"{vectors.dtype} {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(vectors).__name__
         raise S2R2Error(f"{name} must be a dense floating point tensor (N, D), got {shape}")
+    if vectors.shape[1] == 0:
+        raise S2R2Error(f"{name} are {tuple(vectors.shape)}: without a single number there is nothing to compare")
     if not isinstance(groups, Tensor) or groups.is_floating_point() or groups.is_complex():
         kind = groups.dtype if isinstance(groups, Tensor) else type(groups).__name__
         raise S2R2Error(
@@ -165,13 +170,22 @@ def _check_pair(name: str, vectors: Tensor, groups_name: str, groups: Tensor) ->
 
 
 def _check_finite(name: str, vectors: Tensor, sizes: list[int]) -> None:
-    finite = torch.isfinite(vectors).all(1)
-    if bool(finite.all()):
+    largest = vectors.detach().abs().amax(1)
+    good = largest <= largest_number(vectors.dtype)  # false for NaN too
+    if bool(good.all()):
         return
-    row = int((~finite).nonzero()[0, 0])
+    row = int((~good).nonzero()[0, 0])
+    value = float(largest[row])
     process = 0
     while row >= sizes[process]:
         row -= sizes[process]
         process += 1
     where = f"row {row}" if len(sizes) == 1 else f"row {row} of process {process}"
+    if math.isfinite(value):
+        raise NonFiniteError(f"{name} reach {value:.0e} in {where}: similarities overflow; normalise embeddings first")
     raise NonFiniteError(f"{name} are not finite in {where}; look for a diverging learning rate or a broken image")
+
+
+def largest_number(dtype: torch.dtype) -> float:
+    """The largest number in an embedding of whose products sums and quotients by a temperature do not overflow."""
+    return float(torch.finfo(dtype).max ** 0.5 / 1e4)

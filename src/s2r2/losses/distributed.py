@@ -27,6 +27,8 @@ def process_group(distributed: Distributed) -> dist.ProcessGroup | None:
         distributed: ``"auto"``: the default group if there is one with more than one process; a group: that one;
             False: none.
     """
+    if not (isinstance(distributed, bool | dist.ProcessGroup) or distributed == "auto"):
+        raise S2R2Error(f"distributed is {distributed!r:.80}; use 'auto', True, False or a process group")
     if distributed is False or not dist.is_available() or not dist.is_initialized():
         if distributed not in ("auto", False):
             raise S2R2Error("distributed is set but there is no process group; call init_process_group or use 'auto'")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from s2r2.errors import S2R2Error
+from s2r2.losses.refusals import check_switches, check_whole
 
 
 class MemoryBank(nn.Module):
@@ -30,13 +31,14 @@ class MemoryBank(nn.Module):
 
     def __init__(self, capacity: int, width: int, *, positives: bool = False) -> None:
         super().__init__()
-        if capacity < 1 or width < 1:
-            raise S2R2Error(f"a memory bank needs capacity and width of at least 1, got {capacity} and {width}")
+        check_whole(1, capacity=capacity, width=width)
+        check_switches(positives=positives)
         self.positives = positives
         self._filled = 0
         self._next = 0
         self.register_buffer("embeddings", torch.zeros(capacity, width))
         self.register_buffer("groups", torch.zeros(capacity, dtype=torch.int64))
+        self.register_load_state_dict_pre_hook(_check_state)
 
     def __len__(self) -> int:
         return self._filled
@@ -44,10 +46,12 @@ class MemoryBank(nn.Module):
     def add(self, embeddings: Tensor, groups: Tensor) -> None:
         """Store embeddings ``(n, D)`` and their groups ``(n,)``; the oldest make room."""
         capacity = len(self.embeddings)
-        if embeddings.shape[1:] != self.embeddings.shape[1:]:
+        if embeddings.ndim != 2 or embeddings.shape[1:] != self.embeddings.shape[1:]:
             raise S2R2Error(
                 f"the memory bank holds embeddings of width {self.embeddings.shape[1]}, got {tuple(embeddings.shape)}"
             )
+        if groups.shape != embeddings.shape[:1] or groups.is_floating_point():
+            raise S2R2Error(f"groups are {groups.dtype} {tuple(groups.shape)}; give one integer an embedding")
         embeddings, groups = embeddings[-capacity:], groups[-capacity:]
         place = (torch.arange(len(embeddings)) + self._next) % capacity
         self.embeddings[place.to(self.embeddings.device)] = embeddings.detach().to(self.embeddings)
@@ -72,5 +76,30 @@ class MemoryBank(nn.Module):
         return {"filled": self._filled, "next": self._next}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`get_extra_state` gave."""
-        self._filled, self._next = int(state["filled"]), int(state["next"])
+        """Take back what :meth:`get_extra_state` gave.
+
+        Raises:
+            S2R2Error: It is no such state, or one of a bank of another size.
+        """
+        places = [state.get(key) for key in ("filled", "next")] if isinstance(state, dict) else [None]
+        if not all(type(n) is int and 0 <= n <= len(self.embeddings) for n in places) or places[1] == len(self.groups):
+            raise S2R2Error(f"the memory bank's state is {state!r:.80}; it must hold filled and next, as it was saved")
+        self._filled, self._next = state["filled"], state["next"]
+
+
+def check_bank(bank: Any) -> None:
+    """Raise an S2R2Error unless it is a memory bank or None."""
+    if bank is not None and not isinstance(bank, MemoryBank):
+        raise S2R2Error(f"bank is {bank!r:.80}; give a MemoryBank(capacity, width), or None")
+
+
+def _check_state(bank: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name, mine in bank.named_buffers():
+        saved = state.get(prefix + name)
+        if isinstance(saved, Tensor) and saved.shape != mine.shape:
+            raise S2R2Error(
+                f"the state is of a memory bank with {name} {tuple(saved.shape)}, here they are {tuple(mine.shape)}; "
+                "make the bank of that size"
+            )
+        if isinstance(saved, Tensor) and not bool(torch.isfinite(saved).all()):
+            raise S2R2Error(f"the state of the memory bank has {name} that are not finite; start with an empty one")

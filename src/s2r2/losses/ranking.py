@@ -15,7 +15,15 @@ from s2r2.losses.backends import Evaluate, RankingProblem, choose_backend, load_
 from s2r2.losses.batch import assemble, check_arguments
 from s2r2.losses.distributed import Distributed
 from s2r2.losses.memory_bank import MemoryBank
-from s2r2.losses.refusals import check_above_zero, check_rule, eager, once, refuse_transforms, zero_without_pairs
+from s2r2.losses.refusals import (
+    check_above_zero,
+    check_rule,
+    check_switches,
+    eager,
+    once,
+    refuse_transforms,
+    zero_without_pairs,
+)
 from s2r2.losses.surrogates import Surrogate, create_surrogate
 
 
@@ -142,6 +150,7 @@ def ranking_loss(
         raise S2R2Error(f"reduction is {reduction!r}; choose 'mean' or 'none'")
     check_above_zero(temperature=temperature)
     check_rule(no_pairs)
+    check_switches(include_self=include_self, check_finite=check_finite)
     check_arguments(embeddings, groups, gallery, gallery_groups, query_mask)
     refuse_transforms(embeddings, gallery)
     if gallery is not None and (include_self or bank is not None):

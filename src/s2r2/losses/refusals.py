@@ -64,6 +64,24 @@ def check_above_zero(**settings: Any) -> None:
             raise S2R2Error(f"{name} is {value!r}; it must be a number above 0")
 
 
+def check_whole(least: int, **settings: Any) -> None:
+    """Check counts.
+
+    Raises:
+        S2R2Error: One is not a whole number of at least ``least``; it is named.
+    """
+    for name, value in settings.items():
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < least:
+            raise S2R2Error(f"{name} is {value!r}; it must be a whole number of at least {least}")
+
+
+def check_switches(**settings: Any) -> None:
+    """Raise an S2R2Error that names the setting unless all are True or False."""
+    for name, value in settings.items():
+        if not isinstance(value, bool):
+            raise S2R2Error(f"{name} is {value!r}; it must be True or False")
+
+
 def zero_without_pairs(rule: str, reason: str, queries: Tensor, candidates: Tensor) -> Tensor:
     """Zero as a loss ``(N,)`` that carries gradients, for a batch without any pair.
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from s2r2.errors import S2R2Error
+from s2r2.losses.batch import check_arguments
 from s2r2.losses.ranking import full_precision
+from s2r2.losses.refusals import check_above_zero, check_whole
 
 
 @torch.no_grad()
@@ -16,7 +19,7 @@ def ranking_statistics(
 
     Args:
         embeddings: ``(N, D)`` of unit length.
-        groups: ``(N,)`` integers on the same device.
+        groups: ``(N,)`` integers.
         temperature: T of the loss.
         candidates: Number of evenly spaced candidates against which the slope is sampled.
 
@@ -24,7 +27,16 @@ def ranking_statistics(
         Detached scalars: ``positive_cosine``, the mean over all pairs of one group (NaN if there is none), and
         ``sigmoid_slope``, the mean of ``sigma (1 - sigma)`` over queries with one positive each and the sampled
         negatives, 0 (no gradient flows: every order is settled) to 0.25 (everything still is undecided).
+
+    Raises:
+        S2R2Error: Wrong shapes or types, no embedding, or a setting is not above 0.
     """
+    check_above_zero(temperature=temperature)
+    check_whole(1, candidates=candidates)
+    check_arguments(embeddings, groups, None, None, None)
+    if len(embeddings) == 0:
+        raise S2R2Error("there are no embeddings to take statistics of; give (N, D) with N of at least 1")
+    groups = groups.to(embeddings.device, non_blocking=True)
     with full_precision(embeddings.device):
         z = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
         order = torch.argsort(groups, stable=True)

@@ -19,12 +19,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, get_type_hints
 
 import torch
 from torch import Tensor
 
 from s2r2.errors import S2R2Error
+from s2r2.losses.refusals import check_above_zero
+from s2r2.values import Mistakes, fitted, plain
 
 
 class Outer(NamedTuple):
@@ -71,6 +73,7 @@ class SmoothAP(RankSurrogate):
     name: ClassVar[str] = "smooth-ap"
 
     def __post_init__(self) -> None:
+        _fit_options(self)
         if self.outer not in ("one-minus", "log"):
             raise S2R2Error(f"outer is {self.outer!r}; choose 'one-minus' or 'log'")
 
@@ -111,6 +114,7 @@ class SupAP(RankSurrogate):
     sigmoid_kernel: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        _fit_options(self)
         if not (self.slope > 0 and self.margin > 0):
             raise S2R2Error(f"sup-ap needs slope > 0 and margin > 0, got {self.slope} and {self.margin}")
 
@@ -128,7 +132,7 @@ class SupAP(RankSurrogate):
 
     def combine(self, negatives: Tensor, among: Tensor, valid: Tensor, count: Tensor) -> Outer:
         """Loss of each query: 1 - AP, as in :class:`SmoothAP`."""
-        return SmoothAP().combine(negatives, among, valid, count)
+        return _SMOOTH_AP.combine(negatives, among, valid, count)
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,7 @@ class RecallAtK(RankSurrogate):
     name: ClassVar[str] = "recall-at-k"
 
     def __post_init__(self) -> None:
+        _fit_options(self)
         if not self.k or min(self.k) < 1 or not self.rank_temperature > 0:
             raise S2R2Error(f"recall-at-k needs k >= 1 and rank_temperature > 0, got {self.k}, {self.rank_temperature}")
 
@@ -196,6 +201,7 @@ class QuantisedAP:
     temperature: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
+        _fit_options(self)
         if self.bins < 2 or not self.similarity_range[0] < self.similarity_range[1]:
             raise S2R2Error(
                 f"quantised-ap needs bins >= 2 and a rising similarity_range, got {self.bins}, {self.similarity_range}"
@@ -224,6 +230,23 @@ def create_surrogate(name: str, **options: Any) -> Surrogate:
     return SURROGATES[name](**options)
 
 
+def _fit_options(options: Any) -> None:
+    """Give the fields their declared types.
+
+    Raises:
+        S2R2Error: It names each that does not fit.
+    """
+    mistakes, kinds = Mistakes(), get_type_hints(type(options))
+    for field in fields(options):
+        value = fitted(plain(getattr(options, field.name)), kinds[field.name], mistakes, (field.name,))
+        object.__setattr__(options, field.name, value)
+    mistakes.refuse()
+    check_above_zero(temperature=options.temperature)
+
+
 def _sigmoid(differences: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     value = differences.div_(temperature).sigmoid_()
     return value, torch.addcmul(value, value, value, value=-1).div_(temperature)
+
+
+_SMOOTH_AP = SmoothAP()

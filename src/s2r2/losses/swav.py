@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize
 
 from s2r2.errors import NonFiniteError, S2R2Error
-from s2r2.losses.batch import check_arguments
+from s2r2.losses.batch import check_arguments, largest_number
 from s2r2.losses.distributed import Distributed, gather, gather_sizes, process_group
 from s2r2.losses.memory_bank import MemoryBank
 from s2r2.losses.ranking import full_precision
-from s2r2.losses.refusals import check_above_zero, refuse_transforms
+from s2r2.losses.refusals import check_above_zero, check_whole, refuse_transforms
 
 CODED_VIEWS = 2
 
@@ -93,11 +93,10 @@ class SwAVLoss(nn.Module):
         check_finite: bool = True,
     ) -> None:
         super().__init__()
-        if min(width, prototypes) < 2 or not (temperature > 0 and epsilon > 0) or queue < 0 or iterations < 1:
-            raise S2R2Error(
-                f"SwAV with width {width}, {prototypes} prototypes, temperature {temperature}, epsilon {epsilon}, "
-                f"{iterations} iterations, queue {queue}: use at least 2, 2, above 0, above 0, 1 and 0"
-            )
+        check_whole(2, width=width, prototypes=prototypes)
+        check_whole(1, iterations=iterations)
+        check_whole(0, queue=queue)
+        check_above_zero(temperature=temperature, epsilon=epsilon)
         self.temperature = temperature
         self.epsilon = epsilon
         self.iterations = iterations
@@ -121,7 +120,8 @@ class SwAVLoss(nn.Module):
         Raises:
             S2R2Error: Wrong shapes or types, images with different numbers of views, NaN or infinity.
         """
-        check_above_zero(temperature=self.temperature, epsilon=self.epsilon, iterations=self.iterations)
+        check_above_zero(temperature=self.temperature, epsilon=self.epsilon)
+        check_whole(1, iterations=self.iterations)
         check_arguments(embeddings, groups, None, None, None)
         refuse_transforms(embeddings)
         if embeddings.shape[1] != self.prototypes.shape[1]:
@@ -129,7 +129,10 @@ class SwAVLoss(nn.Module):
         views = _views(embeddings, groups)  # (B, V, D)
         looked_at = self.check_finite or embeddings.device.type == "cpu"
         if looked_at and not _all_finite(views, process_group(self.distributed)):
-            raise NonFiniteError("embeddings are not finite; look for a diverging learning rate or a broken image")
+            raise NonFiniteError(
+                "embeddings are not finite, or too large to multiply; look for a diverging learning rate or a broken "
+                "image, and normalise embeddings first"
+            )
         with full_precision(embeddings.device):
             dtype = embeddings.dtype if embeddings.dtype == torch.float64 else torch.float32
             views = views.to(dtype)
@@ -164,8 +167,8 @@ class SwAVLoss(nn.Module):
 
 
 def _all_finite(values: Tensor, group: dist.ProcessGroup | None) -> bool:
-    """Whether all numbers of all processes are finite: all of them raise, or none does."""
-    finite = torch.isfinite(values).all().float()
+    """Whether all numbers of all processes are finite and can be multiplied: all of them raise, or none does."""
+    finite = (values.detach().abs() <= largest_number(torch.promote_types(values.dtype, torch.float32))).all().float()
     if group is not None:
         dist.all_reduce(finite, dist.ReduceOp.MIN, group=group)
     return bool(finite)

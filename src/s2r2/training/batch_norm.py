@@ -61,17 +61,14 @@ def _sum_over_processes(value: Tensor) -> Tensor:
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over processes; the gradient of each part is the sum of what all processes ask for."""
+    """Sum over processes; the gradient of each part is the sum of what all processes ask for, and so on."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
-        total = value.clone()
+        total = value.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total
+        return _sum_over_processes(gradient)
