@@ -182,6 +182,21 @@ def test_what_a_kill_after_publishing_left_goes_with_an_update_of_nothing(
         assert files(store) == files(calm)
 
 
+def test_what_lancedb_had_half_written_at_a_kill_is_removed(tmp_path: Path, encoder_name: str) -> None:
+    encoder, photos, store = load(encoder_name), tmp_path / "photos", tmp_path / "index"
+    noise_photos(photos, 4)
+    done = update_index(encoder, photos, store, progress=False)
+    names = ("_versions/.tmpHW18WY", "_versions/18446744073709551610.manifest#1", "data/0101.lance#2")
+    for generation in (done.about.generation, done.about.fingerprint):  # in force, and a rebuilding cut short
+        for name in names:
+            path = store / generation / "lance" / "photos.lance" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"half")
+    assert update_index(encoder, photos, store, progress=False).kept == 4
+    assert not [path for path in store.rglob("*") if "#" in path.name or ".tmp" in path.name]
+    assert [path.name for path in store.iterdir() if path.is_dir()] == [done.about.generation]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_writers_at_once_while_a_reader_goes_on(tmp_path: Path, encoder_name: str) -> None:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from s2r2.files import checksum, sync_file, sync_folder
-from s2r2.search.layout import RECORD, DamagedIndex, lance_files, read_sealed, write_sealed
+from s2r2.search.layout import LANCE_TEMPORARY, RECORD, DamagedIndex, lance_files, read_sealed, write_sealed
 
 _CHANGING = "latest_version_hint.json"
 _APPROXIMATE, _DATA = "_indices", "data"
@@ -29,7 +29,7 @@ class RowFiles:
         self._known = _read(generation)
 
     def restore(self, trusted: bool) -> None:
-        """Check the files that were written down, and take back versions that were not.
+        """Check the files that were written down, take back versions that were not, and remove what was half written.
 
         Args:
             trusted: Whether rows may be there without a record: an older s2r2 wrote them.
@@ -38,6 +38,9 @@ class RowFiles:
             DamagedIndex: A file is not what was written down, or a link is in its place.
         """
         present = self._present()
+        for path in present.values():
+            if LANCE_TEMPORARY.fullmatch(path.name):
+                path.unlink()
         if self._known is None and trusted:
             return
         known = self._known or {}

@@ -37,6 +37,8 @@ _OWN_FILES = re.compile(
 )
 _TEMPORARY = re.compile(rf"\.({re.escape(DESCRIPTION)}|{re.escape(SKIPPED)})\.\w+\.tmp")
 _LANCE_FILES = re.compile(r".+\.(lance|manifest|txn|arrow|bin|idx|json)")
+LANCE_TEMPORARY = re.compile(r".+\.\w+#\d+|\.tmp\w{6}")
+"""What LanceDB writes before it gives a file its name; after a kill it stays, and LanceDB never removes it."""
 LARGEST_SIDE = 1 << 14
 _TYPES: dict[str, Any] = {
     "fingerprint": str, "generation": str, "encoder": str, "data": str, "updated": str, "s2r2": str,
@@ -283,7 +285,7 @@ def _remove_generation(generation: Path) -> None:
     if not rows.is_symlink():
         for parent, _, files in os.walk(rows, topdown=False):  # links to folders are not entered
             for name in files:
-                if _LANCE_FILES.fullmatch(name):
+                if _LANCE_FILES.fullmatch(name) or LANCE_TEMPORARY.fullmatch(name):
                     _unlink(Path(parent, name))
             _rmdir(Path(parent))
     _remove_own_files(generation, set())
