@@ -62,7 +62,9 @@ def check_protocols(protocols: Sequence[str], train: PixelStore | None, task: Ta
     unknown = [name for name in protocols if name not in PROTOCOLS]
     if unknown:
         raise S2R2Error(f"protocol {unknown[0]!r} is not known: use {', '.join(PROTOCOLS)}")
-    if protocols and (task is None or task.train is None or not task.teaching.any()):
+    if protocols and task is None:
+        raise S2R2Error(f"protocol {protocols[0]} needs labelled test images: give such as --test")
+    if protocols and task is not None and not task.teaching.any():
         raise S2R2Error(f"protocol {protocols[0]} needs labelled training images: give them as --train")
     several = [name for name in protocols if name in ("low-shot", "folds") and task is not None and task.several]
     if several:
