@@ -19,7 +19,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -337,7 +336,7 @@ def _check_vectors(check: Check) -> None:
 
 
 def _serve(check: Check) -> None:
-    """Start the server, look at every page of photos and every thumbnail, and stop it as Ctrl-C would."""
+    """Start the server, look at every page of photos and every thumbnail, and stop it."""
     began = time.monotonic()
     command = [sys.executable, "-m", "s2r2", "serve", "index", "--port", "0"]
     process = subprocess.Popen(
@@ -356,7 +355,7 @@ def _serve(check: Check) -> None:
         for kind in ("thumbnail", "photo"):
             status = urllib.request.urlopen(f"{address[0]}{kind}/{identity}").status
             check.expect(status == 200, f"serve: {kind} {identity} answers {status}")
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     _, said = process.communicate(timeout=60)
     check.expect("Traceback" not in said, f"serve: a traceback: {said[-2000:]}")
     print(f"{'serve':11s} {time.monotonic() - began:6.1f} s", flush=True)

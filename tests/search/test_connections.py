@@ -217,7 +217,8 @@ def test_fewer_connections_where_fewer_files_may_be_open(monkeypatch: pytest.Mon
 def own_server(served: tuple[str, Path], tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Address, Path]]:
     """A server of one's own, which may open few files: its process, its address, its log."""
     program = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (768, 768)); "
+        "import resource, signal, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (768, 768)); "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background jobs ignore it
         "from s2r2.cli import main; main(sys.argv[1:])"
     )
     command = [sys.executable, "-c", program, "serve", str(served[1] / "index"), "--port", "0"]
