@@ -252,7 +252,8 @@ def index(
             processes=processes,
         )
     if not is_follower():
-        say(done)
+        for line in str(done).splitlines():
+            say(line)
 
 
 @app.command

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from s2r2.cli import main
 from s2r2.encoder import load
 from s2r2.errors import S2R2Error
 from s2r2.images import sources
@@ -147,6 +148,21 @@ def test_more_than_a_tenth_at_once_needs_the_users_word(update: Update, photo_fo
     assert (len(done.index), done.dropped, done.missing, len(done.skipped)) == (16, 8, 0, 0)
     assert not missing.too_many(100, 1000)
     assert missing.too_many(101, 1000)
+
+
+def test_what_was_kept_is_said_on_a_line_of_its_own(
+    photo_folder: Path, tmp_path: Path, encoder_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["index", encoder_name, str(photo_folder), "--store", str(tmp_path / "index")]
+    main(command)
+    shutil.rmtree(photo_folder / "red")
+    capsys.readouterr()
+    main(command)
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].startswith("kept ")
+    assert "--drop-missing" in said[-1]
+    main([*command, "--drop-missing"])
+    assert "8 dropped" in capsys.readouterr().out
 
 
 def test_nothing_readable_at_all_leaves_the_index_alone(

@@ -185,7 +185,7 @@ def test_bad_questions_are_refused(client: httpx.Client, query: str) -> None:
     assert "Traceback" not in answer.text
 
 
-@pytest.mark.parametrize("query", ["%ff=1", "a=%ff", "%ff&%ff", "folder=%ff", "%"])
+@pytest.mark.parametrize("query", ["%ff=1", "a=%ff", "%ff&%ff", "folder=%ff", "folder=caf%C3%A9", "label=%ff", "%"])
 def test_questions_that_are_no_text_are_answered(client: httpx.Client, query: str) -> None:
     assert client.get(f"/api/photos?{query}").status_code < 500
 
