@@ -44,6 +44,9 @@ np.save("all.npy", embed(paths))
 SIMPLE = """
 def pixels(path):
     image = Image.open(path)
+    scale = SIDE / min(image.size)
+    if scale < 1:
+        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))
