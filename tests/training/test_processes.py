@@ -187,7 +187,8 @@ def test_sharded_runs_are_interrupted_and_go_on_in_any_number_of_processes(photo
     for name, way in {"again": ["--devices", "2", *fsdp], "ddp": ["--devices", "2"], "one": []}.items():
         shutil.copytree(tmp_path / "run", tmp_path / name)
         resume(tmp_path / name, *way)
-        assert_equal_runs(tmp_path / "whole", tmp_path / name)
+        rounding = {"loss": 1e-3, "weight": 1e-3} if name == "one" else {}  # which AdamW makes larger
+        assert_equal_runs(tmp_path / "whole", tmp_path / name, **rounding)
         assert_same_layout(tmp_path / "whole", tmp_path / name)
     assert torch.equal(weights(tmp_path / "again"), weights(tmp_path / "whole"))
 
