@@ -80,7 +80,7 @@ def started_indexing(encoder: str, folder: Path, store: Path) -> subprocess.Pope
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_killed_indexing_ends_as_undisturbed(tmp_path: Path, encoder_name: str) -> None:
-    photos, kills = 1500, 20
+    photos, kills = 1500, 10
     noise_photos(tmp_path / "photos", photos)
     calm_store, store = tmp_path / "calm", tmp_path / "killed"
     process = started_indexing(encoder_name, tmp_path / "photos", calm_store)
