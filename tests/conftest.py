@@ -35,6 +35,7 @@ def photos_if_there() -> Path | None:
 @pytest.fixture(autouse=True)
 def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what tests leave away from the user's own cache and configuration."""
+    monkeypatch.setenv("S2R2_SECRET", "of the tests")  # for those that start processes by torchrun or as machines
     monkeypatch.setenv("S2R2_CACHE", str(tmp_path_factory.getbasetemp() / "s2r2-cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
 

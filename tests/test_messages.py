@@ -1,5 +1,6 @@
 """What processes tell each other is read only from each other."""
 
+import hmac
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch.distributed as dist
 
 from s2r2 import messages
 from s2r2.errors import S2R2Error
+from s2r2.launching import launch
+from s2r2.processes import Processes
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch is built without gloo")
 ran: list[str] = []
@@ -29,6 +32,7 @@ def run(what: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path) -> Iterator[None]:
+    ran.clear()
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/init", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
@@ -38,6 +42,30 @@ def test_a_message_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S2R2_SECRET", "ours")
     assert messages.gather([1, "two"], None) == messages.gather([1, "two"], None, to_all=True) == [[1, "two"]]
     assert messages.broadcast({"a": 1}, None) == {"a": 1}
+
+
+@pytest.mark.parametrize("unset", [True, False])
+def test_without_a_secret_nothing_is_sent_or_unpickled(unset: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seal that anybody can make is none; the line says what to set, and that is enough."""
+    if unset:
+        monkeypatch.delenv("S2R2_SECRET")
+    else:
+        monkeypatch.setenv("S2R2_SECRET", "")
+    content = pickle.dumps(Strange())
+    sealed = torch.frombuffer(bytearray(hmac.digest(b"", content, "sha256") + content), dtype=torch.uint8)
+    with pytest.raises(S2R2Error, match="set S2R2_SECRET to the same random text") as refused:
+        messages._opened(sealed)
+    assert not ran
+    with pytest.raises(S2R2Error, match="S2R2_SECRET"):
+        messages.broadcast(1, None)
+    with pytest.raises(S2R2Error, match="S2R2_SECRET"):
+        launch(["embed"], 1, 2, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(dist, "get_world_size", lambda group=None: 2)
+        with pytest.raises(S2R2Error, match="S2R2_SECRET"), Processes.joined():
+            pass
+    monkeypatch.setenv("S2R2_SECRET", str(refused.value).rsplit(" ", 1)[1])
+    assert messages.broadcast(1, None) == 1
 
 
 def test_a_strangers_message_is_not_unpickled(monkeypatch: pytest.MonkeyPatch) -> None:

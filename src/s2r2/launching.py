@@ -18,7 +18,7 @@ from s2r2.errors import S2R2Error
 DEFAULT_PORT = 29400
 SECRET = "S2R2_SECRET"
 """The environment variable with what seals messages (:mod:`s2r2.messages`): new at each start with ``--devices``; for
-``--nodes`` and torchrun the user may set the same one on every machine."""
+``--nodes`` and torchrun the user sets the same one on every machine."""
 MEETING_PLACE = "S2R2_MEETING_PLACE"
 """The environment variable with the folder, this user's only, where the processes of one machine find each other."""
 _PASSED_ON = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
@@ -52,6 +52,21 @@ def restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
+def secret() -> bytes:
+    """What only the processes of this command know.
+
+    Raises:
+        S2R2Error: Nobody has set it: then anybody who reaches the processes could have them run code.
+    """
+    found = os.environ.get(SECRET, "")
+    if not found:
+        raise S2R2Error(
+            f"processes that s2r2 --devices has not started on one machine need a secret: set {SECRET} to the same "
+            f"random text on every machine, such as {secrets.token_hex(16)}"
+        )
+    return found.encode()
+
+
 def meeting_file() -> Path | None:
     """The file through which the processes find each other, a new one after each restart; None: they use addresses.
 
@@ -72,7 +87,7 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: in
         most_restarts: How often to start all processes again, from the last checkpoint, when one is lost.
 
     Raises:
-        S2R2Error: There are no GPUs, the machines do not know each other, or a process was killed.
+        S2R2Error: There are no GPUs, the machines do not know each other or a secret, or a process was killed.
     """
     # Loads torch: not for `s2r2 --help`.
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -82,6 +97,8 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: in
     devices = devices or _gpus()
     if min(devices, nodes) < 1 or most_restarts < 0:
         raise S2R2Error("--devices and --nodes must be at least 1 (--devices 0: all GPUs), --restarts at least 0")
+    if nodes > 1:
+        secret()
     _silence()
     try:
         with _private_folder() as folder, _environment(devices, nodes, folder):

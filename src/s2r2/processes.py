@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from s2r2 import messages
 from s2r2.errors import S2R2Error, SharedError
-from s2r2.launching import meeting_file, restarts
+from s2r2.launching import meeting_file, restarts, secret
 
 T = TypeVar("T")
 
@@ -59,12 +59,14 @@ class Processes:
             timeout_minutes: How long a process may fail to answer before the others give up.
 
         Raises:
-            S2R2Error: Another process ended, or did not answer in time.
+            S2R2Error: There is no secret; another process ended, or did not answer in time.
             SharedError: Another process failed first, and says why.
         """
         store: dist.Store | None = None
         started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        if started or (dist.is_initialized() and dist.get_world_size() > 1):
+            secret()  # asked for before anybody waits for anybody
         if started:
             if torch.cuda.is_available():
                 torch.cuda.set_device(local_rank % torch.cuda.device_count())
