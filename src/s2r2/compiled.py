@@ -2,12 +2,10 @@
 
 import functools
 import importlib.util
-import os
-import stat
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+from s2r2.files import private_folder
 
 
 @functools.cache
@@ -30,7 +28,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError:
-            folder = _private_folder()
+            folder = private_folder("s2r2-kernels")  # what is kept there is run
         if folder is None:
             return numba.njit(**options)(function)
         chosen, settings.CACHE_DIR = settings.CACHE_DIR, str(folder)
@@ -42,17 +40,3 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             settings.CACHE_DIR = chosen
 
     return compiled
-
-
-def _private_folder() -> Path | None:
-    """A temporary folder that nobody else can write to: what is kept there is run. None where it is not so."""
-    if not hasattr(os, "getuid"):
-        return None
-    folder = Path(tempfile.gettempdir()) / f"s2r2-kernels-{os.getuid()}"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = os.lstat(folder)
-    except OSError:
-        return None
-    private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
-    return folder if private else None

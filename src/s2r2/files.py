@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -154,3 +155,17 @@ def write_text(path: str | Path, content: str) -> None:
     """Write ``content`` to ``path`` atomically as UTF-8 (see :func:`atomic_write`)."""
     with atomic_write(path, "w") as file:
         file.write(content)
+
+
+def private_folder(name: str) -> Path | None:
+    """A folder of this user's among the temporary ones, which nobody else can write to; None where it is not so."""
+    if not hasattr(os, "getuid"):
+        return None
+    folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = os.lstat(folder)
+    except OSError:
+        return None
+    private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return folder if private else None

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.images import ArraySource, PixelStore, clear_stores, list_stores, open_source
+from s2r2.images.cache import cache_folder
 from s2r2.images.journal import Entry, parse_line
 
 WORKER = Path(__file__).with_name("building_worker.py")
@@ -255,3 +257,23 @@ def test_damaged_lines_are_not_believed(change: Callable[[bytes], bytes]) -> Non
     entry = Entry("a/ü\n.jpg", (7, 12), 77, 4, 5, 6, 7, "")
     assert parse_line(entry.line()[:-1]) == entry
     assert parse_line(change(entry.line()[:-1])) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="users have no numbers here")
+def test_without_a_home_the_cache_is_where_nobody_else_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("S2R2_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    own = cache_folder().parent
+    assert own.parent == tmp_path
+    assert own.stat().st_mode & 0o777 == 0o700
+    own.chmod(0o777)  # somebody else made it first
+    with pytest.raises(S2R2Error, match="set S2R2_CACHE"):
+        cache_folder()
+    monkeypatch.setenv("S2R2_CACHE", str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine"

@@ -5,12 +5,12 @@ import json
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from s2r2.errors import S2R2Error
+from s2r2.files import private_folder
 from s2r2.locking import locked
 
 DESCRIPTION = "store.json"
@@ -36,8 +36,11 @@ def cache_folder() -> Path:
             base = Path.home() / "Library" / "Caches"
         else:  # as the XDG rules have it, a relative folder does not count
             base = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache"
-    except RuntimeError:  # a user without a home
-        base = Path(tempfile.gettempdir())
+    except RuntimeError:  # a user without a home; others may write to the folder of temporary files
+        private = private_folder("s2r2-cache")
+        if private is None:
+            raise S2R2Error("there is no home to keep decoded photos in: set S2R2_CACHE to a folder") from None
+        base = private
     return base / "s2r2"
 
 
