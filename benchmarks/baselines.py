@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from s2r2.encoder import Encoder, create_encoder
 from s2r2.images import open_source
 from s2r2.study import TaskSpec, difference, figure
-from s2r2.study.judging import judge_task
+from s2r2.study.scoring import judge_task
 from s2r2.training import TrainConfig, train
 from s2r2.training.methods import resolve
-from s2r2.training.optimiser import build_optimiser, learning_rate_at, set_learning_rate
+from s2r2.training.optimizer import build_optimiser, learning_rate_at, set_learning_rate
 
 SIZE = 32
 SHARED: dict[str, Any] = {

@@ -349,7 +349,7 @@ def encoders(scratch: Path) -> Target:
 def checkpoints(scratch: Path) -> Target:
     """Checkpoints of training."""
     from s2r2.training import TrainConfig, train
-    from s2r2.training.checkpoint import load_checkpoint
+    from s2r2.training.run.checkpoint import load_checkpoint
 
     config = TrainConfig(backbone="test_resnet", image_size=32, views=2, batch_size=4, epochs=1, steps=2, device="cpu")
     folder = scratch / "run"

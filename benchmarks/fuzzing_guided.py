@@ -9,8 +9,8 @@ import atheris
 
 with atheris.instrument_imports(include=["s2r2.images"]):
     import fuzzing
-    import s2r2.images.decoding
-    import s2r2.images.opening  # noqa: F401 (to be instrumented)
+    import s2r2.images.decoding.decoder
+    import s2r2.images.sources.opening  # noqa: F401 (to be instrumented)
 
 
 def main(name: str, seconds: str, seed: str) -> None:

@@ -27,7 +27,7 @@ from PIL import Image
 
 from s2r2.encoder import Encoder, load
 from s2r2.images import open_source
-from s2r2.images.sources import read_slice
+from s2r2.images.sources.base import read_slice
 from s2r2.search import ImageIndex
 from s2r2.views import render_centre
 

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from s2r2.images import open_source
-from s2r2.images.sources import read_slice
+from s2r2.images.sources.base import read_slice
 
 RESULTS = Path(__file__).parent / "results" / "manifest.json"
 WATCHED = (1, 50, 200)

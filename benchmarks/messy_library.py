@@ -33,8 +33,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from s2r2.images.sources import printable
-from s2r2.saying import csv_plain
+from s2r2.images.sources.base import printable
+from s2r2.system.terminal import csv_plain
 
 TRAIN = (
     "--backbone", "test_resnet", "--image-size", "32", "--views", "2", "--batch-size", "16", "--epochs", "1",

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from s2r2.images import PixelStore, decode, open_source
-from s2r2.images.sources import ImageSource, read_slice
+from s2r2.images.sources.base import ImageSource, read_slice
 
 RESULTS = Path(__file__).parent / "results" / "pixel_store.json"
 SHORT_SIDE = 144
@@ -39,8 +39,8 @@ def make_photos(folder: Path, count: int) -> None:
 
 
 def decode_part(slices: list[tuple[str, int, int]]) -> int:
-    from s2r2.images.decoding import UnreadableImage
-    from s2r2.images.sources import Slice
+    from s2r2.images.decoding.decoder import UnreadableImage
+    from s2r2.images.sources.base import Slice
 
     done = 0
     for where in slices:

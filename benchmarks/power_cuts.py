@@ -66,7 +66,7 @@ def nothing(folder: Path) -> None:
 def train(folder: Path) -> None:
     from s2r2.training import TrainConfig
     from s2r2.training import train as run
-    from s2r2.training.checkpoint import has_checkpoint
+    from s2r2.training.run.checkpoint import has_checkpoint
 
     config = TrainConfig(
         backbone="test_resnet", image_size=32, views=2, batch_size=64, steps=5, recipe="documents", head_hidden=32,
@@ -81,7 +81,7 @@ def train(folder: Path) -> None:
 
 def saved_steps(recording: Recording) -> list[int]:
     """By event: the step of the newest checkpoint whose saving had ended."""
-    from s2r2.training.checkpoint import _read
+    from s2r2.training.run.checkpoint import _read
 
     name, safe, saved, step = "runs/mine/checkpoints/last.ckpt", {}, [], 0
     folder = name.rpartition("/")[0]
@@ -95,8 +95,8 @@ def saved_steps(recording: Recording) -> list[int]:
 
 
 def trained(folder: Path, promised: int) -> Any:
-    from s2r2.training.checkpoint import has_checkpoint, load_checkpoint
     from s2r2.training.metrics import read_metrics
+    from s2r2.training.run.checkpoint import has_checkpoint, load_checkpoint
 
     run = folder / "runs" / "mine"
     found = load_checkpoint(run)[0]["step"] if has_checkpoint(run) else 0
@@ -118,7 +118,8 @@ def names_in(folder: Path) -> list[str]:
 
 
 def build(folder: Path) -> Any:
-    from s2r2.images import PixelStore, building, open_source, writing
+    from s2r2.images import PixelStore, open_source
+    from s2r2.images.store.pixel_store import building, writing
 
     writing.COMMIT_IMAGES, building.PACK_BYTES = 4, 0
     return PixelStore.build(open_source(folder.parent / "photos"), 32, folder / "stores", progress=False)

@@ -157,7 +157,7 @@ def scikit_learn_search() -> Callable[[], dict[str, float]]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from s2r2.evaluation.linear_probe import STRENGTHS
+    from s2r2.evaluation.protocols.linear_probe import STRENGTHS
 
     (x, y), (test, wanted) = features(10_000, 0), features(5_000, 1)
     x, test = x.astype(np.float64), test.astype(np.float64)

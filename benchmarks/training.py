@@ -30,9 +30,9 @@ from torch import Tensor
 
 from s2r2.encoder import create_encoder, store_side
 from s2r2.images import PixelStore, open_source
-from s2r2.images.sources import Slice, read_slice
+from s2r2.images.sources.base import Slice, read_slice
 from s2r2.losses import SmoothAPLoss
-from s2r2.training.optimiser import build_optimiser
+from s2r2.training.optimizer import build_optimiser
 from s2r2.views import ViewLoader, get_recipe
 
 RESULTS = Path(__file__).parent / "results" / "training.json"

@@ -55,7 +55,8 @@ def load_libraries() -> None:
     """Import what commands import when they run, once for all forks; not LanceDB, which starts threads."""
     for name in (
         "s2r2.search.updating", "s2r2.training.loop", "s2r2.training.evaluating", "s2r2.views.loader",
-        "s2r2.views.kernel", "s2r2.evaluation.evaluating", "s2r2.evaluation.views_task", "s2r2.evaluation.neighbours",
+        "s2r2.views.kernel", "s2r2.evaluation.evaluating", "s2r2.evaluation.protocols.held_out_views",
+        "s2r2.evaluation.metrics.neighbours",
         "s2r2.losses.backends.numba_cpu", "s2r2.encoder.exporting", "tensorboard.compat.proto.event_pb2",
         "timm.optim", "sklearn.datasets",
     ):  # fmt: skip

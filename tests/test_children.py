@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from s2r2.children import module_command, module_environment
+from s2r2.system.child_processes import module_command, module_environment
 
-CHILD = (
-    "import time; from s2r2.children import end_with_parent; end_with_parent(); print('up', flush=True); time.sleep(60)"
-)
+CHILD = "import time; from s2r2.system.child_processes import end_with_parent; end_with_parent()\n"
+CHILD += "print('up', flush=True); time.sleep(60)"
 PARENT = f"""
 import subprocess, sys, threading, time
 def start():
@@ -49,7 +48,7 @@ def test_what_lies_among_the_photos_is_not_run(tmp_path: Path) -> None:
     for place in (tmp_path / "s2r2" / "__init__.py", tmp_path / "threading.py"):
         place.write_text("raise SystemExit('a stranger was run')")
     environment = os.environ | module_environment()
-    subprocess.run(module_command("s2r2.children"), check=True, cwd=tmp_path, env=environment)
+    subprocess.run(module_command("s2r2.system.child_processes"), check=True, cwd=tmp_path, env=environment)
 
 
 def is_running(number: int) -> bool:

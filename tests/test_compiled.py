@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import s2r2
-from s2r2.compiled import njit
+from s2r2.system.jit import njit
 
 numba = pytest.importorskip("numba")
 caching = pytest.importorskip("numba.core.caching")

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from s2r2.errors import S2R2Error
-from s2r2.locking import locked
+from s2r2.system.locking import locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from s2r2.locking import locked
+from s2r2.system.locking import locked
 with locked(Path(sys.argv[1]), "writing", "wait"):
     print("held", flush=True)
     time.sleep(60)

@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from s2r2 import messages
+from s2r2.distributed import messages
+from s2r2.distributed.launching import launch
+from s2r2.distributed.processes import Processes
 from s2r2.errors import S2R2Error
-from s2r2.launching import launch
-from s2r2.processes import Processes
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch is built without gloo")
 ran: list[str] = []

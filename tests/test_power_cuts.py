@@ -17,7 +17,7 @@ needs_compiler = pytest.mark.skipif(compiler() is None, reason="needs Linux and 
 WRITER = """
 import ctypes, os, sys
 from pathlib import Path
-from s2r2.files import make_folder, write_text
+from s2r2.system.files import make_folder, write_text
 root = Path(sys.argv[1])
 ctypes.CDLL(None).watch(os.fsencode(root), os.fsencode(sys.argv[2]), ctypes.c_long(int(sys.argv[3])))
 make_folder(root / "a" / "b")

@@ -3,8 +3,8 @@
 import pytest
 import torch.distributed as dist
 
+from s2r2.distributed.processes import Processes
 from s2r2.errors import S2R2Error, SharedError
-from s2r2.processes import Processes
 
 
 def test_who_is_told_of_an_error_does_not_take_the_word() -> None:

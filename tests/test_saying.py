@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from s2r2 import saying
+from s2r2.system import terminal
 
 
-def terminal(encoding: str) -> io.TextIOWrapper:
+def terminal_stream(encoding: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
 
 
@@ -41,8 +41,8 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_names_are_shown_as_they_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    saying.say(name)
-    saying.PlainConsole().say(name)
+    terminal.say(name)
+    terminal.PlainConsole().say(name)
     assert capsys.readouterr().out == f"{ODD[name]}\n" * 2
 
 
@@ -50,7 +50,7 @@ def test_names_are_shown_as_they_are(name: str, capsys: pytest.CaptureFixture[st
 def test_cells_of_a_table_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     table = Table(name, title=name)
     table.add_row(name)
-    saying.PlainConsole().show(table)
+    terminal.PlainConsole().show(table)
     assert capsys.readouterr().out.count(ODD[name]) == 3
 
 
@@ -58,15 +58,15 @@ def test_nothing_is_folded_where_there_is_no_terminal(capsys: pytest.CaptureFixt
     path = "/a folder of mine/" * 40
     table = Table("path", "score")
     table.add_row(path, "0.5")
-    saying.PlainConsole().show(table)
-    saying.PlainConsole().say(path)
+    terminal.PlainConsole().show(table)
+    terminal.PlainConsole().say(path)
     assert [line.count(path) for line in capsys.readouterr().out.splitlines() if "folder" in line] == [1, 1]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_no_encoding_ends_it(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for speak in (saying.say, lambda line: saying.PlainConsole().say(line)):
-        stream = terminal(encoding)
+    for speak in (terminal.say, lambda line: terminal.PlainConsole().say(line)):
+        stream = terminal_stream(encoding)
         monkeypatch.setattr("sys.stdout", stream)
         speak("0.5 ± 0.1 … 猫")
         fallback = {"ascii": "0.5 +- 0.1 ... \\u732b\n", "cp1252": "0.5 ± 0.1 … \\u732b\n"}
@@ -94,14 +94,14 @@ CELLS = [
 
 def test_cells_that_a_spreadsheet_would_run(tmp_path: Path) -> None:
     with open(tmp_path / "a.csv", "w", newline="") as file:
-        csv.writer(file).writerow(map(saying.csv_safe, CELLS))
+        csv.writer(file).writerow(map(terminal.csv_safe, CELLS))
     with open(tmp_path / "a.csv", newline="") as file:
         read = next(csv.reader(file))
-    assert [saying.csv_plain(cell) for cell in read] == CELLS
+    assert [terminal.csv_plain(cell) for cell in read] == CELLS
     assert all(cell.lstrip()[:1] not in ("=", "+", "@", "＝") and cell[:1] not in ("\t", "\r") for cell in read)
     assert "-1.5" in read
     assert "'-cat.jpg" in read
-    assert saying.csv_safe(-1.5) == -1.5
+    assert terminal.csv_safe(-1.5) == -1.5
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
@@ -123,7 +123,7 @@ def test_an_evaluation_is_printed_on_any_terminal(encoding: str, monkeypatch: py
 
     row = Row("[red]a\x1b猫", "feature", 8, {"map": Interval(0.5, 0.4, 0.6)}, {"warning": "[/b] collapsed"})
     evaluation = Evaluation(columns={"map": Column("mAP", "")}, rows=[row], notes=["a note [bold]"])
-    stream = terminal(encoding)
+    stream = terminal_stream(encoding)
     monkeypatch.setattr("sys.stdout", stream)
     evaluation.print()
     said = written(stream)
@@ -134,8 +134,8 @@ def test_an_evaluation_is_printed_on_any_terminal(encoding: str, monkeypatch: py
 
 
 def test_nothing_else_prints() -> None:
-    """What is shown goes through saying.py: no other console, no bare print of anything but what is fixed."""
-    root = Path(saying.__file__).parent
+    """What is shown goes through terminal.py: no other console, no bare print of anything but what is fixed."""
+    root = Path(terminal.__file__).parent
     for path in root.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         if path.name not in ("saying.py", "__main__.py"):

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2r2.documents import read_scalar, read_yaml, read_yaml_text, write_yaml
 from s2r2.errors import S2R2Error
+from s2r2.settings.values import Mistakes, fitted
+from s2r2.settings.yaml_documents import read_scalar, read_yaml, read_yaml_text, write_yaml
 from s2r2.study.spec import Study, parse_study
 from s2r2.training import TrainConfig
-from s2r2.values import Mistakes, fitted
 from s2r2.views import Recipe
 
 ANYTHING = st.recursive(

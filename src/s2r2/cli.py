@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
-from s2r2.children import end_with_parent
+from s2r2.distributed.launching import is_follower, is_launched, launch_if_wanted
 from s2r2.errors import MistakesError, S2R2Error, SharedError
-from s2r2.launching import is_follower, is_launched, launch_if_wanted
-from s2r2.saying import make_streams_fitting, say
+from s2r2.system.child_processes import end_with_parent
+from s2r2.system.terminal import make_streams_fitting, say
 from s2r2.training.config import TrainConfig
 
 DESCRIPTION = "Train an image encoder on unlabelled photos by ranking (S2R2), evaluate it, and search with it."
@@ -112,9 +112,9 @@ def evaluate(
         nodes: Machines, each running this same command; see docs/training.md.
     """
     launch_if_wanted(_ARGUMENTS, devices, nodes)
+    from s2r2.distributed.processes import Processes
     from s2r2.evaluation import write_report
-    from s2r2.processes import Processes
-    from s2r2.saying import PlainConsole
+    from s2r2.system.terminal import PlainConsole
     from s2r2.training import evaluate_run, is_run_folder
 
     with Processes.joined() as processes:
@@ -187,11 +187,11 @@ def embed(
     """
     _sleep_while_waiting()
     launch_if_wanted(_ARGUMENTS, devices, nodes)
+    from s2r2.distributed.processes import Processes
     from s2r2.encoder import load
     from s2r2.images import open_source
-    from s2r2.machine import choose_device
-    from s2r2.processes import Processes
     from s2r2.search import write_embeddings
+    from s2r2.system.machine import choose_device
 
     with Processes.joined() as processes:
         written = write_embeddings(
@@ -234,11 +234,11 @@ def index(
     """
     _sleep_while_waiting()
     launch_if_wanted(_ARGUMENTS, devices, nodes)
+    from s2r2.distributed.processes import Processes
     from s2r2.encoder import load
     from s2r2.images import open_source
-    from s2r2.machine import choose_device
-    from s2r2.processes import Processes
     from s2r2.search import update_index
+    from s2r2.system.machine import choose_device
 
     with Processes.joined() as processes:
         done = update_index(
@@ -273,8 +273,8 @@ def search(
         box: Search for a part of the query only: left, top, width, height in pixels.
         picture: Also write the query and its ranking as a contact sheet (.png, .jpg).
     """
-    from s2r2.saying import PlainConsole
     from s2r2.search import search_and_show
+    from s2r2.system.terminal import PlainConsole
 
     search_and_show(store, query, k, box, picture, PlainConsole())
 
@@ -292,8 +292,8 @@ def duplicates(
         threshold: Similarity from which on two photos belong together; by default chosen from the scores.
         out: Also write all groups into FILE.csv.
     """
-    from s2r2.saying import PlainConsole
     from s2r2.search import duplicates_and_show
+    from s2r2.system.terminal import PlainConsole
 
     duplicates_and_show(store, threshold, out, PlainConsole())
 

@@ -8,10 +8,10 @@ import pytest
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation import Evaluation, Interval, Row, evaluate, fit_linear_probe, knn_accuracy, write_report
-from s2r2.evaluation.cautions import cautions
-from s2r2.evaluation.protocols import Task
+from s2r2.evaluation.protocols.base import Task
 from s2r2.evaluation.report.figures import bar_groups
 from s2r2.evaluation.result import Column
+from s2r2.evaluation.warnings import cautions
 from s2r2.images import PixelStore
 from s2r2.views import Recipe
 

@@ -54,7 +54,7 @@ def test_mean_average_precision_is_scikit_learns_also_with_ties():
 
 
 def test_a_resample_counts_an_image_as_often_as_it_is_drawn():
-    from s2r2.evaluation.bootstrap import weighted_average_precision
+    from s2r2.evaluation.metrics.bootstrap import weighted_average_precision
 
     generator = np.random.default_rng(3)
     scores, relevant = generator.random(40), generator.random(40) < 0.3

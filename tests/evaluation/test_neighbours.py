@@ -5,7 +5,7 @@ import pytest
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation import knn_accuracy, knn_predictions, knn_scores, nearest
-from s2r2.evaluation.neighbours import usual_neighbours
+from s2r2.evaluation.metrics.neighbours import usual_neighbours
 
 
 def unit(rows):

@@ -17,8 +17,8 @@ from s2r2.evaluation import (
     probe_subsets,
     retrieval_metrics,
 )
-from s2r2.evaluation.confusion import neighbour_confusion
-from s2r2.evaluation.numbering import number_labels
+from s2r2.evaluation.metrics.confusion import neighbour_confusion
+from s2r2.evaluation.metrics.label_encoding import number_labels
 from s2r2.images import Labels
 
 NUMBERS = np.random.default_rng(0).integers(0, 3, 60)

@@ -12,8 +12,8 @@ from sklearn.svm import LinearSVC
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation import fit_linear_probe, low_shot, probe_subsets, voc07_svm
-from s2r2.evaluation.few_labels import draw_shots
-from s2r2.evaluation.linear_probe import split_indices
+from s2r2.evaluation.protocols.linear_probe import split_indices
+from s2r2.evaluation.protocols.low_shot import draw_shots
 
 
 def features(count: int, dimensions: int, classes: int, seed: int = 0, noise: float = 1.5):

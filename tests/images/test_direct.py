@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from s2r2.errors import S2R2Error
-from s2r2.images import ArraySource, DirectImages, PixelStore, direct, open_source, why_direct
-from s2r2.images.store import NO_STORE
+from s2r2.images import ArraySource, DirectImages, PixelStore, open_source, why_direct
+from s2r2.images.store.pixel_store import NO_STORE, direct
 from s2r2.views import RECIPES, ViewBatch, ViewLoader
 
 COUNT, SIDE = 24, 40

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from sklearn.datasets import load_sample_images
 
 from s2r2.images import UnreadableImage, decode
-from s2r2.images.decoding import EXTENSIONS, FORMATS, decoded_size
+from s2r2.images.decoding.decoder import EXTENSIONS, FORMATS, decoded_size
 
 PHOTO = Image.fromarray(load_sample_images().images[0]).resize((320, 212))
 PATIENCE = 2.0

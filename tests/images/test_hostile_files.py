@@ -17,8 +17,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from s2r2.images import PixelStore, open_source
-from s2r2.images.pool import DecodingPool, shared_pool
-from s2r2.images.protocol import DECODED, UNREADABLE, Job, Settings
+from s2r2.images.decoding.pool import DecodingPool, shared_pool
+from s2r2.images.decoding.protocol import DECODED, UNREADABLE, Job, Settings
 
 EXTENSIONS = (".jpg", ".png", ".gif", ".bmp", ".webp", ".tif")
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
@@ -141,7 +141,7 @@ worker.main()
 def test_a_decoder_that_crashes_hangs_or_grows_costs_its_image_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s2r2.images.member.PROGRAM", NASTY)
+    monkeypatch.setattr("s2r2.images.decoding.member.PROGRAM", NASTY)
     buffer = io.BytesIO()
     Image.new("RGB", (20, 10), "blue").save(buffer, "PNG")
     contents = [buffer.getvalue()] * 12

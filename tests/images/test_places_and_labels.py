@@ -19,10 +19,10 @@ from pyarrow import parquet
 
 from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, PixelStore, absolute_data, open_source, write_skipped
-from s2r2.images.folders import open_folder
-from s2r2.images.names import inside, printable, unique
-from s2r2.images.tables import label_lists
-from s2r2.images.tar_headers import DamagedTar, headers
+from s2r2.images.sources.folders import open_folder
+from s2r2.images.sources.names import inside, printable, unique
+from s2r2.images.sources.tables import label_lists
+from s2r2.images.sources.tar_headers import DamagedTar, headers
 
 COLOURS = ("red", "lime", "blue", "white", "black", "yellow")
 

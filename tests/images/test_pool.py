@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from s2r2.images import ArraySource, PixelStore, UnreadableImage, decode, decode_expendable, open_source
-from s2r2.images.member import Budget
-from s2r2.images.pool import DecodingPool, shared_pool
-from s2r2.images.protocol import DECODED, Job, Settings
+from s2r2.images.decoding.member import Budget
+from s2r2.images.decoding.pool import DecodingPool, shared_pool
+from s2r2.images.decoding.protocol import DECODED, Job, Settings
 
 SLOW = """
 import json, os, sys, time
@@ -43,9 +43,8 @@ def png(width: int = 40, height: int = 30) -> bytes:
 
 
 def test_a_worker_needs_no_torch_and_no_lance() -> None:
-    code = (
-        "import sys, s2r2.images.worker; print([m for m in ('torch', 'numba', 'pyarrow', 'timm') if m in sys.modules])"
-    )
+    code = "import sys, s2r2.images.decoding.worker\n"
+    code += "print([m for m in ('torch', 'numba', 'pyarrow', 'timm') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -80,7 +79,7 @@ def test_threads_may_ask_at_once() -> None:
 def test_arrays_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     from s2r2.encoder import create_encoder
 
-    monkeypatch.setattr("s2r2.images.pool.shared_pool", None)
+    monkeypatch.setattr("s2r2.images.decoding.pool.shared_pool", None)
     images = [np.zeros((50, 60, 3), np.uint8), Image.new("L", (80, 90))]
     assert create_encoder(image_size=32).embed(images).shape == (2, 512)
 
@@ -100,7 +99,7 @@ def test_what_reads_a_list_can_have_one_image_decoded_meanwhile() -> None:
 def test_an_image_that_takes_too_long_is_refused_and_the_next_one_is_read(
     content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s2r2.images.member.PROGRAM", SLOW)
+    monkeypatch.setattr("s2r2.images.decoding.member.PROGRAM", SLOW)
     pool = DecodingPool(1)
     began = time.monotonic()
     answer = pool.one(Job("", content=content), Settings(None, 10**6, seconds=0.5))
@@ -111,8 +110,8 @@ def test_an_image_that_takes_too_long_is_refused_and_the_next_one_is_read(
 
 
 def test_a_worker_gives_up_by_itself_when_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s2r2.images.member.PROGRAM", SLOW)
-    monkeypatch.setattr("s2r2.images.member.Member.end_if_overdue", lambda self, now: None)
+    monkeypatch.setattr("s2r2.images.decoding.member.PROGRAM", SLOW)
+    monkeypatch.setattr("s2r2.images.decoding.member.Member.end_if_overdue", lambda self, now: None)
     pool = DecodingPool(1)
     assert "took more than 0.2 s" in pool.one(Job("", content=b"spin"), Settings(None, 10**6, seconds=0.2)).reason
     pool.close()
@@ -120,8 +119,8 @@ def test_a_worker_gives_up_by_itself_when_nobody_watches(monkeypatch: pytest.Mon
 
 PARENT = f"""
 from s2r2.images import member
-from s2r2.images.pool import DecodingPool
-from s2r2.images.protocol import Job, Settings
+from s2r2.images.decoding.pool import DecodingPool
+from s2r2.images.decoding.protocol import Job, Settings
 import threading, time
 member.PROGRAM = {SLOW!r}
 pool = DecodingPool(2)
@@ -245,7 +244,7 @@ def test_every_source_decodes_outside_of_this_process(tmp_path: Path, monkeypatc
         archive.add(tmp_path / "photos", "photos")
     (tmp_path / "list.csv").write_text("path\n" + "".join(f"photos/{i}.png\n" for i in range(3)))
     (tmp_path / "remote.csv").write_text("path\n" + f"file://{tmp_path}/photos/0.png\n")
-    monkeypatch.setattr("s2r2.images.decoding._decode", None)  # in this process nothing can be decoded
+    monkeypatch.setattr("s2r2.images.decoding.decoder._decode", None)  # in this process nothing can be decoded
     for name in ("photos", "photos.tar", "list.csv", "remote.csv"):
         assert open_source(tmp_path / name).read(0, 16).shape == (16, 21, 3)
     arrays = ArraySource("arrays", np.zeros((2, 30, 40, 3), np.uint8), None)
@@ -260,5 +259,5 @@ def test_what_an_earlier_decoder_could_not_read_is_tried_again(tmp_path: Path, m
     source = open_source(tmp_path / "photos")
     assert PixelStore.build(source, 24, tmp_path / "stores", progress=False).decoded == 2
     assert PixelStore.build(source, 24, tmp_path / "stores", progress=False).decoded == 0
-    monkeypatch.setattr("s2r2.images.building.DECODER", 3)
+    monkeypatch.setattr("s2r2.images.store.building.DECODER", 3)
     assert PixelStore.build(source, 24, tmp_path / "stores", progress=False).decoded == 1

@@ -11,9 +11,9 @@ from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, PixelStore, open_source
-from s2r2.images import shards as module
-from s2r2.images.shards import ShardSource
-from s2r2.images.tar_headers import FILE, headers
+from s2r2.images.sources import shards as module
+from s2r2.images.sources.shards import ShardSource
+from s2r2.images.sources.tar_headers import FILE, headers
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
@@ -115,7 +115,7 @@ def test_a_store_of_remote_shards_holds_what_direct_images_read(tmp_path: Path) 
 def test_headers_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_shards(tmp_path / "shards")
     first = open_source(folder)
-    monkeypatch.setattr("s2r2.images.tar_index._build", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("s2r2.images.sources.tar_index._build", lambda *_: pytest.fail("read again"))
     again = open_source(folder)
     assert again.keys == first.keys
     np.testing.assert_array_equal(again.read(5), first.read(5))

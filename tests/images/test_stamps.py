@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from s2r2.files import stamp
 from s2r2.images import PixelStore, open_source
+from s2r2.system.files import stamp
 
 
 def write(path: Path, colour: str) -> None:

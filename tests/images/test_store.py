@@ -19,8 +19,8 @@ from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.images import ArraySource, PixelStore, clear_stores, list_stores, open_source
-from s2r2.images.cache import cache_folder
-from s2r2.images.journal import Entry, parse_line
+from s2r2.images.store.cache import cache_folder
+from s2r2.images.store.journal import Entry, parse_line
 
 WORKER = Path(__file__).with_name("building_worker.py")
 
@@ -199,7 +199,7 @@ def test_two_builds_at_once_give_one_store(tmp_path: Path) -> None:
 
 
 def test_a_store_most_of_whose_photos_went_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s2r2.images.building.PACK_BYTES", 1 << 16)
+    monkeypatch.setattr("s2r2.images.store.building.PACK_BYTES", 1 << 16)
     photos, place = write_photos(tmp_path / "photos", 60), tmp_path / "stores"
     before = build(photos, place)
     kept = before.keys[::6]

@@ -12,8 +12,8 @@ from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.search import ImageIndex, duplicates, find_duplicates
+from s2r2.search.backends.exact import top_k
 from s2r2.search.duplicates import suggest_threshold
-from s2r2.search.exact import top_k
 
 
 def test_duplicates_are_found(photo_folder: Path, tmp_path: Path, encoder_name: str) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from s2r2.cli import main
 from s2r2.errors import S2R2Error
 from s2r2.search import ImageIndex, positions, update_index
-from s2r2.search.exact import top_k
+from s2r2.search.backends.exact import top_k
 
 
 def test_only_new_changed_and_deleted_photos_are_worked_on(
@@ -79,8 +79,8 @@ def test_another_encoder_is_refused_unless_asked_for(photo_folder: Path, tmp_pat
 
 
 def test_a_second_writer_is_refused_and_readers_go_on(photo_folder: Path, tmp_path: Path, encoder_name: str) -> None:
-    from s2r2.locking import locked
-    from s2r2.search.layout import LOCK
+    from s2r2.search.storage.layout import LOCK
+    from s2r2.system.locking import locked
 
     store = tmp_path / "index"
     reader = update_index(encoder_name, photo_folder, store, progress=False).index

@@ -16,7 +16,7 @@ from PIL import Image
 from s2r2.encoder import load
 from s2r2.errors import S2R2Error
 from s2r2.search import ImageIndex, IndexGone, update_index
-from s2r2.search.rows import Rows, photo_id
+from s2r2.search.storage.rows import Rows, photo_id
 
 
 def noise_photos(folder: Path, count: int) -> None:

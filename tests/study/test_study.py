@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score
 from s2r2.errors import S2R2Error
 from s2r2.images import PixelStore, open_source
 from s2r2.study import compare, difference, figure, read_study
-from s2r2.study.copies import CopiesSource
+from s2r2.study.near_duplicates import CopiesSource
 from s2r2.study.plan import JUDGED_FILE, SCORES_FILE, final_cells, is_done, tuning_cells
 from s2r2.study.results import choose_settings
 from s2r2.study.spec import folder_name, parse_study, steps_for
@@ -145,7 +145,7 @@ def test_names_that_share_or_leave_a_folder_are_refused(tmp_path: Path) -> None:
 def test_code_that_a_study_names_runs_only_if_the_user_has_named_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from s2r2.training import trust
+    from s2r2.training.run import trust
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("S2R2_METHODS_NAMED", "")

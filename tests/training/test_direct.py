@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from s2r2.errors import S2R2Error
-from s2r2.images.store import NO_STORE
+from s2r2.images.store.pixel_store import NO_STORE
 from s2r2.training import TrainConfig, loop, stores, train
 from s2r2.training.metrics import read_metrics
 
@@ -118,7 +118,7 @@ def test_a_resume_goes_on_as_the_run_began(photos: Path, tmp_path: Path, monkeyp
 def test_many_images_are_not_decoded_beforehand(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("s2r2.images.direct.MANY_IMAGES", 20)
+    monkeypatch.setattr("s2r2.images.store.direct.MANY_IMAGES", 20)
     monkeypatch.setattr(stores.PixelStore, "build", lambda *_, **__: pytest.fail("a store is made"))
     train(photos, dataclasses.replace(TINY, store=None, steps=2), out=tmp_path / "run")
     assert (

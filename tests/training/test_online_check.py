@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from s2r2.images import PixelStore, open_source
-from s2r2.training.checks import OnlineCheck
+from s2r2.training.online_check import OnlineCheck
 from s2r2.views import get_recipe
 
 

@@ -20,12 +20,12 @@ from safetensors.torch import load_file
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+from s2r2.distributed.launching import _first_of_slurm, wants_launch
+from s2r2.distributed.processes import Processes
 from s2r2.errors import S2R2Error, SharedError
-from s2r2.launching import _first_of_slurm, wants_launch
-from s2r2.processes import Processes
-from s2r2.training.batch_norm import synchronise_batch_norm
-from s2r2.training.checkpoint import load_checkpoint
 from s2r2.training.metrics import read_metrics
+from s2r2.training.parallel.batch_norm import synchronise_batch_norm
+from s2r2.training.run.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch is built without gloo")
 
@@ -362,7 +362,7 @@ def test_what_the_first_process_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """A follower hears of the leader's error, and does not repeat it."""
     heard: list[Any] = [None, "the disk is full"]
 
-    monkeypatch.setattr("s2r2.messages.broadcast", lambda value, group: heard)
+    monkeypatch.setattr("s2r2.distributed.messages.broadcast", lambda value, group: heard)
     with pytest.raises(SharedError, match="disk is full"):
         Processes(rank=1, world_size=2).from_leader(lambda: 1)
     heard[:] = [7, ""]

@@ -15,11 +15,11 @@ from PIL import Image
 
 from s2r2 import cli
 from s2r2.errors import S2R2Error
-from s2r2.locking import LOCK, locked
+from s2r2.system.locking import LOCK, locked
 from s2r2.training import TrainConfig, read_config, train
-from s2r2.training.checkpoint import checkpoint_path, load_checkpoint
 from s2r2.training.metrics import read_metrics
-from s2r2.training.run_folder import BEGINNING
+from s2r2.training.run.checkpoint import checkpoint_path, load_checkpoint
+from s2r2.training.run.run_folder import BEGINNING
 
 SETTINGS: dict[str, Any] = {
     "backbone": "test_resnet", "image_size": 32, "views": 2, "batch_size": 16, "epochs": 1, "recipe": "photos",
@@ -134,7 +134,7 @@ def test_a_start_that_was_killed_is_cleared_and_nothing_else_is(
     photos_here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import s2r2.training.loop as loop
-    import s2r2.training.run_folder as run_folder
+    import s2r2.training.run.run_folder as run_folder
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -179,7 +179,7 @@ def test_relative_places_are_found_from_another_folder(
 def test_code_that_a_run_folder_names_runs_only_if_the_user_has_named_it(
     photos_here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from s2r2.training import trust
+    from s2r2.training.run import trust
 
     method = tmp_path / "meth.py"
     method.write_text(METHOD.format(body="return embeddings.sum()"))
@@ -224,7 +224,7 @@ def test_a_method_that_returns_no_loss_is_one_line(
 
 def edited(run: Path, change: Any) -> None:
     """A checkpoint as a stranger might have written it: changed, with a checksum that fits."""
-    from s2r2.training.checkpoint import _checksum
+    from s2r2.training.run.checkpoint import _checksum
 
     state = load_checkpoint(run)[0]
     state = change(state) or state

@@ -12,12 +12,12 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
+from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, create_encoder
 from s2r2.errors import S2R2Error
-from s2r2.processes import Processes
 from s2r2.training import TrainConfig, train
-from s2r2.training.optimiser import build_optimiser
-from s2r2.training.sharding import (
+from s2r2.training.optimizer import build_optimiser
+from s2r2.training.parallel.sharding import (
     _blocks,
     even_slices,
     load_optimiser,

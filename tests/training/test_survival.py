@@ -15,10 +15,11 @@ from torch import nn
 
 from s2r2.encoder import create_encoder
 from s2r2.errors import NonFiniteError, S2R2Error
-from s2r2.training import TrainConfig, loop, memory, preparation, read_config, resuming, train
-from s2r2.training.checkpoint import checkpoint_path, load_checkpoint, previous_path
+from s2r2.training import TrainConfig, loop, memory, preparation, read_config, train
 from s2r2.training.memory import bytes_per_view, fitting_micro_batch, free_memory, out_of_memory_is_an_error
 from s2r2.training.metrics import read_metrics
+from s2r2.training.run import resuming
+from s2r2.training.run.checkpoint import checkpoint_path, load_checkpoint, previous_path
 
 TINY = TrainConfig(
     backbone="test_resnet", image_size=32, views=2, batch_size=32, steps=20, recipe="documents", lr=2e-3,
@@ -160,7 +161,7 @@ def test_a_run_can_go_on_from_before_its_first_step(tmp_path: Path) -> None:
 KILL = """
 import os, signal, sys
 from pathlib import Path
-import s2r2.files as files, s2r2.training.loop as loop
+import s2r2.system.files as files, s2r2.training.loop as loop
 from s2r2.training import TrainConfig, train
 point, out = sys.argv[1:]
 fsync, replace, save = os.fsync, os.replace, loop.save_checkpoint
@@ -226,7 +227,7 @@ def test_other_random_numbers_for_another_number_of_processes(tmp_path: Path) ->
     state = load_checkpoint(tmp_path / "run")[0]
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    from s2r2.training.checkpoint import restore_random_state
+    from s2r2.training.run.checkpoint import restore_random_state
 
     restore_random_state({**state, "random": state["random"] * 2})
     assert not torch.equal(torch.get_rng_state(), before)

@@ -16,12 +16,13 @@ import pytest
 import torch
 
 from s2r2.errors import S2R2Error
-from s2r2.training import Interrupted, TrainConfig, interrupt, loop, read_config, train
-from s2r2.training.checkpoint import checkpoint_path, load_checkpoint, previous_path
-from s2r2.training.interrupt import StopOnInterrupt
+from s2r2.training import Interrupted, TrainConfig, loop, read_config, train
 from s2r2.training.methods import resolve
 from s2r2.training.metrics import read_metrics
-from s2r2.training.optimiser import build_optimiser, learning_rate_at
+from s2r2.training.optimizer import build_optimiser, learning_rate_at
+from s2r2.training.run import interrupt
+from s2r2.training.run.checkpoint import checkpoint_path, load_checkpoint, previous_path
+from s2r2.training.run.interrupt import StopOnInterrupt
 
 TINY = TrainConfig(
     backbone="test_resnet", image_size=32, views=4, batch_size=64, epochs=2, recipe="documents", temperature=0.3,
@@ -219,12 +220,12 @@ def test_a_second_request_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_full_disk_during_training_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import s2r2.files
+    import s2r2.system.files
 
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(s2r2.files.os, "replace", full)
+    monkeypatch.setattr(s2r2.system.files.os, "replace", full)
     with pytest.raises(S2R2Error, match="No space left"):
         train("digits:test", TINY, out=tmp_path / "run", quiet=True)
 

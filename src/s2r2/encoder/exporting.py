@@ -23,7 +23,7 @@ from s2r2.encoder.model import TIMM_LAYOUT_VERSION, Encoder, Output
 from s2r2.encoder.model_card import Usage, model_card
 from s2r2.encoder.timm_form import TimmForm, to_timm
 from s2r2.errors import S2R2Error
-from s2r2.files import write_bytes, write_text
+from s2r2.system.files import write_bytes, write_text
 
 Format = Literal["safetensors", "onnx", "torch-export", "huggingface"]
 SUFFIXES: dict[str, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2", "huggingface": ""}

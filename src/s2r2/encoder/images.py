@@ -13,7 +13,7 @@ from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable, reduce_array, to_array
-from s2r2.images.sources import Slice
+from s2r2.images.sources.base import Slice
 from s2r2.views import render_centre
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray

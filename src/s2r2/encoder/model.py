@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from s2r2.encoder.backbones import build_backbone, check_backbone
 from s2r2.encoder.images import ImagesLike, prepare, render_batches
 from s2r2.errors import NonFiniteError, S2R2Error
-from s2r2.files import make_folder, write_bytes
+from s2r2.system.files import make_folder, write_bytes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s2r2.documents import read_yaml
 from s2r2.encoder.images import store_side
 from s2r2.encoder.model import Encoder, Output
 from s2r2.encoder.timm_form import TimmForm
 from s2r2.errors import S2R2Error
-from s2r2.saying import visible
+from s2r2.settings.yaml_documents import read_yaml
+from s2r2.system.terminal import visible
 
 _PREPARE = '''import io
 import math

@@ -4,11 +4,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from s2r2.evaluation.bootstrap import Interval, bootstrap_interval, mean_average_precision_interval
     from s2r2.evaluation.evaluating import evaluate
-    from s2r2.evaluation.few_labels import LowShot, low_shot, probe_subsets
-    from s2r2.evaluation.fine_tuning import FineTuningPlan, fine_tune
-    from s2r2.evaluation.health_figures import (
+    from s2r2.evaluation.metrics.bootstrap import Interval, bootstrap_interval, mean_average_precision_interval
+    from s2r2.evaluation.metrics.health import (
         Duplicate,
         Health,
         alignment,
@@ -17,12 +15,10 @@ if TYPE_CHECKING:
         health,
         uniformity,
     )
-    from s2r2.evaluation.linear_probe import LinearProbe, fit_linear_probe
-    from s2r2.evaluation.neighbours import knn_accuracy, knn_predictions, knn_scores, nearest
-    from s2r2.evaluation.report import write_report
-    from s2r2.evaluation.result import Evaluation, Row
-    from s2r2.evaluation.retrieval import RetrievalResult, retrieval_metrics
-    from s2r2.evaluation.views_task import (
+    from s2r2.evaluation.metrics.neighbours import knn_accuracy, knn_predictions, knn_scores, nearest
+    from s2r2.evaluation.metrics.retrieval import RetrievalResult, retrieval_metrics
+    from s2r2.evaluation.protocols.fine_tuning import FineTuningPlan, fine_tune
+    from s2r2.evaluation.protocols.held_out_views import (
         HeldOutViews,
         embed_views,
         held_out_views,
@@ -30,21 +26,25 @@ if TYPE_CHECKING:
         view_average_precision,
         view_retrieval,
     )
-    from s2r2.evaluation.voc07 import Voc07, voc07_svm
+    from s2r2.evaluation.protocols.linear_probe import LinearProbe, fit_linear_probe
+    from s2r2.evaluation.protocols.low_shot import LowShot, low_shot, probe_subsets
+    from s2r2.evaluation.protocols.voc07 import Voc07, voc07_svm
+    from s2r2.evaluation.report import write_report
+    from s2r2.evaluation.result import Evaluation, Row
 
 # Reports and rankings need no torch, so nothing is imported before it is asked for.
 _PLACES = {
-    "bootstrap": ("Interval", "bootstrap_interval", "mean_average_precision_interval"),
+    "metrics.bootstrap": ("Interval", "bootstrap_interval", "mean_average_precision_interval"),
     "evaluating": ("evaluate",),
-    "fine_tuning": ("FineTuningPlan", "fine_tune"),
-    "health_figures": ("Duplicate", "Health", "alignment", "duplicates", "effective_rank", "health", "uniformity"),
-    "linear_probe": ("LinearProbe", "fit_linear_probe"),
-    "few_labels": ("LowShot", "low_shot", "probe_subsets"),
-    "neighbours": ("knn_accuracy", "knn_predictions", "knn_scores", "nearest"),
+    "protocols.fine_tuning": ("FineTuningPlan", "fine_tune"),
+    "metrics.health": ("Duplicate", "Health", "alignment", "duplicates", "effective_rank", "health", "uniformity"),
+    "protocols.linear_probe": ("LinearProbe", "fit_linear_probe"),
+    "protocols.low_shot": ("LowShot", "low_shot", "probe_subsets"),
+    "metrics.neighbours": ("knn_accuracy", "knn_predictions", "knn_scores", "nearest"),
     "report": ("write_report",),
     "result": ("Evaluation", "Row"),
-    "retrieval": ("RetrievalResult", "retrieval_metrics"),
-    "views_task": (
+    "metrics.retrieval": ("RetrievalResult", "retrieval_metrics"),
+    "protocols.held_out_views": (
         "HeldOutViews",
         "embed_views",
         "held_out_views",
@@ -52,7 +52,7 @@ _PLACES = {
         "view_average_precision",
         "view_retrieval",
     ),
-    "voc07": ("Voc07", "voc07_svm"),
+    "protocols.voc07": ("Voc07", "voc07_svm"),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 

@@ -8,22 +8,22 @@ from typing import TypeAlias
 import numpy as np
 
 import s2r2
+from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
-from s2r2.evaluation.bootstrap import DRAWS, bootstrap_interval
-from s2r2.evaluation.cautions import cautions, withdraw
-from s2r2.evaluation.further import FURTHER_COLUMNS, check_protocols, judge_fine_tuning, judge_further
-from s2r2.evaluation.health_figures import duplicates, health
-from s2r2.evaluation.neighbours import usual_neighbours
-from s2r2.evaluation.pictures import write_pictures
-from s2r2.evaluation.protocols import Task, build_task, columns_for, judge
-from s2r2.evaluation.raw_pixels import LARGEST_SIDE, raw_pixel_features
+from s2r2.evaluation.distributed import embed_shared, embed_views_shared
+from s2r2.evaluation.metrics.bootstrap import DRAWS, bootstrap_interval
+from s2r2.evaluation.metrics.health import duplicates, health
+from s2r2.evaluation.metrics.neighbours import usual_neighbours
+from s2r2.evaluation.metrics.retrieval import retrieval_metrics, unit_rows
+from s2r2.evaluation.protocols.base import Task, build_task, columns_for, judge
+from s2r2.evaluation.protocols.held_out_views import HeldOutViews, held_out_views
+from s2r2.evaluation.protocols.longer import FURTHER_COLUMNS, check_protocols, judge_fine_tuning, judge_further
+from s2r2.evaluation.protocols.raw_pixels import LARGEST_SIDE, raw_pixel_features
+from s2r2.evaluation.report.pictures import write_pictures
 from s2r2.evaluation.result import Evaluation, Row
-from s2r2.evaluation.retrieval import retrieval_metrics, unit_rows
-from s2r2.evaluation.sharing import embed_shared, embed_views_shared
-from s2r2.evaluation.views_task import HeldOutViews, held_out_views
+from s2r2.evaluation.warnings import cautions, withdraw
 from s2r2.images import PixelStore
-from s2r2.processes import Processes
 from s2r2.views import Recipe
 
 Embedder: TypeAlias = Encoder | Callable[[PixelStore], np.ndarray]

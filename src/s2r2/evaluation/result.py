@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from s2r2.errors import S2R2Error
-from s2r2.evaluation.bootstrap import Interval
-from s2r2.files import write_text
-from s2r2.saying import PlainConsole, visible
+from s2r2.evaluation.metrics.bootstrap import Interval
+from s2r2.system.files import write_text
+from s2r2.system.terminal import PlainConsole, visible
 
 FORMAT_VERSION = 2
 FILE_NAME = "evaluation.json"
@@ -46,7 +46,7 @@ class Row:
         output: ``pixels``, ``feature`` (backbone) or ``embedding`` (after the projection head).
         dimensions: Length of a vector.
         figures: By column name.
-        health: What :class:`~s2r2.evaluation.health_figures.Health` says.
+        health: What :class:`~s2r2.evaluation.metrics.health.Health` says.
         details: Settings that the protocols chose, such as the probe's strength.
         trained: Whether the encoder's weights were learnt.
     """

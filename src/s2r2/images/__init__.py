@@ -1,13 +1,13 @@
 """Files to pixels: where images come from, decoding them, and the store that keeps them decoded."""
 
-from s2r2.images.cache import StoreInfo, cache_folder, clear_stores, list_stores
-from s2r2.images.decoding import EXTENSIONS, UnreadableImage, decode, reduce_array, to_array
-from s2r2.images.direct import DirectImages, why_direct
-from s2r2.images.labels import Labels
-from s2r2.images.opening import absolute_data, open_source, write_skipped
-from s2r2.images.pool import decode_expendable
-from s2r2.images.sources import ArraySource, ImageSource, Skipped
-from s2r2.images.store import PixelStore
+from s2r2.images.decoding.decoder import EXTENSIONS, UnreadableImage, decode, reduce_array, to_array
+from s2r2.images.decoding.pool import decode_expendable
+from s2r2.images.sources.base import ArraySource, ImageSource, Skipped
+from s2r2.images.sources.labels import Labels
+from s2r2.images.sources.opening import absolute_data, open_source, write_skipped
+from s2r2.images.store.cache import StoreInfo, cache_folder, clear_stores, list_stores
+from s2r2.images.store.direct import DirectImages, why_direct
+from s2r2.images.store.pixel_store import PixelStore
 
 __all__ = [
     "EXTENSIONS",

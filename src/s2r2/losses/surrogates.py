@@ -26,7 +26,7 @@ from torch import Tensor
 
 from s2r2.errors import S2R2Error
 from s2r2.losses.refusals import check_above_zero
-from s2r2.values import Mistakes, fitted, plain
+from s2r2.settings.values import Mistakes, fitted, plain
 
 
 class Outer(NamedTuple):

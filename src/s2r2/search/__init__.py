@@ -8,26 +8,26 @@ if TYPE_CHECKING:
     from s2r2.search.duplicates import Duplicates, find_duplicates
     from s2r2.search.exporting import write_embeddings
     from s2r2.search.index import Hit, ImageIndex
-    from s2r2.search.layout import DamagedIndex, IndexGone
     from s2r2.search.map import positions
     from s2r2.search.result import UpdateResult
     from s2r2.search.server.serving import serve
-    from s2r2.search.showing import duplicates_and_show, search_and_show
+    from s2r2.search.storage.layout import DamagedIndex, IndexGone
+    from s2r2.search.terminal_output import duplicates_and_show, search_and_show
     from s2r2.search.updating import update_index
 
 # LanceDB alone takes more than a second to import, so each name is looked up when it is asked for.
 _PLACES = {
-    "DamagedIndex": "layout",
+    "DamagedIndex": "storage.layout",
     "Duplicates": "duplicates",
     "Hit": "index",
     "ImageIndex": "index",
-    "IndexGone": "layout",
+    "IndexGone": "storage.layout",
     "UpdateResult": "result",
     "contact_sheet": "contact_sheet",
-    "duplicates_and_show": "showing",
+    "duplicates_and_show": "terminal_output",
     "find_duplicates": "duplicates",
     "positions": "map",
-    "search_and_show": "showing",
+    "search_and_show": "terminal_output",
     "serve": "server.serving",
     "update_index": "updating",
     "write_embeddings": "exporting",

@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, store_side
 from s2r2.encoder.model import Output
 from s2r2.errors import S2R2Error
-from s2r2.files import atomic_write
 from s2r2.images import ImageSource, Skipped, UnreadableImage, write_skipped
-from s2r2.images.names import printable
-from s2r2.processes import Processes
-from s2r2.search.reading import check_alike, checked, read_ahead
+from s2r2.images.sources.names import printable
+from s2r2.search.storage.reading import check_alike, checked, read_ahead
+from s2r2.system.files import atomic_write
 
 BATCHES_WRITTEN = 8
 """Batches that become a row group of the table: some hundred photos."""

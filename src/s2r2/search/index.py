@@ -11,17 +11,17 @@ from typing import Any, NoReturn
 import numpy as np
 
 from s2r2.errors import S2R2Error
-from s2r2.files import checksum
 from s2r2.images import UnreadableImage, decode_expendable
-from s2r2.images.decoding import Part
-from s2r2.images.sources import Slice, printable, read_slice
-from s2r2.search import layout
-from s2r2.search.approximate import search_approximately
-from s2r2.search.catalogue import Catalogue
-from s2r2.search.durable import RowFiles
-from s2r2.search.exact import top_k
+from s2r2.images.decoding.decoder import Part
+from s2r2.images.sources.base import Slice, printable, read_slice
+from s2r2.search.backends.approximate import search_approximately
+from s2r2.search.backends.exact import top_k
 from s2r2.search.query import Box, query_pixels
-from s2r2.search.rows import Rows, is_whole
+from s2r2.search.storage import layout
+from s2r2.search.storage.catalog import Catalogue
+from s2r2.search.storage.durable import RowFiles
+from s2r2.search.storage.rows import Rows, is_whole
+from s2r2.system.files import checksum
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ class ImageIndex:
 
     def _content(self, row: int) -> bytes:
         """The file that was indexed if it is still there, else the thumbnail."""
-        from s2r2.search.reading import content_hash
+        from s2r2.search.storage.reading import content_hash
 
         cell = {name: self.catalogue.table[name][row].as_py() for name in ("file", "offset", "bytes", "content")}
         file = os.fsdecode(cell["file"])

@@ -9,9 +9,9 @@ import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable, reduce_array
-from s2r2.images.decoding import Part, cut
-from s2r2.images.pool import size_expendable
-from s2r2.images.sources import Slice, printable
+from s2r2.images.decoding.decoder import Part, cut
+from s2r2.images.decoding.pool import size_expendable
+from s2r2.images.sources.base import Slice, printable
 
 Box = tuple[int, int, int, int]
 

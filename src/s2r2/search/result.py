@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s2r2.images import Skipped
-from s2r2.images.names import printable
-from s2r2.search import layout
+from s2r2.images.sources.names import printable
 from s2r2.search.index import ImageIndex
+from s2r2.search.storage import layout
 
 
 @dataclass(frozen=True)

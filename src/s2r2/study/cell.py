@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from s2r2.children import end_with_parent
 from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
-from s2r2.files import atomic_write, remove_temporaries, write_text
 from s2r2.images import ImageSource, open_source
-from s2r2.locking import LOCK, locked
-from s2r2.machine import peak_memory
-from s2r2.saying import say
-from s2r2.study.copies import CopiesSource
-from s2r2.study.judging import judge_task
+from s2r2.study.near_duplicates import CopiesSource
 from s2r2.study.plan import CELL_FILE, JUDGED_FILE, RUN_FOLDER, SCORES_FILE
+from s2r2.study.scoring import judge_task
 from s2r2.study.spec import TaskSpec
+from s2r2.system.child_processes import end_with_parent
+from s2r2.system.files import atomic_write, remove_temporaries, write_text
+from s2r2.system.locking import LOCK, locked
+from s2r2.system.machine import peak_memory
+from s2r2.system.terminal import say
 from s2r2.training import TrainConfig, read_config, train
-from s2r2.training.checkpoint import has_checkpoint
 from s2r2.training.metrics import read_metrics
 from s2r2.training.preparation import first_encoder
+from s2r2.training.run.checkpoint import has_checkpoint
 from s2r2.views import get_recipe
 
 SECONDS_FOR_LOCK = 60.0

@@ -11,18 +11,18 @@ import yaml
 
 from s2r2.encoder import store_side
 from s2r2.errors import S2R2Error
-from s2r2.files import remove_temporaries, write_text
 from s2r2.images import PixelStore
-from s2r2.locking import LOCK, locked
-from s2r2.saying import PlainConsole
 from s2r2.study.cell import training_source
-from s2r2.study.judging import check_tasks
-from s2r2.study.page import write_page
 from s2r2.study.plan import Cell, check_cells, final_cells, is_done, tuning_cells
+from s2r2.study.report_page import write_page
 from s2r2.study.results import Results, choose_settings, collect, to_dict, to_markdown
 from s2r2.study.scheduling import Scheduler
+from s2r2.study.scoring import check_tasks
 from s2r2.study.spec import Study, folder_name, read_study
-from s2r2.training.trust import name_method
+from s2r2.system.files import remove_temporaries, write_text
+from s2r2.system.locking import LOCK, locked
+from s2r2.system.terminal import PlainConsole
+from s2r2.training.run.trust import name_method
 
 _WRITTEN = ("tuning.yaml", "results.json", "table.md", "study.html")
 

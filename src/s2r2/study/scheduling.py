@@ -13,11 +13,11 @@ from typing import IO
 
 import torch
 
-from s2r2.children import known_to_children, module_command, module_environment
 from s2r2.errors import S2R2Error
-from s2r2.files import write_text
-from s2r2.saying import PlainConsole
 from s2r2.study.plan import CELL_FILE, Cell, is_done
+from s2r2.system.child_processes import known_to_children, module_command, module_environment
+from s2r2.system.files import write_text
+from s2r2.system.terminal import PlainConsole
 from s2r2.training.progress import format_seconds
 
 INTERRUPTED = 130

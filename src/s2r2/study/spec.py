@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from s2r2.documents import read_yaml
 from s2r2.errors import S2R2Error
+from s2r2.settings.values import Mistakes, Where, fitted, plain, show
+from s2r2.settings.yaml_documents import read_yaml
 from s2r2.training.config import TrainConfig
-from s2r2.values import Mistakes, Where, fitted, plain, show
 
 UNTRAINED = "untrained"
 FIGURES = ("map", "knn", "linear")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from s2r2.evaluation.bootstrap import weighted_average_precision
+from s2r2.evaluation.metrics.bootstrap import weighted_average_precision
 
 DRAWS = 300
 
@@ -43,7 +43,7 @@ def figure(runs: Sequence[np.ndarray], targets: np.ndarray) -> Estimate:
     """A method's figure over its seeds.
 
     Args:
-        runs: For each seed what :func:`s2r2.study.judging.judge_task` gave: ``(N,)`` or ``(N, C)``.
+        runs: For each seed what :func:`s2r2.study.scoring.judge_task` gave: ``(N,)`` or ``(N, C)``.
         targets: ``(N,)`` or ``(N, C)`` labels of the judged images.
     """
     return _estimate([_per_draw(run, targets) for run in runs])

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 from s2r2.training.config import TrainConfig, read_config
 
 if TYPE_CHECKING:
-    from s2r2.training.gradient_cache import cached_backward
-    from s2r2.training.interrupt import Interrupted
+    from s2r2.losses.gradient_cache import cached_backward
     from s2r2.training.judging import evaluate_run, is_run_folder
     from s2r2.training.loop import TrainingResult, train
     from s2r2.training.methods import Method, Position, register_method
+    from s2r2.training.run.interrupt import Interrupted
 
 __all__ = [
     "Interrupted",
@@ -28,11 +28,11 @@ __all__ = [
 
 # TrainConfig describes the command line, so importing it must not import torch.
 _LATER = {
-    "Interrupted": "s2r2.training.interrupt",
+    "Interrupted": "s2r2.training.run.interrupt",
     "Method": "s2r2.training.methods",
     "Position": "s2r2.training.methods",
     "TrainingResult": "s2r2.training.loop",
-    "cached_backward": "s2r2.training.gradient_cache",
+    "cached_backward": "s2r2.losses.gradient_cache",
     "evaluate_run": "s2r2.training.judging",
     "is_run_folder": "s2r2.training.judging",
     "register_method": "s2r2.training.methods",

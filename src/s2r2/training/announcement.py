@@ -5,9 +5,9 @@ import time
 
 import torch
 
+from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder
-from s2r2.processes import Processes
-from s2r2.saying import PlainConsole
+from s2r2.system.terminal import PlainConsole
 from s2r2.training.preparation import Preparation
 from s2r2.training.progress import format_seconds
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 import tyro
 
-from s2r2.documents import read_scalar, read_yaml, write_yaml
 from s2r2.errors import S2R2Error
-from s2r2.files import write_text
-from s2r2.values import Mistakes, Where, fitted, plain, show, unknown_key
+from s2r2.settings.values import Mistakes, Where, fitted, plain, show, unknown_key
+from s2r2.settings.yaml_documents import read_scalar, read_yaml, write_yaml
+from s2r2.system.files import write_text
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 

@@ -1,6 +1,7 @@
 """What Lightning Fabric does for a run: devices, precision, and gradients exchanged by DDP.
 
-Of an encoder in shards (:mod:`s2r2.training.sharding`) Fabric sees a module like any other, in a process of its own.
+Of an encoder in shards (:mod:`s2r2.training.parallel.sharding`) Fabric sees a module
+like any other, in a process of its own.
 """
 
 import inspect
@@ -13,10 +14,10 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.nn.parallel import DistributedDataParallel
 
+from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder
-from s2r2.processes import Processes
 from s2r2.training.config import TrainConfig
-from s2r2.training.sharding import shard
+from s2r2.training.parallel.sharding import shard
 
 # Buffers are equal anyway (synchronised batch norm); with slices they would be sent once a slice. torch renames it.
 _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, load, store_side
 from s2r2.encoder.loading import untrained_like
 from s2r2.evaluation import Evaluation, evaluate
 from s2r2.images import PixelStore, open_source
-from s2r2.machine import choose_device
-from s2r2.processes import Processes
+from s2r2.settings.values import whole_number
+from s2r2.system.machine import choose_device
 from s2r2.training.config import read_config
-from s2r2.values import whole_number
 from s2r2.views import Recipe, get_recipe
 
 

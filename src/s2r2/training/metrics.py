@@ -17,7 +17,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 
 from s2r2.errors import S2R2Error
-from s2r2.files import sync_file, sync_folder, write_text
+from s2r2.system.files import sync_file, sync_folder, write_text
 
 MAXIMUM_LINES = 20_000
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from s2r2.saying import PlainConsole
+from s2r2.system.terminal import PlainConsole
 
 QUIET_SECONDS = 5.0
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, ImageSource, PixelStore, why_direct, write_skipped
-from s2r2.images.direct import DIRECT
-from s2r2.images.store import NO_STORE
-from s2r2.saying import PlainConsole
+from s2r2.images.store.direct import DIRECT
+from s2r2.images.store.pixel_store import NO_STORE
+from s2r2.system.terminal import PlainConsole
 
 
 def open_images(

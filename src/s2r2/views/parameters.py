@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s2r2.compiled import numba_is_here
+from s2r2.system.jit import numba_is_here
 from s2r2.views.recipe import Recipe, view_sizes
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

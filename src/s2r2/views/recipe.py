@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from s2r2.documents import read_yaml
 from s2r2.errors import S2R2Error
-from s2r2.values import Mistakes, Where, fitted, plain, show, unknown_key
+from s2r2.settings.values import Mistakes, Where, fitted, plain, show, unknown_key
+from s2r2.settings.yaml_documents import read_yaml
 
 Range = tuple[float, float]
 LARGEST = 1000.0

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from s2r2.compiled import numba_is_here
+from s2r2.system.jit import numba_is_here
 
 
 def reduce_bicubic(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from s2r2.compiled import numba_is_here
 from s2r2.errors import S2R2Error
-from s2r2.saying import say
+from s2r2.system.jit import numba_is_here
+from s2r2.system.terminal import say
 from s2r2.views.parameters import ViewParameters
 
 Backend = Literal["auto", "numba", "torchvision"]

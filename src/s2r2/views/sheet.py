@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from s2r2.errors import S2R2Error
-from s2r2.values import whole_number
+from s2r2.settings.values import whole_number
 from s2r2.views.parameters import draw_parameters
 from s2r2.views.recipe import Recipe, view_sizes
 from s2r2.views.rendering import Backend, render_centre, render_views

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from s2r2.evaluation.bootstrap import Interval
+from s2r2.evaluation.metrics.bootstrap import Interval
 from s2r2.evaluation.result import Evaluation, Row
 
 BARS = ("map", "recall@1", "probe", "view_ap")

@@ -11,13 +11,13 @@ from typing import Any
 
 from PIL import Image
 
-from s2r2.documents import read_yaml
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.result import FILE_NAME, Evaluation
 from s2r2.images import UnreadableImage, decode_expendable
-from s2r2.images.pool import size_expendable
-from s2r2.images.sources import Slice, read_slice
-from s2r2.saying import csv_plain
+from s2r2.images.decoding.pool import size_expendable
+from s2r2.images.sources.base import Slice, read_slice
+from s2r2.settings.yaml_documents import read_yaml
+from s2r2.system.terminal import csv_plain
 
 LARGEST_PNG = 700_000
 SHEET_WIDTH = 1600

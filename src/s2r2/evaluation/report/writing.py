@@ -12,7 +12,7 @@ import s2r2
 from s2r2.evaluation.report.curves import training_curves
 from s2r2.evaluation.report.figures import bar_groups, confusion_table, headline, health_rows, table
 from s2r2.evaluation.report.run_folder import RunFolder, read_run_folder
-from s2r2.files import write_text
+from s2r2.system.files import write_text
 
 FILE_NAME = "report.html"
 SKIPPED_SHOWN = 100

@@ -19,7 +19,7 @@ import numba
 import numpy as np
 from numba.extending import overload
 
-from s2r2.compiled import njit
+from s2r2.system.jit import njit
 
 _BLOCK = 2048
 """Candidates in a block of the inner loops: their exponentials stay in the first-level cache."""

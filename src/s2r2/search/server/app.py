@@ -21,12 +21,12 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp
 
 from s2r2.errors import S2R2Error
-from s2r2.images.pool import shared_pool
-from s2r2.search.layout import DamagedIndex, IndexGone
+from s2r2.images.decoding.pool import shared_pool
 from s2r2.search.server.gallery import Background, Gallery, LiveGallery
 from s2r2.search.server.guard import Guard, checked_root
 from s2r2.search.server.hosts import LOOPBACK, Hosts
 from s2r2.search.server.uploads import MAX_BYTES, Uploads, decode_upload
+from s2r2.search.storage.layout import DamagedIndex, IndexGone
 
 PAGE = Path(__file__).resolve().parent.parent / "page"
 _TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}

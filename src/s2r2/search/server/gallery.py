@@ -18,12 +18,12 @@ import numpy as np
 from PIL import Image
 
 from s2r2.errors import S2R2Error
-from s2r2.files import stamp
 from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.search.duplicates import Duplicates, find_duplicates
 from s2r2.search.index import ImageIndex
-from s2r2.search.layout import DESCRIPTION, IndexGone
 from s2r2.search.map import positions
+from s2r2.search.storage.layout import DESCRIPTION, IndexGone
+from s2r2.system.files import stamp
 
 LARGE_SIDE = 1280
 _LOOK_AGAIN = 1.0

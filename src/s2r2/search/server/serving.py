@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2r2.errors import S2R2Error
-from s2r2.saying import say
+from s2r2.system.terminal import say
 
 if TYPE_CHECKING:
     import uvicorn

@@ -9,7 +9,7 @@ from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 
 from s2r2.images import UnreadableImage, decode_expendable
-from s2r2.images.decoding import Part, max_pixels_allowed
+from s2r2.images.decoding.decoder import Part, max_pixels_allowed
 
 MAX_BYTES = 24 << 20
 MAX_UPLOAD_PIXELS = 64_000_000

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from s2r2.errors import S2R2Error
+from s2r2.settings.values import Mistakes, fitted, show
 from s2r2.training.config import Options, TrainConfig
 from s2r2.training.methods.base import Method
 from s2r2.training.methods.s2r2 import S2R2
 from s2r2.training.methods.simclr import SimCLR
 from s2r2.training.methods.swav import SwAV
-from s2r2.training.optimiser import WEIGHT_DECAY
-from s2r2.values import Mistakes, fitted, show
+from s2r2.training.optimizer import WEIGHT_DECAY
 
 BASE_VIEWS = 512
 

@@ -16,9 +16,9 @@ import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from s2r2.compiled import njit
+from s2r2.system.jit import njit
 from s2r2.views.kernel.blur import BLUR_REACH, blur, blur_margin, blur_weights
-from s2r2.views.kernel.colour import jitter, saturate, solarise
+from s2r2.views.kernel.color import jitter, saturate, solarise
 from s2r2.views.kernel.resize import OPTIONS, crop_and_resize
 
 __all__ = ["BLUR_REACH", "render_images"]

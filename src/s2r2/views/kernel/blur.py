@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from s2r2.compiled import njit
+from s2r2.system.jit import njit
 from s2r2.views.kernel.resize import OPTIONS
 
 u64, f32 = np.uint64, np.float32

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from s2r2.compiled import njit
+from s2r2.system.jit import njit
 
 u64 = np.uint64
 _GOLDEN, _FIRST, _SECOND = u64(0x9E3779B97F4A7C15), u64(0xBF58476D1CE4E5B9), u64(0x94D049BB133111EB)

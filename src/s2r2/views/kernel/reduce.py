@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from s2r2.compiled import njit
+from s2r2.system.jit import njit
 
 u64, i32 = np.uint64, np.int32
 BLOCK = 32

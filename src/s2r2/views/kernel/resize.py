@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from s2r2.compiled import njit
+from s2r2.system.jit import njit
 
 OPTIONS: dict[str, Any] = {"fastmath": True, "nogil": True, "error_model": "numpy"}
 u64, f32 = np.uint64, np.float32

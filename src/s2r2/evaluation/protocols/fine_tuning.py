@@ -1,0 +1,179 @@
+"""Fine-tuning: the whole encoder trained on a share of the labels."""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s2r2.encoder import Encoder
+from s2r2.errors import S2R2Error
+from s2r2.evaluation.metrics.bootstrap import Interval, bootstrap_interval, mean_average_precision_interval
+from s2r2.evaluation.protocols.base import Task
+from s2r2.images import PixelStore
+from s2r2.views import Recipe, draw_parameters, render_centre, render_views
+
+SHARES = (0.01, 0.1, 1.0)
+LEAST_STEPS = 200
+
+
+@dataclass(frozen=True)
+class FineTuningPlan:
+    """How to fine-tune; the same for every encoder, and nothing in it is chosen on test images.
+
+    Attributes:
+        epochs: Times that each labelled image is seen; more where that would be fewer than 200 steps.
+        batch_size: Images in a step.
+        learning_rate: Of the backbone, after warm-up over a tenth of the steps; cosine decay to zero.
+        head_learning_rate: Of the new linear layer.
+        weight_decay: AdamW's.
+        smallest_crop: Least share of the image that a training crop covers; it is mirrored half the time.
+    """
+
+    epochs: int = 20
+    batch_size: int = 64
+    learning_rate: float = 3e-4
+    head_learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    smallest_crop: float = 0.35
+
+
+def fine_tune(
+    encoder: Encoder,
+    train: PixelStore,
+    test: PixelStore,
+    task: Task,
+    *,
+    share: float = 1.0,
+    plan: FineTuningPlan | None = None,
+) -> Interval:
+    """Train a copy of the backbone with a new linear layer on a share of the labelled images, and judge it.
+
+    Args:
+        encoder: It is left as it is.
+        train: Training images.
+        test: Test images.
+        task: Their labels; its seed draws the share (at least one image of each class) and the crops.
+        share: Of the labelled training images, in (0, 1].
+        plan: Steps and rates.
+
+    Returns:
+        Accuracy on the test images (multi-label: mAP over labels), with its bootstrap interval.
+
+    Raises:
+        S2R2Error: There are no training labels, or the share is not in (0, 1].
+    """
+    if task.train is None or not task.teaching.any():
+        raise S2R2Error("fine-tuning needs labels of training images: give a labelled --train")
+    plan = plan or FineTuningPlan()
+    chosen = labelled_share(task, share)
+    with torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
+        torch.manual_seed(task.seed)
+        model = _Classifier(copy.deepcopy(encoder), len(task.names)).to(encoder.device)
+        _train(model, train, chosen, task.train[chosen], plan, task.seed)
+    scores = _predict(model, test, np.flatnonzero(task.judged))
+    wanted = task.test[task.judged]
+    if task.several:
+        return mean_average_precision_interval(scores, wanted, draws=task.draws, seed=task.seed)
+    return bootstrap_interval(scores.argmax(1) == wanted, draws=task.draws, seed=task.seed)
+
+
+def labelled_share(task: Task, share: float) -> np.ndarray:
+    """Sorted indices of a share of the labelled training images, of each class at least one.
+
+    Raises:
+        S2R2Error: The share is not in (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise S2R2Error(f"share {share} of the labels: it must be above 0 and at most 1")
+    assert task.train is not None
+    generator = np.random.default_rng(task.seed)
+    order = generator.permutation(np.flatnonzero(task.teaching))
+    if task.several:
+        return np.sort(order[: max(1, round(share * len(order)))])
+    labels = task.train[order]
+    parts = [order[labels == c][: max(1, round(share * int((labels == c).sum())))] for c in np.unique(labels)]
+    return np.sort(np.concatenate(parts))
+
+
+class _Classifier(nn.Module):
+    def __init__(self, encoder: Encoder, labels: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.encoder.head = None
+        self.layer = nn.Linear(encoder.dimensions("feature"), labels)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.layer(self.encoder.features(pixels))
+
+
+def _train(
+    model: _Classifier, store: PixelStore, chosen: np.ndarray, labels: np.ndarray, plan: FineTuningPlan, seed: int
+) -> None:
+    encoder = model.encoder
+    batch = min(plan.batch_size, len(chosen))
+    per_epoch = max(1, len(chosen) // batch)
+    steps = max(LEAST_STEPS, plan.epochs * per_epoch)
+    recipe = _plain_crops(encoder, plan)
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": encoder.backbone.parameters(), "lr": plan.learning_rate},
+            {"params": model.layer.parameters(), "lr": plan.head_learning_rate},
+        ],
+        weight_decay=plan.weight_decay,
+    )
+    warmup = max(1, steps // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda s: min((s + 1) / warmup, 0.5 * (1 + np.cos(np.pi * min(1.0, s / steps))))
+    )
+    targets = torch.as_tensor(labels.astype(np.float32 if labels.ndim == 2 else np.int64), device=encoder.device)
+    model.train()
+    for step in range(steps):
+        epoch, place = divmod(step, per_epoch)
+        order = np.random.default_rng((seed, epoch)).permutation(len(chosen))
+        part = order[place * batch : (place + 1) * batch]
+        logits = model(_crops(store, chosen[part], recipe, encoder, seed, epoch))
+        wanted = targets[torch.as_tensor(part, device=encoder.device)]
+        loss = (
+            F.cross_entropy(logits, wanted) if targets.ndim == 1 else F.binary_cross_entropy_with_logits(logits, wanted)
+        )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+
+
+def _plain_crops(encoder: Encoder, plan: FineTuningPlan) -> Recipe:
+    """Random crops, mirrored half the time, colours as they are."""
+    return Recipe.from_dict(
+        {
+            "crop_scale": [plan.smallest_crop, 1.0],
+            **dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0),
+            **dict.fromkeys(("jitter_probability", "grey_probability", "blur_probability"), 0.0),
+            "mean": list(encoder.mean),
+            "std": list(encoder.std),
+        }
+    )
+
+
+def _crops(store: PixelStore, images: np.ndarray, recipe: Recipe, encoder: Encoder, seed: int, epoch: int) -> Tensor:
+    size = encoder.image_size
+    parameters = draw_parameters(
+        recipe, store.sizes[images], store.image_ids[images], 1, seed=seed, epoch=epoch, view_size=size
+    )
+    pixels = render_views([store[int(i)] for i in images], parameters, size, mean=recipe.mean, std=recipe.std)
+    return torch.from_numpy(pixels).to(encoder.device)
+
+
+@torch.inference_mode()
+def _predict(model: _Classifier, store: PixelStore, images: np.ndarray) -> np.ndarray:
+    encoder = model.encoder
+    model.eval()
+    parts = []
+    for start in range(0, len(images), 128):
+        part = [store[int(i)] for i in images[start : start + 128]]
+        pixels = render_centre(part, encoder.image_size, mean=encoder.mean, std=encoder.std)
+        parts.append(model(torch.from_numpy(pixels).to(encoder.device)).float().cpu().numpy())
+    return np.concatenate(parts)

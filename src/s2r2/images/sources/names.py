@@ -1,0 +1,89 @@
+"""What images are called: one rule for names of files, of members of tars and of rows of tables, and for endings."""
+
+import posixpath
+import re
+from collections.abc import Sequence
+
+from s2r2.images.decoding.decoder import EXTENSIONS
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+_HELPERS = frozenset(
+    (
+        *("__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin"),
+        *("system volume information", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@tmp"),
+    )
+)
+
+_PICTURES = (
+    "heic heif hif heics avif avifs jxl jxr wdp hdp jp2 j2k jpf jpx jpm j2c jpc apng psd psb xcf svg svgz eps ico tga "
+    "exr hdr pcx ppm pgm pbm pnm pfm dds qoi flif bpg fits fit dcm wmf emf"
+)
+_RAW = "dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 rwl raf pef srw x3f raw 3fr fff iiq erf mrw kdc dcr gpr mos mef"
+_VIDEOS = "mp4 mov avi mkv webm m4v wmv mpg mpeg 3gp mts m2ts flv"
+_ARCHIVES = "tar tgz tbz2 txz zip 7z rar gz bz2 xz zst"
+_ARCHIVE = "an archive is not opened here: unpack it, or name a .tar as DATA of its own"
+_UNREAD = (
+    *((name, f"{name.upper()} is not read: convert it to JPEG, PNG or WebP") for name in _PICTURES.split()),
+    *((name, f"{name.upper()}, raw data of a camera, is not read: save it as JPEG or TIFF") for name in _RAW.split()),
+    *((name, "a video: save pictures of it as JPEG to have them read") for name in _VIDEOS.split()),
+    *((name, _ARCHIVE) for name in _ARCHIVES.split()),
+)
+_WHY_UNREAD = {f".{name}": reason for name, reason in _UNREAD if f".{name}" not in EXTENSIONS}
+
+
+def printable(text: str) -> str:
+    """A name as text that can be written as UTF-8: bytes that are none become backslash escapes."""
+    if text.isascii():
+        return text
+    return _SURROGATE.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def ending(name: str) -> str:
+    """The ending of a file's name in small letters, with its dot; blanks behind it do not count."""
+    dot = name.rfind(".")
+    return name[dot:].rstrip().lower() if dot > name.rfind("/") + 1 else ""
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is read: its ending says so."""
+    return ending(name) in EXTENSIONS
+
+
+def why_unread(name: str) -> str | None:
+    """Why what people call a photo, a video or an archive is not read, and what to do; None for everything else."""
+    return _WHY_UNREAD.get(ending(name))
+
+
+def is_helper(name: str) -> bool:
+    """Whether a file or folder is one that systems and network drives make for themselves; hidden ones are, too."""
+    return name.startswith(".") or name.lower() in _HELPERS
+
+
+def inside(name: str) -> str:
+    """A name as a place below a root that it cannot leave: ``./a``, ``/a``, ``b/../a``, ``x//a`` and ``../a``."""
+    if name.startswith((".", "/")) or name.endswith("/") or "/." in name or "//" in name:
+        return posixpath.normpath(f"/{name}").lstrip("/")
+    return name
+
+
+def unique(keys: Sequence[str]) -> Sequence[str]:
+    """The same keys, the second of a name as ``NAME#2``, the third as ``NAME#3``, but never as one that is there."""
+    taken = set(keys)
+    if len(taken) == len(keys):
+        return keys
+    seen: set[str] = set()
+    numbers: dict[str, int] = {}
+    found = []
+    for name in keys:
+        key = name
+        while key in seen or (key != name and key in taken):
+            numbers[name] = numbers.get(name, 1) + 1
+            key = f"{name}#{numbers[name]}"
+        seen.add(key)
+        found.append(key)
+    return found

@@ -1,0 +1,200 @@
+"""Tar shards in WebDataset's layout, read in place: on disk, or at addresses by ranges."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from s2r2.errors import S2R2Error
+from s2r2.images.decoding.decoder import EXTENSIONS
+from s2r2.images.decoding.pool import decode_expendable
+from s2r2.images.sources.base import ImageSource, Slice, Stamp, read_slice
+from s2r2.images.sources.labels import Labels
+from s2r2.images.sources.names import printable
+from s2r2.images.sources.remote import file_system, is_remote, read_remote, reason
+from s2r2.images.sources.tar_index import ShardIndex, shard_index
+from s2r2.images.sources.text_sequence import from_arrow, joined
+
+REMOTE_AT_ONCE = 8
+
+
+class ShardSource(ImageSource):
+    """Images of many tars, one tar after another, each in its own order.
+
+    Args:
+        name: What to call it.
+        shards: Paths or addresses.
+        indexes: Where the images are in each.
+    """
+
+    def __init__(self, name: str, shards: Sequence[str], indexes: Sequence[ShardIndex]) -> None:
+        stems = _stems(shards)
+        keys = joined([f"{stem}/" for stem in stems], [from_arrow(index.names) for index in indexes])
+        problems = [problem for index in indexes for problem in index.problems]
+        self._places = [shard if is_remote(shard) else os.path.abspath(shard) for shard in shards]
+        identity = "\n".join(shard if is_remote(shard) else os.path.realpath(shard) for shard in shards)
+        super().__init__(name, keys, _labels(indexes), problems, identity=identity)
+        self.shards = list(shards)
+        self.indexes = list(indexes)
+        self._starts = np.cumsum([0, *map(len, indexes)])
+
+    def read(self, index: int, short_side: int | None = None) -> np.ndarray:
+        """Decode the member."""
+        where = self._find(index)
+        return decode_expendable(read_remote(*where) if is_remote(where.path) else where, short_side=short_side)
+
+    def slice(self, index: int) -> Slice | None:
+        """The member's part of its shard; None for an address."""
+        where = self._find(index)
+        return None if is_remote(where.path) else where
+
+    def content(self, index: int) -> bytes | None:
+        """The member."""
+        where = self._find(index)
+        return read_remote(*where) if is_remote(where.path) else read_slice(where)
+
+    def stamp(self, index: int) -> Stamp:
+        """Place and size of the member, and what the shard looked like when it was opened."""
+        shard, inner = self._place(index)
+        found = self.indexes[shard]
+        return (int(found.offsets[inner]), int(found.sizes[inner]), *found.stamp)
+
+    def location(self, index: int) -> str:
+        """Path of the shard and name of the member."""
+        shard, inner = self._place(index)
+        return f"{printable(self.shards[shard])}::{self.indexes[shard].names[inner].as_py()}"
+
+    def _find(self, index: int) -> Slice:
+        shard, inner = self._place(index)
+        found = self.indexes[shard]
+        return Slice(self._places[shard], int(found.offsets[inner]), int(found.sizes[inner]))
+
+    def _place(self, index: int) -> tuple[int, int]:
+        which = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return which, index - int(self._starts[which])
+
+
+def is_shards(data: str) -> bool:
+    """Whether this is an address, or a pattern that stands for several tars."""
+    return is_remote(data) or (".tar" in data and _is_pattern(data) and not Path(data).exists())
+
+
+def shards_of_folder(folder: Path) -> list[str]:
+    """The tars that lie in a folder."""
+    return sorted(str(path) for path in folder.glob("*.tar") if path.is_file())
+
+
+def open_shards(data: str, shards: Sequence[str] = ()) -> ImageSource:
+    """Open tar shards: their headers are read once, and never again while the shards do not change.
+
+    Args:
+        data: A pattern with braces (``shard-{000000..000099}.tar``) or wildcards, or an address.
+        shards: The tars, where they are known already.
+
+    Raises:
+        S2R2Error: The pattern stands for nothing, a shard cannot be read or is compressed, or there is no image.
+    """
+    shards = list(shards) or _expand(data)
+    other = next((shard for shard in shards if not shard.partition("?")[0].endswith(".tar")), None)
+    if other is not None:
+        raise S2R2Error(f"{other} is no .tar: shards are read in place, pack their files without compression")
+    with ThreadPoolExecutor(REMOTE_AT_ONCE if is_remote(data) else 2) as pool:
+        indexes = list(_shown(pool.map(shard_index, shards), len(shards)))
+    if not sum(map(len, indexes)):
+        raise S2R2Error(f"no images in {data}: looked for {', '.join(sorted(EXTENSIONS))}")
+    return ShardSource(_name(data, shards), shards, indexes)
+
+
+def _is_pattern(data: str) -> bool:
+    """Whether there are braces or wildcards in it; in an address ? begins a query."""
+    return not frozenset("{*[" if is_remote(data) else "{*?[").isdisjoint(data)
+
+
+def _expand(data: str) -> list[str]:
+    """The shards that a pattern stands for, in its order; wildcards in alphabetical order."""
+    found: list[str] = []
+    for pattern in _braces(data):
+        found += _glob(pattern) if _is_pattern(pattern) else [pattern]
+    if not found:
+        raise S2R2Error(f"no shards: {data} stands for no file")
+    return list(dict.fromkeys(found))
+
+
+def _braces(pattern: str) -> list[str]:
+    """``{000..012}`` counts with as many digits as it is written with, ``{a,b}`` names some; several combine.
+
+    Raises:
+        S2R2Error: There is something else between braces.
+    """
+    before, opening, rest = pattern.partition("{")
+    if not opening:
+        return [pattern]
+    inside, closing, after = rest.partition("}")
+    first, dots, last = inside.partition("..")
+    if dots and first.isdecimal() and last.isdecimal() and int(first) <= int(last):
+        values = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+    elif closing and "," in inside:
+        values = inside.split(",")
+    else:
+        raise S2R2Error(f"{pattern}: write the numbers of shards as {{000..099}}, or names as {{a,b}}")
+    return [before + value + end for value in values for end in _braces(after)]
+
+
+def _glob(pattern: str) -> list[str]:
+    if not is_remote(pattern):
+        import glob
+
+        return sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
+    system, path = file_system(pattern)
+    try:
+        return [str(system.unstrip_protocol(name)) for name in sorted(system.glob(path))]
+    except Exception as error:
+        raise S2R2Error(f"cannot list {pattern}: {reason(error)}; write the shards as {{000..099}} instead") from None
+
+
+def _labels(indexes: Sequence[ShardIndex]) -> Labels | None:
+    parts = []
+    for index in indexes:
+        encoded = index.labels.dictionary_encode()
+        lists = [[name] if name else [] for name in encoded.dictionary.to_pylist()]
+        parts.append((Labels.from_cells(encoded.indices.to_numpy(), lists), len(index)))
+    return Labels.join(parts)
+
+
+def _stems(shards: Sequence[str]) -> list[str]:
+    """Names of the shards without their endings and the folder that they share."""
+    parts = [shard.replace(os.sep, "/").split("/") for shard in shards]
+    same = 0
+    while all(len(names) > same + 1 and names[same] == parts[0][same] for names in parts):
+        same += 1
+    stems = [printable("/".join(names[same:]).removesuffix(".tar")) for names in parts]
+    different = set(stems)
+    if len(different) < len(stems) or any(folder in different for stem in stems for folder in _folders(stem)):
+        return [f"{number}-{stem}" for number, stem in enumerate(stems)]  # x/y.jpg in a is not y.jpg in a/x
+    return stems
+
+
+def _folders(stem: str) -> list[str]:
+    parts = stem.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _name(data: str, shards: Sequence[str]) -> str:
+    if Path(data).is_dir():
+        return printable(data)
+    stems = _stems(shards)
+    return stems[0] if len(stems) == 1 else f"{stems[0]}-to-{stems[-1]}"
+
+
+def _shown(indexes: Iterator[ShardIndex], total: int) -> Iterator[ShardIndex]:
+    """The same, with a progress bar on a terminal's standard error when it takes longer than a moment."""
+    from rich.progress import track
+
+    from s2r2.system.terminal import PlainConsole
+
+    console = PlainConsole(stderr=True)
+    yield from track(
+        indexes, "indexing shards", total, console=console, transient=True, disable=not console.is_terminal or total < 2
+    )

@@ -1,0 +1,89 @@
+"""STL-10 in the form in which it is published: ``stl10_binary/*.bin``.
+
+Coates, Lee, Ng, *An Analysis of Single Layer Networks in Unsupervised Feature Learning*,
+AISTATS 2011, https://cs.stanford.edu/~acoates/stl10. Each image is
+3 x 96 x 96 bytes: red, green, blue, each column by column. ``*_y.bin`` has one byte for each image, 1 to 10.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from s2r2.errors import S2R2Error
+from s2r2.images.sources.base import ArraySource, ImageSource, JoinedSource, os_reason
+from s2r2.images.sources.labels import Labels
+from s2r2.images.sources.names import printable
+from s2r2.system.files import stamp
+
+FOLDER = "stl10_binary"
+SIDE = 96
+AGAIN = "fetch stl10_binary.tar.gz again from https://cs.stanford.edu/~acoates/stl10"
+PARTS = ("train", "test", "unlabeled")
+CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+
+
+def is_stl10(folder: Path) -> bool:
+    """Whether a folder holds STL-10's files of pixels."""
+    return any((folder / f"{part}_X.bin").is_file() for part in PARTS)
+
+
+def open_stl10(folder: Path, part: str = "") -> ImageSource:
+    """STL-10 from its published files, mapped into memory.
+
+    Args:
+        folder: The folder ``stl10_binary``.
+        part: ``train``, ``test``, ``unlabeled``, several joined by ``+``; empty for all that are there.
+
+    Raises:
+        S2R2Error: A part is unknown or missing, or its files do not fit together.
+    """
+    parts = part.split("+") if part else [p for p in PARTS if (folder / f"{p}_X.bin").is_file()]
+    for one in parts:
+        if one not in PARTS:
+            raise S2R2Error(f"{folder} has no part {one}: use {', '.join(PARTS)}, or several joined by +")
+    sources = [_open_part(folder, one) for one in parts]
+    return sources[0] if len(sources) == 1 else JoinedSource(sources)
+
+
+def _open_part(folder: Path, part: str) -> ImageSource:
+    pixels = folder / f"{part}_X.bin"
+    try:
+        size = pixels.stat().st_size
+        count, rest = divmod(size, 3 * SIDE * SIDE)
+        if rest or not count:
+            raise S2R2Error(f"{pixels} is damaged: {size:,} bytes are not a whole number of 96 x 96 images; {AGAIN}")
+        columns = np.memmap(pixels, np.uint8, mode="r").reshape(count, 3, SIDE, SIDE)
+        labels = None if part == "unlabeled" else _labels(folder, part, count)
+    except OSError as error:
+        raise S2R2Error(f"cannot read {error.filename or pixels}: {os_reason(error)}; {AGAIN}") from error
+    keys = [f"{i:06d}" for i in range(count)]
+    name = printable(f"{folder.absolute()}:{part}")
+    source = ArraySource(name, columns.transpose(0, 3, 2, 1), labels, keys, stamp(pixels))
+    source.folds = _folds(folder, count) if part == "train" else ()
+    return source
+
+
+def _folds(folder: Path, count: int) -> list[np.ndarray]:
+    """The ten predefined folds of 1,000 training images, where the file with them is there."""
+    path = folder / "fold_indices.txt"
+    if not path.is_file():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        folds = [np.array(line.split(), np.int64) for line in lines if line.strip()]
+    except (OSError, ValueError) as error:
+        raise S2R2Error(f"cannot read {path} ({error}): {AGAIN}, or delete it to do without folds") from error
+    if any(len(fold) == 0 or fold.min() < 0 or fold.max() >= count for fold in folds):
+        raise S2R2Error(f"{path} is damaged: it names images beyond the {count:,} that there are; {AGAIN}")
+    return folds
+
+
+def _labels(folder: Path, part: str, count: int) -> Labels | None:
+    path, names = folder / f"{part}_y.bin", folder / "class_names.txt"
+    classes = names.read_text(encoding="utf-8").split() if names.is_file() else list(CLASSES)
+    numbers = np.fromfile(path, np.uint8)
+    if len(numbers) != count:
+        raise S2R2Error(f"{path} is damaged: {len(numbers):,} labels for {count:,} images; {AGAIN}")
+    if numbers.min() < 1 or numbers.max() > len(classes):
+        raise S2R2Error(f"{path} is damaged: a label is not between 1 and {len(classes)}; {AGAIN}")
+    return Labels.from_lists([[classes[number - 1]] for number in numbers])

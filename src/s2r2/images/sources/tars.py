@@ -1,0 +1,188 @@
+"""One tar, read in place: its images, labelled by tables inside it, by a file beside each, or by folder."""
+
+import io
+import os
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from s2r2.errors import S2R2Error
+from s2r2.images.decoding.decoder import EXTENSIONS
+from s2r2.images.decoding.pool import decode_expendable
+from s2r2.images.sources.base import ImageSource, Skipped, Slice, Stamp, os_reason
+from s2r2.images.sources.folders import folder_labels
+from s2r2.images.sources.labels import Labels
+from s2r2.images.sources.names import inside, printable
+from s2r2.images.sources.tables import is_split, label_lists, places, rows, surplus
+from s2r2.images.sources.tar_index import Member, read_contents
+from s2r2.system.files import stamp
+
+NAMES = ("path", "filename", "file_name")
+LABELS = ("labels", "label", "categories")
+
+
+class TarSource(ImageSource):
+    """Members of an uncompressed tar, read in place by offset."""
+
+    def __init__(
+        self,
+        path: Path,
+        keys: Sequence[str],
+        members: Sequence[Member],
+        labels: Labels | None,
+        problems: Sequence[Skipped] = (),
+        *,
+        stamp: Stamp,
+        identity: str,
+    ) -> None:
+        super().__init__(printable(path.name), keys, labels, problems, identity=identity)
+        self.path = path
+        self._place = os.path.abspath(path)
+        self.members = members
+        self._stamp = stamp
+
+    def read(self, index: int, short_side: int | None = None) -> np.ndarray:
+        """Decode the member."""
+        return decode_expendable(self.slice(index), short_side=short_side)
+
+    def slice(self, index: int) -> Slice:
+        """The member's part of the tar."""
+        member = self.members[index]
+        return Slice(self._place, member.offset, member.size)
+
+    def stamp(self, index: int) -> Stamp:
+        """Place and size of the member, and the tar's own stamp."""
+        return (*self.members[index][1:], *self._stamp)
+
+    def location(self, index: int) -> str:
+        """Path of the tar and name of the member."""
+        return f"{printable(str(self.path))}::{self.members[index].name}"
+
+
+def open_tar(path: Path) -> ImageSource:
+    """The images of a tar, labelled by tables inside it, by a ``.cls`` beside each image, or by folder.
+
+    What follows a damaged header is left out and listed among the skipped.
+
+    Raises:
+        S2R2Error: It is compressed, cannot be read, or holds no image.
+    """
+    try:
+        before = stamp(path)  # of what is looked at now, should it change meanwhile
+    except OSError as error:
+        raise S2R2Error(f"cannot read the tar {printable(str(path))}: {os_reason(error)}") from None
+    place = printable(str(path))
+    found = read_contents(str(path), tables=True)
+    if not found.images:
+        first = f" ({found.problems[0].key}: {found.problems[0].reason})" if found.problems else ""
+        raise S2R2Error(f"no images in {place}{first}: looked for {', '.join(sorted(EXTENSIONS))}")
+    members = sorted(found.images)
+    names = [member.name for member in members]
+    common = _common_folder(names)
+    keys = [name[len(common) :] for name in names]
+    said = _Said(names, common, found.problems)
+    for name, content in found.tables.items():
+        said.read(f"{place}::{name}", name, content)
+    known = Labels.from_lists([[label] if (label := found.label(name)) else [] for name in names])
+    labels = Labels.from_lists(said.lists()) or known or folder_labels(keys)
+    source = TarSource(path, keys, members, labels, found.problems, stamp=before, identity=os.path.realpath(path))
+    source.former_prefix = "./" if found.dotted and not common else ""
+    source.parts = {part: np.array(sorted(numbers)) for part, numbers in said.parts.items()}
+    return source
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    """The folders that all names begin with, with a slash, or nothing."""
+    folders = [name.split("/")[:-1] for name in names]
+    first, shortest = folders[0], min(map(len, folders))
+    same = next((n for n in range(shortest) if any(parts[n] != first[n] for parts in folders)), shortest)
+    return "".join(f"{part}/" for part in first[:same])
+
+
+@dataclass
+class _Said:
+    """What the tables inside a tar say of its images.
+
+    Attributes:
+        names: Full name of each image.
+        common: The folder in which all images are.
+        problems: What could not be used is added here.
+        labels: Labels of the images of which a table says some.
+        parts: Numbers of the images of each part.
+    """
+
+    names: Sequence[str]
+    common: str
+    problems: list[Skipped]
+    labels: dict[int, list[str]] = field(default_factory=dict)
+    parts: dict[str, set[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.numbers = {name: number for number, name in enumerate(self.names)}
+
+    def lists(self) -> list[list[str]]:
+        """The labels of each image."""
+        return [self.labels.get(number, []) for number in range(len(self.names))]
+
+    def read(self, table: str, name: str, content: bytes) -> None:
+        """Take what a table says; one that has no column of names is some other table."""
+        try:
+            lines = io.StringIO(content.decode("utf-8-sig"), newline="")
+            found = list(rows(lines, table))
+            columns = places(found[0][1], (*NAMES, *LABELS), table) if found else {}
+            if any(column in columns for column in NAMES):
+                self._take(table, posixpath.dirname(name), columns, found[1:], len(found[0][1]))
+        except UnicodeDecodeError:
+            self.problems.append(Skipped(table, "no labels are taken from it: it is no table in UTF-8"))
+        except S2R2Error as error:
+            self.problems.append(Skipped(table, f"no labels are taken from it: {error}"))
+
+    def _take(
+        self, table: str, folder: str, columns: Mapping[str, int], found: Sequence[tuple[int, list[str]]], width: int
+    ) -> None:
+        wrong = [Skipped(f"{table}, line {line}", why) for line, row in found if (why := surplus(row, width))]
+        self.problems += wrong
+        good = [row + [""] * (width - len(row)) for _, row in found if not surplus(row, width)]
+        column = next(columns[name] for name in NAMES if name in columns)
+        numbers = self._numbers([row[column].strip() for row in good], folder)
+        says_something = any(name in LABELS or is_split(name) for name in columns)
+        if good and says_something and not any(number is not None for number in numbers):
+            self.problems.append(Skipped(table, "none of its rows names an image of the tar: no labels are taken"))
+        label = next((columns[name] for name in LABELS if name in columns), None)
+        if label is not None:
+            self._label(table, numbers, label_lists([row[label] for row in good], table))
+        for split in (place for name, place in columns.items() if is_split(name)):
+            for number, row in zip(numbers, good, strict=True):
+                if number is not None and row[split].strip():
+                    self.parts.setdefault(row[split].strip(), set()).add(number)
+
+    def _numbers(self, names: Sequence[str], folder: str) -> list[int | None]:
+        """The images that rows name: relative to the table's folder, to the tar, or to the folder of all images.
+
+        Whichever of the three fits most rows holds for all of them, so that no name is looked up in two ways.
+        """
+        names = [name.replace("\\", "/") if name not in self.numbers else name for name in names]
+        tried = [
+            [self.numbers.get(inside(f"{base}/{name}")) if name else None for name in names]
+            for base in dict.fromkeys((folder, "", self.common))
+        ]
+        return max(tried, key=lambda numbers: sum(number is not None for number in numbers))
+
+    def _label(self, table: str, numbers: Sequence[int | None], lists: Sequence[list[str]]) -> None:
+        """Keep a table's labels, unless an earlier table says others."""
+        own: dict[int, list[str]] = {}
+        twice: set[int] = set()
+        for number, labels in zip(numbers, lists, strict=True):
+            if number is not None and labels and sorted(own.setdefault(number, labels)) != sorted(labels):
+                twice.add(number)
+        for number in sorted(twice):
+            own[number] = []
+            problem = "its rows label it in two ways: it is taken as not labelled"
+            self.problems.append(Skipped(f"{table}, {self.names[number]}", problem))
+        if any(sorted(self.labels.get(number, labels)) != sorted(labels) for number, labels in own.items()):
+            self.problems.append(Skipped(table, "it says other labels than an earlier table: none are taken from it"))
+        else:
+            self.labels |= own

@@ -1,0 +1,206 @@
+"""Decoding and appending images to a pixel store, in the source's order."""
+
+import contextlib
+import errno
+import os
+import shutil
+import zlib
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from s2r2.errors import S2R2Error
+from s2r2.images.decoding.decoder import UnreadableImage, max_pixels_allowed
+from s2r2.images.decoding.pool import shared_pool
+from s2r2.images.decoding.protocol import DECODED, SIZE, UNCHANGED, UNREADABLE, Answer, Job, Settings
+from s2r2.images.sources.base import ImageSource, Stamp
+from s2r2.images.sources.remote import is_remote
+from s2r2.images.store.journal import Entry
+
+COMMIT_IMAGES = 256
+COMMIT_BYTES = 16 << 20
+"""Pixels are handed to the system, and then their lines, after so many: what a kill can cost."""
+SPARE_DISK = 64 << 20
+"""Bytes that a store leaves free on its disk."""
+SAMPLE = 256
+"""Images whose headers are read to foretell a store's size."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image to bring up to date: its place, key and stamp in the source, and what the store knows of it."""
+
+    index: int
+    key: str
+    stamp: Stamp
+    known: Entry | None
+
+
+class Writer:
+    """Appends to a store's two files.
+
+    Args:
+        pixels: The file of pixels.
+        journal: The file of lines.
+        pixels_end: Bytes of the first that count; what follows was left by a kill.
+        journal_end: Bytes of the second that count.
+    """
+
+    def __init__(self, pixels: Path, journal: Path, pixels_end: int, journal_end: int) -> None:
+        self.pixels = pixels
+        self.journal = journal
+        self.pixels_end = pixels_end
+        self.journal_end = journal_end
+        self.decoded = 0
+
+    def write(
+        self, source: ImageSource, tasks: Sequence[Task], short_side: int | None, workers: int, progress: bool
+    ) -> dict[str, Entry]:
+        """Decode and append; returns the entries by key.
+
+        Raises:
+            S2R2Error: The images will not fit, or did not.
+        """
+        settings = Settings(short_side, max_pixels_allowed())
+        entries: dict[str, Entry] = {}
+        lines: list[bytes] = []
+        with open(self.pixels, "ab") as pixels, open(self.journal, "ab") as journal:
+            pixels.truncate(self.pixels_end)
+            journal.truncate(self.journal_end)
+            _refuse_if_too_large(source, tasks, settings, workers, self.pixels.parent)
+            uncommitted = 0
+            answers = _answers(source, tasks, settings, workers)
+            try:
+                with contextlib.closing(answers), _bar(len(tasks), progress) as advance:
+                    for task, answer in zip(tasks, answers, strict=True):
+                        entry = self._entry(task, answer)
+                        pixels.write(answer.payload if answer.status == DECODED else b"")
+                        entries[task.key] = entry
+                        lines.append(entry.line())
+                        uncommitted += entry.size
+                        if uncommitted >= COMMIT_BYTES or len(lines) >= COMMIT_IMAGES:
+                            pixels.flush()
+                            journal.write(b"".join(lines))
+                            journal.flush()
+                            advance(len(lines))
+                            lines, uncommitted = [], 0
+                pixels.flush()
+                os.fsync(pixels.fileno())
+                journal.write(b"".join(lines))
+                journal.flush()
+                os.fsync(journal.fileno())
+            except OSError as error:
+                self._discard(pixels, journal)
+                raise _full(error, self.pixels.parent, len(entries), len(tasks)) from error
+        return entries
+
+    def _entry(self, task: Task, answer: Answer) -> Entry:
+        """The journal's entry for an answer; one whose file has not changed keeps its pixels."""
+        if answer.status == UNCHANGED and task.known is not None:
+            return task.known._replace(stamp=task.stamp)
+        self.decoded += 1
+        if answer.status == UNREADABLE:
+            return Entry(task.key, task.stamp, answer.content_checksum, reason=answer.reason)
+        offset = self.pixels_end
+        self.pixels_end += len(answer.payload)
+        return Entry(
+            task.key, task.stamp, answer.content_checksum, answer.height, answer.width, offset, answer.pixel_checksum
+        )
+
+    @staticmethod
+    def _discard(*files: object) -> None:
+        """Close files on a full disk without trying again to write what they hold."""
+        for file in files:
+            with contextlib.suppress(OSError):
+                file.close()  # type: ignore[attr-defined]
+
+
+def _answers(
+    source: ImageSource, tasks: Sequence[Task], settings: Settings, workers: int
+) -> Generator[Answer, None, None]:
+    """Answers in the order of the tasks: files from the pool, arrays from this process."""
+    jobs = []
+    for task in tasks:
+        where = source.slice(task.index)
+        # An entry without pixels that was refused for want of time or memory is tried again when it is touched.
+        checksum = task.known.content if task.known is not None and where is not None else -1
+        jobs.append(Job(*where, checksum or -1) if where is not None else None)
+    files = shared_pool().run([job for job in jobs if job is not None], settings, workers)
+    try:
+        for task, job in zip(tasks, jobs, strict=True):
+            yield next(files) if job is not None else _read(source, task.index, settings.short_side)
+    finally:
+        files.close()  # type: ignore[attr-defined]
+
+
+def _read(source: ImageSource, index: int, short_side: int | None) -> Answer:
+    """An array's pixels as if a worker had decoded them."""
+    try:
+        pixels = np.ascontiguousarray(source.read(index, short_side))
+    except UnreadableImage as error:
+        return Answer(UNREADABLE, 0, 0, 0, 0, error.reason.encode("utf-8", "backslashreplace"))
+    flat = pixels.reshape(-1).data
+    return Answer(DECODED, pixels.shape[0], pixels.shape[1], 0, zlib.crc32(flat), flat)
+
+
+def _refuse_if_too_large(
+    source: ImageSource, tasks: Sequence[Task], settings: Settings, workers: int, place: Path
+) -> None:
+    """Foretell the bytes from the headers of some of the images, and compare them with the disk's free ones.
+
+    Those at addresses are taken to be like the others: they are not fetched twice.
+    """
+    short_side = settings.short_side
+    chosen = [tasks[i] for i in np.unique(np.linspace(0, len(tasks) - 1, min(SAMPLE, len(tasks)), dtype=int))]
+    free = shutil.disk_usage(place).free
+    chosen = [task for task in chosen if not is_remote(source.location(task.index))]
+    slices = [(task, source.slice(task.index)) for task in chosen]
+    total = sum(_array_bytes(source, task, short_side) for task, where in slices if where is None)
+    jobs = [Job(*where, kind="size") for _, where in slices if where is not None]
+    # Without reduction even few images can be large; reduced, a store this small fits wherever anything does.
+    most = 3 * short_side * short_side * 4 * len(tasks) if short_side is not None else None
+    if jobs and (most is None or most + SPARE_DISK > free):
+        total += sum(3 * a.height * a.width for a in shared_pool().run(jobs, settings, workers) if a.status == SIZE)
+    needed = total * len(tasks) // max(1, len(chosen))
+    if needed + SPARE_DISK > free and needed:
+        raise S2R2Error(
+            f"the pixel store needs about {_size(needed)} in {place}, {_size(free)} are free: free space, choose "
+            f"another --store, or smaller images (--image-size)"
+        )
+
+
+def _array_bytes(source: ImageSource, task: Task, short_side: int | None) -> int:
+    try:
+        return int(np.prod(source.read(task.index, short_side).shape))
+    except UnreadableImage:  # it is listed when its turn comes
+        return 0
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _full(error: OSError, place: Path, done: int, total: int) -> S2R2Error:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        why = f"the disk is full after {done:,} of {total:,} images: free space and run again, it goes on from there"
+    else:
+        why = f"{error.strerror or error}; choose another --store"
+    return S2R2Error(f"cannot write the pixel store in {place}: {why}")
+
+
+@contextlib.contextmanager
+def _bar(total: int, visible: bool) -> Iterator:
+    """A progress bar on standard error, or nothing."""
+    if not visible or not total:
+        yield lambda count: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from s2r2.system.terminal import PlainConsole
+
+    columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=PlainConsole(stderr=True), transient=True) as bar:
+        task = bar.add_task("decoding", total=total)
+        yield lambda count: bar.advance(task, count)

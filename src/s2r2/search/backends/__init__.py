@@ -1,0 +1,1 @@
+"""Ways to find the nearest vectors: exactly, or approximately through LanceDB."""

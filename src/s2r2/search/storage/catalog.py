@@ -1,0 +1,217 @@
+"""What a search reads: vectors and descriptions of all photos, mapped into memory from two files."""
+
+import functools
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.lib import format as npy
+
+from s2r2.images.sources.names import printable
+from s2r2.search.storage.layout import DamagedIndex
+from s2r2.search.storage.rows import Rows, schema
+from s2r2.system.files import checksum, sync_folder
+
+_LENGTH_ERROR = 1e-2
+COLUMNS = ("id", "key", "location", "label", "file", "offset", "bytes", "modified", "stamp", "content")
+
+
+def catalogue_files(number: int) -> tuple[str, str]:
+    """Names of the files of catalogue ``number``: vectors, descriptions."""
+    return f"vectors-{number}.npy", f"catalogue-{number}.arrow"
+
+
+def write_catalogue(rows: Rows, folder: Path, number: int, dimensions: int) -> dict[str, str]:
+    """Write all rows without their thumbnails, a piece at a time: memory does not grow with the vectors.
+
+    Nobody reads the files before ``index.json`` names them, so they need be durable, but not atomic.
+
+    Returns:
+        Checksum of each file, by name.
+
+    Raises:
+        DamagedIndex: A vector in the rows is not one of length 1.
+    """
+    vectors_name, described_name = catalogue_files(number)
+    count = len(rows)
+    described = []
+    with open(folder / vectors_name, "wb") as file:
+        file.write(_header(count, dimensions))
+        for batch in rows.scan((*COLUMNS, "vector"), row_ids=True):
+            vectors = np.ascontiguousarray(batch["vector"].flatten().to_numpy(), "<f4").reshape(-1, dimensions)
+            if len(vectors) != len(batch) or not (np.abs(np.linalg.norm(vectors, axis=1) - 1) < _LENGTH_ERROR).all():
+                raise DamagedIndex(folder.parent, "its rows hold vectors that no encoder made")
+            file.write(vectors.data)
+            described.append(batch.select([*COLUMNS, "_rowid"]))
+        _make_durable(file)
+    layout = _layout(dimensions)
+    table = pa.Table.from_batches([batch.cast(layout) for batch in described], layout).combine_chunks()
+    with open(folder / described_name, "wb") as file:
+        with pa.ipc.new_file(file, layout) as writer:
+            writer.write_table(table, max_chunksize=max(1, count))
+        _make_durable(file)
+    sync_folder(folder)
+    return {name: checksum(folder / name) for name in (vectors_name, described_name)}
+
+
+def _header(count: int, dimensions: int) -> bytes:
+    """What NumPy writes before the vectors."""
+    file = io.BytesIO()
+    npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (count, dimensions)})
+    return file.getvalue()
+
+
+def _layout(dimensions: int) -> pa.Schema:
+    return pa.schema([*(schema(dimensions).field(name) for name in COLUMNS), ("_rowid", pa.uint64())])
+
+
+def _make_durable(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+class Catalogue:
+    """An open catalogue of N photos.
+
+    Descriptions are checked when it is opened, the vectors when they are first asked for: that takes as long as reading
+    them from the disk, which the first search does in any case.
+
+    Attributes:
+        table: The descriptions, one row a photo.
+    """
+
+    def __init__(self, folder: Path, table: pa.Table, mapped: np.ndarray, header: int, check: str | None) -> None:
+        self.table = table
+        self._folder, self._mapped, self._header, self._check = folder, mapped, header, check
+
+    @classmethod
+    def open(cls, folder: Path, number: int, photos: int, dimensions: int, sums: Mapping[str, str]) -> "Catalogue":
+        """Map the files of catalogue ``number``.
+
+        Args:
+            folder: Of the generation.
+            number: Of the catalogue.
+            photos: How many photos it must have.
+            dimensions: Length of a vector.
+            sums: Checksum of each file, by name; empty for format 2, which had none.
+
+        Raises:
+            FileNotFoundError: A newer one has taken its place.
+            DamagedIndex: The files are not what was written.
+        """
+        vectors_name, described_name = catalogue_files(number)
+        if sums and checksum(folder / described_name) != sums.get(described_name):
+            raise DamagedIndex(folder.parent, f"{described_name} is not what was written")
+        try:
+            with pa.memory_map(str(folder / described_name)) as file:
+                table = pa.ipc.open_file(file).read_all()
+            if not sums:
+                table.validate(full=True)
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, ValueError, OSError, OverflowError, MemoryError) as error:
+            raise DamagedIndex(folder.parent, f"{described_name}: {error}") from error
+        if table.schema != _layout(dimensions) or len(table) != photos:
+            raise DamagedIndex(folder.parent, f"{described_name} does not describe the {photos} photos")
+        header = _header(photos, dimensions)
+        with open(folder / vectors_name, "rb") as file:
+            whole = os.fstat(file.fileno()).st_size == len(header) + 4 * photos * dimensions
+            if not whole or file.read(len(header)) != header:
+                raise DamagedIndex(folder.parent, f"{vectors_name} does not hold the vectors of {photos} photos")
+            mapped: np.ndarray = np.memmap(file, np.uint8, "r")
+        return cls(folder, table, mapped, len(header), sums.get(vectors_name))
+
+    @functools.cached_property
+    def vectors(self) -> np.ndarray:
+        """``(N, D)`` float32 with rows of length 1, mapped from disk.
+
+        Raises:
+            DamagedIndex: They are not what was written.
+        """
+        if self._check is not None and checksum(self._mapped.data) != self._check:
+            raise DamagedIndex(self._folder.parent, "its vectors are not what was written")
+        flat = self._mapped[self._header :].view("<f4")
+        return flat.reshape(len(self), -1) if len(self) else flat.reshape(0, 1)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @functools.cached_property
+    def ids(self) -> np.ndarray:
+        """``(N,)`` int64: id of each photo."""
+        return self.table["id"].to_numpy()
+
+    @functools.cached_property
+    def row_ids(self) -> np.ndarray:
+        """``(N,)`` uint64: LanceDB's address of each row when the catalogue was written."""
+        return self.table["_rowid"].to_numpy()
+
+    @functools.cached_property
+    def _by_id(self) -> np.ndarray:
+        return np.argsort(self.ids)
+
+    @functools.cached_property
+    def _by_row_id(self) -> np.ndarray:
+        return np.argsort(self.row_ids)
+
+    def rows_of(self, ids: np.ndarray) -> np.ndarray:
+        """Rows of photos by id; -1 for those that are not there."""
+        return _places(self.ids, self._by_id, ids)
+
+    def rows_of_row_ids(self, row_ids: np.ndarray) -> np.ndarray:
+        """Rows of photos by LanceDB's address; -1 for those that are not there."""
+        return _places(self.row_ids, self._by_row_id, row_ids)
+
+    def row_of_key(self, key: str) -> int | None:
+        """Row of the photo with this key, or None."""
+        found = pc.index(self.table["key"], printable(key)).as_py()
+        return None if found < 0 else int(found)
+
+    @functools.cached_property
+    def by_key(self) -> np.ndarray:
+        """``(N,)``: rows in the order of their keys, as people browse."""
+        return pc.sort_indices(self.table, sort_keys=[("key", "ascending")]).to_numpy()
+
+    @functools.cached_property
+    def folders(self) -> tuple[list[str], np.ndarray]:
+        """Folders of the photos inside their source, and which of them each photo is in, ``(N,)``."""
+        names = pc.replace_substring_regex(self.table["key"], r"/?[^/]*$", "")
+        return _coded(names)
+
+    @functools.cached_property
+    def labels(self) -> tuple[list[str], np.ndarray]:
+        """Distinct label texts (labels of a photo joined by ``;``), and which of them each photo has, ``(N,)``."""
+        return _coded(self.table["label"])
+
+    def matching(self, folder: str | None = None, label: str | None = None) -> np.ndarray | None:
+        """Mask ``(N,)`` of the photos in a folder (and below it) that have a label; None for all photos."""
+        mask = None
+        if folder:
+            names, codes = self.folders
+            wanted = np.array([name == folder or name.startswith(folder + "/") for name in names], bool)
+            mask = wanted[codes]
+        if label:
+            names, codes = self.labels
+            has = np.array([label in name.split(";") for name in names], bool)[codes]
+            mask = has if mask is None else mask & has
+        return mask
+
+
+def _places(values: np.ndarray, order: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each wanted value is among distinct ``values`` that ``order`` sorts; -1 if it is not."""
+    if len(values) == 0:
+        return np.full(len(wanted), -1)
+    places = order[np.minimum(np.searchsorted(values, wanted, sorter=order), len(values) - 1)]
+    return np.where(values[places] == wanted, places, -1)
+
+
+def _coded(texts: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
+    coded = texts.combine_chunks().dictionary_encode()
+    if isinstance(coded, pa.ChunkedArray):
+        coded = coded.chunk(0) if coded.num_chunks else pa.array([], pa.string()).dictionary_encode()
+    return coded.dictionary.to_pylist(), coded.indices.to_numpy()

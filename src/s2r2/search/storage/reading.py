@@ -1,0 +1,227 @@
+"""Photos to rows: reading, hashing, decoding and shrinking in threads, while the encoder works on those before."""
+
+import hashlib
+import io
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from s2r2.distributed.processes import Processes
+from s2r2.encoder import Encoder
+from s2r2.errors import NonFiniteError
+from s2r2.images import ImageSource, UnreadableImage, decode_expendable
+from s2r2.images.sources.names import printable, unique
+from s2r2.search.storage.rows import photo_id, seal
+from s2r2.views import reduce_bicubic
+
+T = TypeVar("T")
+Read = TypeVar("Read")
+
+THUMBNAIL_SIDE = 192
+AHEAD = 3
+PIECE = 8
+"""Photos that a thread takes at once: it costs less to say so than for each."""
+
+
+@dataclass
+class ReadPhoto:
+    """One photo on its way into the index.
+
+    Attributes:
+        index: Its place in the source.
+        row: Its row, without a vector until it is encoded.
+        pixels: ``(3, P, P)`` float32 for the encoder; None if unreadable, if its content is known, or once encoded.
+        reason: Why it is unreadable, or empty.
+    """
+
+    index: int
+    row: dict[str, Any]
+    pixels: np.ndarray | None = None
+    reason: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether it is readable and needs no encoding: the index has the same content."""
+        return self.pixels is None and not self.reason and "vector" not in self.row
+
+
+class PhotoReader:
+    """Reads photos of a source for an encoder.
+
+    Args:
+        source: The photos.
+        encoder: Says what size and normalisation its input has, and whose fingerprint goes into the rows.
+        fingerprint: Of the encoder.
+        contents: Hashes of content that the index has already: such photos are not decoded.
+        side: Short side to which they are reduced for the encoder; a thumbnail may be made of more pixels.
+    """
+
+    def __init__(
+        self, source: ImageSource, encoder: Encoder, fingerprint: str, contents: frozenset[str], side: int
+    ) -> None:
+        self.source, self.encoder, self.fingerprint, self.contents = source, encoder, fingerprint, contents
+        self.side = side
+        self._keys = unique([printable(key) for key in source.keys])
+        self.labels = [[]] * len(source) if source.labels is None else source.labels.lists()
+
+    def key(self, index: int) -> str:
+        """Key of a photo as text that any table can hold, another one for each photo."""
+        return self._keys[index]
+
+    def location(self, index: int) -> str:
+        """Where a person finds a photo from any folder, as text that any table can hold."""
+        location, where = printable(self.source.location(index)), self.source.slice(index)
+        if where is not None and location.startswith(named := printable(where.path)):
+            location = printable(os.path.abspath(where.path)) + location[len(named) :]
+        return location
+
+    def label(self, index: int) -> str:
+        """Labels of a photo joined by ``;``."""
+        return ";".join(map(printable, self.labels[index]))
+
+    def encoded(self, wanted: Sequence[tuple[int, str]], size: int, processes: Processes) -> Iterator[list[ReadPhoto]]:
+        """Photos in the given order with their vectors, ``size`` at a time; several processes share the batches.
+
+        Args:
+            wanted: Place in the source, and stamp, of each photo.
+            size: Photos in a batch.
+            processes: Each reads and encodes its share; only the first one is given the photos.
+        """
+        batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+        read = read_ahead(lambda photo: self._read(*photo), processes.share(batches), processes.threads)
+        yield from processes.in_turn(map(self._encode, read), len(batches))
+
+    def _encode(self, batch: list[ReadPhoto]) -> list[ReadPhoto]:
+        """Put the encoder's vectors in the place of pixels."""
+        pixels = [photo.pixels for photo in batch if photo.pixels is not None]
+        vectors = iter(checked(self.encoder.embed_pixels(np.stack(pixels)), self.encoder) if pixels else ())
+        for photo in batch:
+            if photo.pixels is not None:
+                photo.row["vector"], photo.pixels = next(vectors), None
+        return batch
+
+    def _read(self, index: int, stamp: str) -> ReadPhoto:
+        photo = ReadPhoto(index, self._described(index, stamp))
+        try:
+            content = self.source.content(index)
+            if content is not None:
+                photo.row |= {"bytes": len(content), "content": content_hash(content)}
+                if photo.row["content"] in self.contents:
+                    return photo
+                picture, shown = self._decoded(content)
+            else:
+                shown = picture = self.source.read(index, max(self.side, THUMBNAIL_SIDE))
+                photo.row |= {"bytes": picture.nbytes, "content": _hash_of_pixels(picture)}
+                if photo.row["content"] in self.contents:
+                    return photo
+        except UnreadableImage as error:
+            photo.reason = error.reason
+            return photo
+        photo.row["thumbnail"] = seal(make_thumbnail(shown), photo.row["content"])
+        photo.pixels = self.encoder.prepare([picture], side=self.side, threads=1)[0]
+        return photo
+
+    def _decoded(self, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels for the encoder, and for the thumbnail: other ones where the encoder wants less."""
+        picture = decode_expendable(content, short_side=self.side)
+        if self.side >= THUMBNAIL_SIDE:
+            return picture, picture
+        return picture, decode_expendable(content, short_side=THUMBNAIL_SIDE)
+
+    def _described(self, index: int, stamp: str) -> dict[str, Any]:
+        key = self.key(index)
+        where = self.source.slice(index)
+        file = b"" if where is None else os.fsencode(os.path.realpath(where.path))
+        return {
+            "id": photo_id(key),
+            "key": key,
+            "location": self.location(index),
+            "label": self.label(index),
+            "file": file,
+            "offset": 0 if where is None else where.offset,
+            "modified": _modified(file),
+            "stamp": stamp,
+            "encoder": self.fingerprint,
+        }
+
+
+def read_ahead(read: Callable[[T], Read], batches: Sequence[Sequence[T]], threads: int) -> Iterator[list[Read]]:
+    """What ``read`` makes of the items of each batch, in order; threads read a few batches ahead."""
+
+    def read_piece(piece: Sequence[T]) -> list[Read]:
+        return list(map(read, piece))
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="s2r2-read") as pool:
+        waiting = iter(batches)
+        running: deque[list[Future[list[Read]]]] = deque()
+        try:
+            while True:
+                while len(running) < AHEAD and (batch := next(waiting, None)):
+                    pieces = [batch[start : start + PIECE] for start in range(0, len(batch), PIECE)]
+                    running.append([pool.submit(read_piece, piece) for piece in pieces])
+                if not running:
+                    return
+                yield [item for future in running.popleft() for item in future.result()]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def checked(vectors: np.ndarray, encoder: Encoder) -> np.ndarray:
+    """Vectors ``(n, D)`` as they are, if they are such as can be searched.
+
+    Raises:
+        NonFiniteError: Some are NaN or infinite, or have no direction.
+    """
+    bad = int((~(np.linalg.norm(vectors, axis=1) > 0.5) | ~np.isfinite(vectors).all(1)).sum())
+    if bad:
+        raise NonFiniteError(
+            f"the encoder {encoder.name} makes no finite vectors for {bad} of {len(vectors)} photos: none is written; "
+            "its weights are damaged, or its training diverged"
+        )
+    return vectors
+
+
+def check_alike(encoder: Encoder, source: ImageSource, processes: Processes) -> None:
+    """Make sure that all processes embed the same photos with the same encoder.
+
+    Raises:
+        S2R2Error: They do not.
+    """
+    if processes.world_size > 1:
+        processes.check_alike(f"the photos of {source.name}", source.fingerprint)
+        processes.check_alike(f"the weights of {encoder.name}", encoder.fingerprint)
+
+
+def content_hash(content: bytes) -> str:
+    """Hash of a file, by which it is recognised under another name."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def make_thumbnail(picture: np.ndarray) -> bytes:
+    """A JPEG of at most 192 pixels a side, made from pixels alone: nothing of the file's metadata is in it."""
+    height, width = picture.shape[:2]
+    scale = THUMBNAIL_SIDE / max(height, width)
+    if scale < 1:
+        picture = reduce_bicubic(picture, (max(1, round(width * scale)), max(1, round(height * scale))))
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=82)
+    return buffer.getvalue()
+
+
+def _hash_of_pixels(picture: np.ndarray) -> str:
+    digest = hashlib.blake2b(str(picture.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(picture).data)
+    return digest.hexdigest()
+
+
+def _modified(file: bytes) -> float | None:
+    try:
+        return os.stat(file).st_mtime if file else None
+    except OSError:
+        return None

@@ -1,0 +1,1 @@
+"""What a user writes, checked: values with their types, and YAML documents with their lines."""

@@ -1,0 +1,1 @@
+"""One step over several processes: shards, exchanged tensors, statistics of batch norm."""

@@ -1,0 +1,202 @@
+"""Going on with a run: what is taken from its folder, and what must be as it was."""
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import timm
+import torch
+
+import s2r2
+from s2r2.distributed.launching import restarts
+from s2r2.distributed.processes import Processes
+from s2r2.errors import S2R2Error
+from s2r2.images import DirectImages, PixelStore
+from s2r2.images.store.pixel_store import NO_STORE
+from s2r2.system.machine import processor_name
+from s2r2.system.terminal import PlainConsole
+from s2r2.training.config import TrainConfig, read_config
+from s2r2.training.methods.registry import find_method, method_options, resolve
+from s2r2.training.optimizer import learning_rate_at, warmup_steps
+from s2r2.training.run.checkpoint import has_checkpoint, load_checkpoint
+from s2r2.training.run.run_folder import Claim, shown
+from s2r2.training.run.trust import is_file_of_code, method_hash, name_method, refuse_unnamed
+
+if TYPE_CHECKING:
+    from s2r2.training.preparation import Preparation
+
+# Settings that change where or how fast a run goes, not what it computes: a resume may change them.
+OPERATIONAL = ("device", "threads", "store", "checkpoint_minutes", "retry_at", "timeout_minutes", "strategy")
+LENGTH = ("epochs", "steps")
+
+
+class Request(NamedTuple):
+    """What a run is asked to do.
+
+    Attributes:
+        folder: The run folder; None: the first free one.
+        config: Settings, those of the run folder at a resume.
+        resumed: The saved state at a resume, else None.
+        data: What to train on.
+        about: At a resume ``run`` of ``config.yaml``.
+    """
+
+    folder: Path | None
+    config: TrainConfig
+    resumed: dict[str, Any] | None
+    data: Any
+    about: dict[str, Any]
+
+
+def to_go_on(out: Path | None) -> bool:
+    """Whether torchrun has started the processes anew and there is something to go on with."""
+    if not restarts():
+        return False
+    if out is None:
+        raise S2R2Error("restarts need --out: without it nobody knows which run to go on with")
+    return has_checkpoint(out)
+
+
+def request(
+    data: Any, config: TrainConfig, out: Path | None, resume: bool, claim: Claim, console: PlainConsole
+) -> Request:
+    """Folder, settings, saved state and data of the request: at a resume, those of the run folder.
+
+    Raises:
+        S2R2Error: There is nothing to resume, or a setting was given that would change what the run computes.
+    """
+    asked = _with_places(config.checked())
+    if "method" in config.given:
+        name_method(asked.method)
+    if not resume:
+        if data is None:
+            raise S2R2Error("no DATA: give a folder of photos, a manifest, a .tar, or digits")
+        refuse_unnamed(asked.method, "the config", "add --method FILE")
+        return Request(out, asked, None, data, {})
+    if out is None:
+        raise S2R2Error("--resume needs --out: the run folder to go on with")
+    saved, about = read_config(out)
+    if not has_checkpoint(out):
+        raise S2R2Error(f"no checkpoint in {out}: nothing to resume; start without --resume")
+    claim(out, False)
+    merged = _merged(saved, asked, config.given, out)
+    state, warning = load_checkpoint(out)
+    if warning:
+        console.say(f"warning   {warning}")
+    return Request(out, merged, state, data if data is not None else about["data"], about)
+
+
+def _merged(saved: TrainConfig, asked: TrainConfig, given: frozenset[str], out: Path) -> TrainConfig:
+    """The saved settings, with those that were given where they may change: length, place and speed.
+
+    Raises:
+        S2R2Error: A setting was given that would change what the run computes: all of them.
+    """
+    config = dataclasses.replace(saved, strategy=asked.strategy)  # goes with --devices, which is not kept either
+    if is_file_of_code(saved.method) and is_file_of_code(asked.method) and "method" in given:
+        config = dataclasses.replace(config, method=asked.method)  # it may have been moved
+    how = f"name it: s2r2 train --resume --out {shown(out)} --method {shlex.quote(config.method)}"
+    refuse_unnamed(config.method, str(out / "config.yaml"), how)
+    wanted = {name: getattr(asked, name) for name in given if name not in LENGTH}
+    if wanted.get("micro_batch") == "auto" and saved.micro_batch != "auto":
+        del wanted["micro_batch"]  # what it came to at the beginning
+    if wanted.get("recipe") == "":
+        del wanted["recipe"]
+    would = resolve(dataclasses.replace(config, **{k: v for k, v in wanted.items() if k not in OPERATIONAL}))
+    usual = method_options(find_method(config.method))
+    changed = [
+        f"--{name.replace('_', '-')}"
+        for name in wanted
+        if name not in OPERATIONAL
+        and _comparable(getattr(would, name), usual) != _comparable(getattr(config, name), usual)
+    ]
+    if changed:
+        raise S2R2Error(
+            f"{out} was begun with other settings: leave out {', '.join(sorted(changed))} to resume, or start a new run"
+        )
+    config = dataclasses.replace(config, **{k: v for k, v in wanted.items() if k in OPERATIONAL})
+    if "steps" in given and asked.steps:
+        return dataclasses.replace(config, steps=asked.steps)
+    if "epochs" in given:
+        return dataclasses.replace(config, steps=0, epochs=asked.epochs)
+    return config
+
+
+def _comparable(value: Any, usual: dict[str, Any]) -> Any:
+    """A setting, options with those that were left out, places as they are from here."""
+    if isinstance(value, dict):
+        return {**usual, **value}
+    return _place(value) if isinstance(value, str) else value
+
+
+def _with_places(config: TrainConfig) -> TrainConfig:
+    """The config with absolute places, so that a resume from another folder finds them."""
+    store = config.store if config.store in (None, NO_STORE) else config.store.expanduser().resolve()
+    return dataclasses.replace(config, method=_place(config.method), recipe=_place(config.recipe), store=store)
+
+
+def _place(name: str) -> str:
+    """Of a file's name the absolute place; other names as they are."""
+    return str(Path(name).expanduser().resolve()) if name.endswith((".py", ".yaml", ".yml")) else name
+
+
+def refuse_shorter(prepared: "Preparation") -> None:
+    """Refuse a length that is less than what was trained already.
+
+    Raises:
+        S2R2Error: So it is.
+    """
+    done = prepared.resumed["step"] if prepared.resumed else 0
+    if done > prepared.steps:
+        raise S2R2Error(
+            f"{prepared.folder} has taken {done:,} steps already, and this would make it a run of {prepared.steps:,}: "
+            f"give --steps {done} or more, or --epochs {-(-done // prepared.steps_per_epoch)} or more"
+        )
+
+
+def say_longer(prepared: "Preparation", before: int, console: PlainConsole) -> None:
+    """Say that a run has another length than it had, and how its schedules go on."""
+    config, done = prepared.config, prepared.resumed["step"] if prepared.resumed else 0
+    asked = f"--steps {config.steps}" if config.steps else f"--epochs {config.epochs}"
+    then, now = (
+        learning_rate_at(
+            step, peak=config.lr, steps=steps, warmup=warmup_steps(config, prepared.steps_per_epoch, steps)
+        )
+        for step, steps in ((min(done, before - 1), before), (min(done, prepared.steps - 1), prepared.steps))
+    )
+    console.say(
+        f"length    {prepared.steps:,} steps in the place of {before:,}: from step {done + 1:,} on the learning rate "
+        f"and all else with a schedule go on as in a run begun with {asked} (learning rate {now:.2g}, was {then:.2g})",
+    )
+
+
+def facts(store: PixelStore | DirectImages, config: TrainConfig, processes: Processes) -> dict[str, Any]:
+    """What should be the same at a resume, kept in the checkpoint."""
+    return {
+        "store": store.fingerprint,
+        "images": len(store),
+        "method file": method_hash(config.method)[:12],
+        "s2r2": s2r2.__version__,
+        "torch": str(torch.__version__),
+        "timm": timm.__version__,
+        "threads of torch": torch.get_num_threads(),
+        "processes": processes.world_size,
+        "processor": processor_name(),
+    }
+
+
+def compare_with_saved(
+    then: dict[str, Any], now: dict[str, Any], name: str, folder: Path, console: PlainConsole
+) -> None:
+    """Refuse other photos; say what else has changed since the checkpoint."""
+    if then["store"] != now["store"]:
+        raise S2R2Error(
+            f"the photos of {name} are not those that {folder} was trained on "
+            f"({then['images']} then, {now['images']} now, or others): restore them, or start a new run"
+        )
+    changed = [f"{what} {then[what]} (now {now[what]})" for what in now if then.get(what, now[what]) != now[what]]
+    if changed:
+        console.say(
+            f"note      was begun with {', '.join(changed)}: it goes on, though not to the last bit as it would have",
+        )
