@@ -10,7 +10,8 @@ from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.images import ArraySource, DirectImages, PixelStore, open_source, why_direct
-from s2r2.images.store.pixel_store import NO_STORE, direct
+from s2r2.images.store import direct
+from s2r2.images.store.pixel_store import NO_STORE
 from s2r2.views import RECIPES, ViewBatch, ViewLoader
 
 COUNT, SIDE = 24, 40
