@@ -286,4 +286,4 @@ def test_images_are_opened_in_one_place() -> None:
             name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             if name in ("Image.open", "PIL.Image.open", "ImageFile.Parser", "plt.imread", "cv2.imread"):
                 places.append((path.name, name))
-    assert places == [("decoding.py", "Image.open")]
+    assert places == [("decoder.py", "Image.open")]

@@ -123,7 +123,7 @@ def test_damaged_images_are_decoded_or_listed(count: int, tmp_path: Path, photos
 NASTY = """
 import json, os, sys, time
 sys.path[:] = json.loads(sys.argv.pop(1))
-from s2r2.images import worker
+from s2r2.images.decoding import worker
 decode = worker.decode
 def nasty(content, **settings):
     if content == b"crash":

@@ -22,7 +22,7 @@ from s2r2.images.decoding.protocol import DECODED, Job, Settings
 SLOW = """
 import json, os, sys, time
 sys.path[:] = json.loads(sys.argv.pop(1))
-from s2r2.images import worker
+from s2r2.images.decoding import worker
 decode = worker.decode
 def slow(content, **settings):
     if content.startswith(b"sleep"):
@@ -118,7 +118,7 @@ def test_a_worker_gives_up_by_itself_when_nobody_watches(monkeypatch: pytest.Mon
 
 
 PARENT = f"""
-from s2r2.images import member
+from s2r2.images.decoding import member
 from s2r2.images.decoding.pool import DecodingPool
 from s2r2.images.decoding.protocol import Job, Settings
 import threading, time

@@ -156,7 +156,7 @@ def test_readers_keep_the_old_state_until_an_update_is_complete(
                 index.thumbnail(index.catalogue.row_of_key(key) or 0)
 
 
-@pytest.mark.parametrize("part", ["updating.Rows.prune", "layout.remove_leftovers"])
+@pytest.mark.parametrize("part", ["updating.Rows.prune", "storage.layout.remove_leftovers"])
 def test_what_a_kill_after_publishing_left_goes_with_an_update_of_nothing(
     tmp_path: Path, encoder_name: str, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
