@@ -527,7 +527,7 @@ def attempt(target: Target, content: bytes) -> str:
         target.read(content)
     except (S2R2Error, UnreadableImage) as error:
         several = "\n" in str(error).strip() and not isinstance(error, MistakesError)  # which has a line for each
-        return "a refusal of several lines" if several else "refused"
+        return f"a refusal of several lines: {str(error)[:160]!r}" if several else "refused"
     except BaseException as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         line = next(iter(str(error).splitlines()), "")[:160]
@@ -618,16 +618,13 @@ def end(process: Any) -> None:
 
 
 def guided(name: str, seconds: float, seed: int) -> int:
-    """Let atheris look for inputs that reach new lines; its exit status."""
-    command = [
-        sys.executable,
-        str(Path(__file__).with_name("fuzzing_guided.py")),
-        name,
-        str(int(seconds)),
-        str(seed + 1),
-    ]
+    """Let atheris look for inputs that reach new lines; its exit status. A fault's input is kept among the results."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    program = Path(__file__).with_name("fuzzing_guided.py")
+    command = [sys.executable, str(program), name, str(int(seconds)), str(seed + 1), f"{RESULTS.parent}/{name}-"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 300)
-    wanted = ("stat::", "SystemError", "ERROR", "DONE", "ModuleNotFoundError")
+    print(name, flush=True)
+    wanted = ("stat::", "SystemError", "Test unit written", "ERROR", "DONE", "ModuleNotFoundError")
     for line in (done.stdout + done.stderr).splitlines():
         if any(word in line for word in wanted):
             print(f"  {line.strip()}")

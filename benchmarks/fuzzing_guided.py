@@ -13,7 +13,7 @@ with atheris.instrument_imports(include=["s2r2.images"]):
     import s2r2.images.sources.opening  # noqa: F401 (to be instrumented)
 
 
-def main(name: str, seconds: str, seed: str) -> None:
+def main(name: str, seconds: str, seed: str, artifacts: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         os.chdir(folder)
@@ -30,6 +30,7 @@ def main(name: str, seconds: str, seed: str) -> None:
 
         limits = [f"-timeout={int(fuzzing.LIMIT)}", f"-rss_limit_mb={fuzzing.MEMORY >> 20}", "-max_len=65536"]
         options = [f"-max_total_time={seconds}", f"-seed={seed}", "-print_final_stats=1", "-verbosity=1"]
+        options.append(f"-artifact_prefix={artifacts}")
         atheris.Setup([sys.argv[0], *limits, *options, str(corpus)], test)
         atheris.Fuzz()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
+from s2r2.errors import MistakesError, S2R2Error
 from s2r2.system import terminal
 
 
@@ -102,6 +103,13 @@ def test_cells_that_a_spreadsheet_would_run(tmp_path: Path) -> None:
     assert "-1.5" in read
     assert "'-cat.jpg" in read
     assert terminal.csv_safe(-1.5) == -1.5
+
+
+def test_a_mistake_is_one_line_whatever_it_quotes() -> None:
+    assert str(S2R2Error("no column path (it has a\nb)")) == "no column path (it has a\\nb)"
+    several = MistakesError(["2 mistakes:", "a\nb", "c"])
+    assert str(several) == "2 mistakes:\n  a\\nb\n  c"
+    assert several.lines[1] == "a\\nb"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")

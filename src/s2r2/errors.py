@@ -2,11 +2,14 @@
 
 
 class S2R2Error(Exception):
-    """A mistake or a condition outside the program, said in one line.
+    r"""A mistake or a condition outside the program, said in one line.
 
     The message names what is wrong, where, and what to do. The command line prints it without a
-    traceback and leaves with exit code 2.
+    traceback and leaves with exit code 2. A line break in a name that it quotes is shown as ``\\n``.
     """
+
+    def __str__(self) -> str:
+        return super().__str__().replace("\n", "\\n")
 
 
 class MistakesError(S2R2Error):
@@ -17,8 +20,11 @@ class MistakesError(S2R2Error):
     """
 
     def __init__(self, lines: list[str]) -> None:
-        super().__init__("\n  ".join(lines))
-        self.lines = lines
+        self.lines = [line.replace("\n", "\\n") for line in lines]
+        super().__init__("\n  ".join(self.lines))
+
+    def __str__(self) -> str:
+        return "\n  ".join(self.lines)
 
 
 class NonFiniteError(S2R2Error):

@@ -23,7 +23,7 @@ from s2r2.encoder.model import TIMM_LAYOUT_VERSION, Encoder, Output
 from s2r2.encoder.model_card import Usage, model_card
 from s2r2.encoder.timm_form import TimmForm, to_timm
 from s2r2.errors import S2R2Error
-from s2r2.system.files import write_bytes, write_text
+from s2r2.system.files import make_folder, write_bytes, write_text
 
 Format = Literal["safetensors", "onnx", "torch-export", "huggingface"]
 SUFFIXES: dict[str, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2", "huggingface": ""}
@@ -90,7 +90,7 @@ def export(
     _check_request(encoder, out, format, output)
     folder = out if format == "huggingface" else out.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise S2R2Error(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from error
     run = None if isinstance(source, Encoder) else Path(source)

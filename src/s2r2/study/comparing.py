@@ -19,7 +19,7 @@ from s2r2.study.results import Results, choose_settings, collect, to_dict, to_ma
 from s2r2.study.scheduling import Scheduler
 from s2r2.study.scoring import check_tasks
 from s2r2.study.spec import Study, folder_name, read_study
-from s2r2.system.files import remove_temporaries, write_text
+from s2r2.system.files import make_folder, remove_temporaries, write_text
 from s2r2.system.locking import LOCK, locked
 from s2r2.system.terminal import PlainConsole
 from s2r2.training.run.trust import name_method
@@ -66,7 +66,7 @@ def compare(
         name_method(str(method))
     check_cells(spec)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         doing = f"running the study in {folder}"
         with locked(folder / LOCK, doing, "wait for it, or choose another --out", wait=5):
             remove_temporaries(folder, *_WRITTEN)

@@ -16,7 +16,7 @@ import torch
 from s2r2.errors import S2R2Error
 from s2r2.study.plan import CELL_FILE, Cell, is_done
 from s2r2.system.child_processes import known_to_children, module_command, module_environment
-from s2r2.system.files import write_text
+from s2r2.system.files import make_folder, write_text
 from s2r2.system.terminal import PlainConsole
 from s2r2.training.progress import format_seconds
 
@@ -83,7 +83,7 @@ class Scheduler:
 
     def _begin(self, slot: _Slot, cell: Cell) -> None:
         folder = cell.folder(self.out)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_text(folder / CELL_FILE, json.dumps(cell.content, indent=1) + "\n")
         slot.errors = tempfile.TemporaryFile()  # noqa: SIM115 (read when the process has ended)
         slot.process = subprocess.Popen(

@@ -11,6 +11,7 @@ from s2r2.evaluation.metrics.neighbours import nearest
 from s2r2.evaluation.protocols.base import Task
 from s2r2.evaluation.result import Evaluation, Row
 from s2r2.images import PixelStore
+from s2r2.system.files import make_folder
 
 FOLDER = "pictures"
 QUERIES = 8
@@ -94,7 +95,7 @@ class Album:
         self.folder = folder / FOLDER
         self._written: set[int] = set()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
         except OSError as error:
             raise S2R2Error(f"cannot make {self.folder}: {error.strerror or error}; choose another folder") from error
 

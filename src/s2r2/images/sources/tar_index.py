@@ -32,7 +32,7 @@ from s2r2.images.sources.tar_headers import (
     headers,
 )
 from s2r2.images.store.cache import cache_folder
-from s2r2.system.files import atomic_write
+from s2r2.system.files import atomic_write, make_folder
 from s2r2.system.files import stamp as file_stamp
 
 VERSION = 2
@@ -284,7 +284,7 @@ _COLUMNS = ("name", "offset", "size", "label")
 def _keep(path: Path, index: ShardIndex) -> None:
     import pyarrow
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     columns = [index.names, index.offsets, index.sizes, index.labels]
     problems = json.dumps([(problem.key, problem.reason) for problem in index.problems])
     table = pyarrow.table(dict(zip(_COLUMNS, columns, strict=True))).replace_schema_metadata({"problems": problems})
