@@ -1,7 +1,6 @@
 """From whatever a caller holds (paths, PIL images, arrays, a pixel store) to batches of pixels for an encoder."""
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -14,6 +13,7 @@ from PIL import Image
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable, reduce_array, to_array
 from s2r2.images.sources.base import Slice
+from s2r2.system.progress import ProgressLine
 from s2r2.views import render_centre
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray
@@ -108,26 +108,9 @@ def render_batches(
     with ThreadPoolExecutor(2, thread_name_prefix="s2r2-embed") as pool:
         waiting = iter(starts)
         pending: list[Future[np.ndarray]] = [pool.submit(render, start) for start in islice(waiting, 3)]
-        with _bar(len(starts), progress) as advance:
+        with ProgressLine("embedding", len(sequence), visible=progress) as line:
             while pending:
                 batch = pending.pop(0).result()
                 pending.extend(pool.submit(render, start) for start in islice(waiting, 1))
                 yield batch
-                advance()
-
-
-class _bar:
-    """A progress bar over batches, or nothing."""
-
-    def __init__(self, total: int, visible: bool) -> None:
-        from rich.progress import Progress
-
-        self.progress = Progress(disable=not (visible and sys.stdout.isatty()), transient=True)
-        self.task = self.progress.add_task("embedding", total=total)
-
-    def __enter__(self) -> Any:
-        self.progress.start()
-        return lambda: self.progress.advance(self.task)
-
-    def __exit__(self, *details: object) -> None:
-        self.progress.stop()
+                line.advance(len(batch))

@@ -4,8 +4,6 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from s2r2.images import Skipped
 from s2r2.images.sources.names import printable
 from s2r2.search.index import ImageIndex
@@ -64,11 +62,3 @@ class UpdateResult:
                 f"{about.approximate['exact_milliseconds']:.1f} ms a query"
             )
         return text
-
-
-def progress_bar(visible: bool) -> Progress:
-    """How far the update is, on a terminal."""
-    return Progress(
-        TextColumn("indexing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        disable=not visible, transient=True,
-    )  # fmt: skip

@@ -15,7 +15,7 @@ from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, Skipped, UnreadableImage, open_source, write_skipped
 from s2r2.images.sources.names import printable
 from s2r2.search.backends.approximate import APPROXIMATE_FROM, calibrate, ensure_index
-from s2r2.search.result import UpdateResult, progress_bar
+from s2r2.search.result import UpdateResult
 from s2r2.search.storage import layout
 from s2r2.search.storage.catalog import Catalogue, catalogue_files, write_catalogue
 from s2r2.search.storage.durable import RowFiles
@@ -24,6 +24,7 @@ from s2r2.search.storage.reading import PhotoReader, ReadPhoto, check_alike
 from s2r2.search.storage.rows import Known, Rows
 from s2r2.system.files import checksum, make_folder, sync_folder
 from s2r2.system.locking import locked
+from s2r2.system.progress import ProgressLine
 
 COMMIT_ROWS = 1024
 COMMIT_SECONDS = 15.0
@@ -249,8 +250,7 @@ class _Update:
         pending: list[dict[str, Any]] = []
         again: list[tuple[int, str]] = []
         committed = time.monotonic()
-        with progress_bar(progress) as bar:
-            task = bar.add_task("", total=len(wanted))
+        with ProgressLine("indexing", len(wanted), visible=progress) as line:
             try:
                 for batch in reader.encoded(wanted, batch_size, self.processes):
                     known = [photo for photo in batch if photo.known]
@@ -266,7 +266,7 @@ class _Update:
                     if len(pending) >= COMMIT_ROWS or time.monotonic() - committed > COMMIT_SECONDS:
                         self._commit(pending)
                         committed = time.monotonic()
-                    bar.advance(task, len(batch))
+                    line.advance(len(batch))
             except KeyboardInterrupt:
                 raise KeyboardInterrupt("interrupted; what was indexed is kept: the same command goes on") from None
             finally:  # also when another process was lost

@@ -1,7 +1,7 @@
 """Tar shards in WebDataset's layout, read in place: on disk, or at addresses by ranges."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from s2r2.images.sources.names import printable
 from s2r2.images.sources.remote import file_system, is_remote, read_remote, reason
 from s2r2.images.sources.tar_index import ShardIndex, shard_index
 from s2r2.images.sources.text_sequence import from_arrow, joined
+from s2r2.system.progress import ProgressLine
 
 REMOTE_AT_ONCE = 8
 
@@ -100,8 +101,12 @@ def open_shards(data: str, shards: Sequence[str] = ()) -> ImageSource:
     other = next((shard for shard in shards if not shard.partition("?")[0].endswith(".tar")), None)
     if other is not None:
         raise S2R2Error(f"{other} is no .tar: shards are read in place, pack their files without compression")
-    with ThreadPoolExecutor(REMOTE_AT_ONCE if is_remote(data) else 2) as pool:
-        indexes = list(_shown(pool.map(shard_index, shards), len(shards)))
+    line = ProgressLine("indexing shards", len(shards), visible=len(shards) > 1)
+    with ThreadPoolExecutor(REMOTE_AT_ONCE if is_remote(data) else 2) as pool, line:
+        indexes = []
+        for index in pool.map(shard_index, shards):
+            indexes.append(index)
+            line.advance()
     if not sum(map(len, indexes)):
         raise S2R2Error(f"no images in {data}: looked for {', '.join(sorted(EXTENSIONS))}")
     return ShardSource(_name(data, shards), shards, indexes)
@@ -186,15 +191,3 @@ def _name(data: str, shards: Sequence[str]) -> str:
         return printable(data)
     stems = _stems(shards)
     return stems[0] if len(stems) == 1 else f"{stems[0]}-to-{stems[-1]}"
-
-
-def _shown(indexes: Iterator[ShardIndex], total: int) -> Iterator[ShardIndex]:
-    """The same, with a progress bar on a terminal's standard error when it takes longer than a moment."""
-    from rich.progress import track
-
-    from s2r2.system.terminal import PlainConsole
-
-    console = PlainConsole(stderr=True)
-    yield from track(
-        indexes, "indexing shards", total, console=console, transient=True, disable=not console.is_terminal or total < 2
-    )

@@ -5,7 +5,7 @@ import errno
 import os
 import shutil
 import zlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from s2r2.images.decoding.protocol import DECODED, SIZE, UNCHANGED, UNREADABLE, 
 from s2r2.images.sources.base import ImageSource, Stamp
 from s2r2.images.sources.remote import is_remote
 from s2r2.images.store.journal import Entry
+from s2r2.system.progress import ProgressLine
 
 COMMIT_IMAGES = 256
 COMMIT_BYTES = 16 << 20
@@ -73,7 +74,7 @@ class Writer:
             uncommitted = 0
             answers = _answers(source, tasks, settings, workers)
             try:
-                with contextlib.closing(answers), _bar(len(tasks), progress) as advance:
+                with contextlib.closing(answers), ProgressLine("decoding", len(tasks), visible=progress) as line:
                     for task, answer in zip(tasks, answers, strict=True):
                         entry = self._entry(task, answer)
                         pixels.write(answer.payload if answer.status == DECODED else b"")
@@ -84,7 +85,7 @@ class Writer:
                             pixels.flush()
                             journal.write(b"".join(lines))
                             journal.flush()
-                            advance(len(lines))
+                            line.advance(len(lines))
                             lines, uncommitted = [], 0
                 pixels.flush()
                 os.fsync(pixels.fileno())
@@ -188,19 +189,3 @@ def _full(error: OSError, place: Path, done: int, total: int) -> S2R2Error:
     else:
         why = f"{error.strerror or error}; choose another --store"
     return S2R2Error(f"cannot write the pixel store in {place}: {why}")
-
-
-@contextlib.contextmanager
-def _bar(total: int, visible: bool) -> Iterator:
-    """A progress bar on standard error, or nothing."""
-    if not visible or not total:
-        yield lambda count: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from s2r2.system.terminal import PlainConsole
-
-    columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=PlainConsole(stderr=True), transient=True) as bar:
-        task = bar.add_task("decoding", total=total)
-        yield lambda count: bar.advance(task, count)
