@@ -95,8 +95,8 @@ def saved_steps(recording: Recording) -> list[int]:
 
 
 def trained(folder: Path, promised: int) -> Any:
-    from s2r2.training.metrics import read_metrics
     from s2r2.training.run.checkpoint import has_checkpoint, load_checkpoint
+    from s2r2.training.run.metrics import read_metrics
 
     run = folder / "runs" / "mine"
     found = load_checkpoint(run)[0]["step"] if has_checkpoint(run) else 0

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import torch
 
-from s2r2.training.metrics import read_metrics
 from s2r2.training.run.checkpoint import load_checkpoint
+from s2r2.training.run.metrics import read_metrics
 
 OPTIONS = [
     "--backbone", "test_resnet", "--image-size", "32", "--views", "4", "--batch-size", "32", "--recipe", "documents",

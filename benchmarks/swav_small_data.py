@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from s2r2.training import TrainConfig, train
-from s2r2.training.metrics import read_metrics
+from s2r2.training.run.metrics import read_metrics
 
 SETS = {"COCO photos": "coco_small_s160.tar", "STL-10, two classes": "stl10_train_2of10classes.tar"}
 SETTINGS: dict[str, dict[str, Any]] = {"defaults (epsilon 0.01)": {}, "epsilon 0.05": {"epsilon": 0.05}}

@@ -17,8 +17,8 @@ from s2r2 import cli
 from s2r2.errors import S2R2Error
 from s2r2.system.locking import LOCK, locked
 from s2r2.training import TrainConfig, read_config, train
-from s2r2.training.metrics import read_metrics
 from s2r2.training.run.checkpoint import checkpoint_path, load_checkpoint
+from s2r2.training.run.metrics import read_metrics
 from s2r2.training.run.run_folder import BEGINNING
 
 SETTINGS: dict[str, Any] = {

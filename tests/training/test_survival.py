@@ -16,10 +16,10 @@ from torch import nn
 from s2r2.encoder import create_encoder
 from s2r2.errors import NonFiniteError, S2R2Error
 from s2r2.training import TrainConfig, loop, memory, preparation, read_config, train
-from s2r2.training.memory import bytes_per_view, fitting_micro_batch, free_memory, out_of_memory_is_an_error
-from s2r2.training.metrics import read_metrics
 from s2r2.training.run import resuming
 from s2r2.training.run.checkpoint import checkpoint_path, load_checkpoint, previous_path
+from s2r2.training.run.metrics import read_metrics
+from s2r2.training.setup.memory import bytes_per_view, fitting_micro_batch, free_memory, out_of_memory_is_an_error
 
 TINY = TrainConfig(
     backbone="test_resnet", image_size=32, views=2, batch_size=32, steps=20, recipe="documents", lr=2e-3,
@@ -64,7 +64,7 @@ def rates(folder: Path) -> dict[int, float]:
 def test_a_full_disk_is_said_wherever_figures_are_written(tmp_path: Path) -> None:
     import threading
 
-    from s2r2.training.metrics import MetricsLog, read_metrics
+    from s2r2.training.run.metrics import MetricsLog, read_metrics
 
     threads = threading.active_count()
     for name in ("metrics.jsonl", "curves"):
@@ -91,7 +91,7 @@ def test_a_full_disk_is_said_wherever_figures_are_written(tmp_path: Path) -> Non
 def test_tensorboard_reads_the_curves(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from s2r2.training.metrics import MetricsLog
+    from s2r2.training.run.metrics import MetricsLog
 
     log = MetricsLog(tmp_path, 10)
     for step in (1, 2, 3):

@@ -18,11 +18,11 @@ import torch
 from s2r2.errors import S2R2Error
 from s2r2.training import Interrupted, TrainConfig, loop, read_config, train
 from s2r2.training.methods import resolve
-from s2r2.training.metrics import read_metrics
 from s2r2.training.optimizer import build_optimiser, learning_rate_at
 from s2r2.training.run import interrupt
 from s2r2.training.run.checkpoint import checkpoint_path, load_checkpoint, previous_path
 from s2r2.training.run.interrupt import StopOnInterrupt
+from s2r2.training.run.metrics import read_metrics
 
 TINY = TrainConfig(
     backbone="test_resnet", image_size=32, views=4, batch_size=64, epochs=2, recipe="documents", temperature=0.3,

@@ -23,9 +23,9 @@ from s2r2.system.locking import LOCK, locked
 from s2r2.system.machine import peak_memory
 from s2r2.system.terminal import say
 from s2r2.training import TrainConfig, read_config, train
-from s2r2.training.metrics import read_metrics
-from s2r2.training.preparation import first_encoder
 from s2r2.training.run.checkpoint import has_checkpoint
+from s2r2.training.run.metrics import read_metrics
+from s2r2.training.setup.preparation import first_encoder
 from s2r2.views import get_recipe
 
 SECONDS_FOR_LOCK = 60.0

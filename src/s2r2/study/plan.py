@@ -13,8 +13,8 @@ from s2r2.study.spec import UNTRAINED, Study, folder_name, steps_for
 from s2r2.system.terminal import PlainConsole
 from s2r2.training import TrainConfig
 from s2r2.training.methods import build_method, resolve
-from s2r2.training.preparation import with_recipe
 from s2r2.training.run.trust import refuse_unnamed
+from s2r2.training.setup.preparation import with_recipe
 from s2r2.views import get_recipe, view_sizes
 
 _COSTS = ("pixels", "seconds", "steps", "peak_memory")

@@ -11,7 +11,7 @@ import numpy as np
 from s2r2.study.plan import JUDGED_FILE, RUN_FOLDER, SCORES_FILE, Cell, is_done, judged
 from s2r2.study.spec import FIGURES, UNTRAINED, DataSpec, Study
 from s2r2.study.statistics import Estimate, difference, figure
-from s2r2.training.metrics import read_metrics
+from s2r2.training.run.metrics import read_metrics
 
 TITLES = {"map": "mAP", "knn": "kNN", "linear": "linear"}
 

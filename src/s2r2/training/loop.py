@@ -20,24 +20,24 @@ from s2r2.images import ImageSource
 from s2r2.losses.gradient_cache import CachedStep, cached_backward
 from s2r2.system.files import write_text
 from s2r2.system.terminal import PlainConsole
-from s2r2.training.announcement import announce
 from s2r2.training.config import TrainConfig
-from s2r2.training.engine import build_fabric, place
-from s2r2.training.memory import out_of_memory_is_an_error
 from s2r2.training.methods import Position, build_method, loss_of, statistics_of
-from s2r2.training.metrics import MetricsLog
 from s2r2.training.online_check import OnlineCheck
 from s2r2.training.optimizer import build_optimiser, learning_rate_at, set_learning_rate
 from s2r2.training.parallel.batch_norm import synchronise_batch_norm
 from s2r2.training.parallel.exchange import all_rows, average_gradients, mean
+from s2r2.training.parallel.fabric import build_fabric, place
 from s2r2.training.parallel.sharding import even_slices, load_optimiser, total_norm, whole
-from s2r2.training.preparation import Preparation, build_encoder, prepare
 from s2r2.training.progress import TrainingProgress, format_seconds
 from s2r2.training.run.checkpoint import fits_its_config, random_state, restore_random_state, save_checkpoint
 from s2r2.training.run.interrupt import Interrupted, StopOnInterrupt
+from s2r2.training.run.metrics import MetricsLog
 from s2r2.training.run.resuming import facts
 from s2r2.training.run.run_folder import begun, claiming, shown
-from s2r2.training.stores import say_skipped
+from s2r2.training.setup.announcement import announce
+from s2r2.training.setup.images import say_skipped
+from s2r2.training.setup.memory import out_of_memory_is_an_error
+from s2r2.training.setup.preparation import Preparation, build_encoder, prepare
 from s2r2.views import ViewBatch, ViewLoader
 
 STEPS_BETWEEN_LOOKS = 10

@@ -1,1 +1,1 @@
-"""A run on disk: its folder, checkpoints, going on with it, and whose code it may run."""
+"""A run on disk: its folder, checkpoints, figures, how it is resumed, and whose code it may run."""

@@ -24,7 +24,7 @@ from s2r2.training.run.run_folder import Claim, shown
 from s2r2.training.run.trust import is_file_of_code, method_hash, name_method, refuse_unnamed
 
 if TYPE_CHECKING:
-    from s2r2.training.preparation import Preparation
+    from s2r2.training.setup.preparation import Preparation
 
 # Settings that change where or how fast a run goes, not what it computes: a resume may change them.
 OPERATIONAL = ("device", "threads", "store", "checkpoint_minutes", "retry_at", "timeout_minutes", "strategy")
