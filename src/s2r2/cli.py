@@ -379,7 +379,8 @@ def views(
     """
     from s2r2.encoder import store_side
     from s2r2.images import open_source
-    from s2r2.views import get_recipe, sample, save_picture, views_sheet
+    from s2r2.system.thumbnails import save_picture
+    from s2r2.views import get_recipe, sample, views_sheet
 
     chosen = get_recipe(recipe)
     photos = sample(open_source(data), images, store_side(image_size))

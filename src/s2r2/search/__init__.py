@@ -4,11 +4,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from s2r2.embedding_map import positions
     from s2r2.search.contact_sheet import contact_sheet
     from s2r2.search.duplicates import Duplicates, find_duplicates
     from s2r2.search.exporting import write_embeddings
     from s2r2.search.index import Hit, ImageIndex
-    from s2r2.search.map import positions
     from s2r2.search.result import UpdateResult
     from s2r2.search.server.serving import serve
     from s2r2.search.storage.layout import DamagedIndex, IndexGone
@@ -26,7 +26,6 @@ _PLACES = {
     "contact_sheet": "contact_sheet",
     "duplicates_and_show": "terminal_output",
     "find_duplicates": "duplicates",
-    "positions": "map",
     "search_and_show": "terminal_output",
     "serve": "server.serving",
     "update_index": "updating",
@@ -52,6 +51,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "positions":
+        return importlib.import_module("s2r2.embedding_map").positions
     if name in _PLACES:
         return getattr(importlib.import_module(f"s2r2.search.{_PLACES[name]}"), name)
     raise AttributeError(f"module 's2r2.search' has no attribute {name!r}")

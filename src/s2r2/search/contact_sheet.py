@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.search.index import Hit, ImageIndex
+from s2r2.system.thumbnails import PAPER, place, thumbnail
 
 _CELL, _GAP, _CAPTION = 160, 12, 34
-_PAPER, _INK, _SOFT, _RULE = (255, 255, 255), (28, 28, 30), (120, 120, 125), (210, 210, 214)
+_INK, _SOFT, _RULE = (28, 28, 30), (120, 120, 125), (210, 210, 214)
 
 
 def contact_sheet(index: ImageIndex, query: np.ndarray, hits: Sequence[Hit], *, columns: int = 5) -> Image.Image:
@@ -26,15 +27,15 @@ def contact_sheet(index: ImageIndex, query: np.ndarray, hits: Sequence[Hit], *, 
     rows = max(1, -(-len(hits) // columns))
     step, line = _CELL + _GAP, _CELL + _CAPTION + _GAP
     left = step + 2 * _GAP
-    sheet = Image.new("RGB", (left + columns * step + _GAP, rows * line + 2 * _GAP), _PAPER)
+    sheet = Image.new("RGB", (left + columns * step + _GAP, rows * line + 2 * _GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     bold, plain = ImageFont.load_default(15), ImageFont.load_default(13)
-    _place(sheet, Image.fromarray(query), _GAP, _GAP)
+    place(sheet, thumbnail(query, _CELL), _GAP, _GAP, _CELL)
     draw.text((_GAP, _GAP + _CELL + 4), "query", _INK, bold)
     draw.line([(left - _GAP, _GAP), (left - _GAP, sheet.height - _GAP)], _RULE, 1)
     for number, hit in enumerate(hits):
         x, y = left + number % columns * step, _GAP + number // columns * line
-        _place(sheet, Image.fromarray(_thumbnail(index, hit)), x, y)
+        place(sheet, thumbnail(_decoded(index, hit), _CELL), x, y, _CELL)
         draw.text((x, y + _CELL + 2), f"{hit.rank}", _INK, bold)
         draw.text(
             (x + _CELL - draw.textlength(f"{hit.score:.3f}", plain), y + _CELL + 3), f"{hit.score:.3f}", _SOFT, plain
@@ -43,7 +44,7 @@ def contact_sheet(index: ImageIndex, query: np.ndarray, hits: Sequence[Hit], *, 
     return sheet
 
 
-def _thumbnail(index: ImageIndex, hit: Hit) -> np.ndarray:
+def _decoded(index: ImageIndex, hit: Hit) -> np.ndarray:
     row = index.row(hit.id)
     if row is None:
         raise S2R2Error(f"the photo {hit.key} is not in the index {index.folder}: search again")
@@ -53,13 +54,6 @@ def _thumbnail(index: ImageIndex, hit: Hit) -> np.ndarray:
         raise S2R2Error(
             f"the thumbnail of {hit.key} in {index.folder} is damaged ({error.reason}): use s2r2 index --rebuild"
         ) from error
-
-
-def _place(sheet: Image.Image, picture: Image.Image, x: int, y: int) -> None:
-    small = max(picture.size) * 2 <= _CELL
-    method = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
-    fitted = ImageOps.contain(picture.convert("RGB"), (_CELL, _CELL), method)
-    sheet.paste(fitted, (x + (_CELL - fitted.width) // 2, y + (_CELL - fitted.height) // 2))
 
 
 def _fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

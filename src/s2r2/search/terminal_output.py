@@ -13,7 +13,7 @@ from s2r2.search.index import ImageIndex
 from s2r2.search.query import Box
 from s2r2.system.files import atomic_write
 from s2r2.system.terminal import PlainConsole, csv_safe, visible
-from s2r2.views import save_picture
+from s2r2.system.thumbnails import save_picture
 
 SHOWN = 320
 """Short side of a query on a contact sheet: enough for its cell."""

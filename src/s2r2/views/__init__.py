@@ -7,7 +7,7 @@ from s2r2.views.parameters import ViewParameters, draw_parameters, epoch_order
 from s2r2.views.recipe import RECIPES, Recipe, get_recipe, view_sizes
 from s2r2.views.reducing import reduce_bicubic
 from s2r2.views.rendering import blur_kernel, centre_parameters, render_centre, render_views
-from s2r2.views.sheet import sample, save_picture, views_sheet
+from s2r2.views.sheet import sample, views_sheet
 
 if TYPE_CHECKING:
     from s2r2.views.loader import ViewBatch, ViewLoader
@@ -27,7 +27,6 @@ __all__ = [
     "render_centre",
     "render_views",
     "sample",
-    "save_picture",
     "view_sizes",
     "views_sheet",
 ]

@@ -1,7 +1,6 @@
 """A picture for people: photos, and what the encoder will see of them."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -9,12 +8,12 @@ from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.settings.values import whole_number
+from s2r2.system.thumbnails import PAPER, place, thumbnail
 from s2r2.views.parameters import draw_parameters
 from s2r2.views.recipe import Recipe, view_sizes
 from s2r2.views.rendering import Backend, render_centre, render_views
 
 _GAP = 4
-_PAPER = (255, 255, 255)
 
 
 def views_sheet(
@@ -44,7 +43,7 @@ def views_sheet(
     cell = min(160, max(64, view_size))
     sides = view_sizes(recipe, view_size, views)
     step = cell + _GAP
-    sheet = Image.new("RGB", (step * (views + 1) + 3 * _GAP, step * len(images) + _GAP), _PAPER)
+    sheet = Image.new("RGB", (step * (views + 1) + 3 * _GAP, step * len(images) + _GAP), PAPER)
     for row, image in enumerate(images):
         size = np.array([image.shape[:2]])
         table = draw_parameters(recipe, size, np.array([row]), views, seed=seed, epoch=0, view_size=view_size)
@@ -53,11 +52,9 @@ def views_sheet(
             view = render_views([image], table.rows(slice(v, v + 1)), side, backend=backend)[0]
             shown.append(_picture(view))
         for column, picture in enumerate(shown):
-            scale = cell / view_size
-            side = cell if column == 0 else max(1, round(sides[column - 1] * scale))
-            kind = Image.Resampling.NEAREST if picture.width * 2 <= side else Image.Resampling.LANCZOS
-            left = _GAP + column * step + (2 * _GAP if column else 0) + (cell - side) // 2
-            sheet.paste(picture.resize((side, side), kind), (left, _GAP + row * step + (cell - side) // 2))
+            side = cell if column == 0 else max(1, round(sides[column - 1] * cell / view_size))
+            left = _GAP + column * step + (2 * _GAP if column else 0)
+            place(sheet, thumbnail(picture, side, square=True), left, _GAP + row * step, cell)
     return sheet
 
 
@@ -86,18 +83,6 @@ def sample(source: Readable, count: int, short_side: int) -> list[np.ndarray]:
     if not found and last is not None:
         raise S2R2Error(f"none of the photos tried can be read; the last: {last}") from last
     return found
-
-
-def save_picture(picture: Image.Image, path: str | Path) -> None:
-    """Write a picture.
-
-    Raises:
-        S2R2Error: The folder does not exist or cannot be written to, or the ending is of no picture format.
-    """
-    try:
-        picture.save(path)
-    except (OSError, ValueError) as error:
-        raise S2R2Error(f"cannot write {path} ({error}): give a .png or .jpg in a folder that exists") from error
 
 
 def _picture(view: np.ndarray) -> Image.Image:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.metrics.neighbours import nearest
@@ -12,6 +11,7 @@ from s2r2.evaluation.protocols.base import Task
 from s2r2.evaluation.result import Evaluation, Row
 from s2r2.images import PixelStore
 from s2r2.system.files import make_folder
+from s2r2.system.thumbnails import save_picture, thumbnail
 
 FOLDER = "pictures"
 QUERIES = 8
@@ -103,22 +103,9 @@ class Album:
         """Picture, name and labels of a test image."""
         name = f"{index:06d}.jpg"
         if index not in self._written:
-            try:
-                thumbnail(self.store[index], SIDE).save(self.folder / name, quality=82)
-            except OSError as error:
-                raise S2R2Error(f"cannot write {self.folder / name}: {error.strerror or error}; free space") from error
+            save_picture(thumbnail(self.store[index], SIDE, square=True), self.folder / name, quality=82)
             self._written.add(index)
         return {"picture": f"{FOLDER}/{name}", "key": self.store.keys[index], "labels": _labels(task, index)}
-
-
-def thumbnail(image: np.ndarray, side: int) -> Image.Image:
-    """The centred square of an ``(H, W, 3)`` uint8 image at ``side`` pixels; small images are enlarged unblurred."""
-    height, width = image.shape[:2]
-    short = min(height, width)
-    top, left = (height - short) // 2, (width - short) // 2
-    square = Image.fromarray(np.ascontiguousarray(image[top : top + short, left : left + short]))
-    method = Image.Resampling.NEAREST if short * 2 <= side else Image.Resampling.LANCZOS
-    return square.resize((side, side), method)
 
 
 def _labels(task: Task | None, index: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import io
 import json
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from s2r2.images.decoding.pool import size_expendable
 from s2r2.images.sources.base import Slice, read_slice
 from s2r2.settings.yaml_documents import read_yaml
 from s2r2.system.terminal import csv_plain
+from s2r2.system.thumbnails import jpeg
 
 LARGEST_PNG = 700_000
 SHEET_WIDTH = 1600
@@ -141,6 +141,4 @@ def _sheet(path: Path) -> str | None:
     if len(content) <= LARGEST_PNG and sheet.width <= SHEET_WIDTH and content.startswith(b"\x89PNG"):
         return data_address(content, "png")
     sheet.thumbnail((SHEET_WIDTH, 10 * SHEET_WIDTH), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    sheet.save(buffer, "JPEG", quality=86)
-    return data_address(buffer.getvalue(), "jpeg")
+    return data_address(jpeg(sheet, quality=86), "jpeg")

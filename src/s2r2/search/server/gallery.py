@@ -1,7 +1,6 @@
 """One index as the page sees it: what it says of photos, kept up to date with what is on disk."""
 
 import contextlib
-import io
 import os
 import queue
 import sys
@@ -17,13 +16,14 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from s2r2.embedding_map import positions
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.search.duplicates import Duplicates, find_duplicates
 from s2r2.search.index import ImageIndex
-from s2r2.search.map import positions
 from s2r2.search.storage.layout import DESCRIPTION, IndexGone
 from s2r2.system.files import stamp
+from s2r2.system.thumbnails import jpeg
 
 LARGE_SIDE = 1280
 _LOOK_AGAIN = 1.0
@@ -198,9 +198,7 @@ class Gallery:
         """A photo of at most 1280 pixels a side, re-encoded: none of the file's metadata leaves the machine."""
         image = Image.fromarray(self.index.picture(row, LARGE_SIDE))
         image.thumbnail((LARGE_SIDE, LARGE_SIDE))
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=88)
-        return buffer.getvalue()
+        return jpeg(image, quality=88)
 
     def map(self) -> np.ndarray | None:
         """Place of each photo on the map, ``(N, 2)``; None while it is being made."""

@@ -1,7 +1,6 @@
 """Photos to rows: reading, hashing, decoding and shrinking in threads, while the encoder works on those before."""
 
 import hashlib
-import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from s2r2.errors import NonFiniteError
 from s2r2.images import ImageSource, UnreadableImage, decode_expendable
 from s2r2.images.sources.names import printable, unique
 from s2r2.search.storage.rows import photo_id, seal
+from s2r2.system.thumbnails import jpeg
 from s2r2.views import reduce_bicubic
 
 T = TypeVar("T")
@@ -209,9 +209,7 @@ def make_thumbnail(picture: np.ndarray) -> bytes:
     scale = THUMBNAIL_SIDE / max(height, width)
     if scale < 1:
         picture = reduce_bicubic(picture, (max(1, round(width * scale)), max(1, round(height * scale))))
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=82)
-    return buffer.getvalue()
+    return jpeg(Image.fromarray(picture))
 
 
 def _hash_of_pixels(picture: np.ndarray) -> str:

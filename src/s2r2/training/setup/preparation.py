@@ -18,6 +18,7 @@ from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, ImageSource, PixelStore, absolute_data, open_source
 from s2r2.system.machine import choose_device
 from s2r2.system.terminal import PlainConsole
+from s2r2.system.thumbnails import save_picture
 from s2r2.training.config import TrainConfig, write_config
 from s2r2.training.methods import build_method, resolve
 from s2r2.training.optimizer import warmup_steps
@@ -287,7 +288,4 @@ def _write_beginnings(prepared: Preparation) -> None:
         views=config.views,
         seed=config.seed,
     )
-    try:
-        sheet.save(prepared.folder / "views.png")
-    except OSError as error:
-        raise S2R2Error(f"cannot write {prepared.folder / 'views.png'}: {error.strerror or error}") from error
+    save_picture(sheet, prepared.folder / "views.png")
