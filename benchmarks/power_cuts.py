@@ -64,8 +64,7 @@ def nothing(folder: Path) -> None:
 
 
 def train(folder: Path) -> None:
-    from s2r2.training import TrainConfig
-    from s2r2.training import train as run
+    from s2r2.training import TrainConfig, train as run
     from s2r2.training.run.checkpoint import has_checkpoint
 
     config = TrainConfig(

@@ -11,8 +11,8 @@ from PIL import EpsImagePlugin, Image
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.report.run_folder import read_run_folder
-from s2r2.search.contact_sheet import contact_sheet
 from s2r2.search.index import Hit
+from s2r2.search.ranking_sheet import contact_sheet
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
 PAPER = np.full((40, 50, 3), 200, np.uint8)

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from s2r2.errors import S2R2Error
 from s2r2.settings.values import Mistakes, fitted

@@ -7,8 +7,7 @@ import torch
 from ranking_cases import make_batch
 
 from s2r2.errors import S2R2Error
-from s2r2.losses import QuantisedAP, RankingLoss, SmoothAP, SmoothAPLoss, SupAP
-from s2r2.losses import backends as room
+from s2r2.losses import QuantisedAP, RankingLoss, SmoothAP, SmoothAPLoss, SupAP, backends as room
 from s2r2.losses.backends import choose_backend
 
 

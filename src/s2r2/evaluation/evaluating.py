@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-import s2r2
+from s2r2._version import __version__
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
@@ -225,7 +225,7 @@ def _about(train: PixelStore | None, test: PixelStore, task: Task | None, side: 
         "labels": len(task.names) if task is not None else 0,
         "several_labels": task is not None and task.several,
         "raw_pixels_side": side,
-        "s2r2": s2r2.__version__,
+        "s2r2": __version__,
         "at": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
     if task is not None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import s2r2
+from s2r2._version import __version__
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, load
 from s2r2.errors import S2R2Error
@@ -326,7 +326,7 @@ class _Update:
             fingerprint=self.fingerprint, encoder=self.encoder.name, data=data, photos=len(self.rows),
             dimensions=self.dimensions, skipped=len(self.skipped), number=number, version=self.rows.version,
             approximate=approximate, updated=datetime.now().astimezone().isoformat(timespec="seconds"),
-            s2r2=s2r2.__version__, generation=self.generation.name, files=files, side=self.side,
+            s2r2=__version__, generation=self.generation.name, files=files, side=self.side,
         )  # fmt: skip
         published.write(self.folder)
         self._tidy(published)

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-import s2r2
+from s2r2._version import __version__
 from s2r2.study.plots import curves_plot, differences_plot
 from s2r2.study.results import TITLES, Comparison, Results, describe, explanation, show, show_difference
 from s2r2.study.spec import FIGURES, folder_name
@@ -33,7 +33,7 @@ def write_page(results: Results, folder: Path) -> Path:
         "tuning": _tuning(results),
         "figure": TITLES[results.study.tuning.figure] if results.study.tuning else "",
         "written": time.strftime("%d %B %Y, %H:%M"),
-        "version": s2r2.__version__,
+        "version": __version__,
     }
     path = folder / "study.html"
     write_text(path, environment.get_template("study.html.j2").render(**content))

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
-import s2r2
+from s2r2._version import __version__
 from s2r2.evaluation.report.curves import training_curves
 from s2r2.evaluation.report.figures import bar_groups, confusion_table, headline, health_rows, table
 from s2r2.evaluation.report.run_folder import RunFolder, read_run_folder
@@ -66,7 +66,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "settings": _settings(run),
         "skipped_shown": SKIPPED_SHOWN,
         "written": time.strftime("%d %B %Y, %H:%M"),
-        "version": s2r2.__version__,
+        "version": __version__,
         "evaluation": evaluation,
         "rankings": [],
     }

@@ -32,8 +32,7 @@ from s2r2.images.sources.tar_headers import (
     headers,
 )
 from s2r2.images.store.cache import cache_folder
-from s2r2.system.files import atomic_write, make_folder
-from s2r2.system.files import stamp as file_stamp
+from s2r2.system.files import atomic_write, make_folder, stamp as file_stamp
 
 VERSION = 2
 REMOTE_BLOCK = 4 << 20

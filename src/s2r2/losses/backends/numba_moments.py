@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from s2r2.losses.backends.numba_kernels import count as count_directly
-from s2r2.losses.backends.numba_kernels import exp2, jit
-from s2r2.losses.backends.numba_kernels import pull as pull_directly
+from s2r2.losses.backends.numba_kernels import count as count_directly, exp2, jit, pull as pull_directly
 
 MANY = 48
 """Positives from which on moments are faster than one reciprocal for each positive and candidate."""

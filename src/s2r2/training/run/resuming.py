@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import timm
 import torch
 
-import s2r2
+from s2r2._version import __version__
 from s2r2.distributed.launching import restarts
 from s2r2.distributed.processes import Processes
 from s2r2.errors import S2R2Error
@@ -177,7 +177,7 @@ def facts(store: PixelStore | DirectImages, config: TrainConfig, processes: Proc
         "store": store.fingerprint,
         "images": len(store),
         "method file": method_hash(config.method)[:12],
-        "s2r2": s2r2.__version__,
+        "s2r2": __version__,
         "torch": str(torch.__version__),
         "timm": timm.__version__,
         "threads of torch": torch.get_num_threads(),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import timm
 import torch
 
-import s2r2
+from s2r2._version import __version__
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, create_encoder, store_side
 from s2r2.encoder.backbones import check_backbone, takes_another_size
@@ -274,7 +274,7 @@ def _write_beginnings(prepared: Preparation) -> None:
         "learning_rate": config.lr,
         "pixels_per_step": prepared.pixels_per_step,
         "recipe": prepared.recipe.to_dict(),
-        "s2r2": s2r2.__version__,
+        "s2r2": __version__,
         "torch": str(torch.__version__),
         "timm": timm.__version__,
         "python": platform.python_version(),
