@@ -1,9 +1,8 @@
 """From whatever a caller holds (paths, PIL images, arrays, a pixel store) to batches of pixels for an encoder."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,6 +12,7 @@ from PIL import Image
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable, reduce_array, to_array
 from s2r2.images.sources.base import Slice
+from s2r2.system.prefetch import in_order
 from s2r2.system.progress import ProgressLine
 from s2r2.views import render_centre
 
@@ -105,12 +105,8 @@ def render_batches(
     if len(sequence) <= batch_size:  # a query must not pay for a pool
         yield from map(render, starts)
         return
-    with ThreadPoolExecutor(2, thread_name_prefix="s2r2-embed") as pool:
-        waiting = iter(starts)
-        pending: list[Future[np.ndarray]] = [pool.submit(render, start) for start in islice(waiting, 3)]
-        with ProgressLine("embedding", len(sequence), visible=progress) as line:
-            while pending:
-                batch = pending.pop(0).result()
-                pending.extend(pool.submit(render, start) for start in islice(waiting, 1))
-                yield batch
-                line.advance(len(batch))
+    batches = in_order(render, starts, threads=2, ahead=3, name="s2r2-embed")
+    with contextlib.closing(batches), ProgressLine("embedding", len(sequence), visible=progress) as line:
+        for batch in batches:
+            yield batch
+            line.advance(len(batch))

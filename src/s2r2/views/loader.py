@@ -3,10 +3,10 @@
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from s2r2.errors import S2R2Error
+from s2r2.system.prefetch import in_order
 from s2r2.views.parameters import draw_parameters, epoch_order
 from s2r2.views.pinned import PinnedBuffers
 from s2r2.views.recipe import Recipe, view_sizes
@@ -126,7 +127,7 @@ class ViewLoader:
         if self.device.type == "cuda":
             self._pinned = PinnedBuffers(self._shapes(-(-batch_size // world_size)), self.prefetch + 1, self.device)
         self._threads = threads or os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="s2r2-views")
+        self._running: Generator[ViewBatch, None, None] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -135,27 +136,16 @@ class ViewLoader:
         return whole if self.drop_last or not rest else whole + 1
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ViewBatch]:
-        """The steps of an epoch, from ``start_step`` on."""
-        order = epoch_order(len(self.images), self.seed, epoch)
-        coming = iter(range(start_step, self.steps_per_epoch))
-        ahead: deque[_Step] = deque()
-        try:
-            for step in coming:
-                ahead.append(self._begin(order, epoch, step))
-                if len(ahead) > self.prefetch:
-                    yield self._finish(ahead.popleft())
-            while ahead:
-                yield self._finish(ahead.popleft())
-        finally:
-            for begun in ahead:
-                for future in begun.futures:
-                    future.cancel()
-                if self._pinned is not None:
-                    self._pinned.forget()
+        """The steps of an epoch, from ``start_step`` on; what is left of an earlier one is given up."""
+        self.close()
+        self._running = self._steps(epoch, start_step)
+        return self._running
 
     def close(self) -> None:
         """End the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._running is not None:
+            self._running.close()
+            self._running = None
 
     def __enter__(self) -> "ViewLoader":
         return self
@@ -163,29 +153,56 @@ class ViewLoader:
     def __exit__(self, *details: object) -> None:
         self.close()
 
+    def _steps(self, epoch: int, start_step: int) -> Generator[ViewBatch, None, None]:
+        order = epoch_order(len(self.images), self.seed, epoch)
+        share = -(-self.batch_size // self.world_size)
+        size = min(_MOST, max(_FEWEST, share * (self.prefetch + 1) // self._threads))
+        tasks = -(-share // size)
+        begun: deque[_Step] = deque()
+
+        def parts() -> Iterator[tuple[_Step, slice]]:
+            for number in range(start_step, self.steps_per_epoch):
+                began = time.perf_counter()
+                step = self._begin(order, epoch, number)
+                self.wait_seconds -= time.perf_counter() - began  # it waits for the GPU, not for views
+                begun.append(step)
+                for task in range(tasks):
+                    yield step, slice(task * size, (task + 1) * size)
+
+        rendered = in_order(
+            self._render, parts(), threads=self._threads, ahead=tasks * self.prefetch, name="s2r2-views"
+        )
+        try:
+            for _ in range(start_step, self.steps_per_epoch):
+                began = time.perf_counter()
+                there = np.concatenate(list(islice(rendered, tasks)))
+                self.wait_seconds += time.perf_counter() - began
+                yield self._finish(begun.popleft(), there)
+        finally:
+            rendered.close()
+            if self._pinned is not None:
+                for _ in begun:
+                    self._pinned.forget()
+
     def _begin(self, order: np.ndarray, epoch: int, step: int) -> "_Step":
-        """Hand a step's images to the threads."""
+        """A step's images, and memory for their views."""
         chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
         bounds = np.linspace(0, len(chosen), self.world_size + 1).astype(int)
         low, high = bounds[self.rank], bounds[self.rank + 1]
-        mine = chosen[low:high]
         if self._pinned is None:
-            buffers = [torch.empty(shape) for shape in self._shapes(len(mine))]
+            buffers = [torch.empty(shape) for shape in self._shapes(high - low)]
         else:
             buffers = self._pinned.take()
-        futures = []
-        in_a_task = min(_MOST, max(_FEWEST, len(mine) * (self.prefetch + 1) // self._threads))
-        for first in range(0, len(mine), in_a_task):
-            part = slice(first, min(first + in_a_task, len(mine)))
-            futures.append(self._pool.submit(self._render, mine[part], epoch, [b[part].numpy() for b in buffers]))
-        return _Step(buffers, futures, mine, int(low), epoch, step)
+        return _Step(buffers, chosen[low:high], int(low), epoch, step)
 
     def _shapes(self, images: int) -> list[tuple[int, ...]]:
         """Of the views of so many images, for each size of view."""
         return [(images, len(columns), 3, side, side) for side, columns in self._kinds]
 
-    def _render(self, images: np.ndarray, epoch: int, outputs: list[np.ndarray]) -> np.ndarray:
-        """Read some images, draw their parameters and render their views; says which of them could be read."""
+    def _render(self, part: tuple["_Step", slice]) -> np.ndarray:
+        """Read some images of a step, draw their parameters and render their views; says which could be read."""
+        step, some = part
+        images, outputs = step.images[some], [buffer[some].numpy() for buffer in step.buffers]
         pixels = [self.images[int(i)] for i in images]
         read = [image for image in pixels if image is not None]
         there = np.array([image is not None for image in pixels], bool)
@@ -194,7 +211,7 @@ class ViewLoader:
         sizes = np.array([image.shape[:2] for image in read])
         table = draw_parameters(
             self.recipe, sizes, self.images.image_ids[images[there]], self.views,
-            seed=self.seed, epoch=epoch, view_size=self.view_size,
+            seed=self.seed, epoch=step.epoch, view_size=self.view_size,
         )  # fmt: skip
         mean, std = self.recipe.mean, self.recipe.std
         for (side, columns), output in zip(self._kinds, outputs, strict=True):
@@ -210,10 +227,7 @@ class ViewLoader:
                 output[there] = target
         return there
 
-    def _finish(self, step: "_Step") -> ViewBatch:
-        began = time.perf_counter()
-        there = np.concatenate([future.result() for future in step.futures] or [np.empty(0, bool)])
-        self.wait_seconds += time.perf_counter() - began
+    def _finish(self, step: "_Step", there: np.ndarray) -> ViewBatch:
         missing = len(there) - int(there.sum())
         if 2 * missing > len(there):
             raise S2R2Error(
@@ -251,7 +265,6 @@ class _Step:
     """A step that the threads are working on."""
 
     buffers: list[Tensor]
-    futures: list[Future[np.ndarray]]
     images: np.ndarray
     low: int
     epoch: int

@@ -16,10 +16,12 @@ import numpy as np
 from s2r2.errors import UnreadableImage
 from s2r2.images.decoding.decoder import Part, max_pixels_allowed
 from s2r2.images.decoding.member import Budget, Member, start_process
-from s2r2.images.decoding.prefetch import InOrder
 from s2r2.images.decoding.protocol import SIZE, UNREADABLE, Answer, Job, Settings
+from s2r2.system.prefetch import InOrder
 
 JOBS_AT_ONCE = 32
+JOBS_AHEAD = 1 << 14
+"""Far more than are in work: what holds the processes back is the memory that results take."""
 PIXELS_AT_ONCE = 100_000_000
 """Pixels that large images may have in the memory of all processes together; a larger image has it to itself."""
 IDLE_SECONDS = 30.0
@@ -56,35 +58,30 @@ class DecodingPool:
             S2R2Error: The processes cannot be started.
         """
         workers = max(1, min(workers or self.workers, self.workers, -(-len(jobs) // 4)))
-        ordered: InOrder[Job, Answer] = InOrder(jobs, min(JOBS_AT_ONCE, -(-len(jobs) // workers)))
+        ordered: InOrder[Job, Answer] = InOrder(
+            jobs,
+            ahead=JOBS_AHEAD,
+            at_once=min(JOBS_AT_ONCE, -(-len(jobs) // workers)),
+            size=lambda answer: len(answer.payload),
+        )
         working, lock = set[Member](), threading.Lock()
 
         def work() -> None:
-            try:
-                with self._for_lists, self._member() as member:
+            with self._for_lists, self._member() as member:
+                with lock:
+                    working.add(member)
+                try:
+                    _work(ordered, member, settings)
+                finally:
                     with lock:
-                        working.add(member)
-                    try:
-                        _work(ordered, member, settings)
-                    finally:
-                        with lock:
-                            working.remove(member)
-            except BaseException as error:
-                ordered.fail(error)
+                        working.remove(member)
 
-        threads = [threading.Thread(target=work, daemon=True, name="s2r2-decode") for _ in range(workers)]
-        try:
-            for thread in threads:
-                thread.start()
-            yield from ordered
-        finally:
-            ordered.close()
+        def stop() -> None:
             with lock:
                 for member in working:
                     member.kill()
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+
+        yield from ordered.run(work, workers, "s2r2-decode", stop)
 
     def one(self, job: Job, settings: Settings) -> Answer:
         """The answer to a single job, in the calling thread.

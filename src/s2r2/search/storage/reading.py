@@ -1,11 +1,11 @@
 """Photos to rows: reading, hashing, decoding and shrinking in threads, while the encoder works on those before."""
 
+import contextlib
 import hashlib
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from s2r2.errors import NonFiniteError
 from s2r2.images import ImageSource, UnreadableImage, decode_expendable
 from s2r2.images.sources.names import printable, unique
 from s2r2.search.storage.rows import photo_id, seal
+from s2r2.system.prefetch import in_order
 from s2r2.system.thumbnails import jpeg
 from s2r2.views import reduce_bicubic
 
@@ -153,23 +154,13 @@ class PhotoReader:
 
 def read_ahead(read: Callable[[T], Read], batches: Sequence[Sequence[T]], threads: int) -> Iterator[list[Read]]:
     """What ``read`` makes of the items of each batch, in order; threads read a few batches ahead."""
-
-    def read_piece(piece: Sequence[T]) -> list[Read]:
-        return list(map(read, piece))
-
-    with ThreadPoolExecutor(threads, thread_name_prefix="s2r2-read") as pool:
-        waiting = iter(batches)
-        running: deque[list[Future[list[Read]]]] = deque()
-        try:
-            while True:
-                while len(running) < AHEAD and (batch := next(waiting, None)):
-                    pieces = [batch[start : start + PIECE] for start in range(0, len(batch), PIECE)]
-                    running.append([pool.submit(read_piece, piece) for piece in pieces])
-                if not running:
-                    return
-                yield [item for future in running.popleft() for item in future.result()]
-        finally:
-            pool.shutdown(cancel_futures=True)
+    ahead = AHEAD * max(map(len, batches), default=1)
+    items = chain.from_iterable(batches)
+    with contextlib.closing(
+        in_order(read, items, threads=threads, ahead=ahead, at_once=PIECE, name="s2r2-read")
+    ) as found:
+        for batch in batches:
+            yield list(islice(found, len(batch)))
 
 
 def checked(vectors: np.ndarray, encoder: Encoder) -> np.ndarray:
