@@ -24,8 +24,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from s2r2.encoder import create_encoder
-from s2r2.losses import SmoothAPLoss
-from s2r2.losses.gradient_cache import cached_backward
+from s2r2.losses import SmoothAPLoss, cached_backward
 from s2r2.training.optimizer import build_optimiser
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"

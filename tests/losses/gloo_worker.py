@@ -18,8 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from ranking_cases import make_batch
 
 from s2r2.errors import S2R2Error
-from s2r2.losses import FORMS, MemoryBank, NTXentLoss, RankingLoss, SmoothAPLoss, SwAVLoss
-from s2r2.losses.gradient_cache import cached_backward
+from s2r2.losses import FORMS, MemoryBank, NTXentLoss, RankingLoss, SmoothAPLoss, SwAVLoss, cached_backward
 
 RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 SIZES = {2: [11, 6], 4: [7, 0, 4, 6]}[WORLD]  # uneven; with four processes one has nothing

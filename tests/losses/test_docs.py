@@ -45,3 +45,13 @@ def test_scripts_run_in_two_processes(name, tmp_path):
     gradients = re.findall(r"gradient ([\d.]+)", done.stdout)
     assert len(gradients) == 2
     assert gradients[0] == gradients[1]
+
+
+def test_importing_the_losses_costs_no_more_than_torch():
+    program = (
+        "import sys, torch; before = set(sys.modules); import s2r2.losses; "
+        "print({'.'.join(name.split('.')[:2]) for name in set(sys.modules) - before if name.split('.')[0] != 'numpy'})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    found = {name for name in re.findall(r"'([^']+)'", done.stdout) if name.startswith("s2r2.") or "." not in name}
+    assert found <= {"s2r2", "s2r2._version", "s2r2.errors", "s2r2.losses", "s2r2.settings", "s2r2.system"}, found

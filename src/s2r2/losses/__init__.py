@@ -2,11 +2,13 @@
 
 The objective of S2R2, average precision, is in :mod:`s2r2.losses.average_precision` beside its formula. Other
 losses made of ranks have the same call: ``RankingLoss("sup-ap")(embeddings, groups)``; so have those of SimCLR and
-SwAV: ``NTXentLoss(0.1)(embeddings, groups)`` and ``SwAVLoss(128, 100)(embeddings, groups)``.
+SwAV: ``NTXentLoss(0.1)(embeddings, groups)`` and ``SwAVLoss(128, 100)(embeddings, groups)``. With any of them
+:func:`cached_backward` trains on batches larger than memory. Importing this takes no more than PyTorch does.
 """
 
 from s2r2.losses.average_precision import SmoothAPLoss, smooth_ap_definition, smooth_average_precision_loss
 from s2r2.losses.contrastive import FORMS, NTXentLoss
+from s2r2.losses.gradient_cache import CachedStep, cached_backward
 from s2r2.losses.memory_bank import MemoryBank
 from s2r2.losses.ranking import RankingLoss, ranking_loss
 from s2r2.losses.statistics import ranking_statistics
@@ -16,6 +18,7 @@ from s2r2.losses.swav import SwAVLoss, sinkhorn
 __all__ = [
     "FORMS",
     "SURROGATES",
+    "CachedStep",
     "MemoryBank",
     "NTXentLoss",
     "QuantisedAP",
@@ -25,6 +28,7 @@ __all__ = [
     "SmoothAPLoss",
     "SupAP",
     "SwAVLoss",
+    "cached_backward",
     "ranking_loss",
     "ranking_statistics",
     "sinkhorn",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import numbers
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,27 @@ from s2r2.errors import S2R2Error
 
 INSTEAD = "use s2r2.losses.smooth_ap_definition, which is slow and plain autograd"
 
-eager = torch.compiler.disable(reason=f"a ranking loss cannot be part of a compiled graph: {INSTEAD}")
-"""Decorator: ``torch.compile`` leaves the function as it is; with ``fullgraph=True`` torch says this reason."""
+_NOT_COMPILED = f"a ranking loss cannot be part of a compiled graph: {INSTEAD}"
+
+
+def eager(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: ``torch.compile`` leaves the function as it is; with ``fullgraph=True`` torch says why.
+
+    It does what ``torch.compiler.disable`` does, but does not import the compiler, which takes seconds.
+    """
+    disabled: list[Callable[..., Any]] = []
+
+    @functools.wraps(function)
+    def called(*args: Any, **options: Any) -> Any:
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **options)
+        if not disabled:
+            disabled.append(torch.compiler.disable(function, reason=_NOT_COMPILED))
+        return disabled[0](*args, **options)
+
+    called._torchdynamo_disable = True  # type: ignore[attr-defined]
+    called._torchdynamo_disable_msg = _NOT_COMPILED  # type: ignore[attr-defined]
+    return called
 
 
 def transformed() -> bool:

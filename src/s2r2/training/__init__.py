@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from s2r2.system.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:
-    from s2r2.losses.gradient_cache import cached_backward as cached_backward
+    from s2r2.losses import cached_backward as cached_backward
     from s2r2.system.lazy_imports import lazy_imports as lazy_imports
     from s2r2.training.config import TrainConfig as TrainConfig, read_config as read_config
     from s2r2.training.judging import evaluate_run as evaluate_run, is_run_folder as is_run_folder

@@ -17,7 +17,7 @@ from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder
 from s2r2.errors import NonFiniteError
 from s2r2.images import ImageSource
-from s2r2.losses.gradient_cache import CachedStep, cached_backward
+from s2r2.losses import CachedStep, cached_backward
 from s2r2.system.files import write_text
 from s2r2.system.terminal import PlainConsole
 from s2r2.training.config import TrainConfig

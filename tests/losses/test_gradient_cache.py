@@ -12,8 +12,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from s2r2.errors import S2R2Error
-from s2r2.losses import SmoothAPLoss
-from s2r2.losses.gradient_cache import cached_backward
+from s2r2.losses import SmoothAPLoss, cached_backward
 
 
 class Backbone(nn.Module):
@@ -211,7 +210,7 @@ import re, sys, torch
 from pathlib import Path
 from torch import nn
 from s2r2.losses import SmoothAPLoss
-from s2r2.losses.gradient_cache import cached_backward
+from s2r2.losses import cached_backward
 torch.set_num_threads(1)
 views = int(sys.argv[1])
 groups = torch.arange(views // 8).repeat_interleave(8)
