@@ -20,7 +20,8 @@
 #include <unistd.h>
 
 static char root[4096], folder[4096];
-static long kill_at, calls, snapshots;
+long calls;
+static long kill_at, snapshots;
 static int journal = -1;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 

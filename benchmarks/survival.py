@@ -1,10 +1,15 @@
-"""Kill a run at random moments, go on each time, and compare its end with that of an undisturbed one, bit for bit.
+"""Kill commands at random moments, go on each time, and compare the end with that of undisturbed ones, bit for bit.
 
-    python benchmarks/survival.py                    20 kills of a run of one process
+    python benchmarks/survival.py                    20 kills of a training run of one process
     python benchmarks/survival.py --processes 2      of two processes; a kill hits one of them or, as a power cut, all
     python benchmarks/survival.py --signal TERM      told to stop instead, as batch systems do
+    python benchmarks/survival.py --kills 50 index embed export evaluate compare
 
-Handwritten digits, a tiny ResNet; a checkpoint twice a second, so that many kills fall into the writing of one.
+Training: handwritten digits, a tiny ResNet; a checkpoint twice a second, so that many kills fall into the writing of
+one. Other commands (see kills.py): half of the kills hit the command alone at one of its changes to the disk (a write
+is cut in half), chosen evenly from the first to the last; half come at random moments, in turn to the command alone and
+to all its processes. Half begin with an empty folder, half in one where the command was run before: what was there must
+be there still. Then no process may be left, and the same command must succeed, leave the same, and no other files.
 """
 
 import argparse
@@ -23,6 +28,7 @@ import torch
 
 from s2r2.training.run.checkpoint import load_checkpoint
 from s2r2.training.run.metrics import read_metrics
+from watched import begin_again_with_recorder, load_libraries
 
 OPTIONS = [
     "--backbone", "test_resnet", "--image-size", "32", "--views", "4", "--batch-size", "32", "--recipe", "documents",
@@ -48,12 +54,20 @@ def state_of(out: Path) -> tuple[int, dict[str, torch.Tensor], list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("commands", nargs="*", help="index, embed, export, evaluate, compare; training if none")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
+    if a.commands:
+        begin_again_with_recorder()
+        load_libraries()
+        from kills import COMMANDS, try_command
+
+        well = [try_command(command, a.kills, a.seed) for command in COMMANDS if command.name in a.commands]
+        raise SystemExit(not well or not all(well))
     chance, number = random.Random(a.seed), getattr(signal, f"SIG{a.signal}")
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"

@@ -9,6 +9,7 @@ import ctypes
 import importlib
 import os
 import pickle
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -53,15 +54,16 @@ def compiled(command: str, folder: Path) -> Path:
 
 def load_libraries() -> None:
     """Import what commands import when they run, once for all forks; not LanceDB, which starts threads."""
-    for name in (
-        "s2r2.search.updating", "s2r2.training.loop", "s2r2.training.evaluating", "s2r2.views.loader",
-        "s2r2.views.kernel", "s2r2.evaluation.evaluating", "s2r2.evaluation.protocols.held_out_views",
-        "s2r2.evaluation.metrics.neighbours",
-        "s2r2.losses.backends.numba_cpu", "s2r2.encoder.exporting", "tensorboard.compat.proto.event_pb2",
-        "timm.optim", "sklearn.datasets",
-    ):  # fmt: skip
-        with contextlib.suppress(ImportError):
+    import s2r2
+
+    names = [module.name for module in pkgutil.walk_packages(s2r2.__path__, "s2r2.")]
+    for name in [*names, "tensorboard.compat.proto.event_pb2", "timm.optim", "sklearn.datasets"]:
+        with contextlib.suppress(ImportError):  # of optional libraries
             importlib.import_module(name)
+    if "lancedb" in sys.modules:
+        raise SystemExit(
+            "a module of s2r2 imports LanceDB when it is imported itself: its threads do not survive forks"
+        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ class S2R2Error(Exception):
     r"""A mistake or a condition outside the program, said in one line.
 
     The message names what is wrong, where, and what to do. The command line prints it without a
-    traceback and leaves with exit code 2. A line break in a name that it quotes is shown as ``\\n``.
+    traceback and leaves with exit code 2. A line break in a name that it quotes is shown as ``\n``.
     """
 
     def __str__(self) -> str:

@@ -18,7 +18,7 @@ from s2r2.study.plan import CELL_FILE, JUDGED_FILE, RUN_FOLDER, SCORES_FILE
 from s2r2.study.scoring import judge_task
 from s2r2.study.spec import TaskSpec
 from s2r2.system.child_processes import end_with_parent
-from s2r2.system.files import atomic_write, remove_temporaries, write_text
+from s2r2.system.files import atomic_write, write_text
 from s2r2.system.locking import LOCK, locked
 from s2r2.system.machine import peak_memory
 from s2r2.system.terminal import say
@@ -39,7 +39,6 @@ def run_cell(folder: Path) -> dict[str, Any]:
         Interrupted: Ctrl-C or a scheduler's time limit; what was trained is saved.
     """
     with locked(folder / LOCK, f"running {folder}", "wait until it has finished", wait=SECONDS_FOR_LOCK):
-        remove_temporaries(folder, CELL_FILE, SCORES_FILE, JUDGED_FILE)
         return _run(folder)
 
 

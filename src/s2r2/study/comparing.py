@@ -19,12 +19,10 @@ from s2r2.study.results import Results, choose_settings, collect, to_dict, to_ma
 from s2r2.study.scheduling import Scheduler
 from s2r2.study.scoring import check_tasks
 from s2r2.study.spec import Study, folder_name, read_study
-from s2r2.system.files import make_folder, remove_temporaries, write_text
+from s2r2.system.files import make_folder, write_text
 from s2r2.system.locking import LOCK, locked
 from s2r2.system.terminal import PlainConsole
 from s2r2.training.run.trust import name_method
-
-_WRITTEN = ("tuning.yaml", "results.json", "table.md", "study.html")
 
 
 def compare(
@@ -69,7 +67,6 @@ def compare(
         make_folder(folder)
         doing = f"running the study in {folder}"
         with locked(folder / LOCK, doing, "wait for it, or choose another --out", wait=5):
-            remove_temporaries(folder, *_WRITTEN)
             return _compare(spec, folder, deadline, processes, console)
     except OSError as error:
         raise S2R2Error(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error

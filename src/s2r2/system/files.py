@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import stat
 import tempfile
 import zlib
@@ -101,7 +102,8 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path`` and put it in place when the block ends without an error.
 
     Temporary file in the same folder, fsync of the file, ``os.replace``, fsync of the folder: after a
-    crash at any moment ``path`` holds either its old or its new content.
+    crash at any moment ``path`` holds either its old or its new content. The temporary file is locked as long as it is
+    written: one that is not was left by a process that was killed, and the next writer of ``path`` removes it.
 
     Args:
         path: The file to write.
@@ -115,9 +117,10 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """
     path = Path(path)
     encoding = None if "b" in mode else "utf-8"
-    temporary: str | None = None
+    temporary, lock = None, None
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        _remove_abandoned(path)
+        descriptor, temporary, lock = _temporary_beside(path)
         with os.fdopen(descriptor, mode, encoding=encoding, errors=encoding and "backslashreplace") as file:
             yield file
             file.flush()
@@ -134,10 +137,56 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+        if lock is not None:
+            os.close(lock)
+
+
+def _temporary_beside(path: Path) -> tuple[int, str, int | None]:
+    """A new file to be written, its name, and its lock; no lock where the disk has none."""
+    while True:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        lock = try_lock(name)
+        if lock is None or os.path.exists(name):
+            return descriptor, name, lock
+        for closed in (descriptor, lock):  # another writer took it for abandoned before it was locked
+            os.close(closed)
+
+
+def _remove_abandoned(path: Path) -> None:
+    name = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.tmp")
+    with contextlib.suppress(OSError):  # a folder that one may write to, yet not read
+        for entry in os.scandir(path.parent):
+            if name.fullmatch(entry.name) and (lock := try_lock(entry.path)) is not None:
+                os.unlink(entry.path)
+                os.close(lock)
+
+
+def try_lock(path: str | Path) -> int | None:
+    """Lock a file, unless another holds it, it is no ordinary one, or the system or its disk has no such locks.
+
+    Returns:
+        A descriptor; the lock ends when it is closed, or with the process.
+    """
+    if os.name == "nt":  # an open file could not be renamed
+        return None
+    import fcntl
+
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
 
 
 def remove_temporaries(folder: Path, *names: str) -> None:
-    """Remove what :func:`atomic_write` of these files left in a process that was killed; only for the one writer."""
+    """Remove what :func:`atomic_write` of files that are not written again left at a kill; only for the one writer."""
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
             name, _, random = entry.name[1:].removesuffix(".tmp").rpartition(".")

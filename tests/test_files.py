@@ -1,0 +1,61 @@
+"""Files that are there as a whole or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from s2r2.system import files
+from s2r2.system.files import atomic_write, try_lock, write_text
+
+needs_locks = pytest.mark.skipif(os.name == "nt", reason="an open file cannot be renamed there")
+
+
+@needs_locks
+def test_the_next_writer_removes_what_a_kill_left_and_nothing_else(tmp_path: Path) -> None:
+    left = tmp_path / ".table.parquet.ab_12xyz.tmp"
+    others = [".table.parquet.tmp", ".table.parquet.ab12.tmp", "table.parquet.ab_12xyz.tmp", ".other.ab_12xyz.tmp"]
+    for name in (left.name, *others):
+        (tmp_path / name).write_text("half")
+    (tmp_path / "kept").write_text("1")
+    (tmp_path / ".table.parquet.ab_12xyy.tmp").symlink_to(tmp_path / "kept")
+    with atomic_write(tmp_path / "table.parquet", "w") as first:
+        first.write("first")
+        write_text(tmp_path / "table.parquet", "second")  # the first one's file is locked: it is being written
+    assert (tmp_path / "table.parquet").read_text() == "first"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "table.parquet", "kept", ".table.parquet.ab_12xyy.tmp", *others
+    }  # fmt: skip
+
+
+@needs_locks
+def test_a_file_that_is_removed_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[str] = []
+
+    def remove_first(path: str) -> int | None:
+        lock = try_lock(path)
+        if not removed:
+            removed.append(path)
+            os.unlink(path)
+        return lock
+
+    monkeypatch.setattr(files, "try_lock", remove_first)
+    write_text(tmp_path / "table", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["table"]
+    assert (tmp_path / "table").read_text() == "whole"
+
+
+@needs_locks
+def test_locks_are_of_ordinary_files_only(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    os.mkfifo(tmp_path / "pipe")
+    lock = try_lock(tmp_path / "file")
+    assert lock is not None
+    assert [try_lock(tmp_path / name) for name in ("file", "link", "pipe", "none")] == [None] * 4
+    os.close(lock)
+    lock = try_lock(tmp_path / "file")
+    assert lock is not None
+    os.close(lock)
