@@ -1,4 +1,4 @@
-"""Are our baselines weak? SimCLR and SwAV beside lightly's own losses and transforms: same encoder, pixels, optimiser.
+"""Are our baselines weak? SimCLR and SwAV beside lightly's own losses and transforms: same encoder, pixels, optimizer.
 
     python benchmarks/baselines.py --data DATA --views 30000 --seeds 3
 
@@ -26,7 +26,7 @@ from s2r2.study import TaskSpec, difference, figure
 from s2r2.study.scoring import judge_task
 from s2r2.training import TrainConfig, train
 from s2r2.training.methods import resolve
-from s2r2.training.optimizer import build_optimiser, learning_rate_at, set_learning_rate
+from s2r2.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
 
 SIZE = 32
 SHARED: dict[str, Any] = {
@@ -63,7 +63,7 @@ def batches(images: list[Image.Image], transform: Any, config: TrainConfig, step
 
 
 def train_lightly(name: str, config: TrainConfig, images: list[Image.Image], steps: int) -> Encoder:
-    """Their loss and transform, our encoder, optimiser and schedule."""
+    """Their loss and transform, our encoder, optimizer and schedule."""
     torch.manual_seed(config.seed)
     encoder = create_encoder(config.backbone, image_size=SIZE, head_hidden=config.head_hidden)
     trained = nn.ModuleDict({"encoder": encoder})
@@ -87,13 +87,13 @@ def train_lightly(name: str, config: TrainConfig, images: list[Image.Image], ste
             loss: Tensor = swapped(list(large), list(small))
             return loss
 
-    optimiser = build_optimiser(trained, config.lr, config.weight_decay or 0.0)
+    optimizer = build_optimizer(trained, config.lr, config.weight_decay or 0.0)
     trained.train()
     for step, views in enumerate(batches(images, transform, config, steps)):
-        set_learning_rate(optimiser, learning_rate_at(step, peak=config.lr, steps=steps, warmup=max(1, steps // 10)))
-        optimiser.zero_grad()
+        set_learning_rate(optimizer, learning_rate_at(step, peak=config.lr, steps=steps, warmup=max(1, steps // 10)))
+        optimizer.zero_grad()
         loss_of(views).backward()
-        optimiser.step()
+        optimizer.step()
     return encoder.eval()
 
 

@@ -3,7 +3,7 @@
     python benchmarks/gpu.py                         about four minutes on an H100
     python benchmarks/gpu.py --parts speed loss      some of it: speed, loss, largest
 
-The encoder, optimiser, precision and memory layout are those of ``s2r2 train``; the views are one constant tensor, so
+The encoder, optimizer, precision and memory layout are those of ``s2r2 train``; the views are one constant tensor, so
 that nothing but the GPU is measured (benchmarks/training.py has the same with photos). V = 8.
 """
 
@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from s2r2.encoder import create_encoder
 from s2r2.losses import SmoothAPLoss, cached_backward
-from s2r2.training.optimizer import build_optimiser
+from s2r2.training.optimizer import build_optimizer
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 VIEWS, SLICE = 8, 256
@@ -43,7 +43,7 @@ class Trainer:
         encoder = create_encoder(backbone, image_size=image_size).to(DEVICE, memory_format=torch.channels_last)
         model: Any = torch.compile(encoder, dynamic=False) if compiled else encoder
         self.fabric, self.encoder = fabric, encoder
-        self.model, self.optimiser = fabric.setup(model, build_optimiser(encoder, 1e-3, 0.01))
+        self.model, self.optimizer = fabric.setup(model, build_optimizer(encoder, 1e-3, 0.01))
         self.model.train()
         self.loss = SmoothAPLoss(0.1, check_finite=False)
         self.loss_seconds: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
@@ -54,13 +54,13 @@ class Trainer:
 
     def step(self, pixels: Tensor, slices: int = 0) -> None:
         groups = torch.arange(len(pixels) // VIEWS).repeat_interleave(VIEWS)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         if slices:
             loss = lambda z: self.loss(z, groups)  # noqa: E731
             cached_backward(self.model, pixels, loss, micro_batch=slices, backward=self.fabric.backward)
         else:
             self.fabric.backward(self.loss(self.model(pixels), groups))
-        self.optimiser.step()
+        self.optimizer.step()
 
 
 def seconds(action: Callable[[], None], repeats: int) -> float:
@@ -180,7 +180,7 @@ def largest(console: Console, most: int) -> dict[str, Any]:
             at_once = count
         except torch.OutOfMemoryError:
             break
-    trainer.optimiser.zero_grad(set_to_none=True)
+    trainer.optimizer.zero_grad(set_to_none=True)
     cached: list[dict[str, float]] = []
     for count in (size for size in CACHED if size <= most):
         torch.cuda.empty_cache()

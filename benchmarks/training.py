@@ -3,7 +3,7 @@
     python benchmarks/training.py --data tiny_imagenet_100_train.tar   ResNet-18 at 96 px, lcnet_050 at 64 px (5 min)
     python benchmarks/training.py --data PHOTOS --device cuda          ResNet-18 at 96 px, ResNet-50 at 224 px, bf16
 
-The same encoder, loss (SmoothAPLoss over all views) and optimiser are fed in three ways: with a constant tensor (the
+The same encoder, loss (SmoothAPLoss over all views) and optimizer are fed in three ways: with a constant tensor (the
 most that any loader could give), with s2r2's pixel store and ViewLoader, and with lightly's SimCLRTransform in a torch
 DataLoader with as many workers as there are cores, which decodes each photo once a step and makes its V = 8 views.
 Views a second after some steps to fill the queues; rounds interleaved, the ratio is the median of the rounds'.
@@ -32,7 +32,7 @@ from s2r2.encoder import create_encoder, store_side
 from s2r2.images import PixelStore, open_source
 from s2r2.images.sources.base import Slice, read_slice
 from s2r2.losses import SmoothAPLoss
-from s2r2.training.optimizer import build_optimiser
+from s2r2.training.optimizer import build_optimizer
 from s2r2.views import ViewLoader, get_recipe
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
@@ -102,7 +102,7 @@ def speed(case: Case, feed: Iterator[Tensor], device: torch.device, warm: int, s
     encoder = create_encoder(case.backbone, image_size=case.image_size)
     order = torch.channels_last if device.type == "cuda" else torch.contiguous_format  # as in s2r2 train
     encoder.to(device, memory_format=order)
-    model, optimiser = fabric.setup(encoder, build_optimiser(encoder, 1e-3, 0.01))
+    model, optimizer = fabric.setup(encoder, build_optimizer(encoder, 1e-3, 0.01))
     model.train()
     loss_function = SmoothAPLoss(0.05, check_finite=False)
     groups = torch.arange(case.batch_size).repeat_interleave(VIEWS)
@@ -111,9 +111,9 @@ def speed(case: Case, feed: Iterator[Tensor], device: torch.device, warm: int, s
         if step == warm:
             _wait(device)
             start = time.perf_counter()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss_function(model(next(feed).contiguous(memory_format=order)), groups))
-        optimiser.step()
+        optimizer.step()
     _wait(device)
     taken = time.perf_counter() - start
     if hasattr(feed, "close"):

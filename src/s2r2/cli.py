@@ -14,6 +14,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppend
 
 from s2r2.distributed.launching import is_follower, is_launched, launch_if_wanted
 from s2r2.errors import MistakesError, S2R2Error, SharedError
+from s2r2.settings.renamed import with_current_options
 from s2r2.system.child_processes import end_with_parent
 from s2r2.system.terminal import make_streams_fitting, say
 from s2r2.training.config import TrainConfig
@@ -425,7 +426,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Without the command's own name; by default those of this process.
     """
-    _ARGUMENTS[:] = sys.argv[1:] if arguments is None else arguments
+    _ARGUMENTS[:] = with_current_options(sys.argv[1:] if arguments is None else arguments)
     if is_launched():
         end_with_parent()
     make_streams_fitting()

@@ -177,6 +177,21 @@ def test_damaged_results_are_one_line(tmp_path: Path) -> None:
             is_done(cell, tmp_path / "out")
 
 
+def test_results_and_specifications_with_former_names_of_settings_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = read_study(written(tmp_path, config={**read_study(written(tmp_path)).config, "optimiser": "sgd"}))
+    assert "optimiser is now called optimizer" in capsys.readouterr().err
+    cell = final_cells(study, {})[0]
+    assert cell.content["config"]["optimizer"] == "sgd"
+    folder = cell.folder(tmp_path / "out")
+    folder.mkdir(parents=True)
+    costs = {"pixels": 1, "seconds": 1.0, "steps": 1, "peak_memory": 1}
+    config = {"optimiser" if name == "optimizer" else name: v for name, v in cell.content["config"].items()}
+    (folder / JUDGED_FILE).write_text(json.dumps({"cell": {**cell.content, "config": config}, "costs": costs}))
+    assert is_done(cell, tmp_path / "out")
+
+
 def test_every_method_encodes_the_same_pixels() -> None:
     methods = {
         "two": {"method": "simclr", "batch_size": 256},

@@ -12,7 +12,7 @@ from s2r2.errors import S2R2Error
 from s2r2.system.terminal import PlainConsole
 from s2r2.training import TrainConfig, loop, read_config, train
 from s2r2.training.methods import METHODS, Position, build_method, describe_methods, resolve
-from s2r2.training.optimizer import build_optimiser
+from s2r2.training.optimizer import build_optimizer
 from s2r2.training.run.checkpoint import load_checkpoint
 from s2r2.training.run.metrics import read_metrics
 from s2r2.training.setup.preparation import with_recipe
@@ -85,9 +85,9 @@ def test_it_trains_and_a_resume_ends_with_the_same_weights(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [{"micro_batch": 24}, {"optimiser": "lars"}, {"optimiser": "sgd"}])
+@pytest.mark.parametrize("change", [{"micro_batch": 24}, {"optimizer": "lars"}, {"optimizer": "sgd"}])
 @pytest.mark.parametrize("method", ["s2r2", "simclr", "swav"])
-def test_every_method_has_every_optimiser_and_the_gradient_cache(
+def test_every_method_has_every_optimizer_and_the_gradient_cache(
     method: str, change: dict[str, Any], tmp_path: Path
 ) -> None:
     config = dataclasses.replace(TINY, method=method, steps=2, **change)
@@ -95,7 +95,7 @@ def test_every_method_has_every_optimiser_and_the_gradient_cache(
     assert result.steps == 2
     saved, _ = read_config(tmp_path / "run")
     assert saved.lr > 0
-    assert saved.weight_decay == {"adamw": 0.01, "sgd": 5e-4, "lars": 1e-6}[saved.optimiser]
+    assert saved.weight_decay == {"adamw": 0.01, "sgd": 5e-4, "lars": 1e-6}[saved.optimizer]
 
 
 def test_the_gradient_cache_reaches_the_prototypes_as_well(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_multi_crop_gives_way_where_a_backbone_takes_one_size_only(capsys: pytes
         (TrainConfig(options={"hold_slope": 0.3}), "0.25"),
         (TrainConfig(options={"outer": "log", "surrogate": "sup-ap"}), "smooth-ap"),
         (TrainConfig(method="swav", options={"freeze_epochs": -1}), "negative"),
-        (TrainConfig(optimiser="adam"), "adamw"),  # type: ignore[arg-type]
+        (TrainConfig(optimizer="adam"), "adamw"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_choices_are_one_line(config: TrainConfig, words: str) -> None:
@@ -184,16 +184,16 @@ def test_a_held_slope_moves_the_temperature_towards_it(target: float, higher: bo
 
 def test_prototypes_are_frozen_for_an_epoch_and_stay_of_unit_length() -> None:
     method = build_method(resolve(TrainConfig(method="swav", views=2, recipe="photos", embedding_dimensions=8)), 100)
-    optimiser = build_optimiser(method, 0.1, 0.1)
+    optimizer = build_optimizer(method, 0.1, 0.1)
     prototypes = method.get_parameter("loss.prototypes")
     before = prototypes.detach().clone()
     embeddings = torch.nn.functional.normalize(torch.randn(32, 8), dim=1)
     for epoch in (0, 1):
         method.begin_step(Position(epoch, 2, epoch))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         method(embeddings, torch.arange(16).repeat_interleave(2)).backward()
         method.before_update()
-        optimiser.step()
+        optimizer.step()
         assert torch.allclose(prototypes, before, atol=1e-6) == (epoch == 0)
     method.begin_step(Position(2, 3, 1))
     torch.testing.assert_close(prototypes.norm(dim=1), torch.ones(len(prototypes)))

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch is b
 
 SHARED = [
     "--image-size", "24", "--batch-size", "8", "--views", "4", "--head-hidden", "32", "--embedding-dimensions", "16",
-    "--check-every", "1000", "--threads", "1", "--device", "cpu", "--optimiser", "sgd", "--lr", "0.001",
+    "--check-every", "1000", "--threads", "1", "--device", "cpu", "--optimizer", "sgd", "--lr", "0.001",
     "--warmup-epochs", "0", "--recipe", "photos", "--temperature", "0.05",
 ]  # fmt: skip
 
@@ -157,7 +157,7 @@ def test_two_processes_with_parts_of_the_encoder_equal_one(
 def assert_same_layout(one: Path, sharded: Path) -> None:
     """Whole tensors of the same names and shapes, in the checkpoint and in the encoder's file."""
     states = [load_checkpoint(folder)[0] for folder in (one, sharded)]
-    for part in ("encoder", "method", "optimiser"):
+    for part in ("encoder", "method", "optimizer"):
         expected, found = ({k: v.shape for k, v in leaves(state[part])} for state in states)
         assert expected == found
     saved = {k: v for k, v in load_file(sharded / "encoder.safetensors").items() if v.is_floating_point()}
@@ -177,7 +177,7 @@ def leaves(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 @pytest.mark.timeout(400)
 def test_sharded_runs_are_interrupted_and_go_on_in_any_number_of_processes(photos_folder: Path, tmp_path: Path) -> None:
     """Begun in shards: ended in shards with the same weights, by DDP or one process with the same but for rounding."""
-    options, fsdp = ["--steps", "120", "--optimiser", "adamw", "--lr", "0.0001", *VIT], ["--strategy", "fsdp"]
+    options, fsdp = ["--steps", "120", "--optimizer", "adamw", "--lr", "0.0001", *VIT], ["--strategy", "fsdp"]
     run(photos_folder, tmp_path / "whole", *options, "--devices", "2", *fsdp)
     process = started(photos_folder, tmp_path / "run", *options, *fsdp)
     process.send_signal(signal.SIGUSR1)
@@ -196,7 +196,7 @@ def test_sharded_runs_are_interrupted_and_go_on_in_any_number_of_processes(photo
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_run_of_one_process_goes_on_in_shards(photos_folder: Path, tmp_path: Path) -> None:
-    options = ["--steps", "120", "--optimiser", "adamw", "--lr", "0.0001", *VIT]
+    options = ["--steps", "120", "--optimizer", "adamw", "--lr", "0.0001", *VIT]
     run(photos_folder, tmp_path / "whole", *options)
     process = started(photos_folder, tmp_path / "run", *options, "--devices", "1")
     process.send_signal(signal.SIGTERM)

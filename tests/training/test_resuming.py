@@ -104,6 +104,16 @@ def test_a_finished_run_is_trained_longer(
     assert resume(run, epochs=3) == 6  # the remedy
 
 
+def test_a_run_with_former_names_of_settings_goes_on(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = run / "config.yaml"
+    config.write_text(config.read_text("utf-8").replace("  optimizer:", "  optimiser:"), "utf-8")
+    assert read_config(run)[0].optimizer == "adamw"
+    cli.main(["train", "--resume", "--out", str(run), "--optimiser=adamw", "--epochs", "2"])
+    assert load_checkpoint(run)[0]["step"] == 4
+    assert "s2r2: --optimiser is now called --optimizer" in capfd.readouterr().err
+    assert "optimizer: adamw" in config.read_text("utf-8")
+
+
 def test_a_value_equal_to_its_default_counts_as_given(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[TrainConfig] = []
     monkeypatch.setattr("s2r2.training.train", lambda data, config, **_: asked.append(config) or 1 / 0)
@@ -227,6 +237,7 @@ def edited(run: Path, change: Any) -> None:
     from s2r2.training.run.checkpoint import _checksum
 
     state = load_checkpoint(run)[0]
+    state["optimiser"] = state.pop("optimizer")  # as format 3 spells it
     state = change(state) or state
     content = io.BytesIO()
     torch.save(state, content)
@@ -261,7 +272,7 @@ def test_a_checkpoint_of_strangers_is_refused_in_one_line(change: Any, run: Path
     assert "\n" not in str(error.value)
 
 
-def test_numbers_of_the_wrong_type_in_a_strangers_optimiser_are_left_out(run: Path) -> None:
+def test_numbers_of_the_wrong_type_in_a_strangers_optimizer_are_left_out(run: Path) -> None:
     edited(run, lambda s: s["optimiser"]["param_groups"][0].update(betas="x", eps="y", evil=1))
     assert resume(run, epochs=2) == 4
 

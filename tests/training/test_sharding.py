@@ -16,11 +16,11 @@ from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, create_encoder
 from s2r2.errors import S2R2Error
 from s2r2.training import TrainConfig, train
-from s2r2.training.optimizer import build_optimiser
+from s2r2.training.optimizer import build_optimizer
 from s2r2.training.parallel.sharding import (
     _blocks,
     even_slices,
-    load_optimiser,
+    load_optimizer,
     refuse_what_cannot_be_sharded,
     shard,
     total_norm,
@@ -43,12 +43,12 @@ def small_encoder() -> Encoder:
     return create_encoder("test_vit", image_size=32, head_hidden=16, embedding_dimensions=8)
 
 
-def step(encoder: Encoder, optimiser: torch.optim.Optimizer, seed: int) -> torch.Tensor:
+def step(encoder: Encoder, optimizer: torch.optim.Optimizer, seed: int) -> torch.Tensor:
     pixels = torch.randn(6, 3, 32, 32, generator=torch.manual_seed(seed))
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     (encoder(pixels) * torch.arange(8)).sum().backward()
     norm = total_norm(p.grad for p in encoder.parameters())
-    optimiser.step()
+    optimizer.step()
     return norm
 
 
@@ -61,28 +61,28 @@ def test_a_sharded_encoder_trains_embeds_saves_and_resumes_as_a_whole_one(name: 
     pixels = torch.randn(4, 3, 32, 32)
     before = [encoder.embed_pixels(pixels) for encoder in encoders[:2]]  # of the backbone alone, before it is trained
     assert before[0] == pytest.approx(before[1], abs=1e-6)
-    optimisers = [build_optimiser(encoder, 1e-3, 0.01, name) for encoder in encoders[:2]]
+    optimizers = [build_optimizer(encoder, 1e-3, 0.01, name) for encoder in encoders[:2]]
     for seed in range(3):
-        norms = [step(encoder, optimiser, seed) for encoder, optimiser in zip(encoders, optimisers, strict=False)]
+        norms = [step(encoder, optimizer, seed) for encoder, optimizer in zip(encoders, optimizers, strict=False)]
         torch.testing.assert_close(norms[1], norms[0], rtol=1e-4, atol=0)
 
     # In a group of one the whole may be the shard itself, which goes on changing.
-    weights, state = (copy.deepcopy(whole(part.state_dict())) for part in (encoders[1], optimisers[1]))
+    weights, state = (copy.deepcopy(whole(part.state_dict())) for part in (encoders[1], optimizers[1]))
     torch.testing.assert_close(weights, dict(encoders[0].state_dict()), rtol=1e-3, atol=1e-4)
-    plain = optimisers[0].state_dict()
+    plain = optimizers[0].state_dict()
     assert state["state"].keys() == plain["state"].keys()
     assert state["param_groups"] == plain["param_groups"]
 
     # What one run has saved goes on in shards, and the other way round.
     encoders[2].load_state_dict(weights)
     shard(encoders[2], CPU, bf16=False)
-    resumed = build_optimiser(encoders[2], 1e-3, 0.01, name)
-    load_optimiser(resumed, copy.deepcopy(state))
-    load_optimiser(optimisers[0], state)
+    resumed = build_optimizer(encoders[2], 1e-3, 0.01, name)
+    load_optimizer(resumed, copy.deepcopy(state))
+    load_optimizer(optimizers[0], state)
     encoders[0].load_state_dict(weights)
-    step(encoders[1], optimisers[1], 3)
+    step(encoders[1], optimizers[1], 3)
     step(encoders[2], resumed, 3)
-    step(encoders[0], optimisers[0], 3)
+    step(encoders[0], optimizers[0], 3)
     ended = [whole(encoder.state_dict()) for encoder in encoders]
     for key, value in ended[1].items():
         assert torch.equal(value, ended[2][key])
@@ -165,7 +165,7 @@ def test_slices_are_as_many_in_every_process(monkeypatch: pytest.MonkeyPatch) ->
     ("settings", "count", "word"),
     [
         ({}, 1, "--devices N"),
-        ({"optimiser": "lars"}, 2, "lars"),
+        ({"optimizer": "lars"}, 2, "lars"),
         ({"precision": "16-mixed"}, 2, "16-mixed"),
         ({"micro_batch": "auto"}, 2, "micro-batch"),
     ],

@@ -18,7 +18,7 @@ import torch
 from s2r2.errors import S2R2Error
 from s2r2.training import Interrupted, TrainConfig, loop, read_config, train
 from s2r2.training.methods import resolve
-from s2r2.training.optimizer import build_optimiser, learning_rate_at
+from s2r2.training.optimizer import build_optimizer, learning_rate_at
 from s2r2.training.run import interrupt
 from s2r2.training.run.checkpoint import checkpoint_path, load_checkpoint, previous_path
 from s2r2.training.run.interrupt import StopOnInterrupt
@@ -261,7 +261,7 @@ def test_learning_rate_rises_and_decays() -> None:
 
 def test_weight_decay_spares_biases_and_normalisation() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
-    decayed, free = build_optimiser(model, 1e-3, 0.1).param_groups
+    decayed, free = build_optimizer(model, 1e-3, 0.1).param_groups
     assert [p.ndim for p in decayed["params"]] == [2]
     assert [p.ndim for p in free["params"]] == [1, 1, 1]
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)

@@ -42,7 +42,7 @@ def cached_backward(
 ) -> CachedStep:
     """Do what ``loss_fn(model(inputs)).backward()`` does, in the memory of one slice.
 
-    Gradients are added to ``.grad`` of the parameters; calling the optimiser is yours. Dropout and other random
+    Gradients are added to ``.grad`` of the parameters; calling the optimizer is yours. Dropout and other random
     layers see the same random numbers (of torch, on the CPU and on the device) in both passes. Batch norm sees one
     slice at a time: its statistics are those of a slice, and enter the running averages once. Works under autocast.
 

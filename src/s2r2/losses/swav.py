@@ -62,7 +62,7 @@ def sinkhorn(
 class SwAVLoss(nn.Module):
     """The loss with its prototypes and its queue: ``SwAVLoss(128, prototypes=100)(embeddings, groups)``.
 
-    The prototypes have no bias and are brought to unit length before every use. They must be given to the optimiser.
+    The prototypes have no bias and are brought to unit length before every use. They must be given to the optimizer.
 
     Args:
         width: D, numbers in an embedding.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s2r2.errors import S2R2Error
+from s2r2.settings.renamed import with_current_names
 from s2r2.study.spec import UNTRAINED, Study, folder_name, steps_for
 from s2r2.system.terminal import PlainConsole
 from s2r2.training import TrainConfig
@@ -139,7 +140,7 @@ def judged(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         costs, cell = content["costs"], content["cell"]
         if all(isinstance(costs[name], int | float) for name in _COSTS) and isinstance(cell["config"], dict):
-            return dict(content)
+            return {**content, "cell": {**cell, "config": with_current_names(cell["config"])}}
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise S2R2Error(f"{path} is damaged: delete {path.parent} to run it again")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from s2r2.errors import S2R2Error
+from s2r2.settings.renamed import with_current_names
 from s2r2.settings.values import Mistakes, Where, fitted, plain, show
 from s2r2.settings.yaml_documents import read_yaml
 from s2r2.training.config import TrainConfig
@@ -199,6 +200,8 @@ def _check_settings(values: dict[str, Any], mistakes: Mistakes) -> None:
         elif isinstance(space, dict):
             parts += [({key: one}, where) for key, tried in space.items() if isinstance(tried, list) for one in tried]
     for settings, where in parts:
+        if isinstance(settings, dict):
+            with_current_names(settings, announced=True)
         TrainConfig.from_dict(settings, mistakes, where)
         for name in _NOT_SHARED if isinstance(settings, dict) else ():
             if name in settings:

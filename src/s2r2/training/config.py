@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 import tyro
 
 from s2r2.errors import S2R2Error
+from s2r2.settings.renamed import with_current_names
 from s2r2.settings.values import Mistakes, Where, fitted, plain, show, unknown_key
 from s2r2.settings.yaml_documents import read_scalar, read_yaml, write_yaml
 from s2r2.system.files import write_text
@@ -114,12 +115,12 @@ class TrainConfig:
     temperature: float = 0.0
     """What similarities are divided by, of s2r2 the width of the sigmoid that makes ranks differentiable; 0: the
     method's."""
-    optimiser: Literal["adamw", "sgd", "lars"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
     """AdamW, SGD with momentum 0.9, or LARS (for very large steps)."""
     lr: float = 0.0
-    """Learning rate after warm-up; 0: the method's for the optimiser, times sqrt(views in a step / 512)."""
+    """Learning rate after warm-up; 0: the method's for the optimizer, times sqrt(views in a step / 512)."""
     weight_decay: float | None = None
-    """Pull of the weights towards zero, not applied to biases and normalisation; by default the optimiser's usual
+    """Pull of the weights towards zero, not applied to biases and normalisation; by default the optimizer's usual
     one (adamw 0.01, sgd 0.0005, lars 0.000001)."""
     warmup_epochs: float = 5.0
     """Epochs of linear warm-up (at most a tenth of the run); cosine decay to zero follows."""
@@ -213,7 +214,7 @@ class TrainConfig:
         """
         found = mistakes or Mistakes("config")
         known = [field.name for field in dataclasses.fields(cls)]
-        settings = values if isinstance(values, dict) else {}
+        settings = with_current_names(values) if isinstance(values, dict) else {}
         if not isinstance(values, dict):
             found.add(where, f"{show(values)}: must be settings, NAME: VALUE")
         for name in [name for name in settings if name not in known]:

@@ -23,11 +23,11 @@ from s2r2.system.terminal import PlainConsole
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods import Position, build_method, loss_of, statistics_of
 from s2r2.training.online_check import OnlineCheck
-from s2r2.training.optimizer import build_optimiser, learning_rate_at, set_learning_rate
+from s2r2.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
 from s2r2.training.parallel.batch_norm import synchronise_batch_norm
 from s2r2.training.parallel.exchange import all_rows, average_gradients, mean
 from s2r2.training.parallel.fabric import build_fabric, place
-from s2r2.training.parallel.sharding import even_slices, load_optimiser, total_norm, whole
+from s2r2.training.parallel.sharding import even_slices, load_optimizer, total_norm, whole
 from s2r2.training.progress import TrainingProgress, format_seconds
 from s2r2.training.run.checkpoint import fits_its_config, random_state, restore_random_state, save_checkpoint
 from s2r2.training.run.interrupt import Interrupted, StopOnInterrupt
@@ -120,18 +120,18 @@ class _Run:
         place(self.encoder, config, device)
         self.method = build_method(config, len(prepared.store)).to(device)
         self.trained = nn.ModuleDict({"encoder": self.encoder, "method": self.method})
-        optimiser = build_optimiser(self.trained, config.lr, config.weight_decay or 0.0, config.optimiser)
-        self.optimiser = optimiser
+        optimizer = build_optimizer(self.trained, config.lr, config.weight_decay or 0.0, config.optimizer)
+        self.optimizer = optimizer
         self.step, self.lr_scale = 0, 1.0
         if resumed:
             with fits_its_config(prepared.folder):
                 self.method.load_state_dict(resumed["method"])
-                load_optimiser(optimiser, resumed["optimiser"])
+                load_optimizer(optimizer, resumed["optimizer"])
             self.step, self.lr_scale = resumed["step"], resumed["lr_scale"]
         self.fabric = build_fabric(config, device, processes)
         # One compilation for each size of view and of slice: a dynamic one is slower. The weights stay the encoder's.
         model: Any = torch.compile(self.encoder, dynamic=False) if config.compile else self.encoder
-        self.model, self.fabric_optimiser = self.fabric.setup(model, optimiser)
+        self.model, self.fabric_optimizer = self.fabric.setup(model, optimizer)
         # A sharded encoder embeds only where all processes do.
         self.check = OnlineCheck(prepared) if processes.leader or config.strategy == "fsdp" else None
         self.log = MetricsLog(
@@ -194,14 +194,14 @@ class _Run:
         learning_rate = self.lr_scale * learning_rate_at(
             self.step, peak=self.config.lr, steps=prepared.steps, warmup=prepared.warmup_steps
         )
-        set_learning_rate(self.optimiser, learning_rate)
+        set_learning_rate(self.optimizer, learning_rate)
         self.method.begin_step(Position(self.step, prepared.steps, batch.epoch))
-        self.fabric_optimiser.zero_grad(set_to_none=True)
+        self.fabric_optimizer.zero_grad(set_to_none=True)
         loss, embeddings = self._backward(batch)
         average_gradients(self.processes, self.method.parameters())
         self.method.before_update()
         gradient_norm = total_norm(p.grad for p in self.trained.parameters())
-        self.fabric_optimiser.step()
+        self.fabric_optimizer.step()
         loss = mean(self.processes, loss)
         self.step += 1
         self._unseen.append((self.step, loss, dataclasses.replace(batch, pixels=())))  # pixels would fill the GPU
@@ -307,14 +307,14 @@ class _Run:
         self._refuse_non_finite()  # what is saved can be gone on with
         states = self.processes.collect(random_state())
         leader = self.processes.leader
-        weights, optimiser = (whole(part.state_dict(), leader) for part in (self.encoder, self.optimiser))
+        weights, optimizer = (whole(part.state_dict(), leader) for part in (self.encoder, self.optimizer))
         if leader:
             self.log.make_durable()
             save_checkpoint(
                 self.prepared.folder,
                 encoder=weights,
                 method=self.method.state_dict(),
-                optimiser=optimiser,
+                optimizer=optimizer,
                 epoch=self.step // self.prepared.steps_per_epoch,
                 step=self.step,
                 random=states,

@@ -1,4 +1,4 @@
-"""Optimisers, and the learning rate with warm-up and cosine decay."""
+"""Optimizers, and the learning rate with warm-up and cosine decay."""
 
 import math
 from typing import Any
@@ -10,10 +10,10 @@ from torch.distributed.tensor import DTensor
 from s2r2.training.config import TrainConfig
 
 WEIGHT_DECAY = {"adamw": 0.01, "sgd": 5e-4, "lars": 1e-6}
-"""Usual weight decay of each optimiser; AdamW's is decoupled."""
+"""Usual weight decay of each optimizer; AdamW's is decoupled."""
 
 
-def build_optimiser(
+def build_optimizer(
     model: nn.Module, learning_rate: float, weight_decay: float, name: str = "adamw"
 ) -> optim.Optimizer:
     """Build ``adamw``, ``sgd`` (momentum 0.9) or ``lars`` (momentum 0.9, trust coefficient 0.001).
@@ -50,7 +50,7 @@ def warmup_steps(config: TrainConfig, steps_per_epoch: int, steps: int) -> int:
     return max(1, round(min(steps_per_epoch * config.warmup_epochs, steps / 10)))
 
 
-def set_learning_rate(optimiser: optim.Optimizer, value: float) -> None:
+def set_learning_rate(optimizer: optim.Optimizer, value: float) -> None:
     """Give every parameter group the same learning rate."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = value

@@ -117,7 +117,7 @@ def _train(
     per_epoch = max(1, len(chosen) // batch)
     steps = max(LEAST_STEPS, plan.epochs * per_epoch)
     recipe = _plain_crops(encoder, plan)
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [
             {"params": encoder.backbone.parameters(), "lr": plan.learning_rate},
             {"params": model.layer.parameters(), "lr": plan.head_learning_rate},
@@ -126,7 +126,7 @@ def _train(
     )
     warmup = max(1, steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda s: min((s + 1) / warmup, 0.5 * (1 + np.cos(np.pi * min(1.0, s / steps))))
+        optimizer, lambda s: min((s + 1) / warmup, 0.5 * (1 + np.cos(np.pi * min(1.0, s / steps))))
     )
     targets = torch.as_tensor(labels.astype(np.float32 if labels.ndim == 2 else np.int64), device=encoder.device)
     model.train()
@@ -139,9 +139,9 @@ def _train(
         loss = (
             F.cross_entropy(logits, wanted) if targets.ndim == 1 else F.binary_cross_entropy_with_logits(logits, wanted)
         )
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
 
 

@@ -142,7 +142,7 @@ _SETTINGS = (
     ("views", "Views", "random views of each photo in a step"),
     ("batch_size", "Batch size", "photos in a step"),
     ("epochs", "Epochs", "times that every photo is seen"),
-    ("optimiser", "Optimiser", "how the weights are moved"),
+    ("optimizer", "Optimizer", "how the weights are moved"),
     ("temperature", "Temperature", "what similarities are divided by"),
     ("learning_rate", "Learning rate", "after warm-up"),
     ("weight_decay", "Weight decay", "pull of the weights towards zero"),

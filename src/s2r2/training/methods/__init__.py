@@ -1,6 +1,6 @@
 """What turns a step's embeddings into a loss: S2R2, SimCLR, SwAV, or a method of one's own.
 
-All methods share images, views, encoder, loop, optimisers, checkpoints and evaluation; a method is the objective,
+All methods share images, views, encoder, loop, optimizers, checkpoints and evaluation; a method is the objective,
 its defaults, and what it does at each step.
 """
 

@@ -34,7 +34,7 @@ class Method(nn.Module, ABC):
         views: Default of ``--views``.
         recipe: Default of ``--recipe``.
         temperature: Default of ``--temperature``.
-        learning_rates: Default of ``--lr`` for each optimiser, for 512 views in a step.
+        learning_rates: Default of ``--lr`` for each optimizer, for 512 views in a step.
     """
 
     views: ClassVar[int] = 8
@@ -60,7 +60,7 @@ class Method(nn.Module, ABC):
         """Called before the views of a step are embedded: schedules."""
 
     def before_update(self) -> None:
-        """Called between backward and the optimiser: gradients may be changed."""
+        """Called between backward and the optimizer: gradients may be changed."""
 
     def statistics(self, embeddings: Tensor, groups: Tensor) -> dict[str, float | Tensor]:
         """Figures of the step for ``metrics.jsonl``; arguments as in :meth:`forward`, detached, on one device."""

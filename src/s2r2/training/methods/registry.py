@@ -73,7 +73,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     config = config.checked()
     method = find_method(config.method)
     views = config.views or method.views
-    rate = method.learning_rates[config.optimiser] * (config.batch_size * views / BASE_VIEWS) ** 0.5
+    rate = method.learning_rates[config.optimizer] * (config.batch_size * views / BASE_VIEWS) ** 0.5
     return dataclasses.replace(
         config,
         options=check_options(config, method),
@@ -81,7 +81,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         recipe=config.recipe or method.recipe,
         temperature=config.temperature or method.temperature,
         lr=config.lr or rate,
-        weight_decay=WEIGHT_DECAY[config.optimiser] if config.weight_decay is None else config.weight_decay,
+        weight_decay=WEIGHT_DECAY[config.optimizer] if config.weight_decay is None else config.weight_decay,
     )
 
 

@@ -1,6 +1,6 @@
-"""An encoder larger than a GPU: parameters, gradients and optimiser state shared out over the processes (FSDP).
+"""An encoder larger than a GPU: parameters, gradients and optimizer state shared out over the processes (FSDP).
 
-Each process keeps a part of every parameter, its gradient and its optimiser state. The whole parameters of a block are
+Each process keeps a part of every parameter, its gradient and its optimizer state. The whole parameters of a block are
 gathered just before the block runs, and let go just after (Zhao et al., arXiv 2304.11277; torch's ``fully_shard``).
 Losses and gradients are those of DDP.
 """
@@ -29,7 +29,7 @@ def refuse_what_cannot_be_sharded(config: TrainConfig, processes: Processes) -> 
         return
     rules = [
         (processes.world_size == 1, "needs several processes to share the encoder out to: add --devices N"),
-        (config.optimiser == "lars", "cannot work with --optimiser lars, which wants whole weights: use adamw or sgd"),
+        (config.optimizer == "lars", "cannot work with --optimizer lars, which wants whole weights: use adamw or sgd"),
         (config.precision == "16-mixed", "cannot work with --precision 16-mixed: use bf16-mixed or 32-true"),
         (config.micro_batch == "auto", "cannot work with --micro-batch auto, which tries the whole encoder: give N"),
     ]
@@ -58,7 +58,7 @@ def shard(encoder: Encoder, device: torch.device, *, bf16: bool) -> None:
         inner = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         outer = MixedPrecisionPolicy(torch.bfloat16, torch.float32, output_dtype=torch.float32)
     # Backbone and head are shared out apart, because features are asked of the backbone alone. Always let go after
-    # forward: whoever lists the parameters, such as the optimiser, must find the parts.
+    # forward: whoever lists the parameters, such as the optimizer, must find the parts.
     try:
         for block in _blocks(encoder.backbone):
             fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=inner)
@@ -122,17 +122,17 @@ def whole(state: Any, keep: bool = True) -> Any:
     return state
 
 
-def load_optimiser(optimiser: optim.Optimizer, state: dict[str, Any]) -> None:
-    """Put a whole state dict into an optimiser; of what belongs to a sharded parameter each process takes its part.
+def load_optimizer(optimizer: optim.Optimizer, state: dict[str, Any]) -> None:
+    """Put a whole state dict into an optimizer; of what belongs to a sharded parameter each process takes its part.
 
-    How the optimiser is computed (``fused`` and the like) stays as it was built: the state may come from a run that
+    How the optimizer is computed (``fused`` and the like) stays as it was built: the state may come from a run that
     was sharded otherwise, or not at all.
     """
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, values in state["state"].items():
         shapes = {tuple(value.shape) for value in values.values() if isinstance(value, Tensor) and value.ndim}
         if shapes - {tuple(parameters[index].shape)}:
-            raise ValueError(f"the optimiser's state of parameter {index} has another shape")
+            raise ValueError(f"the optimizer's state of parameter {index} has another shape")
     parts = {
         index: {name: _part(value, parameters[index]) for name, value in values.items()}
         for index, values in state["state"].items()
@@ -144,9 +144,9 @@ def load_optimiser(optimiser: optim.Optimizer, state: dict[str, Any]) -> None:
             "fused": now.get("fused"),
             "foreach": now.get("foreach"),
         }
-        for saved, now in zip(state["param_groups"], optimiser.param_groups, strict=True)
+        for saved, now in zip(state["param_groups"], optimizer.param_groups, strict=True)
     ]
-    optimiser.load_state_dict({"state": parts, "param_groups": groups})
+    optimizer.load_state_dict({"state": parts, "param_groups": groups})
 
 
 def _part(value: Any, parameter: Tensor) -> Any:

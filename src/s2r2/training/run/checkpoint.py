@@ -17,6 +17,7 @@ from s2r2.training.config import MOST_STEPS
 
 CHECKPOINT_VERSION = 3
 _CHECKSUM_BYTES = 16
+_OPTIMIZER = "optimiser"  # the spelling of format 3
 
 
 def checkpoint_path(folder: Path) -> Path:
@@ -39,14 +40,14 @@ def save_checkpoint(
     *,
     encoder: dict[str, Any],
     method: dict[str, Any],
-    optimiser: dict[str, Any],
+    optimizer: dict[str, Any],
     epoch: int,
     step: int,
     random: list[dict[str, Any]],
     lr_scale: float,
     facts: dict[str, Any],
 ) -> None:
-    """Write weights, optimiser, random state and position to ``checkpoints/last.ckpt``, with a checksum.
+    """Write weights, optimizer, random state and position to ``checkpoints/last.ckpt``, with a checksum.
 
     The one before is kept as ``previous.ckpt``. Killed at any moment, it leaves at least one of them whole.
 
@@ -54,7 +55,7 @@ def save_checkpoint(
         folder: The run folder.
         encoder: State of the module that is trained, whole.
         method: State of what turns embeddings into a loss: prototypes, queues and banks where it has them.
-        optimiser: State of the optimiser, whole.
+        optimizer: State of the optimizer, whole.
         epoch: Epoch of the next step.
         step: Steps taken in the whole run.
         random: :func:`random_state` of every process.
@@ -73,7 +74,7 @@ def save_checkpoint(
         "version": CHECKPOINT_VERSION,
         "encoder": encoder,
         "method": method,
-        "optimiser": optimiser,
+        _OPTIMIZER: optimizer,
         "epoch": epoch,
         "step": step,
         "random": random,
@@ -133,6 +134,7 @@ def _read(path: Path) -> dict[str, Any]:
     for name, fits in _PARTS.items():
         if name not in state or not fits(state[name]):
             raise _DamagedError(f"checkpoint {path} is damaged ({name} is not what it should be)")
+    state["optimizer"] = state.pop(_OPTIMIZER)
     return dict(state)
 
 
@@ -154,7 +156,7 @@ def _is_random(part: Any) -> bool:
     )
 
 
-def _is_optimiser(part: Any) -> bool:
+def _is_optimizer(part: Any) -> bool:
     return (
         isinstance(part, dict)
         and isinstance(part.get("state"), dict)
@@ -171,7 +173,7 @@ def _are_facts(part: Any) -> bool:
 _PARTS: dict[str, Callable[[Any], bool]] = {
     "encoder": _all_tensors,
     "method": lambda part: isinstance(part, dict),
-    "optimiser": _is_optimiser,
+    _OPTIMIZER: _is_optimizer,
     "epoch": _is_count,
     "step": _is_count,
     "random": _is_random,
