@@ -100,7 +100,7 @@ COMMANDS = [
     ),
     Command(
         "evaluate",
-        lambda f: [ENCODER, "digits:test", "--train", "digits:train", "--out", str(f / "judged")],
+        lambda f: [ENCODER, "--test", "digits:test", "--train", "digits:train", "--out", str(f / "judged")],
         figures_in,
     ),
     Command("compare", lambda f: [str(f.parent / "study.yaml"), "--out", str(f / "study")], table_in),

@@ -129,15 +129,27 @@ def test_an_update_of_an_index(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert {path.name for path in (tmp_path / "shared").iterdir()} == {p.name for p in (tmp_path / "alone").iterdir()}
 
 
+WATCHED = {
+    "embed": ("embed", ENCODER, "photos", "--out", "vectors.parquet"),
+    "index": ("index", ENCODER, "photos", "--store", "photos.index"),
+    "evaluate": ("evaluate", ENCODER, "--train", "digits:train", "--test", "digits:test", "--out", "judged"),
+    "train": (
+        *("train", "digits:test", "--out", "run", "--backbone", "test_resnet", "--image-size", "32"),
+        *("--views", "2", "--batch-size", "32", "--steps", "20", "--recipe", "documents"),
+    ),
+}
+
+
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks into /proc")
-def test_nobody_else_reaches_the_processes(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [pytest.param(c, marks=[pytest.mark.slow] * (c != "embed")) for c in WATCHED])
+def test_nobody_else_reaches_the_processes(command: str, folder: Path, tmp_path: Path) -> None:
     """No process listens beyond loopback, what they meet by is a file of this user, and all end with the launcher."""
-    command = [sys.executable, "-m", "s2r2", "embed", ENCODER, str(folder), "--out", str(tmp_path / "vectors.parquet")]
     place = tmp_path / "temporary"
     place.mkdir()
     launcher = subprocess.Popen(
-        [*command, "--devices", "2", "--device", "cpu"],
+        [sys.executable, "-m", "s2r2", *WATCHED[command], "--devices", "2", "--device", "cpu"],
         env=environment() | {"TMPDIR": str(place), "GLOO_SOCKET_IFNAME": "eth0", "S2R2_SECRET": "known"},
+        cwd=tmp_path,
         stderr=subprocess.PIPE,
     )
     addresses: set[str] = set()

@@ -7,11 +7,11 @@ import re
 import secrets
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from s2r2.distributed.meeting_place import meeting_place
 from s2r2.errors import S2R2Error
 from s2r2.system.child_processes import known_to_children, module_command, module_environment
 
@@ -101,7 +101,7 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: in
         secret()
     _silence()
     try:
-        with _private_folder() as folder, _environment(devices, nodes, folder):
+        with meeting_place() as folder, _environment(devices, nodes, folder):
             config = LaunchConfig(
                 min_nodes=nodes,
                 max_nodes=nodes,
@@ -126,17 +126,6 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: in
     except SignalException as error:  # the processes were told and have saved
         raise SystemExit(128 + int(error.sigval)) from None
     raise SystemExit(0)
-
-
-@contextlib.contextmanager
-def _private_folder() -> Iterator[Path]:
-    """A temporary folder that only this user may look into."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="s2r2-", ignore_cleanup_errors=True)  # mode 0700
-    except OSError as error:
-        raise S2R2Error(f"--devices needs a folder for temporary files ({error}): set TMPDIR to one") from error
-    with folder as path:
-        yield Path(path)
 
 
 @contextlib.contextmanager
