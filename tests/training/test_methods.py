@@ -153,6 +153,15 @@ def test_bad_choices_are_one_line(config: TrainConfig, words: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_method_file_imports_nothing_from_beside_it(tmp_path: Path) -> None:
+    """Its hash says what it is: what lies beside it may be another than when it was named."""
+    (tmp_path / "helper_beside_it.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    (tmp_path / "mine.py").write_text("import helper_beside_it\n")
+    with pytest.raises(S2R2Error, match="does not run: ModuleNotFoundError"):
+        build_method(resolve(TrainConfig(method=str(tmp_path / "mine.py"))), 100)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_file_that_is_no_method_is_said(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
     (tmp_path / "empty.py").write_text("x = 1\n")
