@@ -18,7 +18,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 from ranking_cases import make_batch
 
 from s2r2.errors import S2R2Error
-from s2r2.losses import FORMS, MemoryBank, NTXentLoss, RankingLoss, SmoothAPLoss, SwAVLoss, cached_backward
+from s2r2.losses import (
+    FORMS,
+    MemoryBank,
+    MVDHELLoss,
+    NTXentLoss,
+    RankingLoss,
+    SmoothAPLoss,
+    SpreadLoss,
+    SwAVLoss,
+    cached_backward,
+)
 
 RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 SIZES = {2: [11, 6], 4: [7, 0, 4, 6]}[WORLD]  # uneven; with four processes one has nothing
@@ -143,6 +153,19 @@ def swav() -> None:
         check(f"SwAV{name}", found, expected)
 
 
+def mv_dhel() -> None:
+    """As many views of each image; some images have views in several processes."""
+    inputs, groups = make_batch([4] * 4, 0.7, 1)
+    sizes = {2: [10, 6], 4: [5, 0, 4, 7]}[WORLD]
+    alone, together = Model(), DistributedDataParallel(Model())
+    expected = MVDHELLoss(0.3, distributed=False)(alone(inputs), groups)
+    expected.backward()
+    found = MVDHELLoss(0.3)(together(inputs.split(sizes)[RANK]), groups.split(sizes)[RANK])
+    found.backward()
+    check("MV-DHEL", gradient_of(together), gradient_of(alone))
+    check("MV-DHEL, value", found.detach(), expected.detach())
+
+
 def cached() -> None:
     """Slices of two rows: the processes have different numbers of them."""
     inputs, groups = whole_batch()
@@ -151,6 +174,11 @@ def cached() -> None:
     if min(SIZES) > 0:
         cached_backward(together, mine(inputs), lambda z: SmoothAPLoss(0.1)(z, mine(groups)), micro_batch=2)
         check("gradient cache", gradient_of(together), gradient_of(alone))
+        together = DistributedDataParallel(Model())
+        alone.zero_grad()
+        SpreadLoss(distributed=False)(alone(inputs), groups).backward()
+        cached_backward(together, mine(inputs), lambda z: SpreadLoss()(z, mine(groups)), micro_batch=2)
+        check("gradient cache, spread", gradient_of(together), gradient_of(alone))
 
 
 def errors() -> None:
@@ -177,6 +205,8 @@ def main() -> None:
         same_as_one_process(name, lambda n=name, **o: RankingLoss(n, temperature=0.1, **o))
     for form in FORMS:
         same_as_one_process(f"NT-Xent, {form}", lambda f=form, **o: NTXentLoss(0.2, form=f, **o))
+    same_as_one_process("spread", SpreadLoss)
+    mv_dhel()
     swav()
     galleries()
     per_query()

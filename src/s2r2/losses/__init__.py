@@ -1,16 +1,18 @@
 """Embeddings to a number.
 
 The objective of S2R2, average precision, is in :mod:`s2r2.losses.average_precision` beside its formula. Other
-losses made of ranks have the same call: ``RankingLoss("sup-ap")(embeddings, groups)``; so have those of SimCLR and
-SwAV: ``NTXentLoss(0.1)(embeddings, groups)`` and ``SwAVLoss(128, 100)(embeddings, groups)``. With any of them
+losses made of ranks have the same call: ``RankingLoss("sup-ap")(embeddings, groups)``; so have those of SimCLR, SwAV,
+MMCR and MV-DHEL: ``NTXentLoss(0.1)``, ``SwAVLoss(128, 100)``, ``SpreadLoss()``, ``MVDHELLoss(0.2)``. With any of them
 :func:`cached_backward` trains on batches larger than memory. Importing this takes no more than PyTorch does.
 """
 
 from s2r2.losses.average_precision import SmoothAPLoss, smooth_ap_definition, smooth_average_precision_loss
 from s2r2.losses.contrastive import FORMS, NTXentLoss
+from s2r2.losses.decoupled import MVDHELLoss
 from s2r2.losses.gradient_cache import CachedStep, cached_backward
 from s2r2.losses.memory_bank import MemoryBank
 from s2r2.losses.ranking import RankingLoss, ranking_loss
+from s2r2.losses.spread import SpreadLoss
 from s2r2.losses.statistics import ranking_statistics
 from s2r2.losses.surrogates import SURROGATES, QuantisedAP, RecallAtK, SmoothAP, SupAP
 from s2r2.losses.swav import SwAVLoss, sinkhorn
@@ -19,6 +21,7 @@ __all__ = [
     "FORMS",
     "SURROGATES",
     "CachedStep",
+    "MVDHELLoss",
     "MemoryBank",
     "NTXentLoss",
     "QuantisedAP",
@@ -26,6 +29,7 @@ __all__ = [
     "RecallAtK",
     "SmoothAP",
     "SmoothAPLoss",
+    "SpreadLoss",
     "SupAP",
     "SwAVLoss",
     "cached_backward",

@@ -14,6 +14,8 @@ from s2r2.errors import S2R2Error
 from s2r2.settings.values import Mistakes, fitted, show
 from s2r2.training.config import Options, TrainConfig
 from s2r2.training.methods.base import Method
+from s2r2.training.methods.mmcr import MMCR
+from s2r2.training.methods.mv_dhel import MVDHEL
 from s2r2.training.methods.s2r2 import S2R2
 from s2r2.training.methods.simclr import SimCLR
 from s2r2.training.methods.swav import SwAV
@@ -21,7 +23,13 @@ from s2r2.training.optimizer import WEIGHT_DECAY
 
 BASE_VIEWS = 512
 
-METHODS: dict[str, type[Method]] = {"s2r2": S2R2, "simclr": SimCLR, "swav": SwAV}
+METHODS: dict[str, type[Method]] = {
+    "s2r2": S2R2,
+    "simclr": SimCLR,
+    "swav": SwAV,
+    "mmcr": MMCR,
+    "mv-dhel": MVDHEL,
+}
 
 
 def register_method(name: str, method: type[Method]) -> None:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor, tensor
 
 from s2r2.errors import S2R2Error
-from s2r2.losses import MemoryBank, NTXentLoss, RankingLoss, ranking_statistics
+from s2r2.losses import MemoryBank, NTXentLoss, RankingLoss, SpreadLoss, ranking_statistics
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods.base import Method, Position, scheduled_temperature
 
@@ -26,6 +26,8 @@ class S2R2(Method):
         bank: Embeddings of recent steps that every view is also ranked against; 0: none.
         contrastive: Weight of an NT-Xent term added to the ranking loss; 0: none.
         contrastive_temperature: Its temperature.
+        spread: Weight of the spread of the images' mean embeddings (MMCR's term), which goes on teaching once lists
+            are in order; 0: none.
     """
 
     recipe: ClassVar[str] = "swav-multicrop"
@@ -45,20 +47,24 @@ class S2R2(Method):
         bank: int = 0,
         contrastive: float = 0.0,
         contrastive_temperature: float = 0.2,
+        spread: float = 0.0,
     ) -> None:
         super().__init__(config, images)
         if outer != "one-minus" and surrogate != "smooth-ap":
             raise S2R2Error(f"--options outer={outer} belongs to surrogate=smooth-ap, not to {surrogate}")
         if temperature_end and hold_slope:
             raise S2R2Error("--options temperature_end and hold_slope both set the temperature: give one of them")
-        if not 0 <= hold_slope < 0.25 or temperature_end < 0 or contrastive < 0:
-            raise S2R2Error("--options: hold_slope is in [0, 0.25), temperature_end and contrastive are not negative")
+        if not 0 <= hold_slope < 0.25 or min(temperature_end, contrastive, spread) < 0:
+            raise S2R2Error(
+                "--options: hold_slope is in [0, 0.25); temperature_end, contrastive and spread are not negative"
+            )
         memory = MemoryBank(bank, config.embedding_dimensions) if bank else None
         choice: dict[str, Any] = {"outer": outer} if surrogate == "smooth-ap" else {}
         # The loop looks for NaN every few steps; a look in every step would make the host wait for the GPU.
         self.ranking = RankingLoss(surrogate, temperature=config.temperature, bank=memory, check_finite=False, **choice)
         self.temperature_end, self.hold_slope, self.contrastive = temperature_end, hold_slope, contrastive
         self.contrast = NTXentLoss(contrastive_temperature, check_finite=False) if contrastive else None
+        self.spread, self.spreading = spread, SpreadLoss(check_finite=False) if spread else None
         if hold_slope:  # steered, so part of the state
             self.register_buffer("slope_temperature", tensor(config.temperature))
 
@@ -69,6 +75,8 @@ class S2R2(Method):
         loss: Tensor = self.ranking(embeddings, groups)
         if self.contrast is not None:
             loss = loss + self.contrastive * self.contrast(embeddings, groups)
+        if self.spreading is not None:
+            loss = loss + self.spread * self.spreading(embeddings, groups)
         return loss
 
     def begin_step(self, position: Position) -> None:

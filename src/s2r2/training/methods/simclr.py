@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from s2r2.errors import S2R2Error
-from s2r2.losses import MemoryBank, NTXentLoss
+from s2r2.losses import MemoryBank, NTXentLoss, SpreadLoss
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods.base import Method, Position, scheduled_temperature
 
@@ -19,6 +19,7 @@ class SimCLR(Method):
         form: How several positives are combined: outside, inside, geometric, arithmetic, sufficient-statistics.
         temperature_end: Temperature at the end of the run, reached in a straight line; 0: it does not change.
         bank: Embeddings of recent steps as further negatives; 0: none.
+        spread: Weight of the spread of the images' mean embeddings (MMCR's term); 0: none.
     """
 
     views: ClassVar[int] = 2
@@ -32,17 +33,21 @@ class SimCLR(Method):
         form: str = "outside",
         temperature_end: float = 0.0,
         bank: int = 0,
+        spread: float = 0.0,
     ) -> None:
         super().__init__(config, images)
-        if temperature_end < 0:
-            raise S2R2Error(f"--options temperature_end={temperature_end}: must not be negative")
+        if min(temperature_end, spread) < 0:
+            raise S2R2Error("--options: temperature_end and spread must not be negative")
         memory = MemoryBank(bank, config.embedding_dimensions) if bank else None
         self.contrast = NTXentLoss(config.temperature, form=form, bank=memory, check_finite=False)
         self.temperature_end = temperature_end
+        self.spread, self.spreading = spread, SpreadLoss(check_finite=False) if spread else None
 
     def forward(self, embeddings: Tensor, groups: Tensor) -> Tensor:
         """NT-Xent, averaged over views."""
         loss: Tensor = self.contrast(embeddings, groups)
+        if self.spreading is not None:
+            loss = loss + self.spread * self.spreading(embeddings, groups)
         return loss
 
     def begin_step(self, position: Position) -> None:
