@@ -96,7 +96,7 @@ def build_backbone(
             f"backbone {name!r} for {image_size} px cannot be had ({first_line}): choose another --image-size"
         ) from error
     if small_stem and isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool"):
-        _shrink_stem(model)
+        shrink_stem(model)
     return model
 
 
@@ -110,9 +110,15 @@ def _with_sizes(name: str, image_size: int, pretrained: bool, several_sizes: boo
     return timm.create_model(name, pretrained=pretrained, num_classes=0)  # a convolutional network takes any size
 
 
-def _shrink_stem(model: Any) -> None:
+def shrink_stem(model: Any) -> None:
     """Replace a ResNet's 7x7 stride-2 stem and its pooling, which would leave nothing of a tiny image."""
     first = model.conv1
     model.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
+
+
+def has_small_stem(model: nn.Module) -> bool:
+    """Whether :func:`shrink_stem` has been here."""
+    first, pooling = getattr(model, "conv1", None), getattr(model, "maxpool", None)
+    return isinstance(pooling, nn.Identity) and isinstance(first, nn.Conv2d) and first.kernel_size == (3, 3)

@@ -17,6 +17,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s2r2.encoder.backbones import has_small_stem
 from s2r2.encoder.images import store_side
 from s2r2.encoder.loading import load
 from s2r2.encoder.model import TIMM_LAYOUT_VERSION, Encoder, Output
@@ -129,6 +130,11 @@ def _check_request(encoder: Encoder, out: Path, format: Format, output: Output) 
         raise S2R2Error(f"--output embedding: {encoder.name} has no projection head; leave --output out")
     if output == "embedding" and format == "huggingface":
         raise S2R2Error("--output embedding: timm has no place for a projection head; use --format onnx or safetensors")
+    if format == "huggingface" and has_small_stem(encoder.backbone):
+        raise S2R2Error(
+            "--format huggingface: timm cannot build the stem that s2r2 gives a ResNet for images of at most 48 px; "
+            "use --format safetensors, whose card shows how, or onnx"
+        )
     if format == "onnx":
         missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
         if missing:
@@ -157,7 +163,7 @@ def _write(encoder: Encoder, out: Path, format: Format, output: Output) -> tuple
         )
     form = to_timm(encoder)
     with torch.inference_mode():
-        rows = F.normalize(form.build()(_enlarged(_normalised(encoder, pixels), form.enlarge)), dim=1)
+        rows = F.normalize(form.build()(_normalised(encoder, pixels)), dim=1)
     difference = _checked(rows, expected)
     if format == "huggingface":
         write_text(out / "config.json", json.dumps(timm_config(encoder, form), indent=2) + "\n")
@@ -170,7 +176,7 @@ def _write(encoder: Encoder, out: Path, format: Format, output: Output) -> tuple
 
 def timm_config(encoder: Encoder, form: TimmForm) -> dict[str, Any]:
     """``config.json`` in the form that timm reads from a folder or the Hugging Face hub."""
-    side = encoder.image_size * form.enlarge
+    side = encoder.image_size
     return {
         "architecture": form.architecture,
         "num_classes": 0,
@@ -239,10 +245,6 @@ def _run_onnx(path: Path, pixels: Tensor) -> Tensor:
 
 def _normalised(encoder: Encoder, pixels: Tensor) -> Tensor:
     return (pixels - torch.tensor(encoder.mean).reshape(3, 1, 1)) / torch.tensor(encoder.std).reshape(3, 1, 1)
-
-
-def _enlarged(pixels: Tensor, times: int) -> Tensor:
-    return pixels.repeat_interleave(times, dim=2).repeat_interleave(times, dim=3)
 
 
 def _checked(found: Tensor, expected: Tensor) -> float:

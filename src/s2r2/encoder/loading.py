@@ -35,7 +35,6 @@ def load(source: str | Path, *, device: str | torch.device = "cpu", image_size: 
     if text.startswith(("timm:", "untrained:")):
         kind, _, name = text.partition(":")
         encoder = _from_timm(name, pretrained=kind == "timm", image_size=image_size, title=text)
-        encoder.trained = kind == "timm"
     else:
         encoder = _from_file(_encoder_file(Path(source)))
     if str(device) == "auto":
@@ -47,8 +46,7 @@ def untrained_like(encoder: Encoder, seed: int = 0) -> Encoder:
     """An encoder of the same architecture with random weights: what training is compared with."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = _build(encoder.architecture, f"untrained {encoder.architecture['backbone']}")
-    fresh.trained = False
+        fresh = _build(encoder.architecture, f"untrained {encoder.architecture['backbone']}", trained=False)
     return fresh.to(encoder.device).eval()
 
 
@@ -82,11 +80,10 @@ def _from_file(file: Path) -> Encoder:
             raise S2R2Error(f"{file}: {name} is not finite; the file is damaged or its training diverged, take another")
         if name.endswith("running_var") and bool((tensor < 0).any()):
             raise S2R2Error(f"{file}: {name} has a negative variance; the file is damaged, copy it again")
-    encoder = _build(description["architecture"], description["name"])
-    encoder.trained = description["trained"]
+    encoder = _build(description["architecture"], description["name"], trained=description["trained"])
     try:
         if description.get("layout") == "timm":
-            encoder.backbone.load_state_dict(from_timm(tensors, encoder.backbone))
+            encoder.backbone.load_state_dict(from_timm(tensors))
         else:
             encoder.load_state_dict(tensors)
     except (RuntimeError, KeyError, IndexError, ValueError, TypeError) as error:
@@ -106,7 +103,7 @@ def _check_shapes(architecture: dict[str, Any], shapes: dict[str, list[int]], fi
         raise S2R2Error(f"{file}: its head is not of the size that it states; the file is damaged, copy it again")
 
 
-def _build(architecture: dict[str, Any], name: str) -> Encoder:
+def _build(architecture: dict[str, Any], name: str, *, trained: bool) -> Encoder:
     """Modules with fresh weights from the plain data that ``Encoder.architecture`` holds."""
     backbone = architecture["backbone"]
     check_backbone(backbone)
@@ -118,7 +115,7 @@ def _build(architecture: dict[str, Any], name: str) -> Encoder:
         head = ProjectionHead(
             architecture["feature_dimensions"], architecture["head_hidden"], architecture["embedding_dimensions"]
         )
-    return Encoder(model, head, dict(architecture), name)
+    return Encoder(model, head, dict(architecture), name, trained=trained)
 
 
 def _from_timm(name: str, *, pretrained: bool, image_size: int | None, title: str) -> Encoder:
@@ -129,5 +126,12 @@ def _from_timm(name: str, *, pretrained: bool, image_size: int | None, title: st
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return create_encoder(
-            name, image_size=size, pretrained=pretrained, embedding_dimensions=0, mean=mean, std=std, name=title
+            name,
+            image_size=size,
+            pretrained=pretrained,
+            embedding_dimensions=0,
+            mean=mean,
+            std=std,
+            name=title,
+            trained=pretrained,
         )

@@ -21,7 +21,7 @@ from s2r2.system.files import make_folder, write_bytes
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FORMAT_VERSION = 1
-TIMM_LAYOUT_VERSION = 2  # of exported files, whose weights have timm's own names
+TIMM_LAYOUT_VERSION = 3  # of exported files, whose weights have timm's own names
 
 Output = Literal["feature", "embedding"]
 
@@ -55,16 +55,24 @@ class Encoder(nn.Module):
         mean: Channel means that pixels in [0, 1] are normalised with.
         std: Channel standard deviations, likewise.
         name: What to call this encoder in tables.
-        trained: Whether its weights were learnt; False for random ones that stand beside it for comparison.
+        trained: Whether its weights are learned ones; False for random ones, with which others are compared.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Module | None, architecture: dict[str, Any], name: str) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: nn.Module | None,
+        architecture: dict[str, Any],
+        name: str,
+        *,
+        trained: bool = True,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.architecture = architecture
         self.name = name
-        self.trained = True
+        self.trained = trained
         self.image_size: int = architecture["image_size"]
         self.mean: tuple[float, ...] = tuple(architecture["mean"])
         self.std: tuple[float, ...] = tuple(architecture["std"])
@@ -238,6 +246,7 @@ def create_encoder(
     std: tuple[float, ...] = IMAGENET_STD,
     name: str | None = None,
     several_sizes: bool = False,
+    trained: bool = True,
 ) -> Encoder:
     """Build an encoder on any timm backbone.
 
@@ -254,6 +263,7 @@ def create_encoder(
         name: What to call the encoder; the backbone's name when None.
         several_sizes: Let a vision transformer look at images of other sizes as well (multi-crop training), where
             timm's can: position embeddings are then resampled. Convolutional networks do in any case.
+        trained: Whether it has learned weights, or will have; False for one that others are compared with.
 
     Raises:
         S2R2Error: The backbone is unknown (near matches are named), its weights cannot be had, or it cannot
@@ -277,7 +287,7 @@ def create_encoder(
     architecture["feature_dimensions"] = features
     architecture["embedding_dimensions"] = embedding_dimensions or features
     architecture["has_head"] = head is not None
-    return Encoder(model, head, architecture, name or backbone)
+    return Encoder(model, head, architecture, name or backbone, trained=trained)
 
 
 def _feature_dimensions(model: nn.Module, name: str, image_size: int) -> int:

@@ -90,14 +90,15 @@ _TIMM = '''
 import timm
 import torch
 
-model = {create}.eval()
+model = {create}
+model.eval()
 mean, std = np.array({mean}, np.float32), np.array({std}, np.float32)
 
 
 def embed(paths):
     """One row of length 1 for each photo."""
     batch = np.stack([(pixels(path) - mean[:, None, None]) / std[:, None, None] for path in paths])
-{enlarge}    with torch.inference_mode():
+    with torch.inference_mode():
         features = model(torch.from_numpy(batch))
     return torch.nn.functional.normalize(features, dim=1).numpy()
 '''
@@ -109,9 +110,11 @@ encoder = s2r2.load({file})
 def embed(paths):
     return encoder.embed(paths, output="embedding")
 """
-_ENLARGE = """    # timm has no stem for tiny images: its large one gives the same features when each pixel is a block.
-    batch = batch.repeat({n}, axis=2).repeat({n}, axis=3)
-"""
+_SMALL_STEM = """
+# For tiny images: a stem of 3 x 3 without stride or pooling, which timm does not have.
+model.conv1 = torch.nn.Conv2d(3, {width}, 3, padding=1, bias=False)
+model.maxpool = torch.nn.Identity()
+timm.models.load_checkpoint(model, {file})"""
 _SETTINGS = ("recipe", "views", "batch_size", "epochs", "temperature", "weight_decay", "seed")
 
 
@@ -183,16 +186,16 @@ def _code(encoder: Encoder, usage: Usage) -> str:
     if usage.form is None:
         return _S2R2.format(file=json.dumps(usage.file))
     arguments = "".join(f", {key}={value!r}" for key, value in usage.form.arguments.items())
+    file = json.dumps(usage.file)
     if usage.format == "huggingface":
         create = f"timm.create_model({json.dumps(f'local-dir:{usage.file}')}, pretrained=True)"
+    elif usage.form.small_stem:
+        create = f"timm.create_model({json.dumps(usage.form.architecture)}, num_classes=0{arguments})"
+        create += _SMALL_STEM.format(width=len(usage.form.tensors["conv1.weight"]), file=file)
     else:
-        create = (
-            f"timm.create_model({json.dumps(usage.form.architecture)}, num_classes=0, "
-            f"checkpoint_path={json.dumps(usage.file)}{arguments})"
-        )
-    enlarge = _ENLARGE.format(n=usage.form.enlarge) if usage.form.enlarge > 1 else ""
-    mean, std = list(encoder.mean), list(encoder.std)
-    return prepare + _TIMM.format(create=create, mean=mean, std=std, enlarge=enlarge)
+        name = json.dumps(usage.form.architecture)
+        create = f"timm.create_model({name}, num_classes=0, checkpoint_path={file}{arguments})"
+    return prepare + _TIMM.format(create=create, mean=list(encoder.mean), std=list(encoder.std))
 
 
 def _preprocessing(encoder: Encoder, usage: Usage) -> str:
