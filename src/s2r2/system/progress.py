@@ -84,3 +84,12 @@ def _bar(what: str, total: int, done: int, console: PlainConsole, kept: bool) ->
     )
     bar = Progress(*columns, console=console, transient=not kept)
     return bar, bar.add_task(what, total=total, completed=done, detail="")
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration for people: ``45 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

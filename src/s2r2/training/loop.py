@@ -19,6 +19,7 @@ from s2r2.errors import NonFiniteError
 from s2r2.images import ImageSource
 from s2r2.losses import CachedStep, cached_backward
 from s2r2.system.files import write_text
+from s2r2.system.progress import format_seconds
 from s2r2.system.terminal import PlainConsole
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods import Position, build_method, loss_of, statistics_of
@@ -28,7 +29,7 @@ from s2r2.training.parallel.batch_norm import synchronise_batch_norm
 from s2r2.training.parallel.exchange import all_rows, average_gradients, mean
 from s2r2.training.parallel.fabric import build_fabric, place
 from s2r2.training.parallel.sharding import even_slices, load_optimizer, total_norm, whole
-from s2r2.training.progress import TrainingProgress, format_seconds
+from s2r2.training.progress import StepClock, TrainingProgress
 from s2r2.training.run.checkpoint import fits_its_config, random_state, restore_random_state, save_checkpoint
 from s2r2.training.run.interrupt import Interrupted, StopOnInterrupt
 from s2r2.training.run.metrics import MetricsLog
@@ -172,12 +173,12 @@ class _Run:
                 batches = islice(
                     loader.epoch(epoch, start_step=self.step % per_epoch), max(0, prepared.steps - self.step)
                 )
-                clock = _Clock(loader)
+                clock = StepClock(loader)
                 for batch in batches:
                     loss = self._take(batch, clock)
                     if device.type == "cpu" or self.step % STEPS_BETWEEN_LOOKS == 0:
                         self._refuse_non_finite()
-                        progress.update(self.step, epoch, float(loss), clock.views_per_second, clock.wait_share)
+                        progress.show(self.step, epoch, float(loss), clock)
                         self._save_if_wanted(interrupt)
                 if (epoch + 1) % config.epochs_between_checks == 0 or self.step == prepared.steps:
                     self._refuse_non_finite()
@@ -188,7 +189,7 @@ class _Run:
         say_skipped(prepared.store, prepared.folder, self.console)
         return TrainingResult(prepared.folder, self.encoder.eval(), self.step, self.figures)
 
-    def _take(self, batch: ViewBatch, clock: "_Clock") -> Tensor:
+    def _take(self, batch: ViewBatch, clock: StepClock) -> Tensor:
         """One step; returns the loss over all processes, on the device."""
         prepared = self.prepared
         learning_rate = self.lr_scale * learning_rate_at(
@@ -327,19 +328,3 @@ class _Run:
 
     def _say(self, line: str) -> None:
         self.console.say(line)
-
-
-class _Clock:
-    """Speed of the last step and how much of it was spent waiting for views."""
-
-    def __init__(self, loader: ViewLoader) -> None:
-        self._loader = loader
-        self._moment, self._waited = time.perf_counter(), loader.wait_seconds
-        self.views_per_second = self.wait_share = 0.0
-
-    def stop(self, views: int) -> None:
-        """A step of so many views has ended."""
-        now, waited = time.perf_counter(), self._loader.wait_seconds
-        seconds = now - self._moment
-        self.views_per_second, self.wait_share = views / seconds, (waited - self._waited) / seconds
-        self._moment, self._waited = now, waited

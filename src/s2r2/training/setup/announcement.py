@@ -7,8 +7,8 @@ import torch
 
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder
+from s2r2.system.progress import format_seconds
 from s2r2.system.terminal import PlainConsole
-from s2r2.training.progress import format_seconds
 from s2r2.training.setup.preparation import Preparation
 
 
