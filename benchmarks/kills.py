@@ -23,17 +23,17 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from power_cuts import last_line, new_photos, rows_of
+from power_cuts import last_line, new_photos, photographs, rows_of
 from watched import Ended, all_ended, forked, others, start, wait
 
 ENCODER = "untrained:test_resnet"
 STUDY = """
-name: digits
+name: noise
 seeds: [0, 1]
 views: [640]
 config: {backbone: test_resnet, image_size: 32, batch_size: 32, recipe: documents, head_hidden: 32,
   embedding_dimensions: 16, check_every: 1000}
-data: {digits: {train: "digits:test", tasks: {classes: {train: "digits:train", test: "digits:test"}}}}
+data: {noise: {train: ALL, tasks: {classes: {train: ALL, test: TEST}}}}
 methods:
   S2R2: {method: s2r2, views: 4}
 """
@@ -90,6 +90,19 @@ def photos_of(folder: Path) -> str:
     return str(folder.parent / "photos")
 
 
+def labelled(folder: Path, part: str) -> str:
+    return str(folder.parent / "labelled" / part)
+
+
+def make_labelled(folder: Path) -> None:
+    """Noise of two classes, to be trained on and to be judged."""
+    for number, (part, count) in enumerate({"train": 20, "test": 10}.items()):
+        for label in ("one", "two"):
+            place = folder / part / label
+            place.mkdir(parents=True)
+            photographs(place, count, seed=10 * number + (label == "two"))
+
+
 COMMANDS = [
     Command("index", lambda f: [ENCODER, photos_of(f), "--store", str(f / "index")], rows_of, ("--rebuild",)),
     Command("embed", lambda f: [ENCODER, photos_of(f), "--out", str(f / "table.parquet")], vectors_in),
@@ -100,7 +113,7 @@ COMMANDS = [
     ),
     Command(
         "evaluate",
-        lambda f: [ENCODER, "--test", "digits:test", "--train", "digits:train", "--out", str(f / "judged")],
+        lambda f: [ENCODER, "--test", labelled(f, "test"), "--train", labelled(f, "train"), "--out", str(f / "judged")],
         figures_in,
     ),
     Command("compare", lambda f: [str(f.parent / "study.yaml"), "--out", str(f / "study")], table_in),
@@ -178,7 +191,10 @@ class Trial:
     def __init__(self, command: Command, place: Path) -> None:
         self.command, self.root, self.finished = command, place / "disk", place / "finished"
         new_photos(self.root)
-        (place / "study.yaml").write_text(STUDY)
+        make_labelled(place / "labelled")
+        (place / "study.yaml").write_text(
+            STUDY.replace("ALL", labelled(self.root, "train")).replace("TEST", labelled(self.root, "test"))
+        )
 
         def save_encoder() -> None:
             from s2r2.encoder import load
