@@ -11,6 +11,9 @@ with atheris.instrument_imports(include=["s2r2.images"]):
     import fuzzing
     import s2r2.images.decoding.decoder
     import s2r2.images.sources.opening  # noqa: F401 (to be instrumented)
+    from s2r2.images import source_kinds
+
+    source_kinds()  # imports their modules
 
 
 def main(name: str, seconds: str, seed: str, artifacts: str) -> None:

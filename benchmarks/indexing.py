@@ -27,7 +27,7 @@ from PIL import Image
 
 from s2r2.encoder import Encoder, load
 from s2r2.images import open_source
-from s2r2.images.sources.base import read_slice
+from s2r2.images.places import FilePlace
 from s2r2.search import ImageIndex
 from s2r2.views import render_centre
 
@@ -52,11 +52,11 @@ def extract_photos(archives: Sequence[str], folder: Path, count: int) -> None:
     for archive in archives:
         source = open_source(archive)
         for index in range(len(source)):
-            where = source.slice(index)
-            if where is None or number == count:
+            place = source.place(index)
+            if not isinstance(place, FilePlace) or number == count:
                 break
             suffix = Path(source.keys[index]).suffix
-            (folder / f"{number:05d}{suffix}").write_bytes(read_slice(where))
+            (folder / f"{number:05d}{suffix}").write_bytes(place.read())
             number += 1
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from s2r2.images import open_source
-from s2r2.images.sources.base import read_slice
+from s2r2.images.places import FilePlace
 
 RESULTS = Path(__file__).parent / "results" / "manifest.json"
 WATCHED = (1, 50, 200)
@@ -46,10 +46,10 @@ def make_photos(folder: Path, data: str | None, count: int) -> list[str]:
     else:
         source = open_source(data)
         for number in range(min(count, len(source))):
-            where = source.slice(number)
-            if where is not None:
+            place = source.place(number)
+            if isinstance(place, FilePlace):
                 suffix = Path(source.keys[number]).suffix
-                (folder / f"{number:04d}{suffix}").write_bytes(read_slice(where))
+                (folder / f"{number:04d}{suffix}").write_bytes(place.read())
     return sorted(path.name for path in folder.iterdir())
 
 

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from s2r2.images.sources.base import printable
+from s2r2.images.sources.names import printable
 from s2r2.system.terminal import csv_plain
 
 TRAIN = (

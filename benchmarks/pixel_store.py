@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from s2r2.images import PixelStore, decode, open_source
-from s2r2.images.sources.base import ImageSource, read_slice
+from s2r2.images.sources.base import ImageSource
 
 RESULTS = Path(__file__).parent / "results" / "pixel_store.json"
 SHORT_SIDE = 144
@@ -38,14 +38,14 @@ def make_photos(folder: Path, count: int) -> None:
         picture.save(folder / f"{number:05d}.jpg", quality=88)
 
 
-def decode_part(slices: list[tuple[str, int, int]]) -> int:
+def decode_part(places: list[tuple[str, int, int]]) -> int:
     from s2r2.images.decoding.decoder import UnreadableImage
-    from s2r2.images.sources.base import Slice
+    from s2r2.images.places import FilePlace
 
     done = 0
-    for where in slices:
+    for place in places:
         try:
-            decode(read_slice(Slice(*where)), short_side=SHORT_SIDE)
+            decode(FilePlace(*place).read(), short_side=SHORT_SIDE)
             done += 1
         except UnreadableImage:
             continue
@@ -53,8 +53,8 @@ def decode_part(slices: list[tuple[str, int, int]]) -> int:
 
 
 def alone(source: ImageSource, pool: Any) -> float:
-    slices = [source.slice(index) for index in range(len(source))]
-    parts = [slices[i : i + 32] for i in range(0, len(slices), 32)]
+    places = [source.place(index) for index in range(len(source))]
+    parts = [places[i : i + 32] for i in range(0, len(places), 32)]
     start = time.perf_counter()
     sum(pool.imap_unordered(decode_part, parts))
     return time.perf_counter() - start

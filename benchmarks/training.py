@@ -30,7 +30,7 @@ from torch import Tensor
 
 from s2r2.encoder import create_encoder, store_side
 from s2r2.images import PixelStore, open_source
-from s2r2.images.sources.base import Slice, read_slice
+from s2r2.images.places import FilePlace
 from s2r2.losses import SmoothAPLoss
 from s2r2.training.optimizer import build_optimizer
 from s2r2.views import ViewLoader, get_recipe
@@ -53,17 +53,17 @@ CUDA_CASES = [Case("resnet18", 96, 256), Case("resnet50", 224, 32)]
 class LightlyPhotos(torch.utils.data.Dataset):
     """Photos decoded when asked for, and V views of each, as lightly's users have it."""
 
-    def __init__(self, slices: list[Slice], image_size: int) -> None:
+    def __init__(self, places: list[FilePlace], image_size: int) -> None:
         from lightly.transforms import SimCLRTransform
 
-        self.slices = slices
+        self.places = places
         self.transform = SimCLRTransform(input_size=image_size)
 
     def __len__(self) -> int:
-        return len(self.slices)
+        return len(self.places)
 
     def __getitem__(self, index: int) -> Tensor:
-        photo = Image.open(io.BytesIO(read_slice(self.slices[index]))).convert("RGB")
+        photo = Image.open(io.BytesIO(self.places[index].read())).convert("RGB")
         return torch.stack([view for _ in range(VIEWS // 2) for view in self.transform(photo)])
 
 
@@ -85,9 +85,9 @@ def ours(case: Case, store: PixelStore, device: torch.device) -> Iterator[Tensor
 
 def with_lightly(case: Case, data: str, device: torch.device) -> Iterator[Tensor]:
     source = open_source(data)
-    slices = [where for i in range(len(source)) if (where := source.slice(i)) is not None]
+    places = [place for i in range(len(source)) if isinstance(place := source.place(i), FilePlace)]
     loader = torch.utils.data.DataLoader(
-        LightlyPhotos(slices, case.image_size), batch_size=case.batch_size, shuffle=True, drop_last=True,
+        LightlyPhotos(places, case.image_size), batch_size=case.batch_size, shuffle=True, drop_last=True,
         num_workers=os.cpu_count() or 1, pin_memory=device.type == "cuda", persistent_workers=True,
     )  # fmt: skip
     while True:

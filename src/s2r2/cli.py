@@ -25,6 +25,8 @@ LAST_WORDS = 10.0
 """Seconds that a process waits for another to say why all of them end."""
 
 _NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FOR_EXAMPLE = "a folder of them, for example"
+"""Stands for all kinds of data in the help of ``train``."""
 _ARGUMENTS: list[str] = []
 """Of the command that runs: this process's, or those that a program gave to :func:`main`."""
 
@@ -52,8 +54,7 @@ def train(
     """Train an encoder on photos, without labels.
 
     Args:
-        data: Folder, manifest (.csv, .parquet), .tar, shards (shard-{000..099}.tar, also at an address), or digits,
-            stl10, cifar10; not needed with --resume.
+        data: The photos: a folder of them, for example; not needed with --resume.
         config: Settings of the run.
         out: Run folder; by default the first free runs/DATA-BACKBONE.
         resume: Go on with the run in --out, at the step where it stopped; with --epochs or --steps to another length.
@@ -414,6 +415,14 @@ def _sleep_while_waiting() -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def _name_kinds_of_data() -> None:
+    """Put the registered kinds of data into the help of ``train``, if it is asked for: it takes a moment."""
+    if "train" in _ARGUMENTS and not {"-h", "--help"}.isdisjoint(_ARGUMENTS):
+        from s2r2.images.sources.register import what_data_may_be
+
+        train.__doc__ = str(train.__doc__).replace(_FOR_EXAMPLE, what_data_may_be())
+
+
 def _given(kind: type) -> list[str]:
     """Names of the settings that stand on the command line: only those does a resume ask for."""
     flags = {word.partition("=")[0].replace("_", "-") for word in _ARGUMENTS if word.startswith("--")}
@@ -431,6 +440,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         end_with_parent()
     make_streams_fitting()
     try:
+        _name_kinds_of_data()
         try:
             app.cli(prog="s2r2", description=DESCRIPTION, args=[*_ARGUMENTS], config=(FlagCreatePairsOff,))
         finally:

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, Labels, PixelStore, open_source
-from s2r2.images.sources.text_sequence import Computed, joined
+from s2r2.images.sources.strings import Computed, joined
 
 
 def opened(folder: Path, content: str, name: str = "list.csv") -> ImageSource:

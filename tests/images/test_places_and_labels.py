@@ -18,7 +18,6 @@ from pyarrow import parquet
 
 from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, PixelStore, absolute_data, open_source, write_skipped
-from s2r2.images.sources.folders import open_folder
 from s2r2.images.sources.names import inside, printable, unique
 from s2r2.images.sources.tables import label_lists
 from s2r2.images.sources.tar_headers import DamagedTar, headers
@@ -417,7 +416,7 @@ def test_folders_deeper_than_any_stack_are_read(tmp_path: Path) -> None:
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(depth + 100)
     try:
-        found = open_folder(tmp_path)
+        found = open_source(tmp_path)
     finally:
         sys.setrecursionlimit(limit)
     assert len(found) == 1
@@ -454,7 +453,7 @@ def test_a_kept_list_of_members_that_is_damaged_is_made_again(tmp_path: Path, mo
         kept.write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
         again = open_source(pattern)
         assert (again.keys, reasons(again)) == (first.keys, reasons(first))
-        assert [again.slice(index) for index in range(2)] == [first.slice(index) for index in range(2)]
+        assert [again.place(index) for index in range(2)] == [first.place(index) for index in range(2)]
         assert kept.read_bytes() == content
     assert reasons(first) == {f"{tmp_path / 's-0.tar'}::x.heic": "HEIC is not read: convert it to JPEG, PNG or WebP"}
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.images import PixelStore, open_source
-from s2r2.images.sources.stl10 import CLASSES
+from s2r2.images.sources.kinds.stl10 import CLASSES
 
 VOC_XML = """<annotation><folder>VOC2007</folder><filename>{name}.jpg</filename>
 <size><width>24</width><height>20</height><depth>3</depth></size>{objects}</annotation>"""

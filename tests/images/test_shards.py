@@ -11,8 +11,8 @@ from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, PixelStore, open_source
-from s2r2.images.sources import shards as module
-from s2r2.images.sources.shards import ShardSource
+from s2r2.images.sources.kinds import shards as module
+from s2r2.images.sources.kinds.shards import ShardSource
 from s2r2.images.sources.tar_headers import FILE, headers
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]

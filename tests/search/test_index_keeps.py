@@ -14,8 +14,7 @@ from PIL import Image
 
 from s2r2.cli import main
 from s2r2.encoder import load
-from s2r2.errors import S2R2Error
-from s2r2.images.sources import base
+from s2r2.errors import S2R2Error, UnreadableImage
 from s2r2.search import ImageIndex, UpdateResult, update_index
 from s2r2.search.storage import missing
 
@@ -170,11 +169,11 @@ def test_nothing_readable_at_all_leaves_the_index_alone(
     update: Update, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreadable(*_: object) -> bytes:
-        raise base.UnreadableImage("Input/output error")
+        raise UnreadableImage("Input/output error")
 
     for path in photo_folder.rglob("*.jpg"):
         os.utime(path, (1, 1))
-    monkeypatch.setattr("s2r2.images.sources.base.read_slice", unreadable)
+    monkeypatch.setattr("s2r2.images.places.FilePlace.read", unreadable)
     with pytest.raises(S2R2Error, match="the index keeps its 24 photos"):
         update()
     assert len(ImageIndex.open(photo_folder.parent / "index")) == 24

@@ -11,7 +11,7 @@ from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable, reduce_array, to_array
-from s2r2.images.sources.base import Slice
+from s2r2.images.places import FilePlace
 from s2r2.system.prefetch import in_order
 from s2r2.system.progress import ProgressLine
 from s2r2.views import render_centre
@@ -60,7 +60,7 @@ def load_image(image: ImageLike, short_side: int | None = None) -> np.ndarray:
     """
     if isinstance(image, str | Path):
         try:
-            return decode_expendable(Slice(os.fspath(image)), short_side=short_side)
+            return decode_expendable(FilePlace(os.fspath(image)), short_side=short_side)
         except UnreadableImage as error:
             raise S2R2Error(f"cannot read {image}: {error.reason}") from error
     if isinstance(image, Image.Image):

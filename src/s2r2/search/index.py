@@ -13,7 +13,8 @@ import numpy as np
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.images.decoding.decoder import Part
-from s2r2.images.sources.base import Slice, printable, read_slice
+from s2r2.images.places import FilePlace
+from s2r2.images.sources.names import printable
 from s2r2.search.backends.approximate import search_approximately
 from s2r2.search.backends.exact import top_k
 from s2r2.search.query import Box, query_pixels
@@ -272,7 +273,7 @@ class ImageIndex:
         file = os.fsdecode(cell["file"])
         if file and os.path.realpath(file) == file:
             with contextlib.suppress(UnreadableImage):
-                content = read_slice(Slice(file, cell["offset"], cell["bytes"]))
+                content = FilePlace(file, cell["offset"], cell["bytes"]).read()
                 if content_hash(content) == cell["content"]:
                     return content
         return self.thumbnail(row)

@@ -11,7 +11,8 @@ from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable, reduce_array
 from s2r2.images.decoding.decoder import Part, cut
 from s2r2.images.decoding.pool import size_expendable
-from s2r2.images.sources.base import Slice, printable
+from s2r2.images.places import FilePlace
+from s2r2.images.sources.names import printable
 
 Box = tuple[int, int, int, int]
 
@@ -33,7 +34,7 @@ def query_pixels(image: Any, side: int, box: Box | None) -> np.ndarray:
         picture = load_image(image)
         part = None if box is None else _part(box, picture.shape[1], picture.shape[0])
         return reduce_array(picture if part is None else cut(picture, part), side)
-    file = image if isinstance(image, bytes) else Slice(os.fspath(image))
+    file = image if isinstance(image, bytes) else FilePlace(os.fspath(image))
     try:
         part = None if box is None else _part(box, *size_expendable(file))
         return decode_expendable(file, short_side=side, part=part)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from s2r2.images import ImageSource
-from s2r2.images.sources.base import Stamp
+from s2r2.images.places import Stamp
 
 MARGIN = 0.06
 BRIGHTNESS = 0.08

@@ -14,7 +14,7 @@ from s2r2.errors import S2R2Error
 from s2r2.evaluation.result import FILE_NAME, Evaluation
 from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.images.decoding.pool import size_expendable
-from s2r2.images.sources.base import Slice, read_slice
+from s2r2.images.places import FilePlace
 from s2r2.settings.yaml_documents import read_yaml
 from s2r2.system.terminal import csv_plain
 from s2r2.system.thumbnails import jpeg
@@ -60,7 +60,7 @@ class RunFolder:
         if not path.is_relative_to(self.folder.resolve()) or not path.is_file():
             return None
         try:
-            content = read_slice(Slice(str(path)))
+            content = FilePlace(str(path)).read()
             size_expendable(content)
         except UnreadableImage:
             return None
@@ -132,7 +132,7 @@ def _skipped(path: Path) -> list[tuple[str, str]]:
 def _sheet(path: Path) -> str | None:
     """The sheet of sample views; a large one becomes a JPEG of at most 1,600 px."""
     try:
-        content = read_slice(Slice(str(path)))
+        content = FilePlace(str(path)).read()
         sheet = Image.fromarray(decode_expendable(content))
     except UnreadableImage:
         return None

@@ -17,9 +17,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from s2r2.images.decoding.decoder import UnreadableImage, decode, decoded_size
+from s2r2.errors import UnreadableImage
+from s2r2.images.decoding.decoder import decode, decoded_size
 from s2r2.images.decoding.protocol import ASKING, DECODED, HEADER, READY, SIZE, UNCHANGED, UNREADABLE, Settings
-from s2r2.images.sources.base import Slice, read_slice
+from s2r2.images.places import FilePlace
 from s2r2.system.child_processes import end_with_parent
 
 MESSAGE_BYTES = 1 << 20
@@ -74,7 +75,7 @@ class _Request:
         content_checksum = 0
         limits = {"max_pixels": self.settings.max_pixels, "short_side": self.settings.short_side}
         try:
-            content = read_slice(Slice(path, offset, size)) if content is None else content
+            content = FilePlace(path, offset, size).read() if content is None else content
             if kind == "size":
                 width, height = decoded_size(content, **limits)
                 return (SIZE, height, width, 0, 0), b""

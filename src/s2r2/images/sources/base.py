@@ -1,45 +1,19 @@
-"""Where images come from: a folder, a manifest, a tar read in place, arrays, or several of these."""
+"""What a source of images is, and the two plain ones: files and arrays."""
 
 import hashlib
 import os
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from s2r2.images.decoding.decoder import UnreadableImage
+from s2r2.errors import UnreadableImage
 from s2r2.images.decoding.pool import decode_expendable
+from s2r2.images.places import MAX_FILE_BYTES, ArrayPlace, FilePlace, Place, RemotePlace, Stamp, place_of
 from s2r2.images.sources.labels import Labels
-from s2r2.images.sources.names import printable as printable
-from s2r2.images.sources.remote import is_remote, read_remote, remote_stamp
-from s2r2.images.sources.text_sequence import chosen, joined
-from s2r2.system.files import stamp
-
-Stamp: TypeAlias = tuple[int | str, ...]
-
-MAX_FILE_BYTES = 2 << 30
-"""Larger files are not read: the largest image that is allowed is smaller in every format."""
-
-
-class Slice(NamedTuple):
-    """Where an image's bytes are: a file, or ``size`` bytes of one from ``offset`` (-1: to its end)."""
-
-    path: str
-    offset: int = 0
-    size: int = -1
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """An image or folder that was left out: where, and why."""
-
-    key: str
-    reason: str
+from s2r2.images.sources.names import printable
+from s2r2.images.sources.skipped import Skipped
 
 
 class ImageSource(ABC):
@@ -67,10 +41,10 @@ class ImageSource(ABC):
         labels: Labels | None,
         problems: Sequence[Skipped] = (),
         *,
-        identity: str | None = None,
+        identity: str,
     ) -> None:
         self.name = name
-        self.identity = name if identity is None else identity
+        self.identity = identity
         self.keys = keys
         self.labels = labels
         self.problems = list(problems)
@@ -94,18 +68,18 @@ class ImageSource(ABC):
             UnreadableImage: The file is gone or cannot be looked at.
         """
 
-    def slice(self, index: int) -> Slice | None:
-        """Where the image's file is, for those who decode it elsewhere; None when the pixels are at hand."""
-        return None
+    def place(self, index: int) -> Place:
+        """Where the image is, for those who read or decode it elsewhere."""
+        return ArrayPlace()
 
     def content(self, index: int) -> bytes | None:
-        """The image's file; None when the pixels are at hand.
+        """The image's file; None for one that is in memory.
 
         Raises:
             UnreadableImage: It cannot be read.
         """
-        where = self.slice(index)
-        return None if where is None else read_slice(where)
+        place = self.place(index)
+        return None if isinstance(place, ArrayPlace) else place.read()
 
     def location(self, index: int) -> str:
         """Where a person finds the image."""
@@ -128,7 +102,20 @@ class ImageSource(ABC):
         return digest.hexdigest()
 
 
-class FileSource(ImageSource):
+class PlacedSource(ImageSource):
+    """Images in files, in parts of files or at addresses: what they are of is said by :meth:`place` alone."""
+
+    @abstractmethod
+    def place(self, index: int) -> FilePlace | RemotePlace:
+        """Where the image is."""
+
+    def read(self, index: int, short_side: int | None = None) -> np.ndarray:
+        """Decode the image."""
+        place = self.place(index)
+        return decode_expendable(place.read() if isinstance(place, RemotePlace) else place, short_side=short_side)
+
+
+class FileSource(PlacedSource):
     """Image files on disk, or at addresses.
 
     Args:
@@ -137,7 +124,6 @@ class FileSource(ImageSource):
         paths: As a person would write them; relative ones are found from any folder the program goes to later.
         labels: What is known of the images, or None.
         problems: What could not even be listed.
-        former_prefix: What each key began with in earlier versions, and does not any more.
         identity: What tells this source from others.
     """
 
@@ -155,33 +141,17 @@ class FileSource(ImageSource):
         self.paths = paths
         self._here = os.path.abspath("")
 
-    def read(self, index: int, short_side: int | None = None) -> np.ndarray:
-        """Decode the file."""
-        where = self.slice(index)
-        return decode_expendable(read_remote(self.paths[index]) if where is None else where, short_side=short_side)
-
-    def slice(self, index: int) -> Slice | None:
-        """The whole file; None for an address."""
-        path = self.paths[index]
-        return None if is_remote(path) else Slice(os.path.join(self._here, path))
-
-    def content(self, index: int) -> bytes | None:
+    def place(self, index: int) -> FilePlace | RemotePlace:
         """The whole file."""
-        where = self.slice(index)
-        return read_remote(self.paths[index]) if where is None else read_slice(where)
+        return place_of(self.paths[index], self._here)
 
     def stamp(self, index: int) -> Stamp:
         """The file's, or the address's."""
-        where = self.slice(index)
-        if where is None:
-            found = remote_stamp(self.paths[index])
-            if isinstance(found[0], int) and found[0] > MAX_FILE_BYTES:
-                raise UnreadableImage(f"a file of {found[0] / 1e9:.1f} GB")
-            return found
-        try:
-            return stamp(where.path)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise UnreadableImage(os_reason(error)) from None
+        place = self.place(index)
+        found = place.stamp()
+        if isinstance(place, RemotePlace) and isinstance(found[0], int) and found[0] > MAX_FILE_BYTES:
+            raise UnreadableImage(f"a file of {found[0] / 1e9:.1f} GB")
+        return found
 
     def location(self, index: int) -> str:
         """The path."""
@@ -192,11 +162,12 @@ class ArraySource(ImageSource):
     """Images in memory or in a memory map.
 
     Args:
-        name: What to call it; its pixel store is found again by it.
+        name: What to call it.
         images: ``(N, H, W)`` or ``(N, H, W, 3)`` uint8.
         labels: What is known of the images, or None.
         keys: Unique name of each image; by default its number.
         stamp: What changes when the images do; by default a hash of each.
+        identity: What tells this source from others: its pixel store is found again by it. By default the name.
     """
 
     def __init__(
@@ -206,8 +177,10 @@ class ArraySource(ImageSource):
         labels: Labels | None,
         keys: Sequence[str] | None = None,
         stamp: Stamp | None = None,
+        *,
+        identity: str | None = None,
     ) -> None:
-        super().__init__(name, keys or [f"{i:06d}" for i in range(len(images))], labels)
+        super().__init__(name, keys or [f"{i:06d}" for i in range(len(images))], labels, identity=identity or name)
         self.images = images
         self._stamp = stamp
 
@@ -221,107 +194,3 @@ class ArraySource(ImageSource):
         if self._stamp is not None:
             return self._stamp
         return (hashlib.blake2b(self.images[index].tobytes(), digest_size=8).hexdigest(),)
-
-
-class PartSource(ImageSource):
-    """Some of another source's images."""
-
-    def __init__(self, whole: ImageSource, part: str) -> None:
-        numbers = whole.parts[part]
-        labels = whole.labels.subset(numbers) if whole.labels is not None else None
-        name, identity = f"{whole.name}:{part}", f"{whole.identity}:{part}"
-        super().__init__(name, chosen(whole.keys, numbers), labels, whole.problems, identity=identity)
-        self.whole = whole
-        self.former_prefix = whole.former_prefix
-        self.chosen = numbers
-
-    def read(self, index: int, short_side: int | None = None) -> np.ndarray:
-        """Read from the whole."""
-        return self.whole.read(int(self.chosen[index]), short_side)
-
-    def stamp(self, index: int) -> Stamp:
-        """The stamp in the whole."""
-        return self.whole.stamp(int(self.chosen[index]))
-
-    def slice(self, index: int) -> Slice | None:
-        """Where the image is in the whole."""
-        return self.whole.slice(int(self.chosen[index]))
-
-    def content(self, index: int) -> bytes | None:
-        """The file in the whole."""
-        return self.whole.content(int(self.chosen[index]))
-
-    def location(self, index: int) -> str:
-        """The location in the whole."""
-        return self.whole.location(int(self.chosen[index]))
-
-
-class JoinedSource(ImageSource):
-    """Several sources one after another; their labels are joined by name."""
-
-    def __init__(self, sources: Sequence[ImageSource]) -> None:
-        keys = joined([f"{i}-{Path(s.name).name}/" for i, s in enumerate(sources)], [s.keys for s in sources])
-        labels = Labels.join([(s.labels, len(s)) for s in sources])
-        identity = "\n".join(source.identity for source in sources)
-        super().__init__(" + ".join(s.name for s in sources), keys, labels, identity=identity)
-        self.sources = list(sources)
-        self.problems = [problem for source in sources for problem in source.problems]
-        self._starts = np.cumsum([0, *(len(source) for source in sources)])
-
-    def read(self, index: int, short_side: int | None = None) -> np.ndarray:
-        """Read from the source that the image belongs to."""
-        source, inner = self._find(index)
-        return source.read(inner, short_side)
-
-    def stamp(self, index: int) -> Stamp:
-        """The stamp of the source that the image belongs to."""
-        source, inner = self._find(index)
-        return source.stamp(inner)
-
-    def slice(self, index: int) -> Slice | None:
-        """Where the image is, if it is a file."""
-        source, inner = self._find(index)
-        return source.slice(inner)
-
-    def content(self, index: int) -> bytes | None:
-        """The file, from the source that the image belongs to."""
-        source, inner = self._find(index)
-        return source.content(inner)
-
-    def location(self, index: int) -> str:
-        """The location in the source that the image belongs to."""
-        source, inner = self._find(index)
-        return source.location(inner)
-
-    def _find(self, index: int) -> tuple[ImageSource, int]:
-        which = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self.sources[which], index - int(self._starts[which])
-
-
-def read_slice(where: Slice) -> bytes:
-    """The bytes of an image. Pipes and devices, which would block for ever, are refused.
-
-    Raises:
-        UnreadableImage: It is gone, not a regular file, too large, may not be read, or ends too early.
-    """
-    try:
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        with os.fdopen(os.open(where.path, flags), "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise UnreadableImage("not a regular file")
-            size = status.st_size - where.offset if where.size < 0 else where.size
-            if size > MAX_FILE_BYTES:
-                raise UnreadableImage(f"a file of {size / 1e9:.1f} GB")
-            if where.offset + size > status.st_size:
-                raise UnreadableImage("the tar ends before the image does")
-            file.seek(where.offset)
-            content = file.read(size) or b""
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise UnreadableImage(os_reason(error)) from None
-    return content
-
-
-def os_reason(error: Exception) -> str:
-    """An operating system's error in its own words, without number and path."""
-    return getattr(error, "strerror", None) or str(error)

@@ -118,6 +118,14 @@ class Labels:
         return self._of(self.names, offsets, self.columns[places])
 
 
+def folder_labels(keys: Sequence[str]) -> Labels | None:
+    """Labels from sub-folders, when every key is ``label/file`` and there are at least two labels."""
+    parts = [key.split("/") for key in keys]
+    if any(len(p) != 2 for p in parts) or len({p[0] for p in parts}) < 2:
+        return None
+    return Labels.from_lists([[p[0]] for p in parts])
+
+
 def _offsets(counts: np.ndarray) -> np.ndarray:
     """Where each of the lists of so many numbers begins, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)

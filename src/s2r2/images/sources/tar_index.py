@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
-from s2r2.images.decoding.decoder import UnreadableImage
-from s2r2.images.sources.base import Skipped
+from s2r2.errors import S2R2Error, UnreadableImage
+from s2r2.images.places import FilePlace, RemotePlace, Stamp
+from s2r2.images.remote import file_system, reason
 from s2r2.images.sources.names import ending, inside, is_helper, is_image, printable, why_unread
-from s2r2.images.sources.remote import file_system, is_remote, reason, remote_stamp
+from s2r2.images.sources.skipped import Skipped
 from s2r2.images.sources.tar_headers import (
     FILE,
     HARD_LINK,
@@ -32,7 +32,7 @@ from s2r2.images.sources.tar_headers import (
     headers,
 )
 from s2r2.images.store.cache import cache_folder
-from s2r2.system.files import atomic_write, make_folder, stamp as file_stamp
+from s2r2.system.files import atomic_write, make_folder
 
 VERSION = 2
 REMOTE_BLOCK = 4 << 20
@@ -69,28 +69,27 @@ class ShardIndex:
     offsets: np.ndarray
     sizes: np.ndarray
     labels: Any
-    stamp: tuple[int | str, ...]
+    stamp: Stamp
     problems: list[Skipped]
 
     def __len__(self) -> int:
         return len(self.offsets)
 
 
-def shard_index(shard: str) -> ShardIndex:
+def shard_index(shard: FilePlace | RemotePlace) -> ShardIndex:
     """The index of a shard, from the cache folder if the shard has not changed since.
 
     Args:
-        shard: Path or address of an uncompressed tar.
+        shard: An uncompressed tar.
 
     Raises:
         S2R2Error: It is gone, may not be read, or is no uncompressed tar.
     """
     try:
-        stamp = remote_stamp(shard) if is_remote(shard) else file_stamp(shard)
-    except (OSError, UnreadableImage) as error:
-        raise S2R2Error(f"cannot read the shard {shard}: {_reason(error)}") from None
-    place = shard if is_remote(shard) else os.path.abspath(shard)
-    digest = hashlib.blake2b(json.dumps([VERSION, place, stamp]).encode(), digest_size=12).hexdigest()
+        stamp = shard.stamp()
+    except UnreadableImage as error:
+        raise S2R2Error(f"cannot read the shard {printable(shard[0])}: {error.reason}") from None
+    digest = hashlib.blake2b(json.dumps([VERSION, shard[0], stamp]).encode(), digest_size=12).hexdigest()
     kept = cache_folder() / "shards" / f"{digest}.arrow"
     index = _load(kept, stamp)
     if index is None:
@@ -123,19 +122,19 @@ class Contents:
         return self.labels.get(_sample_key(image), "")
 
 
-def read_contents(tar: str, *, tables: bool = False) -> Contents:
+def read_contents(tar: FilePlace | RemotePlace, *, tables: bool = False) -> Contents:
     """Go through a tar from header to header; hidden members, and those of systems and network drives, do not count.
 
     A link is the member that it leads to. Of members of one name the last one counts, as in unpacking.
 
     Args:
-        tar: Its path or address.
+        tar: Where it is.
         tables: Read tables as well.
 
     Raises:
         S2R2Error: It is gone, may not be read, or is no uncompressed tar.
     """
-    found, where = Contents(), printable(tar)
+    found, where = Contents(), printable(tar[0])
     members: dict[str, Header] = {}
     try:
         with _opened(tar) as (read, end):
@@ -154,13 +153,13 @@ def read_contents(tar: str, *, tables: bool = False) -> Contents:
     except S2R2Error:
         raise
     except Exception as error:  # each kind of address has its own
-        raise S2R2Error(f"cannot read the tar {where}: {_reason(error)}") from None
+        raise S2R2Error(f"cannot read the tar {where}: {getattr(error, 'strerror', None) or reason(error)}") from None
     found.dotted = all(header.name.startswith("./") for name, header in members.items() if is_image(name))
     for name in members:
         if is_image(name):
             _take_image(found, where, name, members)
-        elif reason := why_unread(name):
-            found.problems.append(Skipped(f"{where}::{name}", reason))
+        elif why := why_unread(name):
+            found.problems.append(Skipped(f"{where}::{name}", why))
     return found
 
 
@@ -205,7 +204,7 @@ def _take_image(found: Contents, where: str, name: str, members: dict[str, Heade
     found.problems.append(Skipped(f"{where}::{name}", reason))
 
 
-def _build(shard: str, stamp: tuple[int | str, ...]) -> ShardIndex:
+def _build(shard: FilePlace | RemotePlace, stamp: Stamp) -> ShardIndex:
     import pyarrow
 
     found = read_contents(shard)
@@ -227,9 +226,9 @@ def _sample_key(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _opened(shard: str) -> Iterator[tuple[Read, int]]:
-    if is_remote(shard):
-        system, path = file_system(shard)
+def _opened(tar: FilePlace | RemotePlace) -> Iterator[tuple[Read, int]]:
+    if isinstance(tar, RemotePlace):
+        system, path = file_system(tar.address)
         with system.open(path, "rb", block_size=REMOTE_BLOCK, cache_type="readahead") as file:
 
             def read_remote(offset: int, size: int) -> bytes:
@@ -239,10 +238,10 @@ def _opened(shard: str) -> Iterator[tuple[Read, int]]:
 
             yield read_remote, int(system.size(path))
         return
-    with open(shard, "rb", buffering=LOCAL_BLOCK) as file:
+    with open(tar.path, "rb", buffering=LOCAL_BLOCK) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise S2R2Error(f"{shard} is not a regular file")
+            raise S2R2Error(f"{tar.path} is not a regular file")
 
         def read(offset: int, size: int) -> bytes:  # not mapped: a file that shrinks meanwhile would end the process
             file.seek(offset)
@@ -251,13 +250,7 @@ def _opened(shard: str) -> Iterator[tuple[Read, int]]:
         yield read, status.st_size
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnreadableImage):
-        return error.reason
-    return getattr(error, "strerror", None) or reason(error)
-
-
-def _load(path: Path, stamp: tuple[int | str, ...]) -> ShardIndex | None:
+def _load(path: Path, stamp: Stamp) -> ShardIndex | None:
     """The index that was kept, mapped into memory; None where there is none, or one that is damaged."""
     import pyarrow
 

@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 
 import PIL
 
-from s2r2.errors import S2R2Error
-from s2r2.images.decoding.decoder import DECODER, UnreadableImage, max_pixels_allowed
-from s2r2.images.sources.base import ImageSource, Skipped, Stamp
+from s2r2.errors import S2R2Error, UnreadableImage
+from s2r2.images.decoding.decoder import DECODER, max_pixels_allowed
+from s2r2.images.places import Stamp
+from s2r2.images.sources.base import ImageSource
+from s2r2.images.sources.skipped import Skipped
 from s2r2.images.store.cache import DESCRIPTION, LOCK
 from s2r2.images.store.journal import Entry, read_journal, write_journal
 from s2r2.images.store.writing import SPARE_DISK, Task, Writer

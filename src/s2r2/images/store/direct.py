@@ -1,8 +1,6 @@
 """Images decoded whenever they are asked for, without a pixel store: for data too large to be decoded beforehand."""
 
 import contextlib
-import csv
-import io
 import shutil
 import threading
 from functools import cached_property
@@ -10,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
-from s2r2.images.decoding.decoder import UnreadableImage
-from s2r2.images.sources.base import ImageSource, Skipped, printable
+from s2r2.errors import S2R2Error, UnreadableImage
+from s2r2.images.sources.base import ImageSource
 from s2r2.images.sources.labels import Labels
+from s2r2.images.sources.names import printable
+from s2r2.images.sources.skipped import Skipped, read_skipped
 from s2r2.images.store.cache import stores_folder
 from s2r2.images.store.pixel_store import NO_STORE, image_id, store_path
 from s2r2.images.store.writing import SPARE_DISK
-from s2r2.system.terminal import csv_plain, csv_safe
 
 MANY_IMAGES = 200_000
 """Sources with more images are trained on directly unless a folder for a store is named: decoding them all takes from
@@ -58,7 +56,7 @@ class DirectImages:
         self.skipped: list[Skipped] = []
         if listing is not None and listing.exists():
             content = listing.read_bytes()
-            self.skipped, self._read_to = _entries(content)[1:], len(content)
+            self.skipped, self._read_to = read_skipped(content), len(content)
         self._known = {entry.key for entry in self.skipped}
         self._lock = threading.Lock()
         for problem in source.problems:
@@ -136,12 +134,10 @@ class DirectImages:
 
                 fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(self._read_to)
-            others = {other.key for other in _entries(file.read())}
+            others = {other.key for other in read_skipped(file.read())}
             self._known |= others
             if key not in others:
-                line = io.StringIO()
-                csv.writer(line).writerow([csv_safe(key), csv_safe(printable(reason))])
-                file.write(line.getvalue().encode())
+                file.write(Skipped(key, reason).line().encode())
             self._read_to = file.tell()
 
 
@@ -180,8 +176,3 @@ def why_direct(source: ImageSource, short_side: int, store: Path | None) -> str:
     if needed + SPARE_DISK <= free:
         return ""
     return f"decoded they might take {needed / 1e9:.1f} GB in {place}, {free / 1e9:.1f} GB are free"
-
-
-def _entries(content: bytes) -> list[Skipped]:
-    rows = csv.reader(io.StringIO(content.decode("utf-8", "replace"), newline=""))
-    return [Skipped(csv_plain(row[0]), csv_plain(row[1])) for row in rows if len(row) == 2]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from s2r2.images.sources.base import Stamp
+from s2r2.images.places import Stamp
 
 
 class Entry(NamedTuple):

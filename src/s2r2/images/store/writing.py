@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
-from s2r2.images.decoding.decoder import UnreadableImage, max_pixels_allowed
+from s2r2.errors import S2R2Error, UnreadableImage
+from s2r2.images.decoding.decoder import max_pixels_allowed
 from s2r2.images.decoding.pool import shared_pool
 from s2r2.images.decoding.protocol import DECODED, SIZE, UNCHANGED, UNREADABLE, Answer, Job, Settings
-from s2r2.images.sources.base import ImageSource, Stamp
-from s2r2.images.sources.remote import is_remote
+from s2r2.images.places import ArrayPlace, FilePlace, RemotePlace, Stamp
+from s2r2.images.sources.base import ImageSource
 from s2r2.images.store.journal import Entry
 from s2r2.system.progress import ProgressLine
 
@@ -121,13 +121,13 @@ class Writer:
 def _answers(
     source: ImageSource, tasks: Sequence[Task], settings: Settings, workers: int
 ) -> Generator[Answer, None, None]:
-    """Answers in the order of the tasks: files from the pool, arrays from this process."""
+    """Answers in the order of the tasks: files from the pool, the others read in this process."""
     jobs = []
     for task in tasks:
-        where = source.slice(task.index)
+        place = source.place(task.index)
         # An entry without pixels that was refused for want of time or memory is tried again when it is touched.
-        checksum = task.known.content if task.known is not None and where is not None else -1
-        jobs.append(Job(*where, checksum or -1) if where is not None else None)
+        checksum = task.known.content if task.known is not None else 0
+        jobs.append(Job(*place, checksum or -1) if isinstance(place, FilePlace) else None)
     files = shared_pool().run([job for job in jobs if job is not None], settings, workers)
     try:
         for task, job in zip(tasks, jobs, strict=True):
@@ -156,15 +156,15 @@ def _refuse_if_too_large(
     short_side = settings.short_side
     chosen = [tasks[i] for i in np.unique(np.linspace(0, len(tasks) - 1, min(SAMPLE, len(tasks)), dtype=int))]
     free = shutil.disk_usage(place).free
-    chosen = [task for task in chosen if not is_remote(source.location(task.index))]
-    slices = [(task, source.slice(task.index)) for task in chosen]
-    total = sum(_array_bytes(source, task, short_side) for task, where in slices if where is None)
-    jobs = [Job(*where, kind="size") for _, where in slices if where is not None]
+    places = [(task, source.place(task.index)) for task in chosen]
+    total = sum(_array_bytes(source, task, short_side) for task, place in places if isinstance(place, ArrayPlace))
+    jobs = [Job(*place, kind="size") for _, place in places if isinstance(place, FilePlace)]
     # Without reduction even few images can be large; reduced, a store this small fits wherever anything does.
     most = 3 * short_side * short_side * 4 * len(tasks) if short_side is not None else None
     if jobs and (most is None or most + SPARE_DISK > free):
         total += sum(3 * a.height * a.width for a in shared_pool().run(jobs, settings, workers) if a.status == SIZE)
-    needed = total * len(tasks) // max(1, len(chosen))
+    looked_at = sum(not isinstance(place, RemotePlace) for _, place in places)
+    needed = total * len(tasks) // max(1, looked_at)
     if needed + SPARE_DISK > free and needed:
         raise S2R2Error(
             f"the pixel store needs about {_size(needed)} in {place}, {_size(free)} are free: free space, choose "

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from s2r2.images import ImageSource
-from s2r2.images.sources.base import os_reason
+from s2r2.images.places import FilePlace, os_reason
 from s2r2.images.sources.names import is_helper, printable
-from s2r2.images.sources.remote import is_remote
 from s2r2.search.storage.rows import Known
 
 HANDFUL = 5
@@ -139,8 +138,8 @@ class Judge:
             self._alive = set()
             folders: set[str] = set()
             for index, key in enumerate(self._source.keys):
-                if printable(key) in self._seen and (where := self._source.slice(index)) is not None:
-                    folders.add(os.path.dirname(os.path.abspath(where.path)))
+                if printable(key) in self._seen and isinstance(place := self._source.place(index), FilePlace):
+                    folders.add(os.path.dirname(os.path.abspath(place.path)))
             for folder in folders | set(map(os.path.realpath, folders)):
                 self._alive |= _on_one_disk(folder)
         return self._alive
@@ -148,7 +147,7 @@ class Judge:
 
 def _places(location: str, file: bytes) -> list[str]:
     """Where the photo's file was: under the name by which people find it, and where that led."""
-    if not file or is_remote(location):
+    if not file:
         return []
     path = os.fsdecode(file)
     named = location.partition("::")[0]

@@ -15,6 +15,7 @@ from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder
 from s2r2.errors import NonFiniteError
 from s2r2.images import ImageSource, UnreadableImage, decode_expendable
+from s2r2.images.places import FilePlace
 from s2r2.images.sources.names import printable, unique
 from s2r2.search.storage.rows import photo_id, seal
 from s2r2.system.prefetch import in_order
@@ -77,9 +78,9 @@ class PhotoReader:
 
     def location(self, index: int) -> str:
         """Where a person finds a photo from any folder, as text that any table can hold."""
-        location, where = printable(self.source.location(index)), self.source.slice(index)
-        if where is not None and location.startswith(named := printable(where.path)):
-            location = printable(os.path.abspath(where.path)) + location[len(named) :]
+        location, place = printable(self.source.location(index)), self.source.place(index)
+        if isinstance(place, FilePlace) and location.startswith(named := printable(place.path)):
+            location = printable(os.path.abspath(place.path)) + location[len(named) :]
         return location
 
     def label(self, index: int) -> str:
@@ -137,15 +138,17 @@ class PhotoReader:
 
     def _described(self, index: int, stamp: str) -> dict[str, Any]:
         key = self.key(index)
-        where = self.source.slice(index)
-        file = b"" if where is None else os.fsencode(os.path.realpath(where.path))
+        place = self.source.place(index)
+        file, offset = b"", 0
+        if isinstance(place, FilePlace):
+            file, offset = os.fsencode(os.path.realpath(place.path)), place.offset
         return {
             "id": photo_id(key),
             "key": key,
             "location": self.location(index),
             "label": self.label(index),
             "file": file,
-            "offset": 0 if where is None else where.offset,
+            "offset": offset,
             "modified": _modified(file),
             "stamp": stamp,
             "encoder": self.fingerprint,

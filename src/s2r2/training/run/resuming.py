@@ -13,6 +13,7 @@ from s2r2.distributed.launching import restarts
 from s2r2.distributed.processes import Processes
 from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, PixelStore
+from s2r2.images.sources.register import what_data_may_be
 from s2r2.images.store.pixel_store import NO_STORE
 from s2r2.system.machine import processor_name
 from s2r2.system.terminal import PlainConsole
@@ -71,7 +72,7 @@ def request(
         name_method(asked.method)
     if not resume:
         if data is None:
-            raise S2R2Error("no DATA: give a folder of photos, a manifest, a .tar, or digits")
+            raise S2R2Error(f"no DATA: give {what_data_may_be()}")
         refuse_unnamed(asked.method, "the config", "add --method FILE")
         return Request(out, asked, None, data, {})
     if out is None:

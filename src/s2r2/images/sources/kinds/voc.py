@@ -10,28 +10,28 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from s2r2.errors import S2R2Error
-from s2r2.images.sources.base import FileSource, Skipped, os_reason
+from s2r2.images.places import os_reason
+from s2r2.images.sources.base import FileSource, ImageSource
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import is_helper, is_image, printable, unique, why_unread
+from s2r2.images.sources.register import Data, register_source
+from s2r2.images.sources.skipped import Skipped
 
 AGAIN = "fetch it again from http://host.robots.ox.ac.uk/pascal/VOC"
 
 
-def is_voc(folder: Path) -> bool:
-    """Whether a folder is VOC2007 or one of its siblings."""
-    return (folder / "JPEGImages").is_dir() and (folder / "Annotations").is_dir()
-
-
-def open_voc(folder: Path, part: str = "") -> FileSource:
-    """PASCAL VOC from its published files.
-
-    Args:
-        folder: Such as ``VOCdevkit/VOC2007``.
-        part: The name of a list in ``ImageSets/Main``, such as ``trainval`` or ``test``; empty for all images.
+@register_source("PASCAL VOC", "VOCdevkit or VOC2007 as published", parts="ImageSets/Main/PART.txt")
+def open_voc(data: Data) -> ImageSource | None:
+    """PASCAL VOC from its published files; a part is a list in ``ImageSets/Main``, such as ``trainval`` or ``test``.
 
     Raises:
         S2R2Error: The part is unknown or damaged, or there are no images.
     """
+    places = (data.path, data.path / "VOC2007", data.path / "VOCdevkit" / "VOC2007")
+    found = [place for place in places if (place / "JPEGImages").is_dir() and (place / "Annotations").is_dir()]
+    if not found:
+        return None
+    folder, part = found[0], data.part
     problems: list[Skipped] = []
     try:
         names = _list(folder, part) if part else _all(folder, problems)

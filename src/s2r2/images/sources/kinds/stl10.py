@@ -10,9 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from s2r2.errors import S2R2Error
-from s2r2.images.sources.base import ArraySource, ImageSource, JoinedSource, os_reason
+from s2r2.images.places import os_reason
+from s2r2.images.sources.base import ArraySource, ImageSource
+from s2r2.images.sources.downloading import data_sets_folder, downloaded
+from s2r2.images.sources.joining import JoinedSource
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
+from s2r2.images.sources.register import Data, register_source
 from s2r2.system.files import stamp
 
 FOLDER = "stl10_binary"
@@ -22,27 +26,41 @@ PARTS = ("train", "test", "unlabeled")
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 
 
-def is_stl10(folder: Path) -> bool:
-    """Whether a folder holds STL-10's files of pixels."""
-    return any((folder / f"{part}_X.bin").is_file() for part in PARTS)
-
-
-def open_stl10(folder: Path, part: str = "") -> ImageSource:
-    """STL-10 from its published files, mapped into memory.
-
-    Args:
-        folder: The folder ``stl10_binary``.
-        part: ``train``, ``test``, ``unlabeled``, several joined by ``+``; empty for all that are there.
+@register_source(
+    "STL-10",
+    "stl10_binary as published, or stl10, which is downloaded",
+    built_in=["stl10"],
+    parts="train, test, unlabeled",
+    priority=1,  # a folder may hold several data sets: it has always been the first of them
+)
+def open_stl10(data: Data) -> ImageSource | None:
+    """STL-10 from its published files, mapped into memory; without a part all that is there.
 
     Raises:
         S2R2Error: A part is unknown or missing, or its files do not fit together.
     """
+    part = data.part
+    if data.name == "stl10":
+        folder, part = data_sets_folder() / FOLDER, part or "unlabeled"
+        if not _is_stl10(folder):
+            from torchvision.datasets import STL10
+
+            folder = downloaded("stl10", FOLDER, STL10)
+    else:
+        found = [place for place in (data.path, data.path / FOLDER) if _is_stl10(place)]
+        if not found:
+            return None
+        folder = found[0]
     parts = part.split("+") if part else [p for p in PARTS if (folder / f"{p}_X.bin").is_file()]
     for one in parts:
         if one not in PARTS:
             raise S2R2Error(f"{folder} has no part {one}: use {', '.join(PARTS)}, or several joined by +")
     sources = [_open_part(folder, one) for one in parts]
     return sources[0] if len(sources) == 1 else JoinedSource(sources)
+
+
+def _is_stl10(folder: Path) -> bool:
+    return any((folder / f"{part}_X.bin").is_file() for part in PARTS)
 
 
 def _open_part(folder: Path, part: str) -> ImageSource:
@@ -58,7 +76,7 @@ def _open_part(folder: Path, part: str) -> ImageSource:
         raise S2R2Error(f"cannot read {error.filename or pixels}: {os_reason(error)}; {AGAIN}") from error
     keys = [f"{i:06d}" for i in range(count)]
     name = printable(f"{folder.absolute()}:{part}")
-    source = ArraySource(name, columns.transpose(0, 3, 2, 1), labels, keys, stamp(pixels))
+    source = ArraySource(name, columns.transpose(0, 3, 2, 1), labels, keys, stamp(pixels), identity=name)
     source.folds = _folds(folder, count) if part == "train" else ()
     return source
 

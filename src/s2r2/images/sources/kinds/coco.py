@@ -11,37 +11,47 @@ from pathlib import Path
 from typing import Any
 
 from s2r2.errors import S2R2Error
-from s2r2.images.sources.base import FileSource, Skipped, os_reason
+from s2r2.images.places import os_reason
+from s2r2.images.sources.base import FileSource, ImageSource
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
+from s2r2.images.sources.register import Data, register_source
+from s2r2.images.sources.skipped import Skipped
 
 AGAIN = "fetch it again from https://cocodataset.org/#download"
 
 PREFIX = "instances_"
 
 
-def find_coco(folder: Path, part: str = "") -> list[Path]:
-    """The annotations that belong to a folder: the COCO folder itself, or one of its folders of images."""
-    own = sorted((folder / "annotations").glob(f"{PREFIX}{part or '*'}.json"))
-    beside = folder.parent / "annotations" / f"{PREFIX}{folder.name}.json"
-    return own or ([beside] if not part and beside.is_file() else [])
-
-
-def missing_annotations(folder: Path, part: str) -> str:
-    """What to do where a folder of images is there and its annotations are not."""
-    return f"put {PREFIX}{part}.json into {folder / 'annotations'} (from https://cocodataset.org/#download)"
-
-
-def open_coco(folder: Path, annotations: Sequence[Path]) -> FileSource:
-    """Images and labels that COCO annotation files name.
-
-    Args:
-        folder: The COCO folder, or one of its folders of images.
-        annotations: ``instances_*.json`` files.
+@register_source(
+    "MS-COCO",
+    "the COCO folder, one of its folders of images such as val2017, or an instances_*.json",
+    parts="annotations/instances_PART.json",
+    priority=-1,  # any sub-folder may be a part without its annotations: other data sets are asked first
+)
+def open_coco(data: Data) -> ImageSource | None:
+    """Images and labels that COCO's annotation files name.
 
     Raises:
-        S2R2Error: A file is damaged or names no images, or the images are not in the folder.
+        S2R2Error: A file is damaged or names no images, or the images or the annotations of a part are missing.
     """
+    folder, part = data.path, data.part
+    if folder.suffix.lower() == ".json" and folder.is_file() and not part:
+        return _open(folder.parent.parent, [folder])
+    if not folder.is_dir():
+        return None
+    own = sorted((folder / "annotations").glob(f"{PREFIX}{part or '*'}.json"))
+    beside = folder.parent / "annotations" / f"{PREFIX}{folder.name}.json"
+    annotations = own or ([beside] if not part and beside.is_file() else [])
+    if not annotations and part and (folder / part).is_dir():
+        raise S2R2Error(
+            f"{folder / part} has no labels: put {PREFIX}{part}.json into {folder / 'annotations'} (from "
+            f"https://cocodataset.org/#download), or name {folder / part} itself for images without labels"
+        )
+    return _open(folder, annotations) if annotations else None
+
+
+def _open(folder: Path, annotations: Sequence[Path]) -> FileSource:
     paths: dict[str, str] = {}
     labels: dict[str, list[str]] = {}
     problems: list[Skipped] = []

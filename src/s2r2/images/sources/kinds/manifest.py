@@ -12,12 +12,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from s2r2.errors import S2R2Error
-from s2r2.images.sources.base import FileSource, ImageSource, Skipped
+from s2r2.images.remote import is_remote, local
+from s2r2.images.sources.base import FileSource, ImageSource
+from s2r2.images.sources.joining import part_of
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
-from s2r2.images.sources.remote import is_remote, local
+from s2r2.images.sources.register import Data, register_source
+from s2r2.images.sources.skipped import Skipped
+from s2r2.images.sources.strings import Computed, from_arrow
 from s2r2.images.sources.tables import LIST, is_split, label_lists, places, rows, surplus
-from s2r2.images.sources.text_sequence import Computed, from_arrow
 
 Column: TypeAlias = Any
 """A pyarrow ``large_string`` array without nulls; pyarrow is imported when a manifest is opened, and has no types."""
@@ -26,7 +29,12 @@ ROWS_AT_ONCE = 1 << 16
 WANTED = ("path", "label", "labels")
 
 
-def open_manifest(path: Path) -> ImageSource:
+@register_source(
+    "a manifest (.csv, .parquet)",
+    "a table with a column path, and optionally label, or labels joined by semicolons, and split",
+    parts="those in its column split",
+)
+def open_manifest(data: Data) -> ImageSource | None:
     """Images listed in a table; relative paths are relative to the table, and no file is looked at.
 
     A row is an image. Its key is its path; where several rows name the same file, each is an image of its own, and the
@@ -36,6 +44,9 @@ def open_manifest(path: Path) -> ImageSource:
     Raises:
         S2R2Error: The table cannot be read, has no ``path`` column, or no rows.
     """
+    path = data.path
+    if path.suffix.lower() not in (".csv", ".parquet") or not path.is_file():
+        return None
     import pyarrow
 
     is_parquet = path.suffix.lower() == ".parquet"
@@ -63,7 +74,7 @@ def open_manifest(path: Path) -> ImageSource:
     source = FileSource(printable(path.name), keys, paths, labels, table.problems, identity=identity)
     source.parts = _parts([cells for name, cells in columns.items() if is_split(name)])
     pyarrow.default_memory_pool().release_unused()  # what reading and counting took is given back at once
-    return source
+    return part_of(source, data.part)
 
 
 def row_path(folder: Path, text: str) -> str:

@@ -9,77 +9,79 @@ import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding.decoder import EXTENSIONS
-from s2r2.images.decoding.pool import decode_expendable
-from s2r2.images.sources.base import ImageSource, Slice, Stamp, read_slice
+from s2r2.images.places import FilePlace, RemotePlace, Stamp, place_of
+from s2r2.images.remote import file_system, is_remote, reason
+from s2r2.images.sources.base import ImageSource, PlacedSource
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
-from s2r2.images.sources.remote import file_system, is_remote, read_remote, reason
+from s2r2.images.sources.register import Data, register_source
+from s2r2.images.sources.strings import from_arrow, joined
 from s2r2.images.sources.tar_index import ShardIndex, shard_index
-from s2r2.images.sources.text_sequence import from_arrow, joined
 from s2r2.system.progress import ProgressLine
 
 REMOTE_AT_ONCE = 8
 
 
-class ShardSource(ImageSource):
+class ShardSource(PlacedSource):
     """Images of many tars, one tar after another, each in its own order.
 
     Args:
         name: What to call it.
         shards: Paths or addresses.
+        places: The same as places.
         indexes: Where the images are in each.
     """
 
-    def __init__(self, name: str, shards: Sequence[str], indexes: Sequence[ShardIndex]) -> None:
+    def __init__(
+        self,
+        name: str,
+        shards: Sequence[str],
+        places: Sequence[FilePlace | RemotePlace],
+        indexes: Sequence[ShardIndex],
+    ) -> None:
         stems = _stems(shards)
         keys = joined([f"{stem}/" for stem in stems], [from_arrow(index.names) for index in indexes])
         problems = [problem for index in indexes for problem in index.problems]
-        self._places = [shard if is_remote(shard) else os.path.abspath(shard) for shard in shards]
-        identity = "\n".join(shard if is_remote(shard) else os.path.realpath(shard) for shard in shards)
+        identity = "\n".join(p.address if isinstance(p, RemotePlace) else os.path.realpath(p.path) for p in places)
         super().__init__(name, keys, _labels(indexes), problems, identity=identity)
-        self.shards = list(shards)
+        self.shards, self._places = list(shards), list(places)
         self.indexes = list(indexes)
         self._starts = np.cumsum([0, *map(len, indexes)])
 
-    def read(self, index: int, short_side: int | None = None) -> np.ndarray:
-        """Decode the member."""
-        where = self._find(index)
-        return decode_expendable(read_remote(*where) if is_remote(where.path) else where, short_side=short_side)
-
-    def slice(self, index: int) -> Slice | None:
-        """The member's part of its shard; None for an address."""
-        where = self._find(index)
-        return None if is_remote(where.path) else where
-
-    def content(self, index: int) -> bytes | None:
-        """The member."""
-        where = self._find(index)
-        return read_remote(*where) if is_remote(where.path) else read_slice(where)
+    def place(self, index: int) -> FilePlace | RemotePlace:
+        """The member's part of its shard."""
+        shard, inner = self._find(index)
+        found = self.indexes[shard]
+        return self._places[shard]._replace(offset=int(found.offsets[inner]), size=int(found.sizes[inner]))
 
     def stamp(self, index: int) -> Stamp:
         """Place and size of the member, and what the shard looked like when it was opened."""
-        shard, inner = self._place(index)
+        shard, inner = self._find(index)
         found = self.indexes[shard]
         return (int(found.offsets[inner]), int(found.sizes[inner]), *found.stamp)
 
     def location(self, index: int) -> str:
         """Path of the shard and name of the member."""
-        shard, inner = self._place(index)
+        shard, inner = self._find(index)
         return f"{printable(self.shards[shard])}::{self.indexes[shard].names[inner].as_py()}"
 
-    def _find(self, index: int) -> Slice:
-        shard, inner = self._place(index)
-        found = self.indexes[shard]
-        return Slice(self._places[shard], int(found.offsets[inner]), int(found.sizes[inner]))
-
-    def _place(self, index: int) -> tuple[int, int]:
+    def _find(self, index: int) -> tuple[int, int]:
         which = int(np.searchsorted(self._starts, index, side="right")) - 1
         return which, index - int(self._starts[which])
 
 
-def is_shards(data: str) -> bool:
-    """Whether this is an address, or a pattern that stands for several tars."""
-    return is_remote(data) or (".tar" in data and _is_pattern(data) and not Path(data).exists())
+@register_source(
+    "tar shards (shard-{000..099}.tar, also at an address)",
+    "a pattern with numbers or *, a folder of tars, or s3://bucket/shard-{000..099}.tar; labels from .cls files",
+)
+def open_shard_pattern(data: Data) -> ImageSource | None:
+    """Tar shards at an address, or that a pattern stands for.
+
+    Raises:
+        S2R2Error: As :func:`open_shards`.
+    """
+    is_pattern = ".tar" in data.text and _is_pattern(data.text) and not Path(data.text).exists()
+    return open_shards(data.text, _expand(data.text)) if is_remote(data.text) or is_pattern else None
 
 
 def shards_of_folder(folder: Path) -> list[str]:
@@ -87,29 +89,30 @@ def shards_of_folder(folder: Path) -> list[str]:
     return sorted(str(path) for path in folder.glob("*.tar") if path.is_file())
 
 
-def open_shards(data: str, shards: Sequence[str] = ()) -> ImageSource:
+def open_shards(data: str, shards: Sequence[str]) -> ImageSource:
     """Open tar shards: their headers are read once, and never again while the shards do not change.
 
     Args:
-        data: A pattern with braces (``shard-{000000..000099}.tar``) or wildcards, or an address.
-        shards: The tars, where they are known already.
+        data: What the user wrote: a folder, or a pattern with braces (``shard-{000000..000099}.tar``) or wildcards.
+        shards: The paths or addresses that it stands for.
 
     Raises:
         S2R2Error: The pattern stands for nothing, a shard cannot be read or is compressed, or there is no image.
     """
-    shards = list(shards) or _expand(data)
     other = next((shard for shard in shards if not shard.partition("?")[0].endswith(".tar")), None)
     if other is not None:
         raise S2R2Error(f"{other} is no .tar: shards are read in place, pack their files without compression")
+    here = os.path.abspath("")
+    places = [place_of(shard, here) for shard in shards]
     line = ProgressLine("indexing shards", len(shards), visible=len(shards) > 1)
     with ThreadPoolExecutor(REMOTE_AT_ONCE if is_remote(data) else 2) as pool, line:
         indexes = []
-        for index in pool.map(shard_index, shards):
+        for index in pool.map(shard_index, places):
             indexes.append(index)
             line.advance()
     if not sum(map(len, indexes)):
         raise S2R2Error(f"no images in {data}: looked for {', '.join(sorted(EXTENSIONS))}")
-    return ShardSource(_name(data, shards), shards, indexes)
+    return ShardSource(_name(data, shards), shards, places, indexes)
 
 
 def _is_pattern(data: str) -> bool:

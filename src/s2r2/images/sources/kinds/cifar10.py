@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from s2r2.errors import S2R2Error
-from s2r2.images.sources.base import ArraySource, ImageSource, os_reason
+from s2r2.images.places import os_reason
+from s2r2.images.sources.base import ArraySource, ImageSource
+from s2r2.images.sources.downloading import data_sets_folder, downloaded
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
+from s2r2.images.sources.register import Data, register_source
 
 BINARY, PICKLED = "cifar-10-batches-bin", "cifar-10-batches-py"
 SIDE = 32
@@ -20,29 +23,41 @@ BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("tes
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def is_cifar10(folder: Path) -> bool:
-    """Whether a folder holds CIFAR-10's batches, binary or pickled."""
-    batches = [name for names in BATCHES.values() for name in names]
-    return any((folder / f"{name}.bin").is_file() or (folder / name).is_file() for name in batches)
-
-
-def open_cifar10(folder: Path, part: str = "") -> ImageSource:
-    """CIFAR-10 from its published files.
-
-    Args:
-        folder: ``cifar-10-batches-bin``, or ``cifar-10-batches-py``, which torchvision reads and checks.
-        part: ``train`` (also for an empty one) or ``test``.
+@register_source(
+    "CIFAR-10",
+    "cifar-10-batches-bin or cifar-10-batches-py as published, or cifar10, which is downloaded",
+    built_in=["cifar10"],
+    parts="train, test",
+)
+def open_cifar10(data: Data) -> ImageSource | None:
+    """CIFAR-10 from its published files, binary or pickled; ``train`` without a part.
 
     Raises:
         S2R2Error: The part is unknown, or a file is missing or damaged.
     """
-    part = part or "train"
+    if data.name == "cifar10":
+        folder = data_sets_folder() / PICKLED
+        if not _is_cifar10(folder):
+            from torchvision.datasets import CIFAR10
+
+            folder = downloaded("cifar10", PICKLED, CIFAR10)
+    else:
+        found = [place for place in (data.path, data.path / BINARY, data.path / PICKLED) if _is_cifar10(place)]
+        if not found:
+            return None
+        folder = found[0]
+    part = data.part or "train"
     if part not in BATCHES:
         raise S2R2Error(f"{folder} has no part {part}: use train or test")
     name = printable(f"{folder.absolute()}:{part}")
     if any(folder.glob("*.bin")):
         return _open_binary(folder, part, name)
     return _open_pickled(folder, part, name)
+
+
+def _is_cifar10(folder: Path) -> bool:
+    batches = [name for names in BATCHES.values() for name in names]
+    return any((folder / f"{name}.bin").is_file() or (folder / name).is_file() for name in batches)
 
 
 def _open_binary(folder: Path, part: str, name: str) -> ImageSource:
@@ -81,4 +96,4 @@ def _open_pickled(folder: Path, part: str, name: str) -> ImageSource:
 
 def _source(name: str, pixels: np.ndarray, numbers: list[int]) -> ImageSource:
     labels = Labels.from_lists([[CLASSES[number]] for number in numbers])
-    return ArraySource(name, pixels, labels)
+    return ArraySource(name, pixels, labels, identity=name)

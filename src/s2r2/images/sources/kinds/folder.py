@@ -1,55 +1,53 @@
 """The images below a folder: what is read, what is listed, and what is passed over."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding.decoder import EXTENSIONS
-from s2r2.images.sources.base import FileSource, ImageSource, Skipped, os_reason
-from s2r2.images.sources.labels import Labels
+from s2r2.images.places import os_reason
+from s2r2.images.sources.base import FileSource, ImageSource
+from s2r2.images.sources.kinds.shards import open_shards, shards_of_folder
+from s2r2.images.sources.labels import folder_labels
 from s2r2.images.sources.names import is_helper, is_image, printable, unique, why_unread
+from s2r2.images.sources.register import Data, parts_of_data, register_source
+from s2r2.images.sources.skipped import Skipped
 
 
-class NoImages(S2R2Error):
-    """A folder without an image that is read.
-
-    Attributes:
-        problems: What is in it that people call photos.
-    """
-
-    def __init__(self, text: str, problems: list[Skipped]) -> None:
-        super().__init__(text)
-        self.problems = problems
-
-
-def open_folder(folder: Path) -> ImageSource:
+@register_source(
+    "a folder of photos",
+    "photos/, with all its sub-folders, which are labels if every image lies exactly one level down",
+    priority=-2,
+)  # any folder is one
+def open_folder(data: Data) -> ImageSource | None:
     """All images below a folder; sub-folders are labels when every image lies exactly one level down.
 
     What is hidden, and what systems and network drives keep for themselves, is passed over; photos in formats that are
-    not read, and folders that cannot be listed, are problems.
+    not read, and folders that cannot be listed, are problems. A folder without images whose tars hold some is read as
+    tar shards.
 
     Raises:
-        NoImages: There is no image in it.
+        S2R2Error: There is no image in it, or a part is asked for.
     """
+    folder = data.path
+    if not folder.is_dir():
+        return None
+    if data.part:
+        raise S2R2Error(f"{folder} has no part {data.part}: it is an ordinary folder. Parts of data: {parts_of_data()}")
     problems: list[Skipped] = []
     found = sorted(_walk(folder, problems))
+    if not found and (shards := shards_of_folder(folder)):
+        source = open_shards(str(folder), shards)
+        opened = {printable(os.path.basename(shard)) for shard in shards}
+        source.problems += [problem for problem in problems if problem.key not in opened]
+        return source
     if not found:
         hint = f" ({problems[0].key}: {problems[0].reason})" if problems else ""
-        text = f"no images in {printable(str(folder))}{hint}: looked for {', '.join(sorted(EXTENSIONS))}"
-        raise NoImages(text, problems)
+        raise S2R2Error(f"no images in {printable(str(folder))}{hint}: looked for {', '.join(sorted(EXTENSIONS))}")
     keys = unique([printable(name) for name in found])
     paths = [str(folder / name) for name in found]
     identity = os.path.realpath(folder)
     return FileSource(printable(str(folder)), keys, paths, folder_labels(keys), problems, identity=identity)
-
-
-def folder_labels(keys: Sequence[str]) -> Labels | None:
-    """Labels from sub-folders, when every key is ``label/file`` and there are at least two labels."""
-    parts = [key.split("/") for key in keys]
-    if any(len(p) != 2 for p in parts) or len({p[0] for p in parts}) < 2:
-        return None
-    return Labels.from_lists([[p[0]] for p in parts])
 
 
 def _walk(folder: Path, problems: list[Skipped]) -> list[str]:

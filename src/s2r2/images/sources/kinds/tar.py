@@ -9,22 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import S2R2Error, UnreadableImage
 from s2r2.images.decoding.decoder import EXTENSIONS
-from s2r2.images.decoding.pool import decode_expendable
-from s2r2.images.sources.base import ImageSource, Skipped, Slice, Stamp, os_reason
-from s2r2.images.sources.folders import folder_labels
-from s2r2.images.sources.labels import Labels
+from s2r2.images.places import FilePlace, Stamp
+from s2r2.images.sources.base import ImageSource, PlacedSource
+from s2r2.images.sources.joining import part_of
+from s2r2.images.sources.labels import Labels, folder_labels
 from s2r2.images.sources.names import inside, printable
+from s2r2.images.sources.register import Data, register_source
+from s2r2.images.sources.skipped import Skipped
 from s2r2.images.sources.tables import is_split, label_lists, places, rows, surplus
 from s2r2.images.sources.tar_index import Member, read_contents
-from s2r2.system.files import stamp
 
 NAMES = ("path", "filename", "file_name")
 LABELS = ("labels", "label", "categories")
 
 
-class TarSource(ImageSource):
+class TarSource(PlacedSource):
     """Members of an uncompressed tar, read in place by offset."""
 
     def __init__(
@@ -44,14 +45,10 @@ class TarSource(ImageSource):
         self.members = members
         self._stamp = stamp
 
-    def read(self, index: int, short_side: int | None = None) -> np.ndarray:
-        """Decode the member."""
-        return decode_expendable(self.slice(index), short_side=short_side)
-
-    def slice(self, index: int) -> Slice:
+    def place(self, index: int) -> FilePlace:
         """The member's part of the tar."""
         member = self.members[index]
-        return Slice(self._place, member.offset, member.size)
+        return FilePlace(self._place, member.offset, member.size)
 
     def stamp(self, index: int) -> Stamp:
         """Place and size of the member, and the tar's own stamp."""
@@ -62,7 +59,12 @@ class TarSource(ImageSource):
         return f"{printable(str(self.path))}::{self.members[index].name}"
 
 
-def open_tar(path: Path) -> ImageSource:
+@register_source(
+    "a .tar",
+    "photos.tar, read in place; labels from tables in it, .cls files or folders",
+    parts="those in the column split of a table in it",
+)
+def open_tar(data: Data) -> ImageSource | None:
     """The images of a tar, labelled by tables inside it, by a ``.cls`` beside each image, or by folder.
 
     What follows a damaged header is left out and listed among the skipped.
@@ -70,12 +72,15 @@ def open_tar(path: Path) -> ImageSource:
     Raises:
         S2R2Error: It is compressed, cannot be read, or holds no image.
     """
-    try:
-        before = stamp(path)  # of what is looked at now, should it change meanwhile
-    except OSError as error:
-        raise S2R2Error(f"cannot read the tar {printable(str(path))}: {os_reason(error)}") from None
+    path = data.path
+    if path.suffix.lower() != ".tar" or not path.is_file():
+        return None
     place = printable(str(path))
-    found = read_contents(str(path), tables=True)
+    try:
+        before = FilePlace(str(path)).stamp()  # of what is looked at now, should it change meanwhile
+    except UnreadableImage as error:
+        raise S2R2Error(f"cannot read the tar {place}: {error.reason}") from None
+    found = read_contents(FilePlace(str(path)), tables=True)
     if not found.images:
         first = f" ({found.problems[0].key}: {found.problems[0].reason})" if found.problems else ""
         raise S2R2Error(f"no images in {place}{first}: looked for {', '.join(sorted(EXTENSIONS))}")
@@ -91,7 +96,7 @@ def open_tar(path: Path) -> ImageSource:
     source = TarSource(path, keys, members, labels, found.problems, stamp=before, identity=os.path.realpath(path))
     source.former_prefix = "./" if found.dotted and not common else ""
     source.parts = {part: np.array(sorted(numbers)) for part, numbers in said.parts.items()}
-    return source
+    return part_of(source, data.part)
 
 
 def _common_folder(names: Sequence[str]) -> str:

@@ -3,8 +3,7 @@
 import os
 from typing import Any
 
-from s2r2.errors import S2R2Error
-from s2r2.images.decoding.decoder import UnreadableImage
+from s2r2.errors import S2R2Error, UnreadableImage
 
 PROTOCOLS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl")
 """Kinds of addresses that are read; a stranger's table may not choose another: some of fsspec's start programs, log in
