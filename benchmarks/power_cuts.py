@@ -64,15 +64,15 @@ def nothing(folder: Path) -> None:
 
 
 def train(folder: Path) -> None:
+    from s2r2.runs import RunFolder
     from s2r2.training import TrainConfig, train as run
-    from s2r2.training.run.checkpoint import has_checkpoint
 
     config = TrainConfig(
         backbone="test_resnet", image_size=32, views=2, batch_size=64, steps=5, recipe="documents", head_hidden=32,
         embedding_dimensions=16, check_every=100, threads=1, device="cpu", checkpoint_minutes=1e-9,
     )  # fmt: skip
     out = folder / "runs" / "mine"
-    if has_checkpoint(out):
+    if RunFolder(out).has_checkpoint:
         run(None, out=out, resume=True, quiet=True)
     else:
         run("digits:test", config, out=out, quiet=True)
@@ -94,16 +94,16 @@ def saved_steps(recording: Recording) -> list[int]:
 
 
 def trained(folder: Path, promised: int) -> Any:
-    from s2r2.training.run.checkpoint import has_checkpoint, load_checkpoint
-    from s2r2.training.run.metrics import read_metrics
+    from s2r2.runs import RunFolder
+    from s2r2.training.run.checkpoint import load_checkpoint
 
     run = folder / "runs" / "mine"
-    found = load_checkpoint(run)[0]["step"] if has_checkpoint(run) else 0
+    found = load_checkpoint(run)[0]["step"] if RunFolder(run).has_checkpoint else 0
     if found < promised:
         raise AssertionError(f"checkpoint of step {promised} was saved, that of step {found} is found")
     train(folder)
     state = load_checkpoint(run)[0]
-    losses = [entry["loss"] for entry in read_metrics(run / "metrics.jsonl") if "loss" in entry]
+    losses = [entry["loss"] for entry in RunFolder(run).read_metrics() if "loss" in entry]
     weights = {name: value.numpy().tobytes() for name, value in state["encoder"].items()}
     return state["step"], weights, losses, names_in(run)
 

@@ -26,8 +26,8 @@ from pathlib import Path
 
 import torch
 
+from s2r2.runs import RunFolder
 from s2r2.training.run.checkpoint import load_checkpoint
-from s2r2.training.run.metrics import read_metrics
 from watched import begin_again_with_recorder, load_libraries
 
 OPTIONS = [
@@ -48,7 +48,7 @@ def start(out: Path, steps: int, processes: int, resume: bool) -> subprocess.Pop
 
 def state_of(out: Path) -> tuple[int, dict[str, torch.Tensor], list[float]]:
     state, _ = load_checkpoint(out)
-    losses = [entry["loss"] for entry in read_metrics(out / "metrics.jsonl") if "loss" in entry]
+    losses = [entry["loss"] for entry in RunFolder(out).read_metrics() if "loss" in entry]
     return state["step"], state["encoder"], losses
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from s2r2.runs import RunFolder
 from s2r2.training import TrainConfig, train
-from s2r2.training.run.metrics import read_metrics
 
 SETS = {"COCO photos": "coco_small_s160.tar", "STL-10, two classes": "stl10_train_2of10classes.tar"}
 SETTINGS: dict[str, dict[str, Any]] = {"defaults (epsilon 0.01)": {}, "epsilon 0.05": {"epsilon": 0.05}}
@@ -30,7 +30,7 @@ def run(data: Path, options: dict[str, Any], epochs: int) -> dict[str, Any]:
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         train(str(data), config, out=Path(folder) / "run", quiet=True)
-        lines = [line for line in read_metrics(Path(folder) / "run" / "metrics.jsonl") if "loss" in line]
+        lines = [line for line in RunFolder(Path(folder) / "run").read_metrics() if "loss" in line]
     return {
         "log_prototypes": lines[0]["log_prototypes"],
         "loss": [line["loss"] for line in lines],

@@ -10,7 +10,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from s2r2.errors import S2R2Error
-from s2r2.evaluation.report.run_folder import read_run_folder
+from s2r2.evaluation.report.contents import read_contents
 from s2r2.search.index import Hit
 from s2r2.search.ranking_sheet import contact_sheet
 
@@ -48,7 +48,7 @@ def test_pictures_of_a_run_folder(content: bytes, tmp_path: Path) -> None:
     for name in ("views.png", "other.png"):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "good.png").write_bytes(png(20, 10))
-    run = read_run_folder(tmp_path)
+    run = read_contents(tmp_path)
     assert run.views is None
     assert run.picture("other.png") is None
     assert run.picture("metrics.jsonl") is None

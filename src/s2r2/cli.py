@@ -64,12 +64,13 @@ def train(
     """
     launch_if_wanted(_ARGUMENTS, devices, nodes, restarts)
     from s2r2.evaluation import write_report
+    from s2r2.runs import RunFolder
     from s2r2.training import train as run_training
 
     result = run_training(data, config.only(_given(TrainConfig)), out=out, resume=resume)
     if is_follower():
         return
-    say(f"encoder   {result.folder / 'encoder.safetensors'}")
+    say(f"encoder   {RunFolder(result.folder).encoder_file}")
     say(f"report    {write_report(result.folder)}")
 
 
@@ -115,9 +116,9 @@ def evaluate(
     """
     launch_if_wanted(_ARGUMENTS, devices, nodes)
     from s2r2.distributed.processes import Processes
-    from s2r2.evaluation import write_report
+    from s2r2.evaluation import evaluate_run, write_report
+    from s2r2.runs import RunFolder
     from s2r2.system.terminal import PlainConsole
-    from s2r2.training import evaluate_run, is_run_folder
 
     with Processes.joined() as processes:
         evaluation = evaluate_run(
@@ -135,7 +136,7 @@ def evaluate(
     if is_follower():
         return
     evaluation.print(PlainConsole())
-    if is_run_folder(run) and out is None:
+    if RunFolder(run).is_run and out is None:
         say(f"report    {write_report(run)}")
 
 

@@ -276,7 +276,7 @@ def test_card_from_a_run(encoder: Encoder, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(
         "config: {views: 4, epochs: 7, recipe: mild, pretrained: false}\n"
         "run: {data: /home/someone/private/photos, images: 1234, skipped: 5, labels: 0, steps: 99,\n"
-        "  learning_rate: 0.002, s2r2: 0.1.0, torch: '2', timm: '1', began: 2026-01-02 03:04:05}\n".replace(
+        "  learning_rate: 0.002, s2r2: 0.1.0, torch: '2', timm: '1', recipe: {}, began: 2026-01-02 03:04:05}\n".replace(
             "2026-01-02 03:04:05", "'2026-01-02 03:04:05'"
         )
     )

@@ -14,8 +14,8 @@ from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.images.store.pixel_store import NO_STORE
+from s2r2.runs import RunFolder
 from s2r2.training import TrainConfig, loop, stores, train
-from s2r2.training.run.metrics import read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = TrainConfig(
@@ -37,7 +37,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def figures(folder: Path) -> list[Any]:
-    return [entry.get("loss", entry.get("check")) for entry in read_metrics(folder / "metrics.jsonl")]
+    return [entry.get("loss", entry.get("check")) for entry in RunFolder(folder).read_metrics()]
 
 
 def skipped(folder: Path) -> list[str]:

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from s2r2.errors import S2R2Error
+from s2r2.runs import RunFolder
 from s2r2.system.terminal import PlainConsole
 from s2r2.training import TrainConfig, loop, read_config, train
 from s2r2.training.methods import METHODS, Position, build_method, describe_methods, resolve
 from s2r2.training.optimizer import build_optimizer
 from s2r2.training.run.checkpoint import load_checkpoint
-from s2r2.training.run.metrics import read_metrics
 from s2r2.training.setup.preparation import with_recipe
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "barlow_twins.py"
@@ -52,7 +52,7 @@ def save_and_die(folder: Path, **state: Any) -> None:
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    return [entry for entry in read_metrics(folder / "metrics.jsonl") if "loss" in entry]
+    return [entry for entry in RunFolder(folder).read_metrics() if "loss" in entry]
 
 
 SLOW = pytest.mark.slow
@@ -220,9 +220,7 @@ def test_the_example_is_short_and_learns(tmp_path: Path) -> None:
         TINY, method=str(EXAMPLE), views=2, batch_size=64, recipe="documents", steps=40, options={"redundancy": 0.01}
     )
     train("digits:test", config, out=tmp_path / "run", quiet=True)
-    checks = [
-        entry["check"]["view_ap"] for entry in read_metrics(tmp_path / "run" / "metrics.jsonl") if "check" in entry
-    ]
+    checks = [entry["check"]["view_ap"] for entry in RunFolder(tmp_path / "run").read_metrics() if "check" in entry]
     assert checks[-1] > 1.3 * checks[0]
 
 

@@ -23,9 +23,9 @@ from torch import nn
 from s2r2.distributed.launching import _first_of_slurm, wants_launch
 from s2r2.distributed.processes import Processes
 from s2r2.errors import S2R2Error, SharedError
+from s2r2.runs import RunFolder
 from s2r2.training.parallel.batch_norm import synchronise_batch_norm
 from s2r2.training.run.checkpoint import load_checkpoint
-from s2r2.training.run.metrics import read_metrics
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch is built without gloo")
 
@@ -62,7 +62,7 @@ def run(data: Path | str, out: Path, *options: str, env: dict[str, str] | None =
 
 
 def figures(folder: Path, name: str) -> list[float]:
-    return [entry[name] for entry in read_metrics(folder / "metrics.jsonl") if name in entry]
+    return [entry[name] for entry in RunFolder(folder).read_metrics() if name in entry]
 
 
 def losses(folder: Path) -> list[float]:

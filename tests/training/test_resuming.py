@@ -15,11 +15,10 @@ from PIL import Image
 
 from s2r2 import cli
 from s2r2.errors import S2R2Error
+from s2r2.runs import RunFolder
 from s2r2.system.locking import LOCK, locked
 from s2r2.training import TrainConfig, read_config, train
-from s2r2.training.run.checkpoint import checkpoint_path, load_checkpoint
-from s2r2.training.run.metrics import read_metrics
-from s2r2.training.run.run_folder import BEGINNING
+from s2r2.training.run.checkpoint import load_checkpoint
 
 SETTINGS: dict[str, Any] = {
     "backbone": "test_resnet", "image_size": 32, "views": 2, "batch_size": 16, "epochs": 1, "recipe": "photos",
@@ -92,7 +91,7 @@ def test_a_finished_run_is_trained_longer(
     assert result.steps == 6
     train(photos_here, dataclasses.replace(TINY, **given), out=tmp_path / "whole", quiet=True)
     rates, whole = (
-        [line["lr"] for line in read_metrics(folder / "metrics.jsonl") if "lr" in line]
+        [line["lr"] for line in RunFolder(folder).read_metrics() if "lr" in line]
         for folder in (run, tmp_path / "whole")
     )
     assert len(rates) == 6
@@ -144,15 +143,14 @@ def test_a_start_that_was_killed_is_cleared_and_nothing_else_is(
     photos_here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import s2r2.training.loop as loop
-    import s2r2.training.run.run_folder as run_folder
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "clear_start", lambda folder: None)  # as if killed
+        patch.setattr(RunFolder, "clear_failed_start", lambda run: None)  # as if killed
         patch.setattr(loop, "save_checkpoint", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(photos_here, TINY, out=out, quiet=True)
-    assert (out / BEGINNING).exists()
+    assert RunFolder(out).unfinished_start.exists()
     (out / "notes.txt").write_text("mine")
     (out / ".config.yaml.abc.tmp").write_text("half")
     with pytest.raises(S2R2Error, match="start without --resume"):
@@ -234,6 +232,7 @@ def test_a_method_that_returns_no_loss_is_one_line(
 
 def edited(run: Path, change: Any) -> None:
     """A checkpoint as a stranger might have written it: changed, with a checksum that fits."""
+    from s2r2.runs import RunFolder
     from s2r2.training.run.checkpoint import _checksum
 
     state = load_checkpoint(run)[0]
@@ -241,7 +240,7 @@ def edited(run: Path, change: Any) -> None:
     state = change(state) or state
     content = io.BytesIO()
     torch.save(state, content)
-    for path in checkpoint_path(run).parent.iterdir():
+    for path in RunFolder(run).checkpoint.parent.iterdir():
         path.write_bytes(content.getvalue() + _checksum(content.getbuffer()))
 
 

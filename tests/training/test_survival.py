@@ -15,10 +15,10 @@ from torch import nn
 
 from s2r2.encoder import create_encoder
 from s2r2.errors import NonFiniteError, S2R2Error
+from s2r2.runs import RunFolder
 from s2r2.training import TrainConfig, loop, memory, preparation, read_config, train
 from s2r2.training.run import resuming
-from s2r2.training.run.checkpoint import checkpoint_path, load_checkpoint, previous_path
-from s2r2.training.run.metrics import read_metrics
+from s2r2.training.run.checkpoint import load_checkpoint
 from s2r2.training.setup.memory import bytes_per_view, fitting_micro_batch, free_memory, out_of_memory_is_an_error
 
 TINY = TrainConfig(
@@ -57,14 +57,15 @@ def exploding(folder: Path, times: int) -> TrainConfig:
 
 
 def rates(folder: Path) -> dict[int, float]:
-    return {entry["step"]: entry["lr"] for entry in read_metrics(folder / "metrics.jsonl") if "loss" in entry}
+    return {entry["step"]: entry["lr"] for entry in RunFolder(folder).read_metrics() if "loss" in entry}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
 def test_a_full_disk_is_said_wherever_figures_are_written(tmp_path: Path) -> None:
     import threading
 
-    from s2r2.training.run.metrics import MetricsLog, read_metrics
+    from s2r2.runs import RunFolder
+    from s2r2.training.run.metrics import MetricsLog
 
     threads = threading.active_count()
     for name in ("metrics.jsonl", "curves"):
@@ -84,7 +85,7 @@ def test_a_full_disk_is_said_wherever_figures_are_written(tmp_path: Path) -> Non
         log = MetricsLog(folder, 10, resume_at=1)  # the remedy
         log.add(2, 0, loss=0.25)
         log.flush()
-        assert [line["loss"] for line in read_metrics(folder / "metrics.jsonl")] == [0.5, 0.25]
+        assert [line["loss"] for line in RunFolder(folder).read_metrics()] == [0.5, 0.25]
     assert threading.active_count() == threads
 
 
@@ -154,7 +155,7 @@ def test_a_run_can_go_on_from_before_its_first_step(tmp_path: Path) -> None:
     train("digits:test", config, out=tmp_path / "undisturbed", quiet=True)
     for name, value in load_checkpoint(tmp_path / "undisturbed")[0]["encoder"].items():
         assert torch.equal(value, load_checkpoint(tmp_path / "run")[0]["encoder"][name])
-    checks = [entry["step"] for entry in read_metrics(tmp_path / "run" / "metrics.jsonl") if "check" in entry]
+    checks = [entry["step"] for entry in RunFolder(tmp_path / "run").read_metrics() if "check" in entry]
     assert checks == [0, 20]
 
 
@@ -247,8 +248,8 @@ def test_a_full_disk_is_found_before_the_first_step(tmp_path: Path, monkeypatch:
 
 def test_both_checkpoints_are_kept(tmp_path: Path) -> None:
     train("digits:test", dataclasses.replace(TINY, checkpoint_minutes=1e-9), out=tmp_path / "run", quiet=True)
-    assert checkpoint_path(tmp_path / "run").is_file()
-    assert previous_path(tmp_path / "run").is_file()
+    assert RunFolder(tmp_path / "run").checkpoint.is_file()
+    assert RunFolder(tmp_path / "run").previous_checkpoint.is_file()
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from s2r2.errors import S2R2Error
+from s2r2.runs import RunFolder
 from s2r2.training import Interrupted, TrainConfig, loop, read_config, train
 from s2r2.training.methods import resolve
 from s2r2.training.optimizer import build_optimizer, learning_rate_at
 from s2r2.training.run import interrupt
-from s2r2.training.run.checkpoint import checkpoint_path, load_checkpoint, previous_path
+from s2r2.training.run.checkpoint import load_checkpoint
 from s2r2.training.run.interrupt import StopOnInterrupt
-from s2r2.training.run.metrics import read_metrics
 
 TINY = TrainConfig(
     backbone="test_resnet", image_size=32, views=4, batch_size=64, epochs=2, recipe="documents", temperature=0.3,
@@ -31,11 +31,11 @@ TINY = TrainConfig(
 
 
 def losses(folder: Path) -> list[float]:
-    return [entry["loss"] for entry in read_metrics(folder / "metrics.jsonl") if "loss" in entry]
+    return [entry["loss"] for entry in RunFolder(folder).read_metrics() if "loss" in entry]
 
 
 def checks(folder: Path) -> list[dict[str, float]]:
-    return [entry["check"] for entry in read_metrics(folder / "metrics.jsonl") if "check" in entry]
+    return [entry["check"] for entry in RunFolder(folder).read_metrics() if "check" in entry]
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +49,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_what_is_promised(run: Path) -> None:
     for name in ("config.yaml", "metrics.jsonl", "skipped.csv", "views.png", "encoder.safetensors"):
         assert (run / name).is_file(), name
-    assert checkpoint_path(run).is_file()
+    assert RunFolder(run).checkpoint.is_file()
     assert list((run / "tensorboard").glob("events*"))
     config, about = read_config(run)
     assert config == resolve(TINY)
     assert about["images"] == 360
-    steps = [entry for entry in read_metrics(run / "metrics.jsonl") if "loss" in entry]
+    steps = [entry for entry in RunFolder(run).read_metrics() if "loss" in entry]
     assert [entry["step"] for entry in steps] == list(range(1, 11))
     assert {"lr", "views_per_second", "wait_share", "gradient_norm"} <= set(steps[0])
     assert {"view_ap", "knn"} <= set(checks(run)[-1])
@@ -144,7 +144,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
 ) -> None:
     folder = tmp_path / "run"
     train("digits:test", dataclasses.replace(TINY, checkpoint_minutes=1e-9), out=folder, quiet=True)
-    path = checkpoint_path(folder)
+    path = RunFolder(folder).checkpoint
     content = bytearray(path.read_bytes())
     if damage == "gone":
         path.unlink()
@@ -152,7 +152,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
         content[len(content) // 2] ^= 1
         path.write_bytes(content if damage == "one bit" else content[:5000])
     assert load_checkpoint(folder)[0]["step"] == 10
-    previous_path(folder).unlink()
+    RunFolder(folder).previous_checkpoint.unlink()
     with pytest.raises(S2R2Error, match=r"damaged|nothing to resume") as error:
         train(None, TrainConfig(), out=folder, resume=True, quiet=True)
     assert "\n" not in str(error.value)
@@ -177,7 +177,7 @@ def test_the_fallback_is_said_and_ends_with_the_same_weights(
         patch.setattr(loop, "save_checkpoint", die_after)
         with pytest.raises(Died):
             train("digits:test", dataclasses.replace(TINY, checkpoint_minutes=1e-9), out=folder, quiet=True)
-    checkpoint_path(folder).write_bytes(b"torn")
+    RunFolder(folder).checkpoint.write_bytes(b"torn")
     train(None, TrainConfig(), out=folder, resume=True)
     assert "going on from the one before" in capsys.readouterr().out
     assert losses(folder) == losses(run)

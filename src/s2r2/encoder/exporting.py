@@ -24,6 +24,7 @@ from s2r2.encoder.model import TIMM_LAYOUT_VERSION, Encoder, Output
 from s2r2.encoder.model_card import Usage, model_card
 from s2r2.encoder.timm_form import TimmForm, to_timm
 from s2r2.errors import S2R2Error
+from s2r2.runs import RunFolder
 from s2r2.system.files import make_folder, write_bytes, write_text
 
 Format = Literal["safetensors", "onnx", "torch-export", "huggingface"]
@@ -124,7 +125,7 @@ def _check_request(encoder: Encoder, out: Path, format: Format, output: Output) 
         raise S2R2Error(f"--out {out}: --format {format} writes a file, and its name must end in {suffix}")
     if not suffix and out.exists() and not out.is_dir():
         raise S2R2Error(f"--out {out}: --format {format} writes a folder, and this is a file")
-    if not suffix and (out / "config.yaml").exists():
+    if not suffix and RunFolder(out).is_run:
         raise S2R2Error(f"--out {out}: this is a run folder; choose another one, such as {out / 'huggingface'}")
     if output == "embedding" and encoder.head is None:
         raise S2R2Error(f"--output embedding: {encoder.name} has no projection head; leave --output out")

@@ -17,6 +17,7 @@ from s2r2.encoder.model import (
 )
 from s2r2.encoder.timm_form import from_timm
 from s2r2.errors import S2R2Error
+from s2r2.runs import ENCODER_FILE
 
 
 def load(source: str | Path, *, device: str | torch.device = "cpu", image_size: int | None = None) -> Encoder:
@@ -51,15 +52,15 @@ def untrained_like(encoder: Encoder, seed: int = 0) -> Encoder:
 
 
 def _encoder_file(path: Path) -> Path:
-    names = ("encoder.safetensors", "model.safetensors")  # the second: an export in Hugging Face's form
+    names = (ENCODER_FILE, "model.safetensors")  # the second: an export in Hugging Face's form
     files = [path / name for name in names] if path.is_dir() else [path]
     if found := next((file for file in files if file.is_file()), None):
         if found.suffix.lower() in (".onnx", ".pt2"):
             raise S2R2Error(f"{found} is a graph for other programs: give the run folder or an export as .safetensors")
         return found
     if path.is_dir():
-        raise S2R2Error(f"no encoder.safetensors in {path}: give a run folder of s2r2 train, or finish that training")
-    raise S2R2Error(f"no encoder at {path}: give a run folder, an encoder.safetensors, or timm:NAME")
+        raise S2R2Error(f"no {ENCODER_FILE} in {path}: give a run folder of s2r2 train, or finish that training")
+    raise S2R2Error(f"no encoder at {path}: give a run folder, an {ENCODER_FILE}, or timm:NAME")
 
 
 def _from_file(file: Path) -> Encoder:

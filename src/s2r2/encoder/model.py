@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from s2r2.encoder.backbones import build_backbone, check_backbone
 from s2r2.encoder.images import ImagesLike, prepare, render_batches
 from s2r2.errors import NonFiniteError, S2R2Error
+from s2r2.runs import ENCODER_FILE
 from s2r2.system.files import make_folder, write_bytes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -205,7 +206,7 @@ class Encoder(nn.Module):
             make_folder(folder)
         except OSError as error:
             raise S2R2Error(f"cannot make the folder {folder}: {error.strerror}; choose another one") from error
-        path = folder / "encoder.safetensors"
+        path = folder / ENCODER_FILE
         write_bytes(path, self.to_bytes(weights))
         return path
 

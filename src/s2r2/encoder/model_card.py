@@ -11,7 +11,7 @@ from s2r2.encoder.images import store_side
 from s2r2.encoder.model import Encoder, Output
 from s2r2.encoder.timm_form import TimmForm
 from s2r2.errors import S2R2Error
-from s2r2.settings.yaml_documents import read_yaml
+from s2r2.runs import ENCODER_FILE, RunFolder
 from s2r2.system.terminal import visible
 
 _PREPARE = '''import io
@@ -310,25 +310,20 @@ def _plain(text: Any) -> str:
 
 
 def _read_run(run: Path | None) -> dict[str, Any]:
-    """``config.yaml`` of a run folder as plain data; empty where there is none."""
-    path = run / "config.yaml" if run is not None else None
-    if path is None or not path.is_file():
+    """Settings and facts of a run folder as plain data; empty where there is none."""
+    if run is None or not RunFolder(run).is_run:
         return {}
     try:
-        content, _ = read_yaml(path)
-        return {"config": dict(content["config"]), "run": dict(content["run"])}
-    except (S2R2Error, KeyError, TypeError, ValueError) as error:
+        found = RunFolder(run).read_config()
+        found.mistakes.refuse()
+    except S2R2Error as error:
         raise S2R2Error(
-            f"cannot read {path}: it is damaged; export encoder.safetensors of that folder instead"
+            f"cannot read {RunFolder(run).config_file}: it is damaged; export {ENCODER_FILE} of that folder instead"
         ) from error
+    return {"config": found.settings, "run": found.about}
 
 
 def _read_evaluation(run: Path | None) -> dict[str, Any] | None:
-    path = run / "evaluation.json" if run is not None else None
-    if path is None or not path.is_file():
+    if run is None or not RunFolder(run).evaluation_file.is_file():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {key: content[key] for key in ("about", "columns", "rows", "notes")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise S2R2Error(f"cannot read {path}: run s2r2 evaluate again") from error
+    return RunFolder(run).read_evaluation()

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from s2r2.evaluation.protocols.voc07 import Voc07 as Voc07, voc07_svm as voc07_svm
     from s2r2.evaluation.report import write_report as write_report
     from s2r2.evaluation.result import Evaluation as Evaluation, Row as Row
+    from s2r2.evaluation.run_evaluation import evaluate_run as evaluate_run
     from s2r2.system.lazy_imports import lazy_imports as lazy_imports
 else:
     __all__, __getattr__, __dir__ = lazy_imports(__name__)

@@ -1,6 +1,5 @@
 """What an evaluation found, as plain data: for JSON, for a terminal, for the report."""
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +12,8 @@ from rich.text import Text
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.metrics.bootstrap import Interval
-from s2r2.system.files import write_text
+from s2r2.runs import EVALUATION_VERSION, RunFolder, current_evaluation
 from s2r2.system.terminal import PlainConsole, visible
-
-FORMAT_VERSION = 2
-FILE_NAME = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -101,46 +97,43 @@ class Evaluation:
             for row in self.rows
         ]
         columns = {name: vars(column) for name, column in self.columns.items()}
-        content = {"version": FORMAT_VERSION, "about": self.about, "columns": columns, "rows": rows}
+        content = {"version": EVALUATION_VERSION, "about": self.about, "columns": columns, "rows": rows}
         return _finite({**content, "notes": self.notes, "pictures": self.pictures})
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Evaluation":
-        """What :meth:`to_dict` described.
+        """What :meth:`to_dict` described, in this version or an earlier one.
 
         Raises:
-            S2R2Error: It was written by a newer version.
+            S2R2Error: A newer version described it.
         """
-        if content.get("version", 0) > FORMAT_VERSION:
-            raise S2R2Error(f"the evaluation was written by a newer s2r2 (format {content['version']}): upgrade s2r2")
+        content = current_evaluation(content)
         rows = [
             Row(**{**row, "figures": {name: Interval.from_list(v) for name, v in row["figures"].items()}})
             for row in content["rows"]
         ]
-        if content.get("version", 0) < 2:  # which knew it by the name
-            for row in rows:
-                row.trained = not row.encoder.startswith("untrained")
         columns = {name: Column(**column) for name, column in content["columns"].items()}
         return cls(content["about"], columns, rows, content["notes"], content["pictures"])
 
     def save(self, folder: str | Path) -> Path:
         """Write ``evaluation.json`` into the folder; returns its path."""
-        path = Path(folder) / FILE_NAME
-        write_text(path, json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-        return path
+        run = RunFolder(folder)
+        run.write_evaluation(self.to_dict())
+        return run.evaluation_file
 
     @classmethod
     def load(cls, folder: str | Path) -> "Evaluation":
-        """Read ``evaluation.json`` from the folder.
+        """Read ``evaluation.json`` from the folder; earlier versions' too.
 
         Raises:
-            S2R2Error: There is none, or it cannot be read.
+            S2R2Error: There is none, it cannot be read, or a newer version wrote it.
         """
-        path = Path(folder) / FILE_NAME
+        run = RunFolder(folder)
+        content = run.read_evaluation()
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise S2R2Error(f"cannot read {path}: run s2r2 evaluate again") from error
+            return cls.from_dict(content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise S2R2Error(f"cannot read {run.evaluation_file}: run s2r2 evaluate again") from error
 
     def print(self, console: Console | None = None) -> None:
         """Show the table in per cent, half the width of the 95 % interval beside each figure."""

@@ -13,6 +13,7 @@ import torch
 from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, open_source
+from s2r2.runs import RunFolder
 from s2r2.study.near_duplicates import CopiesSource
 from s2r2.study.plan import CELL_FILE, JUDGED_FILE, RUN_FOLDER, SCORES_FILE
 from s2r2.study.scoring import judge_task
@@ -23,8 +24,6 @@ from s2r2.system.locking import LOCK, locked
 from s2r2.system.machine import peak_memory
 from s2r2.system.terminal import say
 from s2r2.training import TrainConfig, read_config, train
-from s2r2.training.run.checkpoint import has_checkpoint
-from s2r2.training.run.metrics import read_metrics
 from s2r2.training.setup.preparation import first_encoder
 from s2r2.views import get_recipe
 
@@ -73,9 +72,9 @@ def _run(folder: Path) -> dict[str, Any]:
 
 def _trained(content: dict[str, Any], config: TrainConfig, folder: Path) -> tuple[Encoder, dict[str, Any]]:
     """Train in the run folder, from its last checkpoint if there is one."""
-    resume = has_checkpoint(folder)
+    resume = RunFolder(folder).has_checkpoint
     result = train(training_source(content), config, out=folder, resume=resume, quiet=True)
-    lines = [line for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
+    lines = [line for line in RunFolder(folder).read_metrics() if "loss" in line]
     return result.encoder, {
         "pixels": result.steps * read_config(folder)[1]["pixels_per_step"],
         "seconds": sum(config.batch_size * config.views / line["views_per_second"] for line in lines),

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from s2r2.runs import RunFolder
 from s2r2.study.plan import JUDGED_FILE, RUN_FOLDER, SCORES_FILE, Cell, is_done, judged
 from s2r2.study.spec import FIGURES, UNTRAINED, DataSpec, Study
 from s2r2.study.statistics import Estimate, difference, figure
-from s2r2.training.run.metrics import read_metrics
 
 TITLES = {"map": "mAP", "knn": "kNN", "linear": "linear"}
 
@@ -180,7 +180,7 @@ def _curve(cell: Cell, out: Path) -> np.ndarray:
     """Online kNN accuracy over million pixels encoded."""
     judged = _judged(cell, out)
     per_step = judged["costs"]["pixels"] / max(1, judged["costs"]["steps"])
-    lines = read_metrics(cell.folder(out) / RUN_FOLDER / "metrics.jsonl")
+    lines = RunFolder(cell.folder(out) / RUN_FOLDER).read_metrics()
     points = [(line["step"] * per_step / 1e6, line["check"]["knn"]) for line in lines if "knn" in line.get("check", {})]
     return np.array(points).reshape(-1, 2)
 

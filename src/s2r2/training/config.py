@@ -8,11 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 import tyro
 
-from s2r2.errors import S2R2Error
+from s2r2.runs import RunFolder
 from s2r2.settings.renamed import with_current_names
 from s2r2.settings.values import Mistakes, Where, fitted, plain, show, unknown_key
-from s2r2.settings.yaml_documents import read_scalar, read_yaml, write_yaml
-from s2r2.system.files import write_text
+from s2r2.settings.yaml_documents import read_scalar
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
@@ -226,43 +225,13 @@ class TrainConfig:
         return config
 
 
-_ABOUT: dict[str, Any] = {
-    "data": str,
-    "recipe": dict[str, Any],
-    "images": int,
-    "skipped": int,
-    "labels": int,
-    "steps": int,
-    "pixels_per_step": int,
-    "learning_rate": float,
-}
-
-
-def write_config(folder: Path, config: TrainConfig, about: dict[str, Any]) -> None:
-    """Write ``config.yaml``: the settings, and under ``run`` what was found and used (data, versions, counts)."""
-    write_text(folder / "config.yaml", write_yaml({"config": config.to_dict(), "run": about}))
-
-
 def read_config(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
-    """What :func:`write_config` wrote; it may have been edited, or come from strangers.
+    """The settings of a run, and what it found and used; they may have been edited, or come from strangers.
 
     Raises:
         S2R2Error: There is no ``config.yaml`` in the folder, or settings in it that cannot be: all of them, with lines.
     """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise S2R2Error(f"cannot read {path}: {folder} is not a run folder of s2r2 train")
-    content, mistakes = read_yaml(path)
-    for part in ("config", "run"):
-        if not isinstance(content.get(part), dict):
-            mistakes.add((), f"{part} is missing: {folder} is not a run folder of s2r2 train, or it is damaged")
-    mistakes.refuse()
-    config = TrainConfig.from_dict(content["config"], mistakes, ("config",))
-    about = content["run"]
-    for name, kind in _ABOUT.items():
-        if name in about:
-            about[name] = fitted(about[name], kind, mistakes, ("run", name))
-        elif name in ("data", "recipe"):
-            mistakes.add(("run",), f"{name} is missing")
-    mistakes.refuse()
-    return config, about
+    found = RunFolder(folder).read_config()
+    config = TrainConfig.from_dict(found.settings, found.mistakes, ("config",))
+    found.mistakes.refuse()
+    return config, found.about

@@ -18,6 +18,7 @@ from s2r2.encoder import Encoder
 from s2r2.errors import NonFiniteError
 from s2r2.images import ImageSource
 from s2r2.losses import CachedStep, cached_backward
+from s2r2.runs import RunFolder, claiming, shown
 from s2r2.system.files import write_text
 from s2r2.system.progress import format_seconds
 from s2r2.system.terminal import PlainConsole
@@ -34,7 +35,6 @@ from s2r2.training.run.checkpoint import fits_its_config, random_state, restore_
 from s2r2.training.run.interrupt import Interrupted, StopOnInterrupt
 from s2r2.training.run.metrics import MetricsLog
 from s2r2.training.run.resuming import facts
-from s2r2.training.run.run_folder import begun, claiming, shown
 from s2r2.training.setup.announcement import announce
 from s2r2.training.setup.images import say_skipped
 from s2r2.training.setup.memory import out_of_memory_is_an_error
@@ -43,7 +43,6 @@ from s2r2.views import ViewBatch, ViewLoader
 
 STEPS_BETWEEN_LOOKS = 10
 """On a GPU, where looking at the loss waits for it, and where processes ask each other whether to stop."""
-NON_FINITE = "non_finite.json"
 
 
 @dataclass(frozen=True)
@@ -264,14 +263,15 @@ class _Run:
     def _non_finite(self, step: int, what: str, batch: ViewBatch) -> NonFiniteError:
         """The error, and for the replay a file that names the photos of the step."""
         folder = self.prepared.folder
+        listing = RunFolder(folder).non_finite_file
         keys = [self.prepared.store.keys[int(i)] for i in batch.images]
         photos = [key for part in self.processes.collect(keys) for key in part]
         content = {"step": step, "epoch": batch.epoch, "what": what, "seed": self.config.seed, "photos": photos}
         if self.processes.leader:
             self.log.flush()
-            write_text(folder / NON_FINITE, json.dumps(content, indent=1) + "\n")
+            write_text(listing, json.dumps(content, indent=1) + "\n")
         return NonFiniteError(
-            f"{what}: step {step:,}, whose {len(photos)} photos are listed in {folder / NON_FINITE}. It comes again "
+            f"{what}: step {step:,}, whose {len(photos)} photos are listed in {listing}. It comes again "
             f"with s2r2 train --resume --out {shown(folder)}; add --retry-at 0.5 to go on from the last checkpoint at "
             f"half the learning rate"
         )
@@ -322,7 +322,7 @@ class _Run:
                 lr_scale=self.lr_scale,
                 facts=facts(self.prepared.store, self.config, self.processes),
             )
-            begun(self.prepared.folder)
+            RunFolder(self.prepared.folder).start_is_over()
             self.encoder.save(self.prepared.folder, weights)
         self.saved = time.monotonic()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from s2r2.evaluation.report.charts import Format, Series, line_chart
-from s2r2.evaluation.report.run_folder import RunFolder
+from s2r2.evaluation.report.contents import Contents
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ _STEP_CURVES: tuple[tuple[str, str, Format, tuple[float | None, float | None], s
 )
 
 
-def training_curves(run: RunFolder) -> list[Curve]:
+def training_curves(run: Contents) -> list[Curve]:
     """Curves of everything that ``metrics.jsonl`` holds, the online checks after the loss."""
     per_epoch = _steps_per_epoch(run)
     curves = []
@@ -100,7 +100,7 @@ def training_curves(run: RunFolder) -> list[Curve]:
     return curves
 
 
-def _check_curves(run: RunFolder, per_epoch: float) -> list[Curve]:
+def _check_curves(run: Contents, per_epoch: float) -> list[Curve]:
     names = {"view_ap": "AP of held-out views", "knn": "kNN accuracy"}
     series = []
     for key, name in names.items():
@@ -132,8 +132,8 @@ def _check_curves(run: RunFolder, per_epoch: float) -> list[Curve]:
     return [Curve("Checks along the way", svg, caption, tuple(s.name for s in series), last)]
 
 
-def _steps_per_epoch(run: RunFolder) -> float:
-    steps, epochs = run.run.get("steps"), run.settings.get("epochs")
+def _steps_per_epoch(run: Contents) -> float:
+    steps, epochs = run.about.get("steps"), run.settings.get("epochs")
     if isinstance(steps, int) and isinstance(epochs, int) and epochs > 0 and steps > 0:
         return steps / epochs
     return 1.0

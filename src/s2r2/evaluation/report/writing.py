@@ -9,12 +9,12 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 from s2r2._version import __version__
+from s2r2.evaluation.report.contents import Contents, read_contents
 from s2r2.evaluation.report.curves import training_curves
 from s2r2.evaluation.report.figures import bar_groups, confusion_table, headline, health_rows, table
-from s2r2.evaluation.report.run_folder import RunFolder, read_run_folder
+from s2r2.runs import RunFolder
 from s2r2.system.files import write_text
 
-FILE_NAME = "report.html"
 SKIPPED_SHOWN = 100
 
 
@@ -34,13 +34,13 @@ def write_report(folder: str | Path) -> Path:
         S2R2Error: The folder holds no run, or cannot be written to.
     """
     folder = Path(folder)
-    run = read_run_folder(folder)
-    path = folder / FILE_NAME
+    run = read_contents(folder)
+    path = RunFolder(folder).report_file
     write_text(path, render_report(run))
     return path
 
 
-def render_report(run: RunFolder) -> str:
+def render_report(run: Contents) -> str:
     """The page of a run."""
     environment = Environment(
         loader=PackageLoader("s2r2.evaluation.report"),
@@ -53,7 +53,7 @@ def render_report(run: RunFolder) -> str:
     return environment.get_template("report.html.j2").render(**_content(run))
 
 
-def _content(run: RunFolder) -> dict[str, Any]:
+def _content(run: Contents) -> dict[str, Any]:
     evaluation = run.evaluation
     name = run.folder.resolve().name
     content: dict[str, Any] = {
@@ -86,9 +86,9 @@ def _content(run: RunFolder) -> dict[str, Any]:
     return content
 
 
-def _summary(run: RunFolder) -> str:
+def _summary(run: Contents) -> str:
     """One sentence on what was trained on what."""
-    settings, about = run.settings, run.run
+    settings, about = run.settings, run.about
     if not settings:
         return ""
     photos = f"{about['images']:,} photos" if isinstance(about.get("images"), int) else "photos"
@@ -117,9 +117,9 @@ def _lesson(settings: dict[str, Any], views: int) -> str:
     return f"learned what {method} asks for"
 
 
-def _facts(run: RunFolder) -> list[tuple[str, str]]:
+def _facts(run: Contents) -> list[tuple[str, str]]:
     """The few numbers at the top: ``(value, what it is)``."""
-    settings, about = run.settings, run.run
+    settings, about = run.settings, run.about
     facts = []
     if isinstance(about.get("images"), int):
         facts.append((f"{about['images']:,}", "photos"))
@@ -153,9 +153,9 @@ _SETTINGS = (
 )
 
 
-def _settings(run: RunFolder) -> list[tuple[str, str, str]]:
+def _settings(run: Contents) -> list[tuple[str, str, str]]:
     """Settings a reader wants: ``(name, value, what it means)``."""
-    values = {**run.settings, **({"learning_rate": run.run["learning_rate"]} if "learning_rate" in run.run else {})}
+    values = {**run.settings, **({"learning_rate": run.about["learning_rate"]} if "learning_rate" in run.about else {})}
     return [(title, _plain(values[key]), text) for key, title, text in _SETTINGS if key in values]
 
 
@@ -167,7 +167,7 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _rankings(run: RunFolder, name: str) -> list[dict[str, Any]]:
+def _rankings(run: Contents, name: str) -> list[dict[str, Any]]:
     """Rankings with their pictures inside; what has lost its picture is left out."""
     assert run.evaluation is not None
     shown = []

@@ -20,12 +20,12 @@ from typing import Any
 
 from s2r2.errors import S2R2Error
 from s2r2.images.sources.names import is_helper, printable
+from s2r2.runs import ENCODER_FILE as ENCODER
 from s2r2.system.files import checksum, write_text
 
 DESCRIPTION = "index.json"
 LOCK = "lock"
 SKIPPED = "skipped.csv"
-ENCODER = "encoder.safetensors"
 ROWS = "lance"
 RECORD = "rows.json"
 FORMAT = 3

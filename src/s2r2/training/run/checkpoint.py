@@ -12,27 +12,13 @@ import torch
 from torch import Tensor
 
 from s2r2.errors import S2R2Error
+from s2r2.runs import RunFolder
 from s2r2.system.files import atomic_write, make_folder
 from s2r2.training.config import MOST_STEPS
 
 CHECKPOINT_VERSION = 3
 _CHECKSUM_BYTES = 16
 _OPTIMIZER = "optimiser"  # the spelling of format 3
-
-
-def checkpoint_path(folder: Path) -> Path:
-    """Where a run folder keeps its newest checkpoint."""
-    return folder / "checkpoints" / "last.ckpt"
-
-
-def previous_path(folder: Path) -> Path:
-    """Where a run folder keeps the checkpoint before the newest."""
-    return folder / "checkpoints" / "previous.ckpt"
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether there is something to go on with."""
-    return checkpoint_path(folder).is_file() or previous_path(folder).is_file()
 
 
 def save_checkpoint(
@@ -65,7 +51,7 @@ def save_checkpoint(
     Raises:
         S2R2Error: The disk is full or the folder cannot be written to.
     """
-    path = checkpoint_path(folder)
+    path = RunFolder(folder).checkpoint
     try:
         make_folder(path.parent)
     except OSError as error:
@@ -98,8 +84,9 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], str]:
     Raises:
         S2R2Error: There is none, all are damaged, or another s2r2 wrote it.
     """
-    last, previous = checkpoint_path(folder), previous_path(folder)
-    if not has_checkpoint(folder):
+    run = RunFolder(folder)
+    last, previous = run.checkpoint, run.previous_checkpoint
+    if not run.has_checkpoint:
         raise S2R2Error(f"no checkpoint at {last}: nothing to resume; start without --resume")
     try:
         return _read(last), ""
@@ -193,7 +180,7 @@ def fits_its_config(folder: Path) -> Iterator[None]:
         yield
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise S2R2Error(
-            f"the checkpoint of {folder} does not fit its config.yaml or its method ({_first_line(error)}): "
+            f"the checkpoint of {folder} does not fit its settings or its method ({_first_line(error)}): "
             "one of them was changed; restore it, or start a new run"
         ) from error
 
@@ -213,12 +200,12 @@ def _checksum(content: memoryview) -> bytes:
 
 def _keep_previous(folder: Path) -> None:
     """Give the newest checkpoint a second name; where the file system has no links, only the newest is kept."""
-    last, previous = checkpoint_path(folder), previous_path(folder)
-    link = previous.with_name(".previous.tmp")
+    run = RunFolder(folder)
+    link = run.previous_checkpoint_link
     with contextlib.suppress(OSError):
         link.unlink(missing_ok=True)
-        os.link(last, link)
-        os.replace(link, previous)
+        os.link(run.checkpoint, link)
+        os.replace(link, run.previous_checkpoint)
 
 
 def random_state() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 
 from s2r2.errors import S2R2Error
+from s2r2.runs import RunFolder
 from s2r2.system.files import sync_file, sync_folder, write_text
 
 MAXIMUM_LINES = 20_000
@@ -39,11 +40,12 @@ class MetricsLog:
         self._curves: Path | None = None
         if folder is None:
             return
-        self.path = folder / "metrics.jsonl"
+        self._run = RunFolder(folder)
+        self.path = self._run.metrics_file
         if resume_at is not None:
             self._drop_after(resume_at)
         name = f"events.out.tfevents.{time.time():.0f}.{platform.node()}.{os.getpid()}.{time.monotonic_ns()}"
-        self._curves = folder / "tensorboard" / name
+        self._curves = self._run.tensorboard / name
         with _full_disk_is_said(self._curves):
             self._curves.parent.mkdir(exist_ok=True)
             first = [Event(wall_time=time.time(), file_version="brain.Event:2")]
@@ -103,7 +105,7 @@ class MetricsLog:
                 sync_folder(path.parent)
 
     def _drop_after(self, step: int) -> None:
-        kept = [json.dumps(entry) + "\n" for entry in read_metrics(self.path) if entry["step"] <= step]
+        kept = [json.dumps(entry) + "\n" for entry in self._run.read_metrics() if entry["step"] <= step]
         write_text(self.path, "".join(kept))
 
 
@@ -125,16 +127,3 @@ def _full_disk_is_said(path: Path) -> Iterator[None]:
         raise S2R2Error(
             f"cannot write {path}: {error.strerror or error}; free space, then go on with --resume"
         ) from error
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl``; a line torn by a crash, or of another kind, is left out."""
-    entries: list[dict[str, Any]] = []
-    if not path.is_file():
-        return entries
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            entry = json.loads(line)
-            if isinstance(entry, dict) and isinstance(entry.get("step"), int):
-                entries.append(entry)
-    return entries

@@ -15,13 +15,13 @@ from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, PixelStore
 from s2r2.images.sources.register import what_data_may_be
 from s2r2.images.store.pixel_store import NO_STORE
+from s2r2.runs import Claim, RunFolder, shown
 from s2r2.system.machine import processor_name
 from s2r2.system.terminal import PlainConsole
 from s2r2.training.config import TrainConfig, read_config
 from s2r2.training.methods.registry import find_method, method_options, resolve
 from s2r2.training.optimizer import learning_rate_at, warmup_steps
-from s2r2.training.run.checkpoint import has_checkpoint, load_checkpoint
-from s2r2.training.run.run_folder import Claim, shown
+from s2r2.training.run.checkpoint import load_checkpoint
 from s2r2.training.run.trust import is_file_of_code, method_hash, name_method, refuse_unnamed
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def to_go_on(out: Path | None) -> bool:
         return False
     if out is None:
         raise S2R2Error("restarts need --out: without it nobody knows which run to go on with")
-    return has_checkpoint(out)
+    return RunFolder(out).has_checkpoint
 
 
 def request(
@@ -78,7 +78,7 @@ def request(
     if out is None:
         raise S2R2Error("--resume needs --out: the run folder to go on with")
     saved, about = read_config(out)
-    if not has_checkpoint(out):
+    if not RunFolder(out).has_checkpoint:
         raise S2R2Error(f"no checkpoint in {out}: nothing to resume; start without --resume")
     claim(out, False)
     merged = _merged(saved, asked, config.given, out)
@@ -98,7 +98,7 @@ def _merged(saved: TrainConfig, asked: TrainConfig, given: frozenset[str], out: 
     if is_file_of_code(saved.method) and is_file_of_code(asked.method) and "method" in given:
         config = dataclasses.replace(config, method=asked.method)  # it may have been moved
     how = f"name it: s2r2 train --resume --out {shown(out)} --method {shlex.quote(config.method)}"
-    refuse_unnamed(config.method, str(out / "config.yaml"), how)
+    refuse_unnamed(config.method, str(RunFolder(out).config_file), how)
     wanted = {name: getattr(asked, name) for name in given if name not in LENGTH}
     if wanted.get("micro_batch") == "auto" and saved.micro_batch != "auto":
         del wanted["micro_batch"]  # what it came to at the beginning

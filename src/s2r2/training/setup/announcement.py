@@ -7,6 +7,7 @@ import torch
 
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder
+from s2r2.runs import RunFolder
 from s2r2.system.progress import format_seconds
 from s2r2.system.terminal import PlainConsole
 from s2r2.training.setup.preparation import Preparation
@@ -16,7 +17,7 @@ def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, pro
     """Print what the run will do, with an estimate of its time measured on this machine."""
     config, store = prepared.config, prepared.store
     labels = f", {len(store.labels.names)} labels (not used in training)" if store.labels is not None else ""
-    skipped = f", {len(store.skipped)} skipped (see {prepared.folder / 'skipped.csv'})" if store.skipped else ""
+    skipped = f", {len(store.skipped)} skipped (see {RunFolder(prepared.folder).skipped_file})" if store.skipped else ""
     weights = "pretrained" if config.pretrained else "random weights"
     console.say(f"photos    {len(store):,} of {store.name}{labels}{skipped}")
     size = sum(p.numel() for p in encoder.parameters()) / 1e6

@@ -6,6 +6,7 @@ from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, ImageSource, PixelStore, why_direct, write_skipped
 from s2r2.images.store.direct import DIRECT
 from s2r2.images.store.pixel_store import NO_STORE
+from s2r2.runs import RunFolder
 from s2r2.system.terminal import PlainConsole
 
 
@@ -25,7 +26,7 @@ def open_images(
     Raises:
         S2R2Error: No image is readable, the store cannot be made, or a resume asks for a change.
     """
-    listing = folder / "skipped.csv"
+    listing = RunFolder(folder).skipped_file
     if saved is None:
         reason = why_direct(source, short_side, wish)
     else:
@@ -63,7 +64,7 @@ def follow_images(
     Raises:
         S2R2Error: No image is readable, or the store cannot be made.
     """
-    listing = folder / "skipped.csv"
+    listing = RunFolder(folder).skipped_file
     if fingerprint.startswith(DIRECT):
         return DirectImages(source, short_side, listing if listing.exists() else None)
     return PixelStore.build(source, short_side, wish, progress=False)
@@ -72,4 +73,4 @@ def follow_images(
 def say_skipped(images: PixelStore | DirectImages, folder: Path, console: PlainConsole) -> None:
     """At the end of a run without a store: how many images it could not read."""
     if isinstance(images, DirectImages) and images.skipped:
-        console.say(f"skipped   {len(images.skipped):,} photos (see {folder / 'skipped.csv'})")
+        console.say(f"skipped   {len(images.skipped):,} photos (see {RunFolder(folder).skipped_file})")

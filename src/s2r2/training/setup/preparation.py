@@ -16,15 +16,15 @@ from s2r2.encoder import Encoder, create_encoder, store_side
 from s2r2.encoder.backbones import check_backbone, takes_another_size
 from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, ImageSource, PixelStore, absolute_data, open_source
+from s2r2.runs import Claim, RunFolder, make_run_folder, shown
 from s2r2.system.machine import choose_device
 from s2r2.system.terminal import PlainConsole
 from s2r2.system.thumbnails import save_picture
-from s2r2.training.config import TrainConfig, write_config
+from s2r2.training.config import TrainConfig
 from s2r2.training.methods import build_method, resolve
 from s2r2.training.optimizer import warmup_steps
 from s2r2.training.parallel.sharding import refuse_what_cannot_be_sharded
 from s2r2.training.run.resuming import compare_with_saved, facts, refuse_shorter, request, say_longer, to_go_on
-from s2r2.training.run.run_folder import Claim, make_run_folder, shown
 from s2r2.training.run.trust import name_method
 from s2r2.training.setup.images import follow_images, open_images
 from s2r2.training.setup.memory import fitting_micro_batch
@@ -161,7 +161,9 @@ def _prepare(
     if before != prepared.steps:
         say_longer(prepared, before, console)
         changes = [*about.get("lengths", []), {"step": resumed["step"], "steps": before}]
-        write_config(folder, config, {**about, "data": said, "steps": prepared.steps, "lengths": changes})
+        RunFolder(folder).write_config(
+            config.to_dict(), {**about, "data": said, "steps": prepared.steps, "lengths": changes}
+        )
     return prepared
 
 
@@ -280,7 +282,8 @@ def _write_beginnings(prepared: Preparation) -> None:
         "python": platform.python_version(),
         "began": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-    write_config(prepared.folder, config, about)
+    run = RunFolder(prepared.folder)
+    run.write_config(config.to_dict(), about)
     sheet = views_sheet(
         store.some(6),
         prepared.recipe,
@@ -288,4 +291,4 @@ def _write_beginnings(prepared: Preparation) -> None:
         views=config.views,
         seed=config.seed,
     )
-    save_picture(sheet, prepared.folder / "views.png")
+    save_picture(sheet, run.views_file)

@@ -1,8 +1,6 @@
-"""What a run folder holds, read leniently: whatever is missing or torn is simply not there."""
+"""What of a run a report shows, read leniently: whatever is missing or torn is simply not there."""
 
 import base64
-import csv
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +9,11 @@ from typing import Any
 from PIL import Image
 
 from s2r2.errors import S2R2Error
-from s2r2.evaluation.result import FILE_NAME, Evaluation
+from s2r2.evaluation.result import Evaluation
 from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.images.decoding.pool import size_expendable
 from s2r2.images.places import FilePlace
-from s2r2.settings.yaml_documents import read_yaml
-from s2r2.system.terminal import csv_plain
+from s2r2.runs import RunFolder
 from s2r2.system.thumbnails import jpeg
 
 LARGEST_PNG = 700_000
@@ -26,13 +23,13 @@ SHOWN = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
 
 
 @dataclass
-class RunFolder:
+class Contents:
     """The parts of a run that a report shows.
 
     Attributes:
-        folder: Where it is.
-        settings: ``config`` of ``config.yaml``.
-        run: ``run`` of ``config.yaml``: data, counts, versions.
+        folder: The run folder.
+        settings: Of training.
+        about: What was found and used: data, counts, versions.
         steps: Lines of ``metrics.jsonl`` about a training step.
         checks: Lines about an online check.
         skipped: ``(key, reason)`` of images that could not be read.
@@ -41,8 +38,8 @@ class RunFolder:
     """
 
     folder: Path
-    settings: dict[str, Any] = field(default_factory=dict)
-    run: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any]
+    about: dict[str, Any]
     steps: list[dict[str, Any]] = field(default_factory=list)
     checks: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -68,7 +65,7 @@ class RunFolder:
         return None if kind is None else data_address(content, kind)
 
 
-def read_run_folder(folder: Path) -> RunFolder:
+def read_contents(folder: Path) -> Contents:
     """Read what there is.
 
     Raises:
@@ -76,57 +73,22 @@ def read_run_folder(folder: Path) -> RunFolder:
     """
     if not folder.is_dir():
         raise S2R2Error(f"no run folder at {folder}: give the folder that s2r2 train wrote")
-    found = RunFolder(folder)
-    content = _yaml(folder / "config.yaml")
-    found.settings, found.run = (
-        part if isinstance(part := content.get(name), dict) else {} for name in ("config", "run")
-    )
-    for line in _json_lines(folder / "metrics.jsonl"):
+    run = RunFolder(folder)
+    config = run.read_whatever_config()
+    found = Contents(folder, config.settings, config.about, skipped=run.read_skipped(), views=_sheet(run.views_file))
+    for line in run.read_metrics():
         (found.checks if isinstance(line.get("check"), dict) else found.steps).append(line)
-    found.skipped = _skipped(folder / "skipped.csv")
-    if (folder / FILE_NAME).is_file():
+    if run.evaluation_file.is_file():
         found.evaluation = Evaluation.load(folder)
-    found.views = _sheet(folder / "views.png")
-    if not content and not found.steps and found.evaluation is None:
-        raise S2R2Error(f"{folder} holds no run (no config.yaml, metrics.jsonl or {FILE_NAME}): give a run folder")
+    if not config.settings and not config.about and not found.steps and found.evaluation is None:
+        names = f"{run.config_file.name}, {run.metrics_file.name} or {run.evaluation_file.name}"
+        raise S2R2Error(f"{folder} holds no run (no {names}): give a run folder")
     return found
 
 
 def data_address(content: bytes, kind: str) -> str:
     """A picture as an address that holds it."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        return read_yaml(path)[0]
-    except S2R2Error:
-        return {}
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    lines: list[dict[str, Any]] = []
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return lines
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # torn by a crash
-            continue
-        if isinstance(entry, dict) and isinstance(entry.get("step"), int | float):
-            lines.append(entry)
-    return lines
-
-
-def _skipped(path: Path) -> list[tuple[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            rows = [row for row in csv.reader(file) if len(row) >= 2]
-    except OSError:
-        return []
-    return [(csv_plain(row[0]), csv_plain(row[1])) for row in rows[1:]]
 
 
 def _sheet(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""A finished run judged on held-out images, beside itself untrained and any other encoders."""
+"""A finished run evaluated on held-out images, beside itself untrained and any other encoders."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, load, store_side
 from s2r2.encoder.loading import untrained_like
-from s2r2.evaluation import Evaluation, evaluate
+from s2r2.evaluation.evaluating import evaluate
+from s2r2.evaluation.result import Evaluation
 from s2r2.images import PixelStore, open_source
-from s2r2.settings.values import whole_number
+from s2r2.runs import RunFolder
+from s2r2.settings.values import fitted, whole_number
 from s2r2.system.machine import choose_device
-from s2r2.training.config import read_config
 from s2r2.views import Recipe, get_recipe
 
 
@@ -32,33 +33,33 @@ def evaluate_run(
 
     Args:
         run: Run folder of ``s2r2 train``, or any other encoder: a file, ``timm:NAME``, ``untrained:NAME``.
-        test: Images to judge on.
+        test: Images to evaluate on.
         train: Images whose labels kNN and the linear probe may use.
-        others: More encoders to judge beside it.
-        protocols: Further ones, see :func:`s2r2.evaluation.evaluate`.
+        others: More encoders to evaluate beside it.
+        protocols: More of them, see :func:`s2r2.evaluation.evaluate`.
         out: Where ``evaluation.json`` goes; by default the run folder, and nowhere for another encoder.
         device: Where to encode.
         store: Where decoded photos are kept.
         seed: Of resamples, splits and views.
         progress: Show progress bars.
-        processes: They share the embedding; the first one judges and writes. Each calls this with the same arguments.
+        processes: They share the embedding; the first one does the rest. Each calls this with the same arguments.
 
     Raises:
-        S2R2Error: There is no such encoder, nothing to judge by, or processes differ in images or encoders.
+        S2R2Error: There is no such encoder, nothing to evaluate by, or processes differ in images or encoders.
     """
     seed = whole_number(seed, 0, (1 << 63) - 1, "seed")
     chosen = choose_device(device, processes)
     encoders: dict[str, Encoder] = {}
     recipe, first = get_recipe("photos"), load(run, device=chosen)
-    if is_run_folder(run):
-        config, about = read_config(Path(run))
-        recipe = Recipe.from_dict(about["recipe"])
-        encoders["untrained"] = _named(untrained_like(first, config.seed), "untrained")
-        out = out or Path(run)
+    folder = RunFolder(run)
+    if folder.is_run:
+        first_seed, recipe = _settings_of(folder)
+        encoders["untrained"] = _named(untrained_like(first, first_seed), "untrained")
+        out = out or folder.path
     for name in others:
         size = first.image_size if name.startswith(("timm:", "untrained:")) else None
         encoders[name] = load(name, device=chosen, image_size=size)
-    encoders["trained" if is_run_folder(run) else str(run)] = first
+    encoders["trained" if folder.is_run else str(run)] = first
     side = store_side(max(encoder.image_size for encoder in encoders.values()))
     show = progress and processes.leader
 
@@ -84,9 +85,12 @@ def evaluate_run(
     )
 
 
-def is_run_folder(path: str | Path) -> bool:
-    """Whether ``s2r2 train`` made this folder."""
-    return (Path(path) / "config.yaml").is_file()
+def _settings_of(run: RunFolder) -> tuple[int, Recipe]:
+    """The seed of a run and the recipe of its views."""
+    found = run.read_config()
+    seed: int = fitted(found.settings.get("seed", 0), int, found.mistakes, ("config", "seed"))
+    found.mistakes.refuse()
+    return whole_number(seed, 0, (1 << 63) - 1, "seed"), Recipe.from_dict(found.about["recipe"])
 
 
 def _named(encoder: Encoder, name: str) -> Encoder:
