@@ -17,10 +17,10 @@ from PIL import Image
 import s2r2
 from s2r2.encoder import Encoder, load
 from s2r2.search.backends.approximate import calibrate, ensure_index
+from s2r2.search.photo_reader import make_thumbnail
 from s2r2.search.storage import layout
 from s2r2.search.storage.catalog import Catalogue, catalogue_files, write_catalogue
-from s2r2.search.storage.durable import RowFiles
-from s2r2.search.storage.reading import make_thumbnail
+from s2r2.search.storage.row_files import RowFiles
 from s2r2.search.storage.rows import Rows, photo_id
 
 WIDTH, INNER, GROUPS = 512, 48, 2000

@@ -22,9 +22,9 @@ from starlette.types import ASGIApp
 
 from s2r2.cli import main
 from s2r2.errors import S2R2Error
-from s2r2.search.server import gallery, serving
+from s2r2.search.server import served_index, serving
+from s2r2.search.server.allowed_hosts import allowed_hosts
 from s2r2.search.server.app import create_app
-from s2r2.search.server.hosts import hosts_of
 from s2r2.search.server.serving import serve
 
 
@@ -238,19 +238,19 @@ NAMES = [
 
 @pytest.mark.parametrize(("given", "asked"), NAMES)
 def test_a_name_is_allowed_however_it_is_written(given: str, asked: str) -> None:
-    hosts = hosts_of("127.0.0.1", [given])
+    hosts = allowed_hosts("127.0.0.1", [given])
     assert hosts.serve(asked)
     assert all(map(hosts.serve, ("localhost:1", "[::1]", "127.0.0.1")))
     assert not hosts.serve("photos.home.evil.example")
-    assert not hosts_of("127.0.0.1").serve(asked)
+    assert not allowed_hosts("127.0.0.1").serve(asked)
 
 
 def test_it_goes_by_the_address_on_which_it_listens() -> None:
-    assert hosts_of("192.0.2.7").serve("192.0.2.7:8765")
-    assert hosts_of("::").serve("[::1]:8765")
-    assert hosts_of("0.0.0.0").serve(socket.gethostname())
-    assert not hosts_of("127.0.0.1").serve(f"{socket.gethostname()}.elsewhere")
-    assert not hosts_of("127.0.0.1", ["photos.home:8443"]).serve("photos.home:8444")
+    assert allowed_hosts("192.0.2.7").serve("192.0.2.7:8765")
+    assert allowed_hosts("::").serve("[::1]:8765")
+    assert allowed_hosts("0.0.0.0").serve(socket.gethostname())
+    assert not allowed_hosts("127.0.0.1").serve(f"{socket.gethostname()}.elsewhere")
+    assert not allowed_hosts("127.0.0.1", ["photos.home:8443"]).serve("photos.home:8444")
 
 
 NO_NAMES = (
@@ -318,7 +318,7 @@ def asked(app: ASGIApp, method: str, path: str, **options: Any) -> httpx.Respons
 
 @pytest.fixture(scope="module")
 def app(served: tuple[str, Path]) -> ASGIApp:
-    return create_app([served[1] / "index"], hosts=hosts_of("127.0.0.1", ["photos.home"]), root="/photos")
+    return create_app([served[1] / "index"], hosts=allowed_hosts("127.0.0.1", ["photos.home"]), root="/photos")
 
 
 @pytest.mark.parametrize(("headers", "status"), POSTS)
@@ -349,7 +349,7 @@ def test_an_index_that_is_deleted_and_made_again(
     """Before the server looks again, and later: a line that says so, never a 500; then it is there again."""
     folder = tmp_path / "index"
     shutil.copytree(served[1] / "index", folder)
-    monkeypatch.setattr(gallery, "_LOOK_AGAIN", 0.0 if noticed else 1e9)
+    monkeypatch.setattr(served_index, "_LOOK_AGAIN", 0.0 if noticed else 1e9)
     app = create_app([folder])
     photo = asked(app, "GET", "/api/photos").json()["photos"][0]["id"]
     paths = [
@@ -368,7 +368,7 @@ def test_an_index_that_is_deleted_and_made_again(
     assert answers[0].status_code == 503
     assert not folder.exists()
     shutil.copytree(served[1] / "index", folder)
-    monkeypatch.setattr(gallery, "_LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(served_index, "_LOOK_AGAIN", 0.0)
     assert [asked(app, "GET", path).status_code for path in paths[:3]] == [200, 200, 200]
 
 

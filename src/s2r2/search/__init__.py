@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from s2r2.search.exporting import write_embeddings as write_embeddings
     from s2r2.search.index import Hit as Hit, ImageIndex as ImageIndex
     from s2r2.search.ranking_sheet import contact_sheet as contact_sheet
-    from s2r2.search.result import UpdateResult as UpdateResult
     from s2r2.search.server.serving import serve as serve
     from s2r2.search.storage.layout import DamagedIndex as DamagedIndex, IndexGone as IndexGone
     from s2r2.search.terminal_output import (
         duplicates_and_show as duplicates_and_show,
         search_and_show as search_and_show,
     )
+    from s2r2.search.update_result import UpdateResult as UpdateResult
     from s2r2.search.updating import update_index as update_index
 else:
     __all__, __getattr__, __dir__ = lazy_imports(__name__)

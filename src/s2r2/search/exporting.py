@@ -17,7 +17,7 @@ from s2r2.encoder.model import Output
 from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, Skipped, UnreadableImage, write_skipped
 from s2r2.images.sources.names import printable
-from s2r2.search.storage.reading import check_alike, checked, read_ahead
+from s2r2.search.photo_reader import check_alike, checked, read_ahead
 from s2r2.system.files import atomic_write
 
 BATCHES_WRITTEN = 8

@@ -17,10 +17,10 @@ from s2r2.images.places import FilePlace
 from s2r2.images.sources.names import printable
 from s2r2.search.backends.approximate import search_approximately
 from s2r2.search.backends.exact import top_k
-from s2r2.search.query import Box, query_pixels
+from s2r2.search.query_image import Box, query_pixels
 from s2r2.search.storage import layout
 from s2r2.search.storage.catalog import Catalogue
-from s2r2.search.storage.durable import RowFiles
+from s2r2.search.storage.row_files import RowFiles
 from s2r2.search.storage.rows import Rows, is_whole
 from s2r2.system.files import checksum
 
@@ -267,7 +267,7 @@ class ImageIndex:
 
     def _content(self, row: int) -> bytes:
         """The file that was indexed if it is still there, else the thumbnail."""
-        from s2r2.search.storage.reading import content_hash
+        from s2r2.search.photo_reader import content_hash
 
         cell = {name: self.catalogue.table[name][row].as_py() for name in ("file", "offset", "bytes", "content")}
         file = os.fsdecode(cell["file"])

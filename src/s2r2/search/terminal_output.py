@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from s2r2.errors import S2R2Error
 from s2r2.search.duplicates import find_duplicates
 from s2r2.search.index import ImageIndex
-from s2r2.search.query import Box
+from s2r2.search.query_image import Box
 from s2r2.search.ranking_sheet import contact_sheet
 from s2r2.system.files import atomic_write
 from s2r2.system.terminal import PlainConsole, csv_safe, visible

@@ -15,13 +15,13 @@ from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, Skipped, UnreadableImage, open_source, write_skipped
 from s2r2.images.sources.names import printable
 from s2r2.search.backends.approximate import APPROXIMATE_FROM, calibrate, ensure_index
-from s2r2.search.result import UpdateResult
+from s2r2.search.photo_reader import PhotoReader, ReadPhoto, check_alike
 from s2r2.search.storage import layout
 from s2r2.search.storage.catalog import Catalogue, catalogue_files, write_catalogue
-from s2r2.search.storage.durable import RowFiles
-from s2r2.search.storage.missing import Judge, settle, too_many
-from s2r2.search.storage.reading import PhotoReader, ReadPhoto, check_alike
+from s2r2.search.storage.missing_photos import Judge, settle, too_many
+from s2r2.search.storage.row_files import RowFiles
 from s2r2.search.storage.rows import Known, Rows
+from s2r2.search.update_result import UpdateResult
 from s2r2.system.files import checksum, make_folder, sync_folder
 from s2r2.system.locking import locked
 from s2r2.system.progress import ProgressLine
@@ -47,7 +47,7 @@ def update_index(
     Rows are committed to LanceDB in batches: a process killed at any moment leaves whole rows, and the next update
     does the rest. What searches read is replaced at the end, so that they see the old index or the new one. With
     ``rebuild`` the old index stays in force until the new one is complete. Rows of photos that cannot be read now, or
-    that are not known to be gone (see :class:`s2r2.search.storage.missing.Judge`), are kept.
+    that are not known to be gone (see :class:`s2r2.search.storage.missing_photos.Judge`), are kept.
 
     Args:
         encoder: Makes the vectors: an encoder, or what :func:`s2r2.load` takes. A copy of it is kept in the index.

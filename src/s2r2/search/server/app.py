@@ -22,9 +22,9 @@ from starlette.types import ASGIApp
 
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding.pool import shared_pool
-from s2r2.search.server.gallery import Background, Gallery, LiveGallery
-from s2r2.search.server.guard import Guard, checked_root
-from s2r2.search.server.hosts import LOOPBACK, Hosts
+from s2r2.search.server.allowed_hosts import LOOPBACK, AllowedHosts
+from s2r2.search.server.security import SecurityMiddleware, checked_root
+from s2r2.search.server.served_index import Background, LiveIndex, ServedIndex
 from s2r2.search.server.uploads import MAX_BYTES, Uploads, decode_upload
 from s2r2.search.storage.layout import DamagedIndex, IndexGone
 
@@ -33,6 +33,7 @@ _TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/
 _SEARCHES_AT_ONCE = 2
 _THUMBNAILS_AT_ONCE = 8
 _LARGE_AT_ONCE = 2
+_LOOPBACK_ONLY = AllowedHosts(LOOPBACK)
 _LOG = logging.getLogger("s2r2.search")
 
 in_thread = functools.partial(run_sync, abandon_on_cancel=True)  # the end of the server waits for nobody
@@ -44,7 +45,7 @@ BoxText = Annotated[str | None, Query(max_length=120)]
 Result = TypeVar("Result")
 
 
-def create_app(folders: Sequence[str | Path], *, hosts: Hosts = Hosts(LOOPBACK), root: str = "") -> ASGIApp:  # noqa: B008
+def create_app(folders: Sequence[str | Path], *, hosts: AllowedHosts = _LOOPBACK_ONLY, root: str = "") -> ASGIApp:
     """The application that serves one index, or two side by side.
 
     Args:
@@ -56,21 +57,21 @@ def create_app(folders: Sequence[str | Path], *, hosts: Hosts = Hosts(LOOPBACK),
         S2R2Error: There is no index in one of the folders, or ``root`` is no path.
     """
     root = checked_root(root)
-    galleries = [LiveGallery(folder) for folder in folders]
+    served = [LiveIndex(folder) for folder in folders]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        for gallery in galleries:
-            gallery.now.warm_up()
+        for shown in served:
+            shown.now.warm_up()
         yield
         shared_pool().close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     _answer_errors(app)
     _add_page(app, root)
-    _add_photos(app, galleries)
-    _add_searches(app, galleries)
-    return Guard(app, hosts, root)
+    _add_photos(app, served)
+    _add_searches(app, served)
+    return SecurityMiddleware(app, hosts, root)
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -120,14 +121,14 @@ def _add_page(app: FastAPI, root: str) -> None:
         return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
 
 
-def _add_photos(app: FastAPI, galleries: list[LiveGallery]) -> None:
+def _add_photos(app: FastAPI, served: list[LiveIndex]) -> None:
     limiter, large = anyio.CapacityLimiter(_THUMBNAILS_AT_ONCE), anyio.CapacityLimiter(_LARGE_AT_ONCE)
 
     @app.get("/api/about")
     async def about() -> dict[str, Any]:
-        first = galleries[0].now
+        first = served[0].now
         return {
-            "indexes": [gallery.now.about() for gallery in galleries],
+            "indexes": [shown.now.about() for shown in served],
             "folders": first.folders(),
             "labels": first.labels(),
             "upload_bytes": MAX_BYTES,
@@ -137,34 +138,34 @@ def _add_photos(app: FastAPI, galleries: list[LiveGallery]) -> None:
     async def photos(
         folder: Text = None, label: Text = None, offset: Annotated[int, Query(ge=0, le=1 << 40)] = 0, limit: Count = 120
     ) -> dict[str, Any]:
-        return await in_thread(galleries[0].now.photos, folder, label, offset, limit, limiter=limiter)
+        return await in_thread(served[0].now.photos, folder, label, offset, limit, limiter=limiter)
 
     @app.get("/api/photos/{identity}")
     async def details(identity: str, index: Which = 0) -> dict[str, Any]:
-        gallery, row = _find(galleries, index, identity)
-        return gallery.details(row)
+        shown, row = _find(served, index, identity)
+        return shown.details(row)
 
     @app.get("/thumbnail/{identity}")
     async def thumbnail(identity: str, index: Which = 0) -> Response:
-        gallery, row = _find(galleries, index, identity)
-        content = await in_thread(gallery.thumbnail, row, limiter=limiter)
+        shown, row = _find(served, index, identity)
+        content = await in_thread(shown.thumbnail, row, limiter=limiter)
         headers = {"cache-control": "private, max-age=86400"}  # its address changes with its content
         return Response(content, media_type="image/jpeg", headers=headers)
 
     @app.get("/photo/{identity}")
     async def photo(identity: str, index: Which = 0) -> Response:
-        gallery, row = _find(galleries, index, identity)
-        content = await in_thread(gallery.large, row, limiter=large)
+        shown, row = _find(served, index, identity)
+        content = await in_thread(shown.large, row, limiter=large)
         return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=600"})
 
     @app.get("/api/duplicates")
     async def duplicates(threshold: Annotated[float | None, Query(ge=0, le=1)] = None) -> Response:
-        gallery = galleries[0].now
-        found = await in_thread(gallery.duplicates, threshold, limiter=limiter)
+        shown = served[0].now
+        found = await in_thread(shown.duplicates, threshold, limiter=limiter)
         if found is None:
             return JSONResponse({"working": True}, 202)
         groups = [
-            {"score": round(group.score, 6), "photos": [gallery.describe(row) for row in group.rows]}
+            {"score": round(group.score, 6), "photos": [shown.describe(row) for row in group.rows]}
             for group in found.groups[:500]
         ]
         answer = {"threshold": found.threshold, "suggested": found.suggested, "total": len(found.groups)}
@@ -172,18 +173,18 @@ def _add_photos(app: FastAPI, galleries: list[LiveGallery]) -> None:
 
     @app.get("/api/map")
     async def places() -> Response:
-        gallery = galleries[0].now
-        found = gallery.map()
+        shown = served[0].now
+        found = shown.map()
         if found is None:
             return JSONResponse({"working": True}, 202)
-        catalogue = gallery.index.catalogue
+        catalogue = shown.index.catalogue
         packed = np.empty(len(found), [("id", "<u8"), ("place", "<f4", 2), ("folder", "<u4"), ("label", "<u4")])
         packed["id"], packed["place"] = catalogue.ids, found
         packed["folder"], packed["label"] = catalogue.folders[1], catalogue.labels[1]
         return Response(packed.tobytes(), media_type="application/octet-stream")
 
 
-def _add_searches(app: FastAPI, galleries: list[LiveGallery]) -> None:
+def _add_searches(app: FastAPI, served: list[LiveIndex]) -> None:
     # Each step has a queue of its own: who waits for a large photo keeps no plain search waiting.
     decoding = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
     searching, embedding = anyio.CapacityLimiter(_SEARCHES_AT_ONCE), Background()
@@ -200,8 +201,8 @@ def _add_searches(app: FastAPI, galleries: list[LiveGallery]) -> None:
         box: BoxText = None,
     ) -> dict[str, Any]:
         """Rank the photos of one index for a photo ``of`` the same or of the other one."""
-        source, row = _find(galleries, of, identity)
-        target = _gallery(galleries, index)
+        source, row = _find(served, of, identity)
+        target = _served(served, index)
         part = _fractions(box)
         clock = _Clock()
         own = target.index.row(identity)
@@ -226,7 +227,7 @@ def _add_searches(app: FastAPI, galleries: list[LiveGallery]) -> None:
         box: BoxText = None,
     ) -> dict[str, Any]:
         """Rank the photos of one index for an image that is sent."""
-        target = _gallery(galleries, index)
+        target = _served(served, index)
         part = _fractions(box)
         clock = _Clock()
         async with uploads.received(request) as content:
@@ -256,22 +257,22 @@ async def _run(limiter: anyio.CapacityLimiter, clock: _Clock, name: str, work: C
     return await in_thread(clock, name, work, limiter=limiter)
 
 
-def _gallery(galleries: list[LiveGallery], which: int) -> Gallery:
-    if which >= len(galleries):
+def _served(served: list[LiveIndex], which: int) -> ServedIndex:
+    if which >= len(served):
         raise HTTPException(404, "there is no second index")
-    return galleries[which].now
+    return served[which].now
 
 
-def _find(galleries: list[LiveGallery], which: int, identity: str) -> tuple[Gallery, int]:
-    gallery = _gallery(galleries, which)
-    row = gallery.index.row(identity) if re.fullmatch("[0-9a-f]{16}", identity) else None
+def _find(served: list[LiveIndex], which: int, identity: str) -> tuple[ServedIndex, int]:
+    shown = _served(served, which)
+    row = shown.index.row(identity) if re.fullmatch("[0-9a-f]{16}", identity) else None
     if row is None:
         raise HTTPException(404, "there is no such photo")
-    return gallery, row
+    return shown, row
 
 
-def _content(gallery: Gallery, row: int) -> str:
-    return str(gallery.index.catalogue.table["content"][row].as_py())
+def _content(shown: ServedIndex, row: int) -> str:
+    return str(shown.index.catalogue.table["content"][row].as_py())
 
 
 def _fractions(text: str | None) -> tuple[float, float, float, float] | None:

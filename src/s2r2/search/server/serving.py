@@ -50,13 +50,13 @@ def serve(
     try:
         import uvicorn
 
-        from s2r2.search.server import connections
+        from s2r2.search.server import connection_limits
+        from s2r2.search.server.allowed_hosts import allowed_hosts, is_loopback
         from s2r2.search.server.app import create_app
-        from s2r2.search.server.hosts import hosts_of, is_loopback
     except ImportError as error:
         raise S2R2Error(f"the search page needs {error.name}: pip install 's2r2[web]'") from error
     folders = [folder] if compare is None else [folder, compare]
-    app = create_app(folders, hosts=hosts_of(host, allow_hosts), root=root_path)
+    app = create_app(folders, hosts=allowed_hosts(host, allow_hosts), root=root_path)
     listening = _listen(host, port)
     address = f"http://{_url_host(host)}:{listening.getsockname()[1]}/"
     if not is_loopback(listening.getsockname()[0]):
@@ -69,12 +69,12 @@ def serve(
     if open_browser:
         threading.Timer(1.0, webbrowser.open, [address]).start()
     _return_memory()
-    connections.Connection.most = connections.connections_allowed()
+    connection_limits.Connection.most = connection_limits.connections_allowed()
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
-        timeout_keep_alive=connections.KEEP_SECONDS, timeout_graceful_shutdown=GRACE,
-        backlog=connections.Connection.most // 2,
-        h11_max_incomplete_event_size=16 << 10, http=connections.Connection,
+        timeout_keep_alive=connection_limits.KEEP_SECONDS, timeout_graceful_shutdown=GRACE,
+        backlog=connection_limits.Connection.most // 2,
+        h11_max_incomplete_event_size=16 << 10, http=connection_limits.Connection,
         loop="asyncio",
     )  # fmt: skip
     try:
@@ -89,7 +89,7 @@ def _run(server: "uvicorn.Server", listening: socket.socket) -> None:
     It runs in a thread that need not end, and so do the threads that it starts: a decoder or a disk that hangs, or a
     long search for duplicates, keeps nobody from ending it.
     """
-    from s2r2.search.server.connections import spare_the_log
+    from s2r2.search.server.connection_limits import limit_log_rate
 
     errors: list[BaseException] = []
 
@@ -99,7 +99,7 @@ def _run(server: "uvicorn.Server", listening: socket.socket) -> None:
         except BaseException as error:
             errors.append(error)
 
-    spare_the_log()
+    limit_log_rate()
     thread = threading.Thread(target=work, daemon=True, name="s2r2-serve")
     thread.start()
     try:
@@ -107,7 +107,7 @@ def _run(server: "uvicorn.Server", listening: socket.socket) -> None:
             while thread.is_alive():
                 thread.join(1.0)
     except KeyboardInterrupt:
-        spare_the_log(silent=True)  # of requests that are broken off
+        limit_log_rate(silent=True)  # of requests that are broken off
         server.should_exit = True
         thread.join(2 * GRACE + 1)
         say("ended")

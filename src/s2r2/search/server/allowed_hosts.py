@@ -54,7 +54,7 @@ def parse_host(text: str) -> Host | None:
     return Host(name, int(match[3]) if match[3] else None)
 
 
-class Hosts:
+class AllowedHosts:
     """The names of this server.
 
     Args:
@@ -92,7 +92,7 @@ class Hosts:
         return any(given.name == asked.name and given.port in ports for given in self._more)
 
 
-def hosts_of(listening: str, allow: Sequence[str] = ()) -> Hosts:
+def allowed_hosts(listening: str, allow: Sequence[str] = ()) -> AllowedHosts:
     """The names of a server that listens on an address.
 
     Args:
@@ -115,7 +115,7 @@ def hosts_of(listening: str, allow: Sequence[str] = ()) -> Hosts:
                 "such as photos.home or photos.home:8443, each name by itself"
             )
         more.append(host)
-    return Hosts(sorted(own), more)
+    return AllowedHosts(sorted(own), more)
 
 
 def is_loopback(host: str) -> bool:

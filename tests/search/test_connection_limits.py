@@ -22,8 +22,8 @@ import uvicorn
 from PIL import Image
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from s2r2.search.server import connections
-from s2r2.search.server.connections import Connection, Sparing, connections_allowed
+from s2r2.search.server import connection_limits
+from s2r2.search.server.connection_limits import Connection, LogRateLimit, connections_allowed
 
 Address = tuple[str, int]
 
@@ -49,7 +49,7 @@ def limited(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Address]]
 
     def start(application: ASGIApp = answer, most: int = 100, **limits: float) -> Address:
         for name, value in limits.items():
-            monkeypatch.setattr(connections, name.upper(), value)
+            monkeypatch.setattr(connection_limits, name.upper(), value)
         monkeypatch.setattr(Connection, "most", most)
         listening = socket.create_server(("127.0.0.1", 0))
         config = uvicorn.Config(
@@ -187,7 +187,7 @@ def test_the_same_complaint_is_logged_once(caplog: pytest.LogCaptureFixture, mon
     logger = logging.getLogger("s2r2.test")
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    logger.addFilter(Sparing(60.0))
+    logger.addFilter(LogRateLimit(60.0))
     for number in range(1000):
         logger.warning("no answer for %d", number)
     logger.warning("something else")

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s2r2.errors import S2R2Error
-from s2r2.search.server.hosts import Hosts
+from s2r2.search.server.allowed_hosts import AllowedHosts
 
 MAX_TARGET = 4096
 ROOMS = ("api", "page", "photo", "thumbnail")
@@ -35,7 +35,7 @@ _HEADERS = {
 }
 
 
-class Guard:
+class SecurityMiddleware:
     """Stands before an application that answers GET and POST.
 
     Args:
@@ -44,7 +44,7 @@ class Guard:
         root: Path under which a proxy shows it, as in ``/photos``, or empty; it may be left on the requests or not.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Hosts, root: str = "") -> None:
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts, root: str = "") -> None:
         self.app = app
         self.hosts = hosts
         self.root = root
@@ -102,7 +102,7 @@ def _below(scope: Scope, root: str) -> Scope:
     return {**scope, "path": path[len(root) :] or "/", "raw_path": scope["raw_path"][len(root) :] or b"/"}
 
 
-def _refusal(scope: Scope, hosts: Hosts) -> tuple[int, str] | None:
+def _refusal(scope: Scope, hosts: AllowedHosts) -> tuple[int, str] | None:
     headers = Headers(scope=scope)
     host = headers.get("host", "")
     if not hosts.serve(host):
@@ -119,7 +119,7 @@ def _refusal(scope: Scope, hosts: Hosts) -> tuple[int, str] | None:
     return _foreign(scope["method"], headers, host, hosts)
 
 
-def _foreign(method: str, headers: Headers, host: str, hosts: Hosts) -> tuple[int, str] | None:
+def _foreign(method: str, headers: Headers, host: str, hosts: AllowedHosts) -> tuple[int, str] | None:
     """Refuse what another site's page asks for. Browsers say it themselves, or name the page's origin in a POST."""
     site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
     origin = headers.get("origin")

@@ -133,7 +133,7 @@ class Connection(H11Protocol):
         self.transport.close()
 
 
-class Sparing(logging.Filter):
+class LogRateLimit(logging.Filter):
     """Lets a line, whatever it is about, into the log once a minute, and says how many were left out."""
 
     def __init__(self, seconds: float = 60.0) -> None:
@@ -157,10 +157,10 @@ class Sparing(logging.Filter):
         return True
 
 
-def spare_the_log(silent: bool = False) -> None:
+def limit_log_rate(silent: bool = False) -> None:
     """Have hostile requests write a few lines into the log instead of a line each; or nothing, when all is ended."""
     for name in ("uvicorn.error", "asyncio", "s2r2.search"):
         logger = logging.getLogger(name)
         logger.disabled = silent
-        if not any(isinstance(present, Sparing) for present in logger.filters):
-            logger.addFilter(Sparing())
+        if not any(isinstance(present, LogRateLimit) for present in logger.filters):
+            logger.addFilter(LogRateLimit())

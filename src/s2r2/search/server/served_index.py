@@ -1,4 +1,4 @@
-"""One index as the page sees it: what it says of photos, kept up to date with what is on disk."""
+"""An index as the page sees it: what it says about photos, reloaded when an update replaces it."""
 
 import contextlib
 import os
@@ -56,8 +56,8 @@ class Background:
                     future.set_exception(error)
 
 
-class LiveGallery:
-    """The gallery of an index that updates may replace at any time.
+class LiveIndex:
+    """An index on disk that updates may replace at any time.
 
     Args:
         folder: Of the index.
@@ -68,12 +68,12 @@ class LiveGallery:
         self._background = Background()
         self._lock = threading.Lock()
         self._stamp = _stamp(self.folder)
-        self._gallery = Gallery(ImageIndex.open(folder), self._background)
+        self._served = ServedIndex(ImageIndex.open(folder), self._background)
         self._looked = time.monotonic()
 
     @property
-    def now(self) -> "Gallery":
-        """The gallery of what is on disk, which is looked at once a second. An answer is made from one gallery.
+    def now(self) -> "ServedIndex":
+        """What is on disk, checked once a second. An answer is made from one state of it.
 
         Raises:
             IndexGone: There is no index any more.
@@ -85,15 +85,15 @@ class LiveGallery:
                 if found is not None and found != self._stamp:
                     # what is damaged or half written does not replace what is open
                     with contextlib.suppress(S2R2Error):
-                        self._gallery = Gallery(ImageIndex.open(self.folder), self._background)
-                        self._gallery.warm_up()
+                        self._served = ServedIndex(ImageIndex.open(self.folder), self._background)
+                        self._served.warm_up()
                 self._stamp = found
             if self._stamp is None:
                 raise IndexGone(f"the index {self.folder.name} is gone; if it is made again, it is shown again")
-            return self._gallery
+            return self._served
 
 
-class Gallery:
+class ServedIndex:
     """One state of an index.
 
     Args:
