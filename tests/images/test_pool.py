@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from s2r2.images import ArraySource, PixelStore, UnreadableImage, decode, decode_expendable, open_source
+from s2r2.images.decoding.decoder import decoded_size
 from s2r2.images.decoding.member import Budget
 from s2r2.images.decoding.pool import DecodingPool, shared_pool
 from s2r2.images.decoding.protocol import DECODED, Job, Settings
@@ -220,6 +222,35 @@ def test_the_budget_is_asked_before_pixels_are_made_and_given_back(monkeypatch: 
     assert [round(pixels / 1e6) for pixels in asked] == [24, 24]
     assert pool._members[0]._budget.used == 0
     pool.close()
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"])
+def test_nothing_is_decoded_before_the_budget_is_asked_or_for_the_size(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer, events = io.BytesIO(), list[str]()
+    Image.new("RGB", (40, 30)).save(buffer, name)
+    for kind in (Image.Image, ImageFile.ImageFile):
+        load = kind.load
+
+        def noted(self: Image.Image, load: Any = load) -> Any:
+            events.append("decoded")
+            return load(self)
+
+        monkeypatch.setattr(kind, "load", noted)
+    assert decoded_size(buffer.getvalue()) == (40, 30)
+    assert not events
+    decode(buffer.getvalue(), ask=lambda pixels: events.append(f"asked for {pixels}"))
+    assert events[0] == "asked for 1200"
+    assert "decoded" in events
+
+
+def test_transparency_is_counted_twice() -> None:
+    """It is copied onto white."""
+    buffer, asked = io.BytesIO(), list[int]()
+    Image.new("RGBA", (40, 30)).save(buffer, "PNG")
+    decode(buffer.getvalue(), ask=asked.append)
+    assert asked == [2400]
 
 
 def test_a_forked_process_has_its_own_pool() -> None:

@@ -129,7 +129,8 @@ def _decode(
             ratio = 2 * short_side / min(image.size)
             image.draft(None, (math.ceil(image.width * ratio), math.ceil(image.height * ratio)))
         if ask is not None:  # a progressive JPEG is in memory as a whole, however much it is reduced
-            ask(image.width * image.height + (full if image.info.get("progressive") else 0))
+            twice = full if image.info.get("progressive") or image.has_transparency_data else 0  # or copied onto white
+            ask(image.width * image.height + twice)
         image.load()
         pixels = _pixels(image, short_side, orientation)
     return pixels if part is None else cut(pixels, part)
@@ -289,6 +290,7 @@ def _orientation(image: Image.Image) -> int:
     if isinstance(exif, bytes) and len(exif) > _EXIF_BYTES:  # reading it takes the square of its length
         image.info["exif"] = exif[:_EXIF_BYTES]
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        # Not the PNG's own way, which decodes it all to look behind its pixels: there is nothing after cleaning.
+        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
     except Exception:
         return 1
