@@ -15,7 +15,8 @@ from PIL import Image
 from s2r2.errors import S2R2Error
 from s2r2.images.store.pixel_store import NO_STORE
 from s2r2.runs import RunFolder
-from s2r2.training import TrainConfig, loop, stores, train
+from s2r2.training import TrainConfig, loop, train
+from s2r2.training.setup import images as stores
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = TrainConfig(

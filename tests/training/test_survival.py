@@ -16,10 +16,11 @@ from torch import nn
 from s2r2.encoder import create_encoder
 from s2r2.errors import NonFiniteError, S2R2Error
 from s2r2.runs import RunFolder
-from s2r2.training import TrainConfig, loop, memory, preparation, read_config, train
+from s2r2.training import TrainConfig, loop, read_config, train
 from s2r2.training.run import resuming
 from s2r2.training.run.checkpoint import load_checkpoint
-from s2r2.training.setup.memory import bytes_per_view, fitting_micro_batch, free_memory, out_of_memory_is_an_error
+from s2r2.training.setup import cost, preparation
+from s2r2.training.setup.cost import bytes_per_view, fitting_micro_batch, free_memory, out_of_memory_is_an_error
 
 TINY = TrainConfig(
     backbone="test_resnet", image_size=32, views=2, batch_size=32, steps=20, recipe="documents", lr=2e-3,
@@ -283,10 +284,10 @@ def test_micro_batch_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     size = bytes_per_view(encoder, 32)
     assert fitting_micro_batch(encoder, image_size=32, views=64, device=cpu) == 0
-    monkeypatch.setattr(memory, "free_memory", lambda device: int(size * 100 / 0.4))
+    monkeypatch.setattr(cost, "free_memory", lambda device: int(size * 100 / 0.4))
     assert fitting_micro_batch(encoder, image_size=32, views=1000, device=cpu) == 64
     assert fitting_micro_batch(encoder, image_size=32, views=1000, device=cpu, processes=2) == 32
-    monkeypatch.setattr(memory, "free_memory", lambda device: 0)
+    monkeypatch.setattr(cost, "free_memory", lambda device: 0)
     assert fitting_micro_batch(encoder, image_size=32, views=1000, device=cpu) == 8
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     assert encoder.training

@@ -36,8 +36,8 @@ from s2r2.training.run.interrupt import Interrupted, StopOnInterrupt
 from s2r2.training.run.metrics import MetricsLog
 from s2r2.training.run.resuming import facts
 from s2r2.training.setup.announcement import announce
+from s2r2.training.setup.cost import out_of_memory_is_an_error
 from s2r2.training.setup.images import say_skipped
-from s2r2.training.setup.memory import out_of_memory_is_an_error
 from s2r2.training.setup.preparation import Preparation, build_encoder, prepare
 from s2r2.views import ViewBatch, ViewLoader
 

@@ -1,15 +1,11 @@
 """What a run will do, said before it does it, with an estimate of its time."""
 
-import contextlib
-import time
-
-import torch
-
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder
 from s2r2.runs import RunFolder
 from s2r2.system.progress import format_seconds
 from s2r2.system.terminal import PlainConsole
+from s2r2.training.setup.cost import seconds_per_pixel
 from s2r2.training.setup.preparation import Preparation
 
 
@@ -48,22 +44,9 @@ def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, pro
 
 
 def _seconds_per_step(prepared: Preparation, encoder: Encoder) -> float:
-    """Time of a step from three forward and backward passes over part of one, leaving the encoder as it was."""
+    """Estimated from passes over part of a step."""
     config = prepared.config
-    full_views = prepared.pixels_per_step / config.image_size**2
     part = min(config.batch_size * config.views, 64)
-    state = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    trial = encoder.to(prepared.device).train()
-    pixels = torch.randn(part, 3, config.image_size, config.image_size, device=prepared.device)
-    times = []
-    with torch.random.fork_rng(), contextlib.ExitStack() as cleaning:
-        cleaning.callback(trial.load_state_dict, state)
-        cleaning.callback(trial.zero_grad, set_to_none=True)
-        for _ in range(3):
-            began = time.perf_counter()
-            trial(pixels).sum().backward()
-            if prepared.device.type == "cuda":
-                torch.cuda.synchronize(prepared.device)
-            times.append(time.perf_counter() - began)
     passes = 4 / 3 if config.micro_batch else 1  # the gradient cache goes forward twice
-    return min(times) * full_views / part * passes
+    each = seconds_per_pixel(encoder.to(prepared.device), config.image_size, part)
+    return each * prepared.pixels_per_step * passes

@@ -26,8 +26,8 @@ from s2r2.training.optimizer import warmup_steps
 from s2r2.training.parallel.sharding import refuse_what_cannot_be_sharded
 from s2r2.training.run.resuming import compare_with_saved, facts, refuse_shorter, request, say_longer, to_go_on
 from s2r2.training.run.trust import name_method
+from s2r2.training.setup.cost import fitting_micro_batch
 from s2r2.training.setup.images import follow_images, open_images
-from s2r2.training.setup.memory import fitting_micro_batch
 from s2r2.views import Recipe, get_recipe, view_sizes, views_sheet
 
 
