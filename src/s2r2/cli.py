@@ -381,12 +381,12 @@ def views(
         picture: Where to write the picture.
     """
     from s2r2.encoder import store_side
-    from s2r2.images import open_source
+    from s2r2.images import DirectImages, open_source
     from s2r2.system.thumbnails import save_picture
-    from s2r2.views import get_recipe, sample, views_sheet
+    from s2r2.views import get_recipe, views_sheet
 
     chosen = get_recipe(recipe)
-    photos = sample(open_source(data), images, store_side(image_size))
+    photos = DirectImages(open_source(data), store_side(image_size)).some(images)
     save_picture(views_sheet(photos, chosen, view_size=image_size, views=views, seed=seed), picture)
     say(picture)
 

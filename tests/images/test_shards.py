@@ -12,8 +12,8 @@ from PIL import Image
 from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, PixelStore, open_source
 from s2r2.images.sources.kinds import shards as module
-from s2r2.images.sources.kinds.shards import ShardSource
 from s2r2.images.sources.tar_headers import FILE, headers
+from s2r2.images.sources.tars import TarSource
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
@@ -84,7 +84,7 @@ def test_a_folder_a_pattern_and_an_address_give_the_same_images(tmp_path: Path) 
     ]  # fmt: skip
     for place in places:
         source = open_source(place if isinstance(place, Path) else str(place))
-        assert isinstance(source, ShardSource)
+        assert isinstance(source, TarSource)
         assert [key.partition("/")[2] for key in source.keys] == [f"{n:06d}.jpg" for n in range(9)]
         assert source.keys[4] == "shard-001/000004.jpg"
         assert source.labels is not None

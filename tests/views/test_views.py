@@ -1,6 +1,7 @@
 """Views against torchvision's float operations, and the same views whoever makes them."""
 
 import dataclasses
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from s2r2.views import (
     view_sizes,
     views_sheet,
 )
+from s2r2.views.draws import draw_crops, draw_uniform
 
 STILL = Recipe(
     horizontal_flip=0.0, jitter_probability=0.0, grey_probability=0.0, blur_probability=0.0, solarise_probability=0.0
@@ -215,17 +217,59 @@ def test_a_row_alone_equals_the_row_in_a_batch() -> None:
         np.testing.assert_array_equal(getattr(table, field.name)[5 + 3], getattr(alone, field.name)[0])
 
 
-@pytest.mark.parametrize("recipe", [*RECIPES.values(), Recipe(crop_scale=(0.9, 1.0), crop_ratio=(2.0, 3.0))])
-def test_compiled_draws_equal_those_of_numpy(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, ids = np.random.default_rng(1).integers(1, 700, (3000, 2)), np.arange(3000, dtype=np.uint64) ** 5
-    options = {"seed": 3, "epoch": 5, "view_size": 64}
-    compiled = draw_parameters(recipe, sizes, ids, 5, **options)
-    monkeypatch.setattr("s2r2.views.parameters.numba_is_here", lambda: False)
-    plain = draw_parameters(recipe, sizes, ids, 5, **options)
-    for field in dataclasses.fields(plain):
-        ours, theirs = getattr(compiled, field.name), getattr(plain, field.name)
-        assert ours.dtype == theirs.dtype
-        np.testing.assert_array_equal(ours, theirs, err_msg=field.name)
+def reference_draws(keys: np.ndarray, numbers: int) -> np.ndarray:
+    """``(N, numbers)`` in [0, 1): SplitMix64 as its authors state it, 53 bits of each number."""
+    bits = keys[:, None] + np.arange(1, numbers + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((bits ^ (bits >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+
+
+def reference_crops(
+    sizes: np.ndarray, scales: np.ndarray, ratios: tuple[float, float], uniform: np.ndarray
+) -> np.ndarray:
+    """``(N, 4)`` top, left, height and width as torchvision's RandomResizedCrop finds them in ten tries."""
+    rows, columns = sizes[:, :1].astype(np.float64), sizes[:, 1:].astype(np.float64)
+    area = rows * columns * (scales[:, :1] + (scales[:, 1:] - scales[:, :1]) * uniform[:, :10])
+    narrow, wide = ratios
+    ratio = np.exp(np.log(narrow) + (np.log(wide) - np.log(narrow)) * uniform[:, 10:20])
+    width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
+    fits = (width >= 1) & (width <= columns) & (height >= 1) & (height <= rows)
+    first, found = fits.argmax(axis=1)[:, None], fits.any(axis=1)
+    width, height = np.take_along_axis(width, first, 1)[:, 0], np.take_along_axis(height, first, 1)[:, 0]
+    rows, columns = rows[:, 0], columns[:, 0]
+    # No crop fitted: the largest one in the centre whose ratio is allowed.
+    centre_width = np.where(columns / rows > wide, np.rint(rows * wide), columns)
+    centre_height = np.where(columns / rows < narrow, np.rint(columns / narrow), rows)
+    width = np.where(found, width, np.clip(centre_width, 1, columns))
+    height = np.where(found, height, np.clip(centre_height, 1, rows))
+    top = np.where(found, np.floor(uniform[:, 20] * (rows - height + 1)), (rows - height) // 2)
+    left = np.where(found, np.floor(uniform[:, 21] * (columns - width + 1)), (columns - width) // 2)
+    return np.stack([top, left, height, width], axis=1).astype(np.int32)
+
+
+@pytest.mark.parametrize("ratios", [(3 / 4, 4 / 3), (2.0, 3.0)])
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.9, 1.0)])
+def test_draws_equal_those_of_numpy(scale: tuple[float, float], ratios: tuple[float, float]) -> None:
+    """Compiled, and as they are in Python where numba is missing."""
+    rows = 3000
+    keys = np.random.default_rng(2).integers(0, 1 << 63, rows, dtype=np.uint64) * np.uint64(2)
+    sizes = np.random.default_rng(1).integers(1, 700, (rows, 2))
+    scales = np.tile(scale, (rows, 1))
+    uniform, crops = np.empty((rows, 38)), np.empty((rows, 4), np.int32)
+    draw_uniform(keys, uniform)
+    np.testing.assert_array_equal(uniform, reference_draws(keys, 38))
+    log_ratios = math.log(ratios[0]), math.log(ratios[1])
+    draw_crops(sizes, scales, log_ratios, uniform, 10, 20, crops)
+    np.testing.assert_array_equal(crops, reference_crops(sizes, scales, ratios, uniform))
+
+    few = 40
+    plain, plain_crops = np.empty((few, 38)), np.empty((few, 4), np.int32)
+    with np.errstate(over="ignore"):
+        draw_uniform.py_func(keys[:few], plain)
+    draw_crops.py_func(sizes[:few], scales[:few], log_ratios, plain, 10, 20, plain_crops)
+    np.testing.assert_array_equal(plain, uniform[:few])
+    np.testing.assert_array_equal(plain_crops, crops[:few])
 
 
 def test_multi_crop_has_large_and_small_views() -> None:

@@ -20,7 +20,6 @@ from s2r2.images.sources.names import printable, unique
 from s2r2.search.storage.rows import photo_id, seal
 from s2r2.system.prefetch import in_order
 from s2r2.system.thumbnails import jpeg
-from s2r2.views import reduce_bicubic
 
 T = TypeVar("T")
 Read = TypeVar("Read")
@@ -199,11 +198,12 @@ def content_hash(content: bytes) -> str:
 
 def make_thumbnail(picture: np.ndarray) -> bytes:
     """A JPEG of at most 192 pixels a side, made from pixels alone: nothing of the file's metadata is in it."""
-    height, width = picture.shape[:2]
-    scale = THUMBNAIL_SIDE / max(height, width)
+    image = Image.fromarray(picture)
+    scale = THUMBNAIL_SIDE / max(image.size)
     if scale < 1:
-        picture = reduce_bicubic(picture, (max(1, round(width * scale)), max(1, round(height * scale))))
-    return jpeg(Image.fromarray(picture))
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    return jpeg(image)
 
 
 def _hash_of_pixels(picture: np.ndarray) -> str:

@@ -10,16 +10,20 @@ from s2r2.system.files import private_folder
 
 @functools.cache
 def numba_is_here() -> bool:
-    """Whether numba is installed; without it NumPy, Pillow and torchvision do what the kernels do."""
+    """Whether numba is installed; without it torchvision makes the views."""
     return importlib.util.find_spec("numba") is not None
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """``numba.njit``, kept on disk between processes; compiled anew in each where no folder can be written to.
 
+    Without numba the function stays as it is, in Python.
+
     numba keeps it beside the package, or in the user's cache folder, and refuses where there is neither (a read-only
     package and no home); then it is kept in a private folder among the temporary ones.
     """
+    if not numba_is_here():
+        return lambda function: function
     import numba
 
     settings: Any = numba.config

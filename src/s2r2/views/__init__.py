@@ -17,13 +17,12 @@ if TYPE_CHECKING:
         get_recipe as get_recipe,
         view_sizes as view_sizes,
     )
-    from s2r2.views.reducing import reduce_bicubic as reduce_bicubic
     from s2r2.views.rendering import (
         blur_kernel as blur_kernel,
         centre_parameters as centre_parameters,
         render_centre as render_centre,
         render_views as render_views,
     )
-    from s2r2.views.sheet import sample as sample, views_sheet as views_sheet
+    from s2r2.views.sheet import views_sheet as views_sheet
 else:
     __all__, __getattr__, __dir__ = lazy_imports(__name__)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s2r2.system.jit import numba_is_here
 from s2r2.views.recipe import Recipe, view_sizes
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -97,8 +96,7 @@ def draw_parameters(
     ids = np.asarray(image_ids, np.uint64)
     keys = _row_keys(seed, epoch, ids, np.arange(first_view, first_view + views, dtype=np.uint64))
     side = np.tile(np.array(view_sizes(recipe, view_size, views), np.int32), len(ids))
-    draw = _drawn_compiled if numba_is_here() else _drawn_by_numpy
-    uniform, (top, left, height, width) = draw(recipe, keys, np.repeat(sizes, views, axis=0), side < view_size)
+    uniform, (top, left, height, width) = _draw(recipe, keys, np.repeat(sizes, views, axis=0), side < view_size)
     jitter = uniform[:, _JITTER] < recipe.jitter_probability
     strengths = np.array([recipe.brightness, recipe.contrast, recipe.saturation])
     low = np.maximum(0.0, 1.0 - strengths)
@@ -130,54 +128,19 @@ def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(images)
 
 
-_Drawn = tuple[np.ndarray, tuple[np.ndarray, ...]]
-"""Random numbers ``(N, numbers)``; top, left, height and width of the crops."""
-
-
-def _drawn_compiled(recipe: Recipe, keys: np.ndarray, sizes: np.ndarray, small: np.ndarray) -> _Drawn:
-    """What :func:`_drawn_by_numpy` says, in one pass without the GIL."""
-    from s2r2.views.kernel.drawing import draw_crops, draw_uniform
+def _draw(
+    recipe: Recipe, keys: np.ndarray, sizes: np.ndarray, small: np.ndarray
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Random numbers ``(N, numbers)`` of each row's stream; top, left, height and width of its crop."""
+    from s2r2.views.draws import draw_crops, draw_uniform
 
     uniform, crops = np.empty((len(keys), _NUMBERS)), np.empty((len(keys), 4), np.int32)
     scales = np.where(small[:, None], recipe.small_crop_scale, recipe.crop_scale)
     narrow, wide = recipe.crop_ratio
-    draw_uniform(keys, uniform)
+    with np.errstate(over="ignore"):  # without numba
+        draw_uniform(keys, uniform)
     draw_crops(sizes, scales, (math.log(narrow), math.log(wide)), uniform, _TRIES, _TOP, crops)
     return uniform, tuple(np.ascontiguousarray(crops.T))
-
-
-def _drawn_by_numpy(recipe: Recipe, keys: np.ndarray, sizes: np.ndarray, small: np.ndarray) -> _Drawn:
-    """Random numbers of each row's stream, and its crop."""
-    uniform = _uniform(keys)
-    return uniform, _crops(recipe, sizes, small, uniform)
-
-
-def _crops(
-    recipe: Recipe, sizes: np.ndarray, small: np.ndarray, uniform: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Top, left, height, width as torchvision's RandomResizedCrop finds them."""
-    rows, columns = sizes[:, :1].astype(np.float64), sizes[:, 1:].astype(np.float64)
-    low = np.where(small, recipe.small_crop_scale[0], recipe.crop_scale[0])[:, None]
-    high = np.where(small, recipe.small_crop_scale[1], recipe.crop_scale[1])[:, None]
-    area = rows * columns * (low + (high - low) * uniform[:, _SCALE : _SCALE + _TRIES])
-    narrow, wide = recipe.crop_ratio
-    log_ratio = math.log(narrow) + (math.log(wide) - math.log(narrow)) * uniform[:, _RATIO : _RATIO + _TRIES]
-    ratio = np.exp(log_ratio)
-    width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
-    fits = (width >= 1) & (width <= columns) & (height >= 1) & (height <= rows)
-    first = fits.argmax(axis=1)[:, None]
-    chosen_w, chosen_h = np.take_along_axis(width, first, 1)[:, 0], np.take_along_axis(height, first, 1)[:, 0]
-    rows, columns = rows[:, 0], columns[:, 0]
-    # No crop fitted: the largest one in the centre whose ratio is allowed.
-    shape = columns / rows
-    centre_w = np.where(shape > wide, np.rint(rows * wide), columns)
-    centre_h = np.where(shape < narrow, np.rint(columns / narrow), rows)
-    found = fits.any(axis=1)
-    width = np.where(found, chosen_w, np.clip(centre_w, 1, columns))
-    height = np.where(found, chosen_h, np.clip(centre_h, 1, rows))
-    top = np.where(found, np.floor(uniform[:, _TOP] * (rows - height + 1)), (rows - height) // 2)
-    left = np.where(found, np.floor(uniform[:, _LEFT] * (columns - width + 1)), (columns - width) // 2)
-    return tuple(a.astype(np.int32) for a in (top, left, height, width))  # type: ignore[return-value]
 
 
 def _row_keys(seed: int, epoch: int, image_ids: np.ndarray, views: np.ndarray) -> np.ndarray:
@@ -187,14 +150,6 @@ def _row_keys(seed: int, epoch: int, image_ids: np.ndarray, views: np.ndarray) -
         run = _mix(run ^ (np.uint64(epoch) + _GOLDEN))
         image = _mix(image_ids ^ run)
         return _mix(image[:, None] ^ _mix(views + _GOLDEN)[None, :]).reshape(-1)
-
-
-def _uniform(keys: np.ndarray) -> np.ndarray:
-    """``(N, numbers)`` float64 in [0, 1) from each key's stream: 53 random bits each."""
-    with np.errstate(over="ignore"):
-        steps = np.arange(1, _NUMBERS + 1, dtype=np.uint64) * _GOLDEN
-        bits = _mix(keys[:, None] + steps[None, :])
-    return (bits >> np.uint64(11)) * 2.0**-53
 
 
 def _mix(z: np.ndarray) -> np.ndarray:

@@ -1,12 +1,10 @@
 """A picture for people: photos, and what the encoder will see of them."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from s2r2.errors import S2R2Error
 from s2r2.settings.values import whole_number
 from s2r2.system.thumbnails import PAPER, place, thumbnail
 from s2r2.views.parameters import draw_parameters
@@ -56,33 +54,6 @@ def views_sheet(
             left = _GAP + column * step + (2 * _GAP if column else 0)
             place(sheet, thumbnail(picture, side, square=True), left, _GAP + row * step, cell)
     return sheet
-
-
-class Readable(Protocol):
-    """What photos are sampled from: a source of images."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int, short_side: int | None = None) -> np.ndarray:  # noqa: D102 (said by the source)
-        ...
-
-
-def sample(source: Readable, count: int, short_side: int) -> list[np.ndarray]:
-    """Up to ``count`` readable images taken evenly from a source.
-
-    Raises:
-        S2R2Error: None of those tried can be read, or the count is out of range.
-    """
-    count = whole_number(count, 1, 10_000, "images")
-    found, last = [], None
-    for index in np.unique(np.linspace(0, len(source) - 1, num=min(count, len(source)), dtype=np.int64)):
-        try:
-            found.append(source.read(int(index), short_side))
-        except Exception as error:
-            last = error
-    if not found and last is not None:
-        raise S2R2Error(f"none of the photos tried can be read; the last: {last}") from last
-    return found
 
 
 def _picture(view: np.ndarray) -> Image.Image:

@@ -7,7 +7,7 @@ import os
 import posixpath
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from s2r2.images.places import FilePlace, RemotePlace, Stamp
 from s2r2.images.remote import file_system, reason
 from s2r2.images.sources.names import ending, inside, is_helper, is_image, printable, why_unread
 from s2r2.images.sources.skipped import Skipped
+from s2r2.images.sources.strings import from_arrow
 from s2r2.images.sources.tar_headers import (
     FILE,
     HARD_LINK,
@@ -53,11 +54,11 @@ class Member(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ShardIndex:
+class TarIndex:
     """The images of a shard in their order.
 
     Attributes:
-        names: Arrow array of the members' names.
+        names: The members' names.
         offsets: ``(N,)`` int64, where their content begins.
         sizes: ``(N,)`` int64 bytes.
         labels: Arrow array of what the ``.cls`` beside each image says, empty where there is none.
@@ -65,7 +66,7 @@ class ShardIndex:
         problems: What was left out.
     """
 
-    names: Any
+    names: Sequence[str]
     offsets: np.ndarray
     sizes: np.ndarray
     labels: Any
@@ -76,11 +77,12 @@ class ShardIndex:
         return len(self.offsets)
 
 
-def shard_index(shard: FilePlace | RemotePlace) -> ShardIndex:
+def tar_index(shard: FilePlace | RemotePlace, written: str) -> TarIndex:
     """The index of a shard, from the cache folder if the shard has not changed since.
 
     Args:
         shard: An uncompressed tar.
+        written: Its path or address as the user wrote it.
 
     Raises:
         S2R2Error: It is gone, may not be read, or is no uncompressed tar.
@@ -88,12 +90,12 @@ def shard_index(shard: FilePlace | RemotePlace) -> ShardIndex:
     try:
         stamp = shard.stamp()
     except UnreadableImage as error:
-        raise S2R2Error(f"cannot read the shard {printable(shard[0])}: {error.reason}") from None
+        raise S2R2Error(f"cannot read the shard {printable(written)}: {error.reason}") from None
     digest = hashlib.blake2b(json.dumps([VERSION, shard[0], stamp]).encode(), digest_size=12).hexdigest()
     kept = cache_folder() / "shards" / f"{digest}.arrow"
     index = _load(kept, stamp)
     if index is None:
-        index = _build(shard, stamp)
+        index = _build(shard, written, stamp)
         with contextlib.suppress(S2R2Error, OSError):  # where nothing can be kept it is found again the next time
             _keep(kept, index)
     return index
@@ -122,19 +124,20 @@ class Contents:
         return self.labels.get(_sample_key(image), "")
 
 
-def read_contents(tar: FilePlace | RemotePlace, *, tables: bool = False) -> Contents:
+def read_contents(tar: FilePlace | RemotePlace, written: str, *, tables: bool = False) -> Contents:
     """Go through a tar from header to header; hidden members, and those of systems and network drives, do not count.
 
     A link is the member that it leads to. Of members of one name the last one counts, as in unpacking.
 
     Args:
         tar: Where it is.
+        written: Its path or address as the user wrote it.
         tables: Read tables as well.
 
     Raises:
         S2R2Error: It is gone, may not be read, or is no uncompressed tar.
     """
-    found, where = Contents(), printable(tar[0])
+    found, where = Contents(), printable(written)
     members: dict[str, Header] = {}
     try:
         with _opened(tar) as (read, end):
@@ -204,13 +207,13 @@ def _take_image(found: Contents, where: str, name: str, members: dict[str, Heade
     found.problems.append(Skipped(f"{where}::{name}", reason))
 
 
-def _build(shard: FilePlace | RemotePlace, stamp: Stamp) -> ShardIndex:
+def _build(shard: FilePlace | RemotePlace, written: str, stamp: Stamp) -> TarIndex:
     import pyarrow
 
-    found = read_contents(shard)
+    found = read_contents(shard, written)
     text = pyarrow.large_string()
-    return ShardIndex(
-        pyarrow.array([member.name for member in found.images], text),
+    return TarIndex(
+        from_arrow(pyarrow.array([member.name for member in found.images], text)),
         np.array([member.offset for member in found.images], np.int64),
         np.array([member.size for member in found.images], np.int64),
         pyarrow.array([found.label(member.name) for member in found.images], text),
@@ -250,7 +253,7 @@ def _opened(tar: FilePlace | RemotePlace) -> Iterator[tuple[Read, int]]:
         yield read, status.st_size
 
 
-def _load(path: Path, stamp: Stamp) -> ShardIndex | None:
+def _load(path: Path, stamp: Stamp) -> TarIndex | None:
     """The index that was kept, mapped into memory; None where there is none, or one that is damaged."""
     import pyarrow
 
@@ -267,17 +270,17 @@ def _load(path: Path, stamp: Stamp) -> ShardIndex | None:
     columns = [table[name].chunk(0) if table.num_rows else table[name].combine_chunks() for name in _COLUMNS]
     names, offsets, sizes, labels = columns
     problems = [Skipped(*entry) for entry in json.loads(table.schema.metadata[b"problems"])]
-    return ShardIndex(names, offsets.to_numpy(), sizes.to_numpy(), labels, stamp, problems)
+    return TarIndex(from_arrow(names), offsets.to_numpy(), sizes.to_numpy(), labels, stamp, problems)
 
 
 _COLUMNS = ("name", "offset", "size", "label")
 
 
-def _keep(path: Path, index: ShardIndex) -> None:
+def _keep(path: Path, index: TarIndex) -> None:
     import pyarrow
 
     make_folder(path.parent)
-    columns = [index.names, index.offsets, index.sizes, index.labels]
+    columns = [pyarrow.array(list(index.names), pyarrow.large_string()), index.offsets, index.sizes, index.labels]
     problems = json.dumps([(problem.key, problem.reason) for problem in index.problems])
     table = pyarrow.table(dict(zip(_COLUMNS, columns, strict=True))).replace_schema_metadata({"problems": problems})
     sink = pyarrow.BufferOutputStream()

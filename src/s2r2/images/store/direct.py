@@ -16,6 +16,7 @@ from s2r2.images.sources.skipped import Skipped, read_skipped
 from s2r2.images.store.cache import stores_folder
 from s2r2.images.store.pixel_store import NO_STORE, image_id, store_path
 from s2r2.images.store.writing import SPARE_DISK
+from s2r2.settings.values import whole_number
 
 MANY_IMAGES = 200_000
 """Sources with more images are trained on directly unless a folder for a store is named: decoding them all takes from
@@ -91,15 +92,16 @@ class DirectImages:
         """Up to ``count`` readable images, taken evenly.
 
         Raises:
-            S2R2Error: None of those tried can be read.
+            S2R2Error: None of those tried can be read, or the count is out of range.
         """
-        found: list[np.ndarray] = []
-        tried = np.unique(np.linspace(0, len(self) - 1, num=min(PROBED, len(self)), dtype=np.int64))
+        count = whole_number(count, 1, 10_000, "images")
+        found: dict[int, np.ndarray] = {}
+        tried = np.unique(np.linspace(0, len(self) - 1, num=min(max(PROBED, count), len(self)), dtype=np.int64))
         # Evenly, whether the first few can be read or not: 0, n/2, n/4, 3n/4 ...
-        for index in sorted(range(len(tried)), key=lambda i: f"{i:032b}"[::-1]):
-            image = self[int(tried[index])]
+        for place in sorted(range(len(tried)), key=lambda i: f"{i:032b}"[::-1]):
+            image = self[int(tried[place])]
             if image is not None:
-                found.append(image)
+                found[place] = image
             if len(found) == count:
                 break
         if not found:
@@ -107,7 +109,7 @@ class DirectImages:
             raise S2R2Error(
                 f"none of {len(tried)} images tried of the {len(self):,} of {self.name} can be read; the first: {why}"
             )
-        return found
+        return [found[place] for place in sorted(found)]
 
     def _skip(self, entry: Skipped) -> None:
         """List an image that cannot be read, if it is not listed yet."""

@@ -5,69 +5,20 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding.decoder import EXTENSIONS
-from s2r2.images.places import FilePlace, RemotePlace, Stamp, place_of
+from s2r2.images.places import place_of
 from s2r2.images.remote import file_system, is_remote, reason
-from s2r2.images.sources.base import ImageSource, PlacedSource
+from s2r2.images.sources.base import ImageSource
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
 from s2r2.images.sources.register import Data, register_source
-from s2r2.images.sources.strings import from_arrow, joined
-from s2r2.images.sources.tar_index import ShardIndex, shard_index
+from s2r2.images.sources.strings import joined
+from s2r2.images.sources.tar_index import TarIndex, tar_index
+from s2r2.images.sources.tars import TarSource
 from s2r2.system.progress import ProgressLine
 
 REMOTE_AT_ONCE = 8
-
-
-class ShardSource(PlacedSource):
-    """Images of many tars, one tar after another, each in its own order.
-
-    Args:
-        name: What to call it.
-        shards: Paths or addresses.
-        places: The same as places.
-        indexes: Where the images are in each.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        shards: Sequence[str],
-        places: Sequence[FilePlace | RemotePlace],
-        indexes: Sequence[ShardIndex],
-    ) -> None:
-        stems = _stems(shards)
-        keys = joined([f"{stem}/" for stem in stems], [from_arrow(index.names) for index in indexes])
-        problems = [problem for index in indexes for problem in index.problems]
-        identity = "\n".join(p.address if isinstance(p, RemotePlace) else os.path.realpath(p.path) for p in places)
-        super().__init__(name, keys, _labels(indexes), problems, identity=identity)
-        self.shards, self._places = list(shards), list(places)
-        self.indexes = list(indexes)
-        self._starts = np.cumsum([0, *map(len, indexes)])
-
-    def place(self, index: int) -> FilePlace | RemotePlace:
-        """The member's part of its shard."""
-        shard, inner = self._find(index)
-        found = self.indexes[shard]
-        return self._places[shard]._replace(offset=int(found.offsets[inner]), size=int(found.sizes[inner]))
-
-    def stamp(self, index: int) -> Stamp:
-        """Place and size of the member, and what the shard looked like when it was opened."""
-        shard, inner = self._find(index)
-        found = self.indexes[shard]
-        return (int(found.offsets[inner]), int(found.sizes[inner]), *found.stamp)
-
-    def location(self, index: int) -> str:
-        """Path of the shard and name of the member."""
-        shard, inner = self._find(index)
-        return f"{printable(self.shards[shard])}::{self.indexes[shard].names[inner].as_py()}"
-
-    def _find(self, index: int) -> tuple[int, int]:
-        which = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return which, index - int(self._starts[which])
 
 
 @register_source(
@@ -107,12 +58,13 @@ def open_shards(data: str, shards: Sequence[str]) -> ImageSource:
     line = ProgressLine("indexing shards", len(shards), visible=len(shards) > 1)
     with ThreadPoolExecutor(REMOTE_AT_ONCE if is_remote(data) else 2) as pool, line:
         indexes = []
-        for index in pool.map(shard_index, places):
+        for index in pool.map(tar_index, places, shards):
             indexes.append(index)
             line.advance()
     if not sum(map(len, indexes)):
         raise S2R2Error(f"no images in {data}: looked for {', '.join(sorted(EXTENSIONS))}")
-    return ShardSource(_name(data, shards), shards, places, indexes)
+    keys = joined([f"{stem}/" for stem in _stems(shards)], [index.names for index in indexes])
+    return TarSource(_name(data, shards), keys, _labels(indexes), places, shards, indexes)
 
 
 def _is_pattern(data: str) -> bool:
@@ -162,7 +114,7 @@ def _glob(pattern: str) -> list[str]:
         raise S2R2Error(f"cannot list {pattern}: {reason(error)}; write the shards as {{000..099}} instead") from None
 
 
-def _labels(indexes: Sequence[ShardIndex]) -> Labels | None:
+def _labels(indexes: Sequence[TarIndex]) -> Labels | None:
     parts = []
     for index in indexes:
         encoded = index.labels.dictionary_encode()

@@ -5,58 +5,24 @@ import os
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from s2r2.errors import S2R2Error, UnreadableImage
 from s2r2.images.decoding.decoder import EXTENSIONS
-from s2r2.images.places import FilePlace, Stamp
-from s2r2.images.sources.base import ImageSource, PlacedSource
+from s2r2.images.places import FilePlace
+from s2r2.images.sources.base import ImageSource
 from s2r2.images.sources.joining import part_of
 from s2r2.images.sources.labels import Labels, folder_labels
 from s2r2.images.sources.names import inside, printable
 from s2r2.images.sources.register import Data, register_source
 from s2r2.images.sources.skipped import Skipped
 from s2r2.images.sources.tables import is_split, label_lists, places, rows, surplus
-from s2r2.images.sources.tar_index import Member, read_contents
+from s2r2.images.sources.tar_index import TarIndex, read_contents
+from s2r2.images.sources.tars import TarSource
 
 NAMES = ("path", "filename", "file_name")
 LABELS = ("labels", "label", "categories")
-
-
-class TarSource(PlacedSource):
-    """Members of an uncompressed tar, read in place by offset."""
-
-    def __init__(
-        self,
-        path: Path,
-        keys: Sequence[str],
-        members: Sequence[Member],
-        labels: Labels | None,
-        problems: Sequence[Skipped] = (),
-        *,
-        stamp: Stamp,
-        identity: str,
-    ) -> None:
-        super().__init__(printable(path.name), keys, labels, problems, identity=identity)
-        self.path = path
-        self._place = os.path.abspath(path)
-        self.members = members
-        self._stamp = stamp
-
-    def place(self, index: int) -> FilePlace:
-        """The member's part of the tar."""
-        member = self.members[index]
-        return FilePlace(self._place, member.offset, member.size)
-
-    def stamp(self, index: int) -> Stamp:
-        """Place and size of the member, and the tar's own stamp."""
-        return (*self.members[index][1:], *self._stamp)
-
-    def location(self, index: int) -> str:
-        """Path of the tar and name of the member."""
-        return f"{printable(str(self.path))}::{self.members[index].name}"
 
 
 @register_source(
@@ -75,12 +41,12 @@ def open_tar(data: Data) -> ImageSource | None:
     path = data.path
     if path.suffix.lower() != ".tar" or not path.is_file():
         return None
-    place = printable(str(path))
+    place, tar = printable(str(path)), FilePlace(os.path.abspath(path))
     try:
-        before = FilePlace(str(path)).stamp()  # of what is looked at now, should it change meanwhile
+        before = tar.stamp()  # of what is looked at now, should it change meanwhile
     except UnreadableImage as error:
         raise S2R2Error(f"cannot read the tar {place}: {error.reason}") from None
-    found = read_contents(FilePlace(str(path)), tables=True)
+    found = read_contents(tar, str(path), tables=True)
     if not found.images:
         first = f" ({found.problems[0].key}: {found.problems[0].reason})" if found.problems else ""
         raise S2R2Error(f"no images in {place}{first}: looked for {', '.join(sorted(EXTENSIONS))}")
@@ -93,7 +59,9 @@ def open_tar(data: Data) -> ImageSource | None:
         said.read(f"{place}::{name}", name, content)
     known = Labels.from_lists([[label] if (label := found.label(name)) else [] for name in names])
     labels = Labels.from_lists(said.lists()) or known or folder_labels(keys)
-    source = TarSource(path, keys, members, labels, found.problems, stamp=before, identity=os.path.realpath(path))
+    offsets, sizes = (np.array([member[column] for member in members], np.int64) for column in (1, 2))
+    index = TarIndex(names, offsets, sizes, None, before, found.problems)
+    source = TarSource(printable(path.name), keys, labels, [tar], [str(path)], [index])
     source.former_prefix = "./" if found.dotted and not common else ""
     source.parts = {part: np.array(sorted(numbers)) for part, numbers in said.parts.items()}
     return part_of(source, data.part)

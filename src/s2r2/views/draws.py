@@ -1,4 +1,4 @@
-"""Random numbers and crops of a table of parameters in one call without the GIL, equal to those of NumPy.
+"""Random numbers and crops of a table of parameters, in one call without the GIL.
 
 Many short NumPy calls in the threads that make views would hold up the thread that starts a GPU's kernels: each takes
 the GIL and gives it back.
