@@ -16,10 +16,10 @@ from PIL import Image
 
 import s2r2
 from s2r2.encoder import Encoder, load
-from s2r2.search.backends.approximate import calibrate, ensure_index
+from s2r2.search import publishing
 from s2r2.search.photo_reader import make_thumbnail
 from s2r2.search.storage import layout
-from s2r2.search.storage.catalog import Catalogue, catalogue_files, write_catalogue
+from s2r2.search.storage.catalog import catalogue_files
 from s2r2.search.storage.row_files import RowFiles
 from s2r2.search.storage.rows import Rows, photo_id
 
@@ -81,30 +81,17 @@ def add_rows(rows: Rows, vectors: np.ndarray, encoder: Encoder, pictures: list[b
 
 
 def publish(folder: Path, rows: Rows, encoder: Encoder, approximate_from: int) -> dict[str, float]:
-    """Put the rows in force as ``s2r2 index`` does; returns the seconds of each part."""
+    """Put the rows in force as ``s2r2 index`` does; returns the seconds it took."""
     generation = folder / encoder.fingerprint
-    took: dict[str, float] = {}
-
-    def lap(name: str, since: datetime) -> datetime:
-        now = datetime.now()
-        took[name] = (now - since).total_seconds()
-        return now
-
     began = datetime.now()
-    ensure_index(rows, None, approximate_from)
-    began = lap("approximate index", began)
-    rows.tidy()
-    began = lap("tidying", began)
-    RowFiles(generation).record()
-    files = write_catalogue(rows, generation, 1, WIDTH)
-    began = lap("catalogue", began)
-    approximate = calibrate(rows, Catalogue.open(generation, 1, len(rows), WIDTH, files), None)
-    lap("choosing settings", began)
+    backend = "lancedb" if len(rows) >= approximate_from else "exact"
+    files, approximate = publishing.write_files(rows, RowFiles(generation), generation, 1, backend, None)
+    took = {f"{backend} search and catalogue": (datetime.now() - began).total_seconds()}
     layout.Published(
         fingerprint=encoder.fingerprint, encoder=encoder.name, data="synthetic", photos=len(rows), dimensions=WIDTH,
         skipped=0, number=1, version=rows.version, approximate=approximate,
         updated=datetime.now().astimezone().isoformat(timespec="seconds"), s2r2=s2r2.__version__,
-        generation=generation.name, files=files,
+        generation=generation.name, files=files, backend=backend,
     ).write(folder)  # fmt: skip
     assert set(catalogue_files(1)) <= {path.name for path in generation.iterdir()}
     return took

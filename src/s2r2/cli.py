@@ -218,6 +218,7 @@ def index(
     rebuild: bool = False,
     drop_missing: bool = False,
     approximate_from: int = 500_000,
+    backend: str = "auto",
     device: str = "auto",
     devices: int = 1,
     nodes: int = 1,
@@ -231,6 +232,7 @@ def index(
         rebuild: Make it anew: another encoder made it, or it is damaged. The old one stays in force until then.
         drop_missing: Drop photos that are not found also where their disk may be away: see docs/search.md.
         approximate_from: From so many photos on, searches go through an approximate index whose recall is measured.
+        backend: exact, lancedb (approximate), or one that is registered; auto chooses by --approximate-from.
         device: auto, cpu, cuda or cuda:N.
         devices: Processes on this machine that share the photos; 0: one for each GPU.
         nodes: Machines, each running this same command; see docs/training.md.
@@ -251,6 +253,7 @@ def index(
             rebuild=rebuild,
             drop_missing=drop_missing,
             approximate_from=approximate_from,
+            backend=backend,
             progress=processes.leader,
             processes=processes,
         )

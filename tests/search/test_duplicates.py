@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from s2r2.errors import S2R2Error
-from s2r2.search import ImageIndex, duplicates, find_duplicates
+from s2r2.search import duplicates, find_duplicates, update_index
 from s2r2.search.backends.exact import top_k
 from s2r2.search.duplicates import suggest_threshold
 
@@ -19,7 +19,7 @@ from s2r2.search.duplicates import suggest_threshold
 def test_duplicates_are_found(photo_folder: Path, tmp_path: Path, encoder_name: str) -> None:
     shutil.copy(photo_folder / "red" / "1.jpg", photo_folder / "blue" / "copy.jpg")
     Image.open(photo_folder / "green" / "2.jpg").save(photo_folder / "green" / "saved again.jpg", quality=70)
-    index = ImageIndex.build(encoder_name, photo_folder, tmp_path / "index", progress=False)
+    index = update_index(encoder_name, photo_folder, tmp_path / "index", progress=False).index
     keys = index.catalogue.table["key"]
     exact = find_duplicates(index, 1.0).groups
     assert [[keys[row].as_py() for row in group.rows] for group in exact] == [["blue/copy.jpg", "red/1.jpg"]]

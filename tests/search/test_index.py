@@ -36,7 +36,7 @@ def test_only_new_changed_and_deleted_photos_are_worked_on(
 
 
 def test_search_is_exact_and_leaves_the_query_out(photo_folder: Path, tmp_path: Path, encoder_name: str) -> None:
-    index = ImageIndex.build(encoder_name, photo_folder, tmp_path / "index", progress=False)
+    index = update_index(encoder_name, photo_folder, tmp_path / "index", progress=False).index
     for key in ("red/1.jpg", "blue/7.jpg"):
         row = index.catalogue.row_of_key(key)
         scores = index.vectors @ index.vectors[row]
@@ -55,7 +55,7 @@ def test_search_is_exact_and_leaves_the_query_out(photo_folder: Path, tmp_path: 
 def test_a_box_searches_for_a_part(photo_folder: Path, tmp_path: Path, encoder_name: str) -> None:
     both = np.concatenate([np.asarray(Image.open(photo_folder / name / "1.jpg")) for name in ("red", "blue")], axis=1)
     Image.fromarray(both).save(tmp_path / "both.png")
-    index = ImageIndex.build(encoder_name, photo_folder, tmp_path / "index", progress=False)
+    index = update_index(encoder_name, photo_folder, tmp_path / "index", progress=False).index
     left = index.search(tmp_path / "both.png", 1, box=(0, 0, 80, 60))[0]
     right = index.search(tmp_path / "both.png", 1, box=(80, 0, 80, 60))[0]
     assert (left.key, right.key) == ("red/1.jpg", "blue/1.jpg")
@@ -128,6 +128,8 @@ def test_an_approximate_index_reaches_its_recall(tmp_path: Path, photo_folder: P
     row = index.catalogue.row_of_key("007.png")
     scores = index.vectors @ index.vectors[row]
     np.testing.assert_allclose([hit.score for hit in hits], [scores[index.row(hit.id)] for hit in hits], atol=1e-5)
+    main([*arguments, "--backend", "exact"])  # though not a photo has changed
+    assert ImageIndex.open(tmp_path / "index").about.approximate is None
 
 
 def test_a_damaged_or_missing_index_is_said(tmp_path: Path, photo_folder: Path, encoder_name: str) -> None:

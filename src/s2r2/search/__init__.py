@@ -6,6 +6,12 @@ from s2r2.system.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:
     from s2r2.embedding_map import positions as positions
+    from s2r2.search.backends import (
+        Built as Built,
+        SearchBackend as SearchBackend,
+        SearchPlace as SearchPlace,
+        register_backend as register_backend,
+    )
     from s2r2.search.duplicates import Duplicates as Duplicates, find_duplicates as find_duplicates
     from s2r2.search.exporting import write_embeddings as write_embeddings
     from s2r2.search.index import Hit as Hit, ImageIndex as ImageIndex

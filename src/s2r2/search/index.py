@@ -15,7 +15,7 @@ from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.images.decoding.decoder import Part
 from s2r2.images.places import FilePlace
 from s2r2.images.sources.names import printable
-from s2r2.search.backends.approximate import search_approximately
+from s2r2.search.backends import Search, SearchPlace, backend_names, find_backend
 from s2r2.search.backends.exact import top_k
 from s2r2.search.query_image import Box, query_pixels
 from s2r2.search.storage import layout
@@ -63,6 +63,7 @@ class ImageIndex:
         self.folder = folder
         self.about = about
         self.catalogue = catalogue
+        self._search: Search | None = None  # None: exactly
 
     @classmethod
     def open(cls, folder: str | Path) -> "ImageIndex":
@@ -81,19 +82,25 @@ class ImageIndex:
             place = folder / about.generation
             try:
                 catalogue = Catalogue.open(place, about.number, about.photos, about.dimensions, about.files)
-                return cls(folder, about, catalogue)
+                opened = cls(folder, about, catalogue)
+                opened._open_backend()
+                return opened
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 raise layout.DamagedIndex(folder, error) from error
         raise layout.DamagedIndex(folder, "it lacks its catalogue")
 
-    @classmethod
-    def build(cls, encoder: Any, source: Any, folder: str | Path, **options: Any) -> "ImageIndex":
-        """Make or update an index and open it; see :func:`s2r2.search.update_index` for the arguments."""
-        from s2r2.search.updating import update_index
-
-        return update_index(encoder, source, folder, **options).index
+    def _open_backend(self) -> None:
+        """Get the backend that the index was made with ready; unknown here, it leaves searches to the exact one."""
+        about = self.about
+        if about.approximate is None or about.backend not in backend_names():
+            return
+        for name, expected in about.files.items():
+            if name.startswith("search-") and checksum(self._generation / name) != expected:
+                raise layout.DamagedIndex(self.folder, f"{name} is not what was written")
+        place = SearchPlace(self.catalogue, lambda: self._candidates, self._generation, about.number)
+        self._search = find_backend(about.backend).open(place, about.approximate)
 
     def __len__(self) -> int:
         return len(self.catalogue)
@@ -216,10 +223,9 @@ class ImageIndex:
 
     def nearest(self, vector: np.ndarray, k: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Rows and cosines of the k nearest photos: exact, or approximate where the index is large and unfiltered."""
-        settings = self.about.approximate
-        if settings is not None and mask is None:
+        if self._search is not None and mask is None:
             try:
-                return search_approximately(self._candidates, self.catalogue, settings, vector, k)
+                return self._search(vector, k)
             except Exception:  # LanceDB has no narrower class: an update took its files away; the matrix is still here
                 pass
         return top_k(self.vectors, vector, k, mask)

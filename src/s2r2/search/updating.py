@@ -14,10 +14,11 @@ from s2r2.encoder import Encoder, load
 from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, Skipped, UnreadableImage, open_source, write_skipped
 from s2r2.images.sources.names import printable
-from s2r2.search.backends.approximate import APPROXIMATE_FROM, calibrate, ensure_index
+from s2r2.search import publishing
+from s2r2.search.backends import find_backend
 from s2r2.search.photo_reader import PhotoReader, ReadPhoto, check_alike
 from s2r2.search.storage import layout
-from s2r2.search.storage.catalog import Catalogue, catalogue_files, write_catalogue
+from s2r2.search.storage.catalog import catalogue_files
 from s2r2.search.storage.missing_photos import Judge, settle, too_many
 from s2r2.search.storage.row_files import RowFiles
 from s2r2.search.storage.rows import Known, Rows
@@ -26,6 +27,8 @@ from s2r2.system.files import checksum, make_folder, sync_folder
 from s2r2.system.locking import locked
 from s2r2.system.progress import ProgressLine
 
+APPROXIMATE_FROM = 500_000
+"""Photos from which on search is approximate by default: below, exact search takes some tens of milliseconds."""
 COMMIT_ROWS = 1024
 COMMIT_SECONDS = 15.0
 
@@ -38,6 +41,7 @@ def update_index(
     rebuild: bool = False,
     drop_missing: bool = False,
     approximate_from: int = APPROXIMATE_FROM,
+    backend: str = "auto",
     batch_size: int = 64,
     progress: bool = True,
     processes: Processes = Processes(),  # noqa: B008 (frozen)
@@ -56,7 +60,8 @@ def update_index(
         rebuild: Make all of it anew, also where another encoder made the index, or where it is damaged.
         drop_missing: Drop rows also where photos may only be out of reach: more than a tenth of all at once, or in a
             folder that is empty or away.
-        approximate_from: From how many photos on LanceDB's approximate index is built.
+        approximate_from: From how many photos on ``backend="auto"`` is lancedb.
+        backend: Name of a search backend, ``exact``, ``lancedb`` or a registered one; ``auto``: as above.
         batch_size: Photos encoded at once.
         progress: Show a progress bar.
         processes: They share reading and encoding; only the first one knows the index and writes it. Each calls this
@@ -73,6 +78,8 @@ def update_index(
         raise S2R2Error(f"batch_size {batch_size}: give at least 1")
     if approximate_from < 0:
         raise S2R2Error(f"--approximate-from {approximate_from}: give a number of photos, from 0 on")
+    if backend != "auto":
+        find_backend(backend)
     encoder = encoder if isinstance(encoder, Encoder) else load(encoder, device="auto")
     source = source if isinstance(source, ImageSource) else open_source(source)
     check_alike(encoder, source, processes)
@@ -84,7 +91,7 @@ def update_index(
         with locked(folder / layout.LOCK, doing, "wait until it has finished"):
             layout.check_free_for_index(folder)
             update = _Update(encoder, source, folder, rebuild, processes)
-            result = update.run(approximate_from, batch_size, progress, drop_missing)
+            result = update.run((backend, approximate_from), batch_size, progress, drop_missing)
         return processes.from_leader(lambda: result)
     except OSError as error:
         problem = error.strerror or error
@@ -172,7 +179,7 @@ class _Update:
             self.encoder.save(self.generation)
             sync_folder(self.folder)
 
-    def run(self, approximate_from: int, batch_size: int, progress: bool, drop_missing: bool) -> UpdateResult:
+    def run(self, backend: tuple[str, int], batch_size: int, progress: bool, drop_missing: bool) -> UpdateResult:
         """Embed, drop, publish."""
         reader = PhotoReader(self.source, self.encoder, self.fingerprint, frozenset(self.by_content), self.side)
         wanted, relabelled = self._compare(reader)
@@ -188,7 +195,10 @@ class _Update:
             raise S2R2Error(printable(f"{name}{first}{keeps}"))
         dropped, missing = self._drop(drop_missing)
         write_skipped(self.folder / layout.SKIPPED, self.skipped)
-        about = self._publish(approximate_from)
+        name, start = backend
+        if name == "auto":
+            name = "lancedb" if len(self.rows) >= start else "exact"
+        about = self._publish(name)
         seconds = time.monotonic() - self.began
         numbers = (self.embedded, self.moved, self.kept, dropped, missing)
         return UpdateResult(self.folder, about, *numbers, self.skipped, seconds)
@@ -302,31 +312,28 @@ class _Update:
                 self.arrived[row["content"]] += 1
         pending.clear()
 
-    def _publish(self, approximate_from: int) -> layout.Published:
+    def _publish(self, backend: str) -> layout.Published:
         """Tidy up, and put a new catalogue in force, if any row or anything said about the index changed."""
         before = self.published if self.in_force else None
-        same_rows = before is not None and before.version == self.rows.version and self._whole(before)
+        same_rows = (
+            before is not None
+            and (before.version, before.backend) == (self.rows.version, backend)
+            and publishing.are_whole(self.generation, before.files)
+        )
         data = printable(self.source.name)
         if same_rows and before is not None and (before.skipped, before.data) == (len(self.skipped), data):
             self._tidy(before)  # what a kill after the last publishing left
             return before
         number = self.published.number + 1 if self.published else 1
-        approximate = before.approximate if before else None
         if same_rows and before is not None:
-            number, files = before.number, before.files
+            number, files, approximate = before.number, before.files, before.approximate
         else:
-            ensure_index(self.rows, approximate, approximate_from)
-            self.rows.tidy()
-            self.files.record()
-            files = write_catalogue(self.rows, self.generation, number, self.dimensions)
-            files[layout.ENCODER] = checksum(self.generation / layout.ENCODER)
-            catalogue = Catalogue.open(self.generation, number, len(self.rows), self.dimensions, files)
-            approximate = calibrate(self.rows, catalogue, approximate)
+            files, approximate = publishing.write_files(self.rows, self.files, self.generation, number, backend, before)
         published = layout.Published(
             fingerprint=self.fingerprint, encoder=self.encoder.name, data=data, photos=len(self.rows),
             dimensions=self.dimensions, skipped=len(self.skipped), number=number, version=self.rows.version,
             approximate=approximate, updated=datetime.now().astimezone().isoformat(timespec="seconds"),
-            s2r2=__version__, generation=self.generation.name, files=files, side=self.side,
+            s2r2=__version__, generation=self.generation.name, files=files, side=self.side, backend=backend,
         )  # fmt: skip
         published.write(self.folder)
         self._tidy(published)
@@ -336,11 +343,5 @@ class _Update:
         """Remove what readers of what is published do not need."""
         self.rows.prune()
         self.files.record()
-        used = {layout.ENCODER, layout.RECORD, *catalogue_files(published.number)}
+        used = {layout.ENCODER, layout.RECORD, *catalogue_files(published.number), *published.files}
         layout.remove_leftovers(self.folder, published, used)
-
-    def _whole(self, published: layout.Published) -> bool:
-        """Whether all files that readers use are there as they were published."""
-        sums = published.files
-        there = all((self.generation / name).is_file() for name in sums)
-        return bool(sums) and there and all(checksum(self.generation / name) == sums[name] for name in sums)

@@ -26,7 +26,7 @@ def catalogue_files(number: int) -> tuple[str, str]:
     return f"vectors-{number}.npy", f"catalogue-{number}.arrow"
 
 
-def write_catalogue(rows: Rows, folder: Path, number: int, dimensions: int) -> dict[str, str]:
+def write_catalogue(rows: Rows, folder: Path, number: int) -> dict[str, str]:
     """Write all rows without their thumbnails, a piece at a time: memory does not grow with the vectors.
 
     Nobody reads the files before ``index.json`` names them, so they need be durable, but not atomic.
@@ -38,7 +38,7 @@ def write_catalogue(rows: Rows, folder: Path, number: int, dimensions: int) -> d
         DamagedIndex: A vector in the rows is not one of length 1.
     """
     vectors_name, described_name = catalogue_files(number)
-    count = len(rows)
+    count, dimensions = len(rows), rows.dimensions
     described = []
     with open(folder / vectors_name, "wb") as file:
         file.write(_header(count, dimensions))

@@ -8,6 +8,7 @@ DIR/FINGERPRINT-N/             everything that one encoder made (FINGERPRINT alo
     lance/                     LanceDB's rows: the truth
     rows.json                  which files of the rows are on disk for good, with a checksum each
     vectors-N.npy, catalogue-N.arrow     what searches map into memory, made from the rows
+    search-N.SUFFIX            files of a search backend that has some
 """
 
 import contextlib
@@ -32,7 +33,7 @@ FORMAT = 3
 
 _GENERATION = re.compile(r"([0-9a-f]{24})(?:-([1-9][0-9]{0,17}))?")
 _OWN_FILES = re.compile(
-    rf"{re.escape(ENCODER)}|{re.escape(RECORD)}|vectors-\d+\.npy|catalogue-\d+\.arrow"
+    rf"{re.escape(ENCODER)}|{re.escape(RECORD)}|vectors-\d+\.npy|catalogue-\d+\.arrow|search-\d+\.[a-z]+"
     rf"|\.({re.escape(ENCODER)}|{re.escape(RECORD)})\.\w+\.tmp"
 )
 _TEMPORARY = re.compile(rf"\.({re.escape(DESCRIPTION)}|{re.escape(SKIPPED)})\.\w+\.tmp")
@@ -43,7 +44,7 @@ LARGEST_SIDE = 1 << 14
 _TYPES: dict[str, Any] = {
     "fingerprint": str, "generation": str, "encoder": str, "data": str, "updated": str, "s2r2": str,
     "photos": int, "dimensions": int, "skipped": int, "number": int, "version": int, "format": int,
-    "approximate": dict | None, "files": dict, "side": int | None,
+    "approximate": dict | None, "backend": str, "files": dict, "side": int | None,
 }  # fmt: skip
 
 
@@ -72,12 +73,13 @@ class Published:
         skipped: How many photos could not be read.
         number: Of the published catalogue; grows by one with each.
         version: LanceDB's version of the rows that the catalogue was made from.
-        approximate: Settings and measured recall of the approximate index, or None while search is exact.
+        approximate: Settings and measured recall of the backend, or None while search is exact.
         updated: When, in ISO 8601.
         s2r2: Version that wrote it.
         generation: Name of the folder in which all of it is.
         files: Checksums of the files of the generation that readers use; none in format 2.
         side: Short side in pixels to which photos are reduced for the encoder.
+        backend: Name of the search backend that was asked for.
         format: Of the files.
     """
 
@@ -95,12 +97,18 @@ class Published:
     generation: str
     files: dict[str, str] = field(default_factory=dict)
     side: int | None = None
+    backend: str = "exact"
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:
         """Publish: from here on readers that open ``folder`` see this."""
         content = {name: printable(value) if isinstance(value, str) else value for name, value in asdict(self).items()}
         write_sealed(folder / DESCRIPTION, content)
+
+
+def backend_file(number: int, suffix: str) -> str:
+    """Name of a search backend's file that belongs to catalogue ``number``."""
+    return f"search-{number}.{suffix}"
 
 
 def write_sealed(path: Path, content: dict[str, Any]) -> None:
@@ -150,6 +158,8 @@ def read_published(folder: Path) -> Published | None:
         content = {"generation": content.get("fingerprint"), "files": {}} | content
     elif content.get("format") != FORMAT:
         raise DamagedIndex(folder, "another version of s2r2 wrote it")
+    if "backend" not in content:  # LanceDB was the only one
+        content["backend"] = "exact" if content.get("approximate") is None else "lancedb"
     try:
         published = Published(**content)
         _check_types(published)
@@ -175,11 +185,9 @@ def _check_types(published: Published) -> None:
         raise ValueError(f"generation is {published.generation!r}")
     if published.side is not None and not 1 <= published.side <= LARGEST_SIDE:
         raise ValueError(f"side is {published.side}")
-    settings = published.approximate
-    if settings is not None:
-        for name in ("probes", "factor", "recall", "milliseconds", "exact_milliseconds", "trained_on"):
-            if not isinstance(settings.get(name), int | float):
-                raise ValueError(f"approximate.{name} is {settings.get(name)!r}")
+    for name, value in (published.approximate or {}).items():
+        if not isinstance(value, int | float):
+            raise ValueError(f"approximate.{name} is {value!r}")
 
 
 def decoding_side(published: Published | None, image_size: int) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 TABLE = "photos"
+_VECTOR_INDEX = "vector_idx"
 _FOR_EVER = timedelta(days=36500)
 SCAN = 8192
 _START, _JFIF = b"\xff\xd8", b"\xff\xe0"
@@ -115,6 +116,11 @@ class Rows:
         return self.table.count_rows()
 
     @property
+    def dimensions(self) -> int:
+        """Length of a vector."""
+        return int(self.schema.field("vector").type.list_size)
+
+    @property
     def version(self) -> int:
         """LanceDB's number of the table's present state."""
         return int(self.table.version)
@@ -170,6 +176,37 @@ class Rows:
         """Remove photos."""
         for condition in _conditions("key", sorted(_quoted(key) for key in keys)):
             self.table.delete(condition)
+
+    def indexed(self) -> int | None:
+        """How many rows LanceDB's index of vectors has; None without one."""
+        names = {index.name for index in self.table.list_indices()}
+        statistics = self.table.index_stats(_VECTOR_INDEX) if _VECTOR_INDEX in names else None
+        return None if statistics is None else int(statistics.num_indexed_rows)
+
+    def build_vector_index(self, partitions: int) -> None:
+        """Make LanceDB's approximate index of vectors, or make it anew."""
+        from lancedb.index import IvfRq
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            config = IvfRq(distance_type="cosine", num_partitions=partitions)
+            self.table.create_index("vector", config=config, replace=True)
+
+    def drop_vector_index(self) -> None:
+        """Remove the approximate index, if there is one."""
+        if self.indexed() is not None:
+            self.table.drop_index(_VECTOR_INDEX)
+
+    def nearest_row_ids(self, query: np.ndarray, probes: int, count: int) -> np.ndarray:
+        """LanceDB's addresses of about the nearest rows, ``(count,)`` uint64, in no exact order.
+
+        Raises:
+            Exception: Whatever LanceDB raises when its files were replaced by an update.
+        """
+        search: Any = self.table.search(query, vector_column_name="vector")
+        search = search.distance_type("cosine").nprobes(probes).limit(count).select(["_distance"]).with_row_id(True)
+        found: np.ndarray = search.to_arrow()["_rowid"].to_numpy()
+        return found
 
     def tidy(self) -> None:
         """Join small files; nothing is deleted."""
