@@ -5,12 +5,14 @@ import importlib
 import io
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
 from s2r2 import cli
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 ROOMS = ("encoder", "evaluation", "images", "losses", "search", "study", "training", "views")
 
 
@@ -23,8 +25,13 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The site holds no source files: a link to one becomes its text."""
+    """Print the examples that a page includes. The site holds no source files: a link to one becomes its text."""
+    markdown = re.sub(r"<!-- include (\S+\.py) -->", lambda found: f"```python\n{_example(found[1])}```", markdown)
     return re.sub(r"\[([^\]]*)\]\(\.\./[^)]*\)", r"\1", markdown)
+
+
+def _example(path: str) -> str:
+    return (REPOSITORY / path).read_text(encoding="utf-8")
 
 
 def commands() -> list[str]:

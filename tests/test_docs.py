@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import html
 import importlib
 import importlib.util
 import re
@@ -127,6 +128,12 @@ def test_reference_has_every_command_and_every_public_name(site: Path) -> None:
         content = (site / f"reference/{room}.html").read_text(encoding="utf-8")
         for name in importlib.import_module(f"s2r2.{room}").__all__:
             assert f'id="s2r2.{room}.{name}"' in content, f"s2r2.{room}.{name}"
+
+
+def test_the_method_on_one_page_is_the_example_itself(site: Path) -> None:
+    page = re.sub(r"<[^>]+>", "", (site / "from_scratch.html").read_text(encoding="utf-8"))
+    example = text("examples/s2r2_from_scratch.py")
+    assert "".join(example.split()) in "".join(html.unescape(page).split())
 
 
 def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
