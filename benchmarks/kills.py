@@ -294,7 +294,10 @@ def try_command(command: Command, kills: int, seed: int) -> bool:
     began, chance = time.monotonic(), random.Random(seed)
     with tempfile.TemporaryDirectory() as place:
         trial = Trial(command, Path(place))
-        faults = [fault for number in range(kills) for fault in trial.kill(number, kills, chance)]
+        faults: list[str] = []
+        for number in range(kills):
+            faults += trial.kill(number, kills, chance)
+            print(f"{command.name}: {number + 1} of {kills}", end="\r", file=sys.stderr, flush=True)
     changes = " and ".join(map(str, trial.changes))
     took = time.monotonic() - began
     print(f"{command.name}: {changes} changes to the disk, {kills} kills, {len(faults)} faults, {took:.0f} s")
