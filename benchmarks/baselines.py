@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from s2r2.encoder import Encoder, create_encoder
 from s2r2.images import open_source
 from s2r2.study import TaskSpec, difference, figure
-from s2r2.study.scoring import judge_task
+from s2r2.study.tasks import evaluate_task
 from s2r2.training import TrainConfig, train
 from s2r2.training.methods import resolve
 from s2r2.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
@@ -119,8 +119,8 @@ def main() -> None:
             config = TrainConfig.from_dict({**config.to_dict(), "steps": steps})
             with tempfile.TemporaryDirectory() as folder:
                 encoder = train(path, config, out=Path(folder) / "run", quiet=True).encoder
-            ours.append(judge_task(encoder, task, 0.5)["knn"])
-            theirs.append(judge_task(train_lightly(name, config, images, steps), task, 0.5)["knn"])
+            ours.append(evaluate_task(encoder, task, held_out=0.5).scores["knn"])
+            theirs.append(evaluate_task(train_lightly(name, config, images, steps), task, held_out=0.5).scores["knn"])
         targets = np.zeros(len(ours[0]), np.int64)
         gap, rows = difference(ours, theirs, targets), (figure(ours, targets), figure(theirs, targets))
         cells = [f"{100 * e.value:.1f} ±{100 * e.half_width:.1f}" for e in (*rows, gap)]

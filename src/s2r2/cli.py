@@ -37,7 +37,7 @@ Folder = Annotated[Path, arg(metavar="DIR")]
 SomeFolder = Annotated[Path | None, arg(metavar="DIR")]
 SomeFile = Annotated[Path | None, arg(metavar="FILE")]
 File = Annotated[Path, arg(metavar="FILE")]
-Protocol = Literal["low-shot", "folds", "svm", "fine-tuning"]
+ProtocolName = Annotated[str, arg(metavar="PROTOCOL")]
 Box = Annotated[str | None, arg(metavar="X,Y,W,H")]
 
 
@@ -84,12 +84,21 @@ def methods() -> None:
 
 
 @app.command
+def protocols() -> None:
+    """List the evaluation protocols, of s2r2 evaluate and of studies: what each does."""
+    from s2r2.evaluation import describe_protocols
+
+    for line in describe_protocols().splitlines():
+        say(line)
+
+
+@app.command
 def evaluate(
     run: Positional[EncoderName],
     test: Data,
     train: SomeData = None,
     encoder: UseAppendAction[list[EncoderName]] = [],  # noqa: B006 (never changed)
-    protocol: UseAppendAction[list[Protocol]] = [],  # noqa: B006 (never changed)
+    protocol: UseAppendAction[list[ProtocolName]] = [],  # noqa: B006 (never changed)
     out: SomeFolder = None,
     seed: int = 0,
     device: str = "auto",
@@ -97,16 +106,16 @@ def evaluate(
     devices: int = 1,
     nodes: int = 1,
 ) -> None:
-    """Judge an encoder on images it has not seen, beside raw pixels and, for a run, itself untrained.
+    """Evaluate an encoder on images it has not seen, beside raw pixels and, for a run, itself untrained.
 
     Args:
         run: Run folder of s2r2 train; evaluation.json goes there, and report.html is extended. Or encoder.safetensors,
             timm:NAME, untrained:NAME.
-        test: Images to judge on.
+        test: Images to evaluate on.
         train: Images whose labels kNN, the linear probe and the protocols may use.
-        encoder: Judge these beside it: another run folder, timm:NAME or untrained:NAME; may be repeated.
-        protocol: Also, and it takes longer: low-shot (1, 10, 100 labels of each class), folds (STL-10's), svm (VOC07),
-            fine-tuning (from 1, 10 and 100 % of the labels); may be repeated.
+        encoder: Evaluate these beside it: another run folder, timm:NAME or untrained:NAME; may be repeated.
+        protocol: Also evaluate by this protocol, such as low-shot or svm, or FILE.py with one of your own; s2r2
+            protocols lists them; may be repeated.
         out: Where evaluation.json goes instead of the run folder.
         seed: Of resamples, splits and views.
         device: auto, cpu, cuda or cuda:N.
@@ -157,8 +166,8 @@ def compare(
         data: Folder that paths in the study start from; by default S2R2_DATA, else the working folder.
         minutes: Stop after about so many minutes, saving; the same call goes on.
         processes: Runs at once; 0: one for each GPU, without GPUs one for each core.
-        trust_method: A method of the study that is a file of code, and may run; needed once for each of its contents;
-            may be repeated.
+        trust_method: A method or protocol of the study that is a file of code, and may run; needed once for each of
+            its contents; may be repeated.
     """
     from s2r2.study import compare as run_study
 

@@ -34,7 +34,7 @@ from s2r2.system.locking import LOCK, locked
 from s2r2.system.terminal import csv_plain
 
 ENCODER_FILE = "encoder.safetensors"
-EVALUATION_VERSION = 2
+EVALUATION_VERSION = 3
 SECONDS_AFTER_RESTART = 10.0
 """How long the processes that torchrun started anew wait for the lost ones' lock."""
 _TENSORBOARD_FILE = re.compile(r"events\.out\.tfevents\..+")
@@ -232,11 +232,17 @@ def current_evaluation(content: dict[str, Any]) -> dict[str, Any]:
     version = content.get("version", 0)
     if version > EVALUATION_VERSION:
         raise S2R2Error(f"the evaluation was written by a newer s2r2 (format {version}): upgrade s2r2")
-    if version < 2:  # which knew by the name whether weights were learned
-        rows = [{**row, "trained": not row["encoder"].startswith("untrained")} for row in content["rows"]]
-        content = {**content, "rows": rows}
+    if version < EVALUATION_VERSION:
+        content = {**content, "rows": [_with_kind(row, version) for row in content["rows"]]}
     parts = {key: content[key] for key in ("about", "columns", "rows", "notes")}
     return {"version": EVALUATION_VERSION, **parts, "pictures": content.get("pictures", {})}
+
+
+def _with_kind(row: dict[str, Any], version: int) -> dict[str, Any]:
+    """Say of a row of version 1, which knew it by the name, or 2 what made its vectors."""
+    row = dict(row)
+    trained = row.pop("trained", True) if version > 1 else not row["encoder"].startswith("untrained")
+    return {**row, "kind": "pixels" if row["output"] == "pixels" else "trained" if trained else "untrained"}
 
 
 def shown(folder: Path) -> str:

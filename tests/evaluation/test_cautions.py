@@ -8,9 +8,10 @@ import pytest
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation import Evaluation, Interval, Row, evaluate, fit_linear_probe, knn_accuracy, write_report
-from s2r2.evaluation.protocols.base import Task
+from s2r2.evaluation.protocols.register import find_protocols
 from s2r2.evaluation.report.figures import bar_groups
-from s2r2.evaluation.result import Column
+from s2r2.evaluation.result import Column, RowKind
+from s2r2.evaluation.task import Task
 from s2r2.evaluation.warnings import cautions
 from s2r2.images import PixelStore
 from s2r2.views import Recipe
@@ -19,7 +20,7 @@ RANKED = {"queries": 20, "most_wrong": 100}
 
 
 def said(task: Task, protocols: Sequence[str] = ()) -> list[str]:
-    return [caution.text for caution in cautions(task, RANKED, protocols)]
+    return [caution.text for caution in cautions(task, RANKED, find_protocols(protocols))]
 
 
 def test_labels_of_another_form_are_said() -> None:
@@ -135,11 +136,13 @@ def test_bars_are_coloured_by_what_an_encoder_is_and_not_by_its_name(tmp_path) -
         return [bar["kind"] for bar in bar_groups(Evaluation.from_dict(content))[0]["bars"]]
 
     figures = {"map": Interval(0.5, 0.4, 0.6, 9)}
-    rows = [Row("untrained-twin", "feature", 4, figures), Row("mine", "feature", 4, figures, trained=False)]
+    rows = [Row("untrained-twin", "feature", 4, figures), Row("mine", "feature", 4, figures, kind=RowKind.UNTRAINED)]
     content = Evaluation({}, {"map": Column("mAP", "")}, rows).to_dict()
     assert bars(content) == ["trained", "untrained"]
     for row in content["rows"]:  # as earlier versions wrote it
-        del row["trained"]
+        del row["kind"]
+    second = [{**row, "trained": row["encoder"] != "mine"} for row in content["rows"]]
+    assert bars({**content, "rows": second, "version": 2}) == ["trained", "untrained"]
     assert bars({**content, "version": 1}) == ["untrained", "trained"]
 
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from s2r2.errors import S2R2Error
 from s2r2.evaluation import Evaluation, evaluate, fine_tune, held_out_views, rank_views, view_average_precision
 from s2r2.evaluation.evaluating import RAW
-from s2r2.evaluation.protocols.base import build_task
 from s2r2.evaluation.protocols.fine_tuning import FineTuningPlan, labelled_share
 from s2r2.evaluation.protocols.raw_pixels import raw_pixel_features
+from s2r2.evaluation.task import build_task
 from s2r2.images import PixelStore, open_source
 from s2r2.views import draw_parameters, get_recipe, render_views
 

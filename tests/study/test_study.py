@@ -17,19 +17,27 @@ import pytest
 import yaml
 from sklearn.metrics import average_precision_score
 
+from s2r2.encoder import store_side
 from s2r2.errors import S2R2Error
+from s2r2.evaluation import evaluate
 from s2r2.images import PixelStore, open_source
-from s2r2.study import compare, difference, figure, read_study
+from s2r2.study import Estimate, compare, difference, figure, read_study
+from s2r2.study.cell import run_cell
 from s2r2.study.near_duplicates import CopiesSource
-from s2r2.study.plan import JUDGED_FILE, SCORES_FILE, final_cells, is_done, tuning_cells
-from s2r2.study.results import choose_settings
+from s2r2.study.plan import CELL_FILE, JUDGED_FILE, SCORES_FILE, final_cells, is_done, tuning_cells
+from s2r2.study.report_page import write_page
+from s2r2.study.results import Comparison, Results, choose_settings, to_dict
 from s2r2.study.spec import folder_name, parse_study, steps_for
+from s2r2.study.tables import to_markdown
+from s2r2.training import TrainConfig
+from s2r2.training.setup.preparation import first_encoder
+from s2r2.views import get_recipe
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 STUDY: dict[str, Any] = {
     "name": "digits",
     "seeds": [0, 1],
-    "views": [1280],
+    "budgets": [1280],
     "config": {
         "backbone": "test_resnet", "image_size": 32, "batch_size": 32, "recipe": "documents", "head_hidden": 32,
         "embedding_dimensions": 16, "check_every": 1,
@@ -44,7 +52,7 @@ STUDY: dict[str, Any] = {
 }  # fmt: skip
 TUNING: dict[str, Any] = {
     "trials": 2,
-    "views": 640,
+    "budget": 640,
     "search": {"S2R2": {"lr": [0.002, 0.004]}, "SimCLR <b>": [{"lr": 0.002}, {"options": {"form": "geometric"}}]},
 }
 
@@ -61,7 +69,7 @@ def written(folder: Path, **changes: Any) -> Path:
         ({"colour": 1}, "colour"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [0, 0]}, "seeds"),
-        ({"views": [0]}, "views"),
+        ({"budgets": [0]}, "budgets"),
         ({"reference": "BYOL"}, "BYOL"),
         ({"methods": {"untrained": {}}}, "untrained"),
         ({"methods": {"S2R2": {"seed": 3}}}, "seed is set by the study"),
@@ -94,7 +102,7 @@ def test_wrong_settings_are_said_before_anything_runs(tmp_path: Path) -> None:
 MISTAKES = """
 name: bad
 seeds: 3
-views: [1e5]
+budgets: [1e5]
 config: {backbone: test_vit, image_size: "32", lr: 1e-3}
 data:
   2020: {train: "digits:train", tasks: {yes: {train: "digits:train", tests: "digits:test"}}}
@@ -115,7 +123,7 @@ def test_all_mistakes_are_said_at_once_each_with_key_and_line(tmp_path: Path) ->
     assert first == "9 mistakes:"
     said = [re.search(r"line (\d+): ([^:]*): ", line) for line in lines]
     assert sorted((int(m[1]), m[2]) for m in said if m) == [
-        (3, "seeds"), (4, "views[0]"), (5, "config.image_size"), (7, "data.2020.tasks.yes"),
+        (3, "seeds"), (4, "budgets[0]"), (5, "config.image_size"), (7, "data.2020.tasks.yes"),
         (7, "data.2020.tasks.yes.tests"), (9, "methods.A.temprature"), (10, "methods.B"), (11, "methods.yes.lr"),
         (13, "methods.C"),
     ]  # fmt: skip
@@ -198,7 +206,7 @@ def test_every_method_encodes_the_same_pixels() -> None:
         "eight": {"method": "s2r2", "batch_size": 64, "recipe": "photos"},
         "crops": {"method": "swav", "batch_size": 64},
     }
-    study = parse_study({**STUDY, "methods": methods, "views": [100_000], "config": {"image_size": 56}}, Path())
+    study = parse_study({**STUDY, "methods": methods, "budgets": [100_000], "config": {"image_size": 56}}, Path())
     configs = {c.method: c.content["config"] for c in final_cells(study, {}) if c.seed == 0}
     per_image = {"two": 2.0, "eight": 8.0, "crops": 2 + 6 * (24 / 56) ** 2}
     for method, views in per_image.items():
@@ -210,7 +218,7 @@ def test_every_method_encodes_the_same_pixels() -> None:
 def test_trials_are_as_many_for_all_and_drawn_alike() -> None:
     space = {"lr": [0.001, 0.002, 0.004], "temperature": [0.1, 0.2]}
     search = {"S2R2": space, "SimCLR <b>": [{"lr": 0.001 * k} for k in range(1, 5)]}
-    study = parse_study({**STUDY, "tuning": {"trials": 4, "views": 100, "search": search}}, Path())
+    study = parse_study({**STUDY, "tuning": {"trials": 4, "budget": 100, "search": search}}, Path())
     assert study.tuning is not None
     drawn = study.tuning.settings("S2R2")
     assert len(drawn) == 4
@@ -256,6 +264,89 @@ def test_figures_of_several_labels_are_scikit_learns_mean_ap() -> None:
 def test_queries_without_relevant_images_do_not_count() -> None:
     values = np.array([0.5, np.nan, 0.7], np.float32)
     assert figure([values], np.zeros(3, np.int64)).value == pytest.approx(0.6)
+
+
+NEAREST_MEAN = """
+import numpy as np
+from s2r2.evaluation import Column, Protocol
+
+class NearestMean(Protocol):
+    name, summary = "nearest-mean", "the class whose mean is nearest"
+
+    def columns(self, task):
+        return {"nearest-mean": Column("mean <i>", "Share of images that lie nearest to the mean of their own class.")}
+
+    def evaluate(self, space, task):
+        rows, labels = space.train[task.teaching], task.train[task.teaching]
+        means = np.stack([rows[labels == number].mean(0) for number in range(len(task.names))])
+        return {"nearest-mean": task.outcome(2 * space.test[task.judged] @ means.T - (means**2).sum(1))}
+"""
+
+
+def test_a_study_has_the_figures_of_evaluate_and_a_protocol_of_ones_own_in_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    protocol, out = tmp_path / "mine.py", tmp_path / "out"
+    protocol.write_text(NEAREST_MEAN)
+    path = written(tmp_path, seeds=[0], protocols=[str(protocol)])
+    with pytest.raises(S2R2Error, match=r"protocols: .*would run the code .* add --trust-method"):
+        compare(path, out=out, minutes=0, quiet=True)
+    compare(path, out=out, minutes=0, trust_methods=[protocol], quiet=True)
+    cell = final_cells(read_study(path), {})[0]
+    assert cell.method == "untrained"
+    cell.folder(out).mkdir(parents=True)
+    (cell.folder(out) / CELL_FILE).write_text(json.dumps(cell.content))
+    found = run_cell(cell.folder(out))["tasks"]["classes"]
+    [comparison] = compare(path, out=out, minutes=0, quiet=True).comparisons
+
+    config = TrainConfig.from_dict(cell.content["config"])
+    parts = [open_source(f"digits:{part}") for part in ("train", "test")]
+    stores = [PixelStore.build(part, store_side(32), progress=False) for part in parts]
+    encoder = first_encoder(config, get_recipe(config.recipe)).eval()
+    row = evaluate({"same": encoder}, *stores, raw_pixels=False, protocols=[str(protocol)]).row("same", "feature")
+    names = {"map": "map", "knn": "knn@20", "linear": "probe", "nearest-mean": "nearest-mean"}
+    assert list(comparison.titles.items()) == [
+        ("map", "mAP"), ("knn", "kNN 20"), ("linear", "linear"), ("nearest-mean", "mean <i>")
+    ]  # fmt: skip
+    for name, there in names.items():
+        assert found["figures"][name]["figure"] == row.figures[there].to_list()
+        shown = comparison.figures["untrained"][name]
+        assert shown.value == row.figures[there].value
+        assert shown.images == row.figures[there].half_width
+    shown_figures = [row.figures[there] for there in names.values()]
+    figures = " | ".join(f"{100 * figure.value:.1f} (±{100 * figure.half_width:.1f})" for figure in shown_figures)
+    assert f"| untrained | {figures} |" in (out / "table.md").read_text()
+    assert "mean <i>: Share of images" in (out / "table.md").read_text()
+    assert ">mean &lt;i&gt;</th>" in (out / "study.html").read_text()
+
+
+def test_cautions_stand_below_the_table_and_in_the_page(tmp_path: Path) -> None:
+    known, unknown = Estimate(0.5, 0.1, 2, 0.05), Estimate(math.nan, math.nan, 2, math.nan)
+    titles = {"map": "mAP", "knn": "kNN"}
+    comparison = Comparison("digits", "classes", 1280, False, 4, titles, notes=["Only <4> images."])
+    comparison.figures = {method: {"map": known, "knn": unknown} for method in ("untrained", "S2R2", "SimCLR <b>")}
+    comparison.differences = {"SimCLR <b>": {"map": known, "knn": unknown}}
+    results = Results(parse_study(STUDY, Path()), 4, 4, [comparison])
+    text = to_markdown(results)
+    assert "\n- Only <4> images." in text
+    assert "| S2R2 | 50.0 ±10.0 | n/a |" in text
+    assert "**+50.0 ±10.0** | n/a |" in text
+    page = write_page(results, tmp_path).read_text()
+    assert "<li>Only &lt;4&gt; images.</li>" in page
+    assert page.count("<td>n/a</td>") == 3
+    assert (tmp_path / "differences-digits-classes-1280.svg").is_file()
+    json.dumps(to_dict(results), allow_nan=False)
+
+
+def test_the_former_name_of_budgets_works_and_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    former = {**STUDY, "views": [1280], "tuning": {**TUNING, "views": 640}}
+    del former["budgets"], former["tuning"]["budget"]
+    study = parse_study(former, Path())
+    assert study == parse_study({**STUDY, "tuning": TUNING}, Path())
+    said = capsys.readouterr().err
+    assert "views is now called budgets" in said
+    assert "views is now called budget;" in said
 
 
 def test_copies_are_near_duplicates_with_names_of_their_own(tmp_path: Path) -> None:
@@ -333,8 +424,8 @@ def test_the_page_is_one_file_and_escapes_names(finished: tuple[Path, Path]) -> 
     assert "SimCLR <b>" not in page
     assert "http://" not in page
     assert "https://" not in page
-    assert page.count("data:image/png;base64,") == 2
-    assert (finished[1] / "curves-digits.png").is_file()
+    assert page.count("<svg") == 2
+    assert (finished[1] / "curves-digits.svg").is_file()
 
 
 @pytest.mark.slow

@@ -277,8 +277,8 @@ def _limits(about: dict[str, Any], evaluation: dict[str, Any] | None, usage: Usa
 
 def _not_better(evaluation: dict[str, Any]) -> list[str]:
     """The figures in which the trained encoder is not clearly above raw pixels."""
-    rows = {_title(row): row["figures"] for row in evaluation["rows"]}
-    pixels, trained = rows.get("raw pixels", {}), rows.get("trained", {})
+    figures = {row["kind"]: row["figures"] for row in evaluation["rows"] if row["output"] != "embedding"}
+    pixels, trained = figures.get("pixels", {}), figures.get("trained", {})
     titles = [
         evaluation["columns"][name]["title"]
         for name, figure in trained.items()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         RetrievalResult as RetrievalResult,
         retrieval_metrics as retrieval_metrics,
     )
+    from s2r2.evaluation.protocols.base import Caution as Caution, Need as Need, Protocol as Protocol, Space as Space
     from s2r2.evaluation.protocols.fine_tuning import FineTuningPlan as FineTuningPlan, fine_tune as fine_tune
     from s2r2.evaluation.protocols.held_out_views import (
         HeldOutViews as HeldOutViews,
@@ -45,10 +46,15 @@ if TYPE_CHECKING:
         low_shot as low_shot,
         probe_subsets as probe_subsets,
     )
+    from s2r2.evaluation.protocols.register import (
+        describe_protocols as describe_protocols,
+        register_protocol as register_protocol,
+    )
     from s2r2.evaluation.protocols.voc07 import Voc07 as Voc07, voc07_svm as voc07_svm
     from s2r2.evaluation.report import write_report as write_report
-    from s2r2.evaluation.result import Evaluation as Evaluation, Row as Row
+    from s2r2.evaluation.result import Column as Column, Evaluation as Evaluation, Row as Row, RowKind as RowKind
     from s2r2.evaluation.run_evaluation import evaluate_run as evaluate_run
+    from s2r2.evaluation.task import Outcome as Outcome, Task as Task
     from s2r2.system.lazy_imports import lazy_imports as lazy_imports
 else:
     __all__, __getattr__, __dir__ = lazy_imports(__name__)

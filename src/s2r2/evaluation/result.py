@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,31 @@ class Column:
     asked_for: bool = False
 
 
+def asked_for(title: str, explanation: str) -> Column:
+    """A column that is only there because somebody asked for it."""
+    return Column(title, explanation, main=False, asked_for=True)
+
+
+class RowKind(StrEnum):
+    """What made the vectors of a row."""
+
+    PIXELS = "pixels"
+    UNTRAINED = "untrained"
+    TRAINED = "trained"
+
+
 @dataclass
 class Row:
     """One embedding space and its figures.
 
     Attributes:
-        encoder: Name of the encoder, or ``raw pixels``.
+        encoder: Name of the encoder, for people.
         output: ``pixels``, ``feature`` (backbone) or ``embedding`` (after the projection head).
         dimensions: Length of a vector.
         figures: By column name.
         health: What :class:`~s2r2.evaluation.metrics.health.Health` says.
         details: Settings that the protocols chose, such as the probe's strength.
-        trained: Whether the encoder's weights were learnt.
+        kind: Whether they are the pixels themselves, of an encoder with random weights, or of one that was trained.
     """
 
     encoder: str
@@ -53,7 +67,7 @@ class Row:
     figures: dict[str, Interval] = field(default_factory=dict)
     health: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    trained: bool = True
+    kind: RowKind = RowKind.TRAINED
 
     @property
     def title(self) -> str:
@@ -109,7 +123,7 @@ class Evaluation:
         """
         content = current_evaluation(content)
         rows = [
-            Row(**{**row, "figures": {name: Interval.from_list(v) for name, v in row["figures"].items()}})
+            Row(**{**row, "kind": RowKind(row["kind"]), "figures": _intervals(row["figures"])})
             for row in content["rows"]
         ]
         columns = {name: Column(**column) for name, column in content["columns"].items()}
@@ -162,6 +176,10 @@ class Evaluation:
             cells = (_cell(row.figures.get(name), apart) for name in names)
             table.add_row(Text(visible(row.title)), *cells)
         console.print(table)
+
+
+def _intervals(figures: dict[str, Any]) -> dict[str, Interval]:
+    return {name: Interval.from_list(values) for name, values in figures.items()}
 
 
 def _cell(figure: Interval | None, apart: str) -> Text:

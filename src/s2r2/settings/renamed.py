@@ -1,6 +1,6 @@
 """Settings whose names have changed: for one version the former names still work, and a line says what to write."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from s2r2.system.terminal import say
@@ -9,17 +9,20 @@ RENAMED = {"optimiser": "optimizer"}
 """Former names of settings of training, and what they are called now."""
 
 
-def with_current_names(settings: dict[str, Any], *, announced: bool = False) -> dict[str, Any]:
+def with_current_names(
+    settings: dict[str, Any], names: Mapping[str, str] = RENAMED, *, announced: bool = False
+) -> dict[str, Any]:
     """The settings under the names that they have in this version.
 
     Args:
         settings: By name; a run folder of an earlier version has former names.
+        names: Former names, and what they are called now.
         announced: Whether to say which names have changed, to somebody who can write the new ones.
     """
-    former = {name for name in settings if name in RENAMED and RENAMED[name] not in settings}
+    former = {name for name in settings if name in names and names[name] not in settings}
     for name in former if announced else ():
-        _announce(name, RENAMED[name])
-    return {RENAMED[name] if name in former else name: value for name, value in settings.items()}
+        _announce(name, names[name])
+    return {names[name] if name in former else name: value for name, value in settings.items()}
 
 
 def with_current_options(arguments: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""One cell in a process of its own: train, judge, write down. ``python -m s2r2.study.cell FOLDER``."""
+"""One cell in a process of its own: train, evaluate, write down. ``python -m s2r2.study.cell FOLDER``."""
 
 import json
 import os
@@ -16,14 +16,15 @@ from s2r2.images import ImageSource, open_source
 from s2r2.runs import RunFolder
 from s2r2.study.near_duplicates import CopiesSource
 from s2r2.study.plan import CELL_FILE, JUDGED_FILE, RUN_FOLDER, SCORES_FILE
-from s2r2.study.scoring import judge_task
 from s2r2.study.spec import TaskSpec
+from s2r2.study.tasks import evaluate_task
 from s2r2.system.child_processes import end_with_parent
 from s2r2.system.files import atomic_write, write_text
 from s2r2.system.locking import LOCK, locked
 from s2r2.system.machine import peak_memory
 from s2r2.system.terminal import say
 from s2r2.training import TrainConfig, read_config, train
+from s2r2.training.run.trust import refuse_unnamed
 from s2r2.training.setup.preparation import first_encoder
 from s2r2.views import get_recipe
 
@@ -31,7 +32,7 @@ SECONDS_FOR_LOCK = 60.0
 
 
 def run_cell(folder: Path) -> dict[str, Any]:
-    """Train, or go on training, judge, and write ``judged.json``; its content is returned.
+    """Train, or go on training, evaluate, and write ``judged.json``; its content is returned.
 
     Raises:
         S2R2Error: The cell cannot be run, or another process runs it.
@@ -57,14 +58,20 @@ def _run(folder: Path) -> dict[str, Any]:
         encoder, costs = _trained(content, config, folder / RUN_FOLDER)
     began = time.monotonic()
     scores: dict[str, np.ndarray] = {}
+    protocols = content.get("protocols", [])
+    for protocol in protocols:
+        refuse_unnamed(protocol, str(folder / CELL_FILE), "name it again: s2r2 compare --trust-method FILE")
+    tasks: dict[str, Any] = {}
     for name, parts in content["tasks"].items():
-        judged = judge_task(encoder, TaskSpec(**parts), content["held_out"])
-        scores |= {f"{name}/{figure}": values for figure, values in judged.items()}
+        found = evaluate_task(encoder, TaskSpec(**parts), held_out=content["held_out"], protocols=protocols)
+        scores |= {f"{name}/{figure}": values for figure, values in found.scores.items()}
+        tasks[name] = found.record
     with atomic_write(folder / SCORES_FILE) as file:
         np.savez_compressed(file, **scores)  # type: ignore[arg-type]
     result = {
         "cell": content,
-        "costs": {**costs, "judging_seconds": time.monotonic() - began, "peak_memory": peak_memory()},
+        "tasks": tasks,
+        "costs": {**costs, "evaluation_seconds": time.monotonic() - began, "peak_memory": peak_memory()},
     }
     write_text(folder / JUDGED_FILE, json.dumps(result, indent=1) + "\n")
     return result

@@ -1,4 +1,4 @@
-"""``s2r2 compare``: tune, run, judge, and write down what was found so far."""
+"""``s2r2 compare``: tune, run, evaluate, and write down what was found so far."""
 
 import json
 import math
@@ -15,10 +15,11 @@ from s2r2.images import PixelStore
 from s2r2.study.cell import training_source
 from s2r2.study.plan import Cell, check_cells, final_cells, is_done, tuning_cells
 from s2r2.study.report_page import write_page
-from s2r2.study.results import Results, choose_settings, collect, to_dict, to_markdown
+from s2r2.study.results import Results, choose_settings, collect, to_dict
 from s2r2.study.scheduling import Scheduler
-from s2r2.study.scoring import check_tasks
 from s2r2.study.spec import Study, folder_name, read_study
+from s2r2.study.tables import to_markdown
+from s2r2.study.tasks import check_tasks
 from s2r2.system.files import make_folder, write_text
 from s2r2.system.locking import LOCK, locked
 from s2r2.system.terminal import PlainConsole
@@ -46,7 +47,8 @@ def compare(
         data: Folder that paths of images in the file start from; by default ``S2R2_DATA``, else the working folder.
         minutes: Stop after about so long, saving; call again to go on.
         processes: Runs at once; 0: one for each GPU, without GPUs one for each core.
-        trust_methods: Files of code that the study names as methods and that may run; once named, they may always.
+        trust_methods: Files of code that the study names, as methods or protocols, and that may run; once named, they
+            may always.
         quiet: Print nothing.
 
     Returns:
@@ -107,7 +109,7 @@ def _prepare_images(cells: list[Cell], console: PlainConsole) -> None:
             store = PixelStore.build(training_source(content), side, progress=not console.quiet)
             if len(store) < (batch := content["config"]["batch_size"]):
                 raise S2R2Error(f"{cell.method}: batch_size {batch} is larger than {cell.data} ({len(store)} images)")
-            check_tasks(content["tasks"], side)
+            check_tasks(content["tasks"], side, content.get("protocols", []))
             console.say(f"images    {cell.data}: {len(store):,} to train on")
 
 

@@ -1,4 +1,4 @@
-"""The cells of a study: one training run and its judgement each, as plain data."""
+"""The cells of a study: one training run and its evaluation each, as plain data."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s2r2.errors import S2R2Error
+from s2r2.evaluation.protocols.register import find_protocols
 from s2r2.settings.renamed import with_current_names
 from s2r2.study.spec import UNTRAINED, Study, folder_name, steps_for
 from s2r2.system.terminal import PlainConsole
@@ -24,14 +25,14 @@ CELL_FILE, JUDGED_FILE, SCORES_FILE, RUN_FOLDER = "cell.json", "judged.json", "s
 
 @dataclass(frozen=True)
 class Cell:
-    """A run to be made and judged.
+    """A run to be made and evaluated.
 
     Attributes:
         stage: tuning or final.
         data: Name of the data set.
         method: Name of the row.
         seed: Of the run.
-        views: Budget, encoded views of full size.
+        budget: Encoded views of full size.
         trial: Number of the settings tried; -1 in the final stage.
         content: All that decides the result, as it is written into ``cell.json``.
     """
@@ -40,20 +41,20 @@ class Cell:
     data: str
     method: str
     seed: int
-    views: int
+    budget: int
     trial: int
     content: dict[str, Any]
 
     def folder(self, out: Path) -> Path:
         """Where the cell lives in the study's folder."""
-        last = f"trial-{self.trial}-seed-{self.seed}" if self.stage == "tuning" else f"{self.views}-seed-{self.seed}"
+        last = f"trial-{self.trial}-seed-{self.seed}" if self.stage == "tuning" else f"{self.budget}-seed-{self.seed}"
         return out / self.stage / folder_name(self.data) / folder_name(self.method) / last
 
     @property
     def title(self) -> str:
         """For people."""
         which = f"trial {self.trial + 1}, seed {self.seed}" if self.stage == "tuning" else f"seed {self.seed}"
-        return f"{self.stage}  {self.data}  {self.method}, {self.views:,} views, {which}"
+        return f"{self.stage}  {self.data}  {self.method}, {self.budget:,} views, {which}"
 
 
 def tuning_cells(study: Study) -> list[Cell]:
@@ -62,7 +63,7 @@ def tuning_cells(study: Study) -> list[Cell]:
     if tuning is None:
         return []
     return [
-        _cell(study, "tuning", data, method, seed, tuning.views, trial, settings)
+        _cell(study, "tuning", data, method, seed, tuning.budget, trial, settings)
         for seed in tuning.seeds
         for trial in range(tuning.trials)
         for method in study.methods
@@ -79,12 +80,12 @@ def final_cells(study: Study, chosen: dict[str, dict[str, dict[str, Any]]]) -> l
         chosen: By data set and method: the settings that tuning chose.
     """
     return [
-        _cell(study, "final", data, method, seed, views, -1, chosen.get(data, {}).get(method, {}))
+        _cell(study, "final", data, method, seed, budget, -1, chosen.get(data, {}).get(method, {}))
         for seed in study.seeds
-        for views in study.views
+        for budget in study.budgets
         for method in [UNTRAINED, *study.methods]
         for data in study.data
-        if method != UNTRAINED or views == study.views[0]
+        if method != UNTRAINED or budget == study.budgets[0]
     ]
 
 
@@ -109,11 +110,17 @@ def check_cells(study: Study) -> None:
             except S2R2Error as error:
                 mistakes.add_error(where, error)
                 break  # a trial of it would say the same
+    for protocol in study.protocols:
+        try:
+            refuse_unnamed(protocol, "the study", f"add --trust-method {shlex.quote(protocol)}")
+            find_protocols([protocol])
+        except S2R2Error as error:
+            mistakes.add_error(("protocols",), error)
     mistakes.refuse()
 
 
 def is_done(cell: Cell, out: Path) -> bool:
-    """Whether the cell has been run and judged.
+    """Whether the cell has been run and evaluated.
 
     Raises:
         S2R2Error: It was run with other settings than the study now asks for.
@@ -147,11 +154,11 @@ def judged(path: Path) -> dict[str, Any]:
 
 
 def _cell(
-    study: Study, stage: str, data: str, method: str, seed: int, views: int, trial: int, settings: dict[str, Any]
+    study: Study, stage: str, data: str, method: str, seed: int, budget: int, trial: int, settings: dict[str, Any]
 ) -> Cell:
     images = study.data[data]
     untrained = method == UNTRAINED
-    config = _config(study, {} if untrained else study.methods[method], settings, seed, views)
+    config = _config(study, {} if untrained else study.methods[method], settings, seed, budget)
     content = {
         "train": images.train,
         "copies": images.copies,
@@ -160,15 +167,16 @@ def _cell(
         "untrained": untrained,
         "config": {name: value for name, value in config.to_dict().items() if name not in ("store", "device")},
         "settings": settings,
+        **({"protocols": study.protocols} if study.protocols else {}),
     }
-    return Cell(stage, data, method, seed, views, trial, json.loads(json.dumps(content)))
+    return Cell(stage, data, method, seed, budget, trial, json.loads(json.dumps(content)))
 
 
-def _config(study: Study, method: dict[str, Any], settings: dict[str, Any], seed: int, views: int) -> TrainConfig:
+def _config(study: Study, method: dict[str, Any], settings: dict[str, Any], seed: int, budget: int) -> TrainConfig:
     """The resolved config whose steps use up the budget."""
     config = resolve(_merged(study, method, settings, seed))
     sizes = view_sizes(get_recipe(config.recipe), config.image_size, config.views)
-    steps = steps_for(views, config.batch_size * sum(size**2 for size in sizes), config.image_size)
+    steps = steps_for(budget, config.batch_size * sum(size**2 for size in sizes), config.image_size)
     return dataclasses.replace(config, steps=steps)
 
 

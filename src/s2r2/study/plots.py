@@ -1,106 +1,78 @@
 """The study's pictures: differences with their intervals, accuracy against encoded pixels with bands over seeds."""
 
-import io
 import math
-from typing import Any
 
 import numpy as np
 
-from s2r2.study.results import TITLES, Comparison, Results
-from s2r2.study.spec import FIGURES, UNTRAINED
+from s2r2.evaluation.charts import COLORS, SOFT, Series, line_chart, new_figure, svg
+from s2r2.study.results import Comparison, Results
+from s2r2.study.spec import UNTRAINED
 
-_COLOURS = ("#1f5fbf", "#c2571a", "#2c8a57", "#8a4fb0", "#b08a1f", "#3b3f46", "#c2407f", "#4aa3b5")
-
-
-def colour(number: int) -> str:
-    """The colour of a method, by its place in the study."""
-    return _COLOURS[number % len(_COLOURS)]
+WIDTH = 8.6
 
 
-def differences_plot(results: Results, comparison: Comparison) -> bytes | None:
-    """PNG: reference less each other method, a panel for each figure; None while there is nothing to compare."""
-    methods = [m for m in results.study.methods if m in comparison.differences]
-    rows = [(m, comparison.differences[m]) for m in reversed(methods)]
+def differences_chart(results: Results, comparison: Comparison) -> str:
+    """SVG: reference minus each other method, a panel for each figure; empty while there is nothing to compare."""
+    methods = list(results.study.methods)
+    rows = [(m, comparison.differences[m]) for m in reversed(methods) if m in comparison.differences]
     if not rows:
-        return None
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(FIGURES), figsize=(10, 1.1 + 0.42 * len(rows)), sharey=True)
-    for axis, name in zip(axes, FIGURES, strict=True):
-        axis.axvline(0, color="#888", linewidth=1)
+        return ""
+    figure, panels = new_figure((WIDTH, 0.9 + 0.34 * len(rows)), len(comparison.titles))
+    for axes, (name, title) in zip(panels, comparison.titles.items(), strict=True):
+        axes.axvline(0, color=SOFT, linewidth=1, clip_on=False)
         for place, (method, row) in enumerate(rows):
-            estimate = row[name]
-            value, half = 100 * estimate.value, 100 * estimate.half_width
-            tint = colour(list(results.study.methods).index(method))
+            value, half = 100 * row[name].value, 100 * row[name].half_width
+            color = COLORS[methods.index(method) % len(COLORS)]
             if math.isfinite(half):
-                axis.plot([value - half, value + half], [place, place], color=tint, linewidth=2.4)
-            axis.plot([value], [place], "o", color=tint, markersize=6)
-        axis.set_title(f"{TITLES[name]}, points", fontsize=10)
-        axis.set_ylim(-0.6, len(rows) - 0.4)
-        _plain(axis)
-    axes[0].set_yticks(range(len(rows)), [method for method, _ in rows])
-    figure.supxlabel(f"{results.reference} less the method; right of 0: {results.reference} is ahead", fontsize=10)
-    return _png(figure)
+                axes.plot([value - half, value + half], [place, place], color=color, linewidth=2.2, clip_on=False)
+            if math.isfinite(value):
+                axes.scatter([value], [place], s=26, color=color, clip_on=False, zorder=3)
+        axes.set_title(f"{title}, points")
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+    panels[0].set_yticks(range(len(rows)), [method for method, _ in rows])
+    lead = f"{results.reference} minus the method; right of 0: {results.reference} is ahead"
+    figure.supxlabel(lead, fontsize=8, color=SOFT)
+    return svg(figure, f"Differences on {comparison.data}, {comparison.task}: the numbers of the table as a picture")
 
 
-def curves_plot(results: Results, data: str) -> bytes | None:
-    """PNG: accuracy over encoded pixels, each method's mean with the range of its seeds; None without points."""
-    budgets = results.study.views
-    lines = _budget_lines(results, data) if len(budgets) > 1 else _online_lines(results, data)
-    if not lines:
-        return None
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(10, 4.4))
-    for method, (x, middle, low, high) in lines.items():
-        tint = colour(list(results.study.methods).index(method))
-        axis.plot(x, middle, "o-", color=tint, label=method, markersize=4, linewidth=1.8)
-        axis.fill_between(x, low, high, color=tint, alpha=0.14, linewidth=0)
-    axis.set_xlabel("million pixels encoded" if len(budgets) == 1 else "views encoded")
-    what = "kNN accuracy on training images, while training" if len(budgets) == 1 else "kNN on test images"
-    axis.set_ylabel(f"{what}, per cent", fontsize=9)
-    axis.legend(frameon=False, fontsize=9, ncols=2)
-    _plain(axis)
-    return _png(figure)
+def curves_chart(results: Results, data: str) -> str:
+    """SVG: accuracy over encoded pixels, each method's mean with a band; empty without points."""
+    several = len(results.study.budgets) > 1
+    lines = _budget_lines(results, data) if several else _online_lines(results, data)
+    what = "kNN on test images" if several else "kNN accuracy on training images, while training"
+    return line_chart(
+        lines,
+        label=f"{what} on {data} over encoded pixels, for each method",
+        x_label=f"{'views' if several else 'million pixels'} encoded; {what}, per cent",
+        y_format=lambda value: f"{value:.3g}",
+        size=(WIDTH, 3.6),
+        legend=True,
+    )
 
 
-Line = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
-
-def _budget_lines(results: Results, data: str) -> dict[str, Line]:
-    """Test figures of the first task at every budget, with their intervals."""
+def _budget_lines(results: Results, data: str) -> list[Series]:
+    """KNN of the first task at every budget, with its intervals."""
     task = next(iter(results.study.data[data].tasks))
-    found: dict[str, Line] = {}
     comparisons = [c for c in results.comparisons if c.data == data and c.task == task]
+    lines = []
     for method in results.study.methods:
-        points = [(c.views, c.figures[method]["knn"]) for c in comparisons if method in c.figures]
-        if points:
-            middle = np.array([100 * e.value for _, e in points])
-            half = np.array([100 * (e.half_width if math.isfinite(e.half_width) else 0) for _, e in points])
-            found[method] = (np.array([float(v) for v, _ in points]), middle, middle - half, middle + half)
-    return found
+        points = [(c.budget, c.figures[method]["knn"]) for c in comparisons if "knn" in c.figures.get(method, {})]
+        middle = np.array([100 * e.value for _, e in points])
+        half = np.array([100 * (e.half_width if math.isfinite(e.half_width) else e.images) for _, e in points])
+        x = np.array([float(budget) for budget, _ in points])
+        lines.append(Series(method, x, middle, marked=True, low=middle - half, high=middle + half))
+    return lines
 
 
-def _online_lines(results: Results, data: str) -> dict[str, Line]:
-    """Checks during training, which all runs of a method make at the same steps."""
-    found: dict[str, Line] = {}
-    for (owner, method), curves in results.curves.items():
-        if owner == data and method != UNTRAINED and curves and len({len(c) for c in curves}) == 1:
-            values = 100 * np.stack([curve[:, 1] for curve in curves])
-            found[method] = (curves[0][:, 0], values.mean(0), values.min(0), values.max(0))
-    return found
-
-
-def _plain(axis: Any) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25)
-
-
-def _png(figure: Any) -> bytes:
-    import matplotlib.pyplot as plt
-
-    content = io.BytesIO()
-    figure.tight_layout()
-    figure.savefig(content, format="png", dpi=150, facecolor="white")
-    plt.close(figure)
-    return content.getvalue()
+def _online_lines(results: Results, data: str) -> list[Series]:
+    """Checks during training, which all runs of a method make at the same steps, with the range of the seeds."""
+    lines = []
+    for method in results.study.methods:
+        curves = results.curves.get((data, method), [])
+        if method == UNTRAINED or not curves or len({len(curve) for curve in curves}) > 1:
+            lines.append(Series(method, np.empty(0), np.empty(0)))
+            continue
+        values = 100 * np.stack([curve[:, 1] for curve in curves])
+        x, low, high = curves[0][:, 0], values.min(0), values.max(0)
+        lines.append(Series(method, x, values.mean(0), marked=True, low=low, high=high))
+    return lines

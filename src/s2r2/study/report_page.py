@@ -1,37 +1,38 @@
 """``study.html``: the study on one self-contained page."""
 
-import base64
 import time
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup
 
 from s2r2._version import __version__
-from s2r2.study.plots import curves_plot, differences_plot
-from s2r2.study.results import TITLES, Comparison, Results, describe, explanation, show, show_difference
-from s2r2.study.spec import FIGURES, folder_name
-from s2r2.system.files import write_bytes, write_text
+from s2r2.evaluation.charts import standalone
+from s2r2.study.plots import curves_chart, differences_chart
+from s2r2.study.results import Comparison, Results
+from s2r2.study.spec import folder_name
+from s2r2.study.tables import COST_TITLES, explanation, table_rows, tuning_explanation, tuning_rows
+from s2r2.system.files import write_text
 
 
 def write_page(results: Results, folder: Path) -> Path:
-    """Write ``study.html`` and its plots, also as files of their own; returns the page's path."""
-    mpl.use("Agg")
+    """Write ``study.html`` and its charts, also as files of their own; returns the page's path."""
     environment = Environment(
         loader=PackageLoader("s2r2.study"),
         autoescape=select_autoescape(default=True, default_for_string=True),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    curves = {data: _picture(curves_plot(results, data), folder, f"curves-{data}") for data in results.study.data}
+    charts = {data: _chart(curves_chart(results, data), folder, f"curves-{data}") for data in results.study.data}
     content = {
         "study": results.study,
         "results": results,
         "comparisons": [_comparison(results, c, folder) for c in results.comparisons],
-        "curves": {data: address for data, address in curves.items() if address},
-        "tuning": _tuning(results),
-        "figure": TITLES[results.study.tuning.figure] if results.study.tuning else "",
+        "curves": {data: chart for data, chart in charts.items() if chart},
+        "cost_titles": COST_TITLES,
+        "tuning": tuning_rows(results),
+        "tuning_explanation": tuning_explanation(results),
         "written": time.strftime("%d %B %Y, %H:%M"),
         "version": __version__,
     }
@@ -41,49 +42,20 @@ def write_page(results: Results, folder: Path) -> Path:
 
 
 def _comparison(results: Results, comparison: Comparison, folder: Path) -> dict[str, Any]:
-    rows = []
-    for method, row in comparison.figures.items():
-        gaps = comparison.differences.get(method, {})
-        cost = results.costs.get((comparison.data, method, comparison.views))
-        rows.append(
-            {
-                "method": method,
-                "figures": [show(row[name]) for name in FIGURES],
-                "gaps": [_gap(show_difference(gaps[name])) if name in gaps else ("", False) for name in FIGURES],
-                "costs": [f"{cost.views:,.0f}", f"{cost.seconds:,.0f}", f"{cost.memory / 2**20:,.0f}"] if cost else [],
-                "seeds": row["map"].seeds,
-            }
-        )
-    name = f"differences-{comparison.data}-{comparison.task}-{comparison.views}"
+    name = f"differences-{comparison.data}-{comparison.task}-{comparison.budget}"
     return {
         "title": f"{comparison.data}, judged on {comparison.task}",
-        "about": f"{comparison.views:,} views encoded in a run; {comparison.images:,} test images; per cent. "
-        f"{explanation(comparison)}.",
-        "names": [TITLES[figure] for figure in FIGURES],
-        "rows": rows,
-        "picture": _picture(differences_plot(results, comparison), folder, name),
+        "about": f"{comparison.budget:,} views encoded in a run; {comparison.images:,} test images; per cent. "
+        f"{explanation(results, comparison)}.",
+        "titles": list(comparison.titles.values()),
+        "rows": table_rows(results, comparison),
+        "notes": comparison.notes,
+        "chart": _chart(differences_chart(results, comparison), folder, name),
     }
 
 
-def _gap(text: str) -> tuple[str, bool]:
-    """A difference and whether its interval leaves out zero."""
-    return text.strip("*"), text.startswith("**")
-
-
-def _tuning(results: Results) -> list[tuple[str, str, str, str]]:
-    if results.study.tuning is None:
-        return []
-    figure = results.study.tuning.figure
-    return [
-        (data, method, describe(record["chosen"]), ", ".join(f"{100 * t[figure]:.1f}" for t in record["trials"]))
-        for data, methods in results.tuning.items()
-        for method, record in methods.items()
-    ]
-
-
-def _picture(content: bytes | None, folder: Path, name: str) -> str:
-    """Write a plot beside the page and give it as an address to put inside."""
-    if content is None:
-        return ""
-    write_bytes(folder / f"{folder_name(name)}.png", content)
-    return "data:image/png;base64," + base64.b64encode(content).decode()
+def _chart(drawing: str, folder: Path, name: str) -> Markup:
+    """Write a chart beside the page, and give it to be put inside; every text in it is escaped where it is made."""
+    if drawing:
+        write_text(folder / f"{folder_name(name)}.svg", standalone(drawing))
+    return Markup(drawing)

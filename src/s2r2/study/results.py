@@ -1,4 +1,4 @@
-"""From judged cells to figures, differences and costs, as plain data and as Markdown."""
+"""From evaluated cells to figures, differences and costs, as plain data."""
 
 import math
 from collections.abc import Mapping
@@ -8,12 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from s2r2.errors import S2R2Error
 from s2r2.runs import RunFolder
 from s2r2.study.plan import JUDGED_FILE, RUN_FOLDER, SCORES_FILE, Cell, is_done, judged
-from s2r2.study.spec import FIGURES, UNTRAINED, DataSpec, Study
-from s2r2.study.statistics import Estimate, difference, figure
+from s2r2.study.spec import UNTRAINED, DataSpec, Study
+from s2r2.study.statistics import Estimate, estimate, resampled_run, value_of
+from s2r2.study.tasks import TARGETS
 
 TITLES = {"map": "mAP", "knn": "kNN", "linear": "linear"}
+"""Of figures in cells of earlier versions, which did not write them down."""
+_NO_FIGURES = (TARGETS, "effective_rank")  # the second: in cells of earlier versions
+
+Scores = Mapping[str, np.ndarray]
 
 
 @dataclass
@@ -23,18 +29,24 @@ class Comparison:
     Attributes:
         data: Name of the data set.
         task: Name of the task.
-        views: The budget.
+        budget: Encoded views of full size.
         several: Whether images have several labels: kNN and linear are then mean AP over labels.
         images: Judged test images.
+        titles: Of the figures, by name.
+        explanations: Likewise; cells of earlier versions have none.
+        notes: What a reader must know to judge the figures.
         figures: By method and figure.
-        differences: Reference less the method, by method and figure; paired by seed and image.
+        differences: Reference minus the method, by method and figure; paired by seed and image.
     """
 
     data: str
     task: str
-    views: int
+    budget: int
     several: bool
     images: int
+    titles: dict[str, str]
+    explanations: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     figures: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     differences: dict[str, dict[str, Estimate]] = field(default_factory=dict)
 
@@ -80,18 +92,21 @@ def collect(study: Study, cells: list[Cell], out: Path, tuning: dict[str, dict[s
     done = [cell for cell in cells if is_done(cell, out)]
     results = Results(study, len(cells), len(done), tuning=tuning)
     for data, spec in study.data.items():
-        for views in study.views:
-            chosen = [c for c in done if c.data == data and (c.views == views or c.method == UNTRAINED)]
+        for budget in study.budgets:
+            chosen = [c for c in done if c.data == data and (c.budget == budget or c.method == UNTRAINED)]
             scores = {(c.method, c.seed): _scores(c, out) for c in chosen}
-            for task in spec.tasks:
-                if scores:
-                    results.comparisons.append(_compare(results.reference, data, task, views, study, scores))
+            records = [_judged(c, out) for c in chosen]
+            for task in spec.tasks if scores else ():
+                found = [record["tasks"][task] for record in records if "tasks" in record]
+                comparison = _comparison(data, task, budget, scores, found)
+                _compare(comparison, study, results.reference, scores)
+                results.comparisons.append(comparison)
             for method in study.methods:
-                judged = [_judged(c, out) for c in chosen if c.method == method]
-                if judged:
-                    results.costs[data, method, views] = _costs(judged)
+                mine = [record for cell, record in zip(chosen, records, strict=True) if cell.method == method]
+                if mine:
+                    results.costs[data, method, budget] = _costs(mine)
         for method in study.methods:
-            runs = [c for c in done if c.data == data and c.method == method and c.views == max(study.views)]
+            runs = [c for c in done if c.data == data and c.method == method and c.budget == max(study.budgets)]
             results.curves[data, method] = [curve for c in runs if len(curve := _curve(c, out))]
     return results
 
@@ -127,33 +142,61 @@ def choose_settings(study: Study, cells: list[Cell], out: Path) -> tuple[dict[st
 def _tuning_figure(cell: Cell, name: str, data: DataSpec, out: Path) -> float:
     """Mean of a figure over the tasks of a trial's run."""
     scores = _scores(cell, out)
-    figures = [figure([scores[f"{task}/{name}"]], scores[f"{task}/targets"]).value for task in data.tasks]
-    return float(np.mean(figures))
+    for task in data.tasks:
+        if f"{task}/{name}" not in scores:
+            there = ", ".join(_names(scores, task))
+            raise S2R2Error(f"tuning.figure {name}: the protocols give no such figure on {task}; use {there}")
+    return float(np.mean([value_of(scores[f"{task}/{name}"], scores[f"{task}/{TARGETS}"]) for task in data.tasks]))
 
 
-def _compare(
-    reference: str,
-    data: str,
-    task: str,
-    views: int,
-    study: Study,
-    scores: Mapping[tuple[str, int], Mapping[str, np.ndarray]],
+def _names(scores: Scores, task: str) -> list[str]:
+    """Names of a task's figures."""
+    found = [name.removeprefix(f"{task}/") for name in scores if name.startswith(f"{task}/")]
+    return [name for name in found if name not in _NO_FIGURES]
+
+
+def _comparison(
+    data: str, task: str, budget: int, scores: Mapping[tuple[str, int], Scores], records: list[dict[str, Any]]
 ) -> Comparison:
-    targets = next(iter(scores.values()))[f"{task}/targets"]
-    found = Comparison(data, task, views, targets.ndim == 2, len(targets))
-    for method in [UNTRAINED, *study.methods]:
-        seeds = [seed for seed in study.seeds if (method, seed) in scores]
-        shared = [seed for seed in seeds if (reference, seed) in scores]
-        for name in FIGURES:
-            key = f"{task}/{name}"
-            runs = [scores[method, seed][key] for seed in seeds]
-            if runs:
-                found.figures.setdefault(method, {})[name] = figure(runs, targets)
+    """A comparison without its figures.
+
+    Args:
+        data: Name of the data set.
+        task: Name of the task.
+        budget: The budget.
+        scores: Of all cells.
+        records: What cells have written down of the task; those of earlier versions nothing.
+    """
+    first = next(iter(scores.values()))
+    targets = first[f"{task}/{TARGETS}"]
+    names = [name for name in _names(first, task) if all(f"{task}/{name}" in other for other in scores.values())]
+    figures: dict[str, Any] = records[0]["figures"] if records else {}
+    return Comparison(
+        data,
+        task,
+        budget,
+        targets.ndim == 2,
+        len(targets),
+        {name: figures[name]["title"] if name in figures else TITLES.get(name, name) for name in names},
+        {name: figures[name]["explanation"] for name in names if name in figures},
+        list(dict.fromkeys(note for record in records for note in record["notes"])),
+    )
+
+
+def _compare(comparison: Comparison, study: Study, reference: str, scores: Mapping[tuple[str, int], Scores]) -> None:
+    """Fill a comparison with figures and differences."""
+    targets = next(iter(scores.values()))[f"{comparison.task}/{TARGETS}"]
+    for name in comparison.titles:
+        draws = {key: resampled_run(found[f"{comparison.task}/{name}"], targets) for key, found in scores.items()}
+        for method in [UNTRAINED, *study.methods]:
+            seeds = [seed for seed in study.seeds if (method, seed) in draws]
+            shared = [seed for seed in seeds if (reference, seed) in draws]
+            if seeds:
+                found = estimate([draws[method, seed] for seed in seeds])
+                comparison.figures.setdefault(method, {})[name] = found
             if method != reference and shared:
-                own = [scores[reference, seed][key] for seed in shared]
-                theirs = [scores[method, seed][key] for seed in shared]
-                found.differences.setdefault(method, {})[name] = difference(own, theirs, targets)
-    return found
+                gap = estimate([draws[reference, seed] - draws[method, seed] for seed in shared])
+                comparison.differences.setdefault(method, {})[name] = gap
 
 
 def _scores(cell: Cell, out: Path) -> dict[str, np.ndarray]:
@@ -196,111 +239,23 @@ def to_dict(results: Results) -> dict[str, Any]:
             {
                 "data": c.data,
                 "task": c.task,
-                "views": c.views,
+                "budget": c.budget,
                 "images": c.images,
+                "titles": c.titles,
+                "notes": c.notes,
                 "figures": {m: {n: _plain(e) for n, e in row.items()} for m, row in c.figures.items()},
                 "differences": {m: {n: _plain(e) for n, e in row.items()} for m, row in c.differences.items()},
             }
             for c in results.comparisons
         ],
         "costs": [
-            {"data": data, "method": method, "budget": views, **vars(cost)}
-            for (data, method, views), cost in results.costs.items()
+            {"data": data, "method": method, "budget": budget, **vars(cost)}
+            for (data, method, budget), cost in results.costs.items()
         ],
         "tuning": results.tuning,
     }
 
 
 def _plain(estimate: Estimate) -> dict[str, float | int | None]:
-    known = math.isfinite(estimate.half_width)
-    return {
-        "value": round(estimate.value, 5),
-        "low": round(estimate.low, 5) if known else None,
-        "high": round(estimate.high, 5) if known else None,
-        "seeds": estimate.seeds,
-    }
-
-
-def to_markdown(results: Results) -> str:
-    """The tables, for people and for ``docs``."""
-    parts = [f"# {results.study.name}", ""]
-    if results.study.about:
-        parts += [results.study.about.strip(), ""]
-    if results.done < results.cells:
-        parts += [f"**Not finished: {results.done} of {results.cells} runs.**", ""]
-    for comparison in results.comparisons:
-        parts += [*_tables(results, comparison), ""]
-    if results.tuning:
-        parts += [*_tuning_table(results), ""]
-    return "\n".join(parts)
-
-
-def explanation(comparison: Comparison) -> str:
-    """What the columns of a comparison are."""
-    if comparison.several:
-        return "mAP: retrieval, a label in common is right; kNN and linear: mean AP over labels"
-    return "mAP: retrieval, same class is right; kNN and linear: accuracy"
-
-
-def _tables(results: Results, comparison: Comparison) -> list[str]:
-    names = [TITLES[name] for name in FIGURES]
-    title = f"{comparison.data}, judged on {comparison.task}: {comparison.views:,} views encoded"
-    reference = results.reference
-    header = ["", *names, *(f"{reference} less it: {name}" for name in names), "views", "seconds", "MiB", "seeds"]
-    lines = [f"## {title}", "", f"Per cent; {explanation(comparison)}; {comparison.images:,} test images.", ""]
-    lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    for method, row in comparison.figures.items():
-        gaps = comparison.differences.get(method, {})
-        cells = [show(row[name]) for name in FIGURES]
-        cells += [show_difference(gaps[name]) if name in gaps else "" for name in FIGURES]
-        cost = results.costs.get((comparison.data, method, comparison.views))
-        cells += (
-            [f"{cost.views:,.0f}", f"{cost.seconds:,.0f}", f"{cost.memory / 2**20:,.0f}"] if cost else ["0", "", ""]
-        )
-        lines.append(f"| {method} | " + " | ".join(cells) + f" | {row['map'].seeds} |")
-    return lines
-
-
-def show(estimate: Estimate) -> str:
-    """A figure in per cent."""
-    if not math.isfinite(estimate.half_width):
-        return f"{100 * estimate.value:.1f}"
-    return f"{100 * estimate.value:.1f} ±{100 * estimate.half_width:.1f}"
-
-
-def show_difference(estimate: Estimate) -> str:
-    """A difference in points, bold where its interval leaves out zero."""
-    text = f"{100 * estimate.value:+.1f}"
-    if not math.isfinite(estimate.half_width):
-        return text
-    text += f" ±{100 * estimate.half_width:.1f}"
-    return f"**{text}**" if estimate.low > 0 or estimate.high < 0 else text
-
-
-def _tuning_table(results: Results) -> list[str]:
-    tuning = results.study.tuning
-    assert tuning is not None
-    seeds = f", the mean over {len(tuning.seeds)} seeds" if len(tuning.seeds) > 1 else ""
-    lines = [
-        "## Settings chosen",
-        "",
-        f"{tuning.trials} trials a method and data set, {tuning.views:,} views each{seeds}, judged by "
-        f"{TITLES[tuning.figure]} "
-        f"on {tuning.held_out:.0%} of the training labels; the test images had no part in it.",
-        "",
-        "| data | method | chosen | figures of the trials |",
-        "|---|---|---|---|",
-    ]
-    for data, methods in results.tuning.items():
-        for method, record in methods.items():
-            figures = ", ".join(f"{100 * trial[tuning.figure]:.1f}" for trial in record["trials"])
-            lines.append(f"| {data} | {method} | {describe(record['chosen'])} | {figures} |")
-    return lines
-
-
-def describe(settings: Mapping[str, Any]) -> str:
-    """Settings on one line."""
-    flat = {**{k: v for k, v in settings.items() if k != "options"}, **settings.get("options", {})}
-    return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in flat.items()
-    )
+    numbers = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    return {name: round(v, 5) if math.isfinite(v) else None for name, v in numbers.items()} | {"seeds": estimate.seeds}

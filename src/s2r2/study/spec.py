@@ -19,6 +19,7 @@ from s2r2.training.config import TrainConfig
 
 UNTRAINED = "untrained"
 FIGURES = ("map", "knn", "linear")
+"""Of the usual protocols, by which trials can be compared."""
 MOST_CELLS = 100_000
 _NOT_SHARED = ("seed", "steps", "epochs", "store", "device", "threads")
 
@@ -52,7 +53,7 @@ class TuningSpec:
 
     Attributes:
         trials: Settings tried for each method and data set, the same number for all.
-        views: Encoded views of full size in a trial.
+        budget: Encoded views of full size in a trial.
         figure: What decides: knn, linear or map, the mean over the tasks.
         held_out: Share of each task's training labels that is judged; its test images are never looked at.
         search: For each method, either a list of settings or lists of values of which combinations are drawn.
@@ -60,7 +61,7 @@ class TuningSpec:
     """
 
     trials: int
-    views: int
+    budget: int
     search: dict[str, Any]
     figure: str = "knn"
     held_out: float = 0.25
@@ -98,13 +99,14 @@ class Study:
         data: Data sets by name.
         methods: Settings of each method by the name of its row, over ``config``.
         seeds: Of the final runs.
-        views: Budgets: encoded views of full size, each with its own learning-rate schedule; small views count by
+        budgets: Encoded views of full size in a run, each with its own learning-rate schedule; small views count by
             their pixels.
         config: Settings of :class:`~s2r2.training.TrainConfig` that all share.
         reference: The method that the others are compared with; by default the first.
         tuning: How settings are chosen; None: they stand as they are.
         held_out: Share of the tasks' training labels that the final stage judges in the place of the test images:
             for a search, whose winner another study tests. 0: the test images.
+        protocols: What encoders are evaluated by beside the usual protocols, by name or as ``FILE.py``.
         about: A paragraph for the reader.
     """
 
@@ -112,11 +114,12 @@ class Study:
     data: dict[str, DataSpec]
     methods: dict[str, dict[str, Any]]
     seeds: list[int]
-    views: list[int]
+    budgets: list[int]
     config: dict[str, Any] = field(default_factory=dict)
     reference: str = ""
     tuning: TuningSpec | None = None
     held_out: float = 0.0
+    protocols: list[str] = field(default_factory=list)
     about: str = ""
     mistakes: Mistakes = field(default_factory=lambda: Mistakes("the study"), init=False, repr=False, compare=False)
     """Knows the lines of the file that the study was read from."""
@@ -150,6 +153,7 @@ def parse_study(content: Any, root: Path, mistakes: Mistakes | None = None) -> S
     found = mistakes or Mistakes("the study")
     values = plain(content)
     if isinstance(values, dict):
+        values = _with_current_keys(values, found)
         values = {**values, "data": _with_lists(values.get("data"))}
         _check_settings(values, found)
     study: Study | None = fitted(values, Study, found)
@@ -161,6 +165,17 @@ def parse_study(content: Any, root: Path, mistakes: Mistakes | None = None) -> S
     study = dataclasses.replace(study, data=data)
     object.__setattr__(study, "mistakes", found)
     return study
+
+
+def _with_current_keys(values: dict[str, Any], mistakes: Mistakes) -> dict[str, Any]:
+    """The study under the keys of this version; mistakes in values of former keys keep their lines."""
+    lines = mistakes.lines
+    lines |= {("budgets", *where[1:]): line for where, line in lines.items() if where[:1] == ("views",)}
+    lines[("tuning", "budget")] = lines.get(("tuning", "views"), lines.get(("tuning", "budget"), 1))
+    values = with_current_names(values, {"views": "budgets"}, announced=True)
+    if isinstance(tuning := values.get("tuning"), dict):
+        values["tuning"] = with_current_names(tuning, {"views": "budget"}, announced=True)
+    return values
 
 
 def _with_lists(data: Any) -> Any:
@@ -216,7 +231,7 @@ def _check(study: Study, mistakes: Mistakes) -> None:
         (UNTRAINED not in study.methods, ("methods",), f"{UNTRAINED} is judged in any case"),
         (0 <= study.held_out < 1, ("held_out",), "must be a share between 0 and 1"),
         (tuning is None or not study.held_out, (), "tuning and held_out would judge the same images: leave one out"),
-        *_seeds_and_budgets(study.seeds, study.views, ()),
+        *_seeds_and_budgets(study.seeds, study.budgets, (), "budgets"),
         *[(bool(spec.tasks), ("data", name), "it needs at least one task") for name, spec in study.data.items()],
         *[(bool(spec.train), ("data", name, "train"), "it needs images") for name, spec in study.data.items()],
         *[
@@ -238,10 +253,14 @@ def _check(study: Study, mistakes: Mistakes) -> None:
         rules += [
             (set(tuning.search) == set(study.methods), ("tuning", "search"), "must name every method, and no other"),
             (1 <= tuning.trials <= MOST_CELLS, ("tuning", "trials"), f"must be 1 to {MOST_CELLS:,}"),
-            (tuning.figure in FIGURES, ("tuning", "figure"), f"use {', '.join(FIGURES)}"),
+            (
+                bool(study.protocols) or tuning.figure in FIGURES,
+                ("tuning", "figure"),
+                f"use {', '.join(FIGURES)}",
+            ),
             (0 < tuning.held_out < 1, ("tuning", "held_out"), "must be a share between 0 and 1"),
             (not set(tuning.seeds) & set(study.seeds), ("tuning", "seeds"), "must not be among the final seeds"),
-            *_seeds_and_budgets(tuning.seeds, [tuning.views], ("tuning",)),
+            *_seeds_and_budgets(tuning.seeds, [tuning.budget], ("tuning",), "budget"),
         ]
     for holds, where, message in rules:
         if not holds:
@@ -254,13 +273,13 @@ def _check(study: Study, mistakes: Mistakes) -> None:
             mistakes.add_error(("tuning", "search", method), error)
 
 
-def _seeds_and_budgets(seeds: list[int], views: list[int], where: Where) -> list[tuple[bool, Where, str]]:
+def _seeds_and_budgets(seeds: list[int], budgets: list[int], where: Where, key: str) -> list[tuple[bool, Where, str]]:
     return [
         (0 < len(set(seeds)) == len(seeds) <= MOST_CELLS, (*where, "seeds"), "give at least one, each once"),
         (all(0 <= seed < 1 << 63 for seed in seeds), (*where, "seeds"), "must be at least 0 and below 2^63"),
         (
-            0 < len(set(views)) == len(views) and all(0 < budget < 1 << 50 for budget in views),
-            (*where, "views"),
+            0 < len(set(budgets)) == len(budgets) and all(0 < budget < 1 << 50 for budget in budgets),
+            (*where, key),
             "give at least one budget above 0, each once",
         ),
     ]
@@ -272,6 +291,6 @@ def folder_name(name: str) -> str:
     return folder if folder.strip(".") else "unnamed"
 
 
-def steps_for(views: int, pixels_per_step: int, image_size: int) -> int:
+def steps_for(budget: int, pixels_per_step: int, image_size: int) -> int:
     """Steps whose encoded pixels come nearest to so many views of full size; at least one."""
-    return max(1, math.floor(views * image_size**2 / pixels_per_step + 0.5))
+    return max(1, math.floor(budget * image_size**2 / pixels_per_step + 0.5))

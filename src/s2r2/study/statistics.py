@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from s2r2.evaluation.metrics.bootstrap import weighted_average_precision
-
-DRAWS = 300
+from s2r2.errors import S2R2Error
+from s2r2.evaluation.metrics.bootstrap import DRAWS, resampled
 
 
 @dataclass(frozen=True)
@@ -17,10 +16,11 @@ class Estimate:
     """A figure, or a difference of two, with its 95 % interval.
 
     Attributes:
-        value: The mean over seeds.
+        value: The mean over seeds; NaN where the figure means nothing.
         half_width: Of the interval; infinite with a single seed.
         seeds: How many.
-        images: Half-width of the part that comes from the test images.
+        images: Half-width of the part that comes from the test images; of a single run the one that
+            ``s2r2 evaluate`` gives it.
     """
 
     value: float
@@ -43,49 +43,49 @@ def figure(runs: Sequence[np.ndarray], targets: np.ndarray) -> Estimate:
     """A method's figure over its seeds.
 
     Args:
-        runs: For each seed what :func:`s2r2.study.scoring.judge_task` gave: ``(N,)`` or ``(N, C)``.
+        runs: For each seed what :func:`s2r2.study.tasks.evaluate_task` gave: ``(N,)``, ``(S, N)`` or ``(N, C)``.
         targets: ``(N,)`` or ``(N, C)`` labels of the judged images.
     """
-    return _estimate([_per_draw(run, targets) for run in runs])
+    return estimate([resampled_run(run, targets) for run in runs])
 
 
 def difference(first: Sequence[np.ndarray], second: Sequence[np.ndarray], targets: np.ndarray) -> Estimate:
-    """First less second, paired by seed (same views, same first weights) and by test image.
+    """First minus second, paired by seed (same views, same first weights) and by test image.
 
-    The half-width joins two independent parts: Student's t over the seeds' differences, and 1.96 standard errors from
-    resampling test images, which all seeds share. With few seeds the first part is honest about how little is known.
+    The half-width joins two independent parts: Student's t over the seeds' differences, and half of the 95 % interval
+    from resampling test images, which all seeds share. With few seeds the first part is honest about how little is
+    known.
     """
-    return _estimate([_per_draw(a, targets) - _per_draw(b, targets) for a, b in zip(first, second, strict=True)])
+    pairs = zip(first, second, strict=True)
+    return estimate([resampled_run(a, targets) - resampled_run(b, targets) for a, b in pairs])
 
 
-def _per_draw(run: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The figure on the images as they are, then on ``DRAWS`` resamples, the same for every run: ``(1 + DRAWS,)``."""
-    weights = _weights(len(run))
-    if run.ndim == 1:
-        values = np.nan_to_num(run.astype(np.float64))
-        there = np.isfinite(run).astype(np.float64)
-        return (weights @ values) / np.maximum(weights @ there, 1e-12)
-    total, labels = np.zeros(len(weights)), np.zeros(len(weights))
-    for label in np.flatnonzero(targets.any(0)):
-        precision = weighted_average_precision(run[:, label], targets[:, label], weights)
-        there = np.isfinite(precision)
-        total[there] += precision[there]
-        labels += there
-    return total / np.maximum(labels, 1)
+def resampled_run(run: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The figure on the images as they are, then on resamples, the same for every run: ``(1 + draws,)``."""
+    return _resampled(run, targets, DRAWS)
 
 
-def _weights(images: int) -> np.ndarray:
-    generator = np.random.default_rng(0)
-    weights = np.ones((DRAWS + 1, images))
-    for row in weights[1:]:
-        row[:] = np.bincount(generator.integers(0, images, images), minlength=images)
-    return weights
+def value_of(run: np.ndarray, targets: np.ndarray) -> float:
+    """The figure of a run, without an interval."""
+    return float(_resampled(run, targets, 0)[0])
 
 
-def _estimate(seeds: list[np.ndarray]) -> Estimate:
-    table = np.stack(seeds)  # (S, 1 + DRAWS)
+def _resampled(run: np.ndarray, targets: np.ndarray, draws: int) -> np.ndarray:
+    return resampled(run, targets if targets.ndim == 2 and run.shape == targets.shape else None, draws=draws)
+
+
+def estimate(seeds: Sequence[np.ndarray]) -> Estimate:
+    """A figure, or a difference, from what :func:`resampled_run` gave for each seed.
+
+    Raises:
+        S2R2Error: The seeds were not judged on the same images.
+    """
+    if len({len(seed) for seed in seeds}) > 1:
+        raise S2R2Error("runs of a study were judged on different images: choose another --out")
+    table = np.stack(seeds)  # (S, 1 + draws)
     count = len(table)
-    by_images = 1.96 * float(table[:, 1:].mean(0).std(ddof=1))
+    low, high = np.quantile(table[:, 1:].mean(0), [0.025, 0.975])
+    by_images = float(high - low) / 2
     if count == 1:
         return Estimate(float(table[0, 0]), math.inf, 1, by_images)
     by_seeds = float(student.ppf(0.975, count - 1)) * float(table[:, 0].std(ddof=1)) / math.sqrt(count)

@@ -53,17 +53,8 @@ def bootstrap_interval(values: np.ndarray, *, draws: int = DRAWS, seed: int = 0)
     The interval tells what other test images of the same kind could have given. It does not tell what another
     training run could have given: for that, train with several seeds.
     """
-    values = np.asarray(values, np.float64)
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
-        return Interval(math.nan, math.nan, math.nan, 0)
-    generator = np.random.default_rng(seed)
-    block = max(1, _BLOCK // len(values))
-    means = [
-        values[generator.integers(0, len(values), (min(block, draws - start), len(values)))].mean(1)
-        for start in range(0, draws, block)
-    ]
-    return interval_of(values.mean(), np.concatenate(means), len(values), len(values))
+    count = int(np.isfinite(values).sum())
+    return interval_of(resampled(values, draws=draws, seed=seed), count, count)
 
 
 def mean_average_precision_interval(
@@ -81,15 +72,60 @@ def mean_average_precision_interval(
         draws: Resamples.
         seed: Of the resamples.
     """
-    used = np.flatnonzero(targets.any(0))
-    if len(used) == 0:
-        return Interval(math.nan, math.nan, math.nan, 0)
-    count = len(scores)
+    return interval_of(resampled(scores, targets, draws=draws, seed=seed), int(targets.any(0).sum()), len(scores))
+
+
+def resampled(
+    values: np.ndarray, targets: np.ndarray | None = None, *, draws: int = DRAWS, seed: int = 0
+) -> np.ndarray:
+    """A figure, then what it would be on resampled test images: ``(1 + draws,)``.
+
+    The resamples follow from the seed and the number of images alone, so that figures of two encoders on the same
+    images can be compared draw by draw.
+
+    Args:
+        values: ``(N,)`` a value for each image, of which the mean is taken, NaN being left out. ``(S, N)`` the same
+            from each of S training sets, which are resampled as well. With ``targets`` ``(N, C)`` scores of labels,
+            of which the mean average precision is taken.
+        targets: ``(N, C)`` bool: the labels that images have.
+        draws: Resamples.
+        seed: Of the resamples.
+    """
     generator = np.random.default_rng(seed)
-    weights = np.empty((draws + 1, count), np.float32)
-    weights[0] = 1  # the images as they are
-    for draw in range(1, draws + 1):
-        weights[draw] = np.bincount(generator.integers(0, count, count), minlength=count)
+    if targets is not None:
+        return _resampled_average_precision(values, targets, draws, generator)
+    if values.ndim == 2:
+        return _resampled_over_sets(values, draws, generator)
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return np.full(1 + draws, np.nan)
+    block = max(1, _BLOCK // len(values))
+    means = [
+        values[generator.integers(0, len(values), (min(block, draws - start), len(values)))].mean(1)
+        for start in range(0, draws, block)
+    ]
+    return np.concatenate([[values.mean()], *means])
+
+
+def _resampled_over_sets(values: np.ndarray, draws: int, generator: np.random.Generator) -> np.ndarray:
+    sets, images = values.shape
+    means = [values.mean()]
+    for _ in range(draws):
+        by_image = values[generator.integers(0, sets, sets)].mean(0)
+        means.append(by_image[generator.integers(0, images, images)].mean())
+    return np.array(means)
+
+
+def _resampled_average_precision(
+    scores: np.ndarray, targets: np.ndarray, draws: int, generator: np.random.Generator
+) -> np.ndarray:
+    used, count = np.flatnonzero(targets.any(0)), len(scores)
+    if len(used) == 0:
+        return np.full(1 + draws, np.nan)
+    weights = np.ones((draws + 1, count), np.float32)
+    for row in weights[1:]:
+        row[:] = np.bincount(generator.integers(0, count, count), minlength=count)
     total, labels = np.zeros(draws + 1), np.zeros(draws + 1)
     for label in used:
         precision = weighted_average_precision(scores[:, label], targets[:, label], weights)
@@ -98,8 +134,9 @@ def mean_average_precision_interval(
         labels += there
     means = total / np.maximum(labels, 1)
     # A resample repeats images, which raises the AP of rare labels; the spread is right, its centre is not.
-    centred = means[1:] + (means[0] - means[1:].mean())
-    return interval_of(means[0], centred, len(used), count)
+    if draws:
+        means[1:] += means[0] - means[1:].mean()
+    return means
 
 
 def weighted_average_precision(scores: np.ndarray, relevant: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -120,7 +157,7 @@ def weighted_average_precision(scores: np.ndarray, relevant: np.ndarray, weights
     return out
 
 
-def interval_of(value: float, draws: np.ndarray, count: int, images: int) -> Interval:
-    """The interval of a figure from those of resampled images, if there are enough of them."""
-    low, high = np.quantile(draws, [0.025, 0.975]) if images >= LEAST_FOR_INTERVAL else (math.nan, math.nan)
-    return Interval(float(value), float(low), float(high), count)
+def interval_of(figures: np.ndarray, count: int, images: int) -> Interval:
+    """The interval of a figure from what :func:`resampled` gave, if there are enough images for one."""
+    low, high = np.quantile(figures[1:], [0.025, 0.975]) if images >= LEAST_FOR_INTERVAL else (math.nan, math.nan)
+    return Interval(float(figures[0]), float(low), float(high), count)

@@ -10,8 +10,11 @@ from torch.nn import functional as F
 
 from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
-from s2r2.evaluation.metrics.bootstrap import Interval, bootstrap_interval, mean_average_precision_interval
-from s2r2.evaluation.protocols.base import Task
+from s2r2.evaluation.metrics.bootstrap import Interval
+from s2r2.evaluation.protocols.base import Caution, Protocol, Space
+from s2r2.evaluation.protocols.register import register_protocol
+from s2r2.evaluation.result import Column, asked_for
+from s2r2.evaluation.task import Outcome, Task
 from s2r2.images import PixelStore
 from s2r2.views import Recipe, draw_parameters, render_centre, render_views
 
@@ -65,19 +68,22 @@ def fine_tune(
     Raises:
         S2R2Error: There are no training labels, or the share is not in (0, 1].
     """
-    if task.train is None or not task.teaching.any():
+    if task.train is None or not task.taught:
         raise S2R2Error("fine-tuning needs labels of training images: give a labelled --train")
-    plan = plan or FineTuningPlan()
+    outcome = task.outcome(_fine_tuned_scores(encoder, train, test, task, share, plan or FineTuningPlan()))
+    return outcome.interval(draws=task.draws, seed=task.seed)
+
+
+def _fine_tuned_scores(
+    encoder: Encoder, train: PixelStore, test: PixelStore, task: Task, share: float, plan: FineTuningPlan
+) -> np.ndarray:
+    assert task.train is not None
     chosen = labelled_share(task, share)
     with torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
         torch.manual_seed(task.seed)
         model = _Classifier(copy.deepcopy(encoder), len(task.names)).to(encoder.device)
         _train(model, train, chosen, task.train[chosen], plan, task.seed)
-    scores = _predict(model, test, np.flatnonzero(task.judged))
-    wanted = task.test[task.judged]
-    if task.several:
-        return mean_average_precision_interval(scores, wanted, draws=task.draws, seed=task.seed)
-    return bootstrap_interval(scores.argmax(1) == wanted, draws=task.draws, seed=task.seed)
+    return _predict(model, test, np.flatnonzero(task.judged))
 
 
 def labelled_share(task: Task, share: float) -> np.ndarray:
@@ -177,3 +183,44 @@ def _predict(model: _Classifier, store: PixelStore, images: np.ndarray) -> np.nd
         pixels = render_centre(part, encoder.image_size, mean=encoder.mean, std=encoder.std)
         parts.append(model(torch.from_numpy(pixels).to(encoder.device)).float().cpu().numpy())
     return np.concatenate(parts)
+
+
+@register_protocol
+class FineTuning(Protocol):
+    """Accuracy of the whole encoder trained further on shares of the labels."""
+
+    name = "fine-tuning"
+    summary = "all weights trained further on 1 %, 10 % and 100 % of the labels"
+    place = 80
+
+    def columns(self, task: Task) -> dict[str, Column]:
+        """A figure for each share."""
+        text = "The whole encoder trained further on {:.0%} of the labelled images, all its weights free."
+        return {f"fine-tuning@{share:g}": asked_for(f"tuned {share:.0%}", text.format(share)) for share in SHARES}
+
+    def applies_to(self, space: Space) -> bool:
+        """To encoders; pixels, functions and projection heads have no weights to train."""
+        return space.encoder is not None
+
+    def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
+        """Train and judge a copy for each share."""
+        assert space.encoder is not None
+        assert space.train_images is not None
+        assert space.test_images is not None
+        scores = {
+            share: _fine_tuned_scores(
+                space.encoder, space.train_images, space.test_images, task, share, FineTuningPlan()
+            )
+            for share in SHARES
+        }
+        return {f"fine-tuning@{share:g}": task.outcome(found) for share, found in scores.items()}
+
+    def cautions(self, task: Task) -> list[Caution]:
+        """Shares that are larger than they say, for one image of each class."""
+        found, labelled = [], int(task.teaching.sum())
+        for share in SHARES:
+            taken = len(labelled_share(task, share))
+            if taken > 1.5 * share * labelled:
+                text = f"Fine-tuning on {share:.0%} took {taken} of {labelled} labelled images"
+                found.append(Caution(f"{text}: at least one of each class."))
+        return found

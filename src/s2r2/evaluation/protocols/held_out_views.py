@@ -10,9 +10,15 @@ import numpy as np
 from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.metrics.retrieval import RetrievalResult, retrieval_metrics
+from s2r2.evaluation.protocols.base import Basis, Protocol, Space
+from s2r2.evaluation.protocols.register import register_protocol
+from s2r2.evaluation.result import Column
+from s2r2.evaluation.task import Outcome, Task
 from s2r2.images import DirectImages, PixelStore
 from s2r2.views import Recipe, draw_parameters, render_views
 
+VIEW_IMAGES = 256
+VIEWS = 8
 HELD_OUT_EPOCH = 1 << 40
 """Views of this epoch number are drawn by no training run."""
 
@@ -35,8 +41,8 @@ def held_out_views(
     recipe: Recipe,
     *,
     view_size: int,
-    images: int | np.ndarray = 256,
-    views: int = 8,
+    images: int | np.ndarray = VIEW_IMAGES,
+    views: int = VIEWS,
     seed: int = 0,
 ) -> HeldOutViews:
     """Draw full-size views of some images, from a stream that no training epoch uses.
@@ -95,7 +101,7 @@ def embed_views(encoder: Encoder, held_out: HeldOutViews, *, batch_size: int = 1
 
 
 def view_retrieval(
-    encoder: Encoder, store: PixelStore, recipe: Recipe, *, images: int = 256, views: int = 8, seed: int = 0
+    encoder: Encoder, store: PixelStore, recipe: Recipe, *, images: int = VIEW_IMAGES, views: int = VIEWS, seed: int = 0
 ) -> RetrievalResult:
     """Rank held-out random views of up to ``images`` images, taken evenly, by the image they come from.
 
@@ -107,7 +113,45 @@ def view_retrieval(
 
 
 def view_average_precision(
-    encoder: Encoder, store: PixelStore, recipe: Recipe, *, images: int = 256, views: int = 8, seed: int = 0
+    encoder: Encoder, store: PixelStore, recipe: Recipe, *, images: int = VIEW_IMAGES, views: int = VIEWS, seed: int = 0
 ) -> float:
     """Mean AP of :func:`view_retrieval`, in 0..1."""
     return view_retrieval(encoder, store, recipe, images=images, views=views, seed=seed).mean_average_precision
+
+
+@register_protocol
+class HeldOutViewRanking(Protocol):
+    """AP of the ranking of held-out random views, the task that the encoder was trained for."""
+
+    name = "views"
+    summary = "eight random views of each of up to 256 test images: does a view find the others of its image?"
+    needs = ()
+    usual = True
+    basis = Basis.VIEWS
+    place = 40
+
+    def columns(self, task: Task) -> dict[str, Column]:
+        """One figure."""
+        images = min(VIEW_IMAGES, len(task.test))
+        text = (
+            f"The task that the encoder was trained for: {VIEWS} random views of each of {images} photos; each view "
+            "must find the other views of its photo. AP, averaged over views."
+        )
+        return {"view_ap": Column("view AP", text)}
+
+    def applies_to(self, space: Space) -> bool:
+        """Where there is a recipe to draw views by, and something that embeds them."""
+        return space.views is not None
+
+    def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
+        """Views of one image are resampled together."""
+        assert space.views is not None
+        rows, groups = space.views
+        by_image = retrieval_metrics(rows, groups).average_precision.reshape(-1, VIEWS).mean(1)
+        if len(by_image) == 1:
+            by_image[:] = np.nan  # there is no other image to confuse it with
+        return {"view_ap": Outcome(by_image)}
+
+    def compared(self, task: Task) -> dict[str, str]:
+        """None: each method of a study has views of its own."""
+        return {}

@@ -15,7 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s2r2.errors import S2R2Error
+from s2r2.evaluation.metrics.bootstrap import weighted_average_precision
 from s2r2.evaluation.metrics.label_encoding import LabelsLike, number_labels
+from s2r2.evaluation.protocols.base import Protocol, Space
+from s2r2.evaluation.protocols.register import register_protocol
+from s2r2.evaluation.result import Column
+from s2r2.evaluation.task import Outcome, Task
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 HELD_OUT = 0.2
@@ -129,8 +134,6 @@ def split_indices(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarr
 
 
 def _validate(x: Tensor, y: Tensor, width: int, strengths: Sequence[float], seed: int) -> dict[float, float]:
-    from s2r2.evaluation.metrics.bootstrap import weighted_average_precision
-
     labels = y.cpu().numpy()
     rest, held = split_indices(labels, HELD_OUT, seed)
     if len(held) == 0 or len(rest) == 0:
@@ -224,3 +227,40 @@ def _principal_axes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     else:
         axes = vectors.float()
     return axes, (values / len(x)).float(), x @ axes
+
+
+@register_protocol
+class LinearClassifier(Protocol):
+    """Accuracy of a linear classifier on the features, or mean AP where images have several labels."""
+
+    name = "linear"
+    summary = "a linear classifier on the features, its strength chosen on a fifth of the training images"
+    usual = True
+    place = 30
+
+    def columns(self, task: Task) -> dict[str, Column]:
+        """One figure."""
+        if task.several:
+            text = "A linear classifier for each label, trained on the fixed features; mean AP over labels."
+            return {"probe": Column("probe", text)}
+        text = "Share of test images that a linear classifier, trained on the fixed features, gets right."
+        return {"probe": Column("linear", text)}
+
+    def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
+        """Fit it to the labelled training images."""
+        assert task.train is not None
+        assert space.train is not None
+        teaching = task.teaching
+        probe = fit_linear_probe(
+            space.train[teaching],
+            task.train[teaching],
+            classes=len(task.names),
+            seed=task.seed,
+            device=space.device,
+        )
+        details = {"strength": probe.strength, "validation": {str(k): v for k, v in probe.validation.items()}}
+        return {"probe": task.outcome(probe.scores(space.test[task.judged]), details)}
+
+    def compared(self, task: Task) -> dict[str, str]:
+        """Its figure, which studies have always called by this name."""
+        return {"linear": "probe"}

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from s2r2.errors import S2R2Error
-from s2r2.evaluation.metrics.bootstrap import DRAWS, Interval, interval_of
+from s2r2.evaluation.metrics.bootstrap import DRAWS, Interval
 from s2r2.evaluation.metrics.label_encoding import LabelsLike, number_labels
+from s2r2.evaluation.protocols.base import Caution, Need, Protocol, Space
 from s2r2.evaluation.protocols.linear_probe import STRENGTHS, fit_linear_probe
+from s2r2.evaluation.protocols.register import register_protocol
+from s2r2.evaluation.result import Column, asked_for
+from s2r2.evaluation.task import UNKNOWN, Outcome, Task
 
 SHOTS = (1, 10, 100)
 SUBSETS = 5
@@ -24,10 +28,12 @@ class LowShot:
     Attributes:
         interval: Mean over sets; the interval resamples both sets and test images.
         accuracies: Accuracy from each set.
+        right: ``(S, N)`` bool: which labelled test images the probe from each set gets right.
     """
 
     interval: Interval
     accuracies: list[float]
+    right: np.ndarray
 
 
 def low_shot(
@@ -60,8 +66,9 @@ def low_shot(
     """
     _, (taught, asked) = number_labels(train_labels, test_labels, unknown=unknown)
     chosen = draw_shots(taught, shots, subsets, seed)
-    strengths: Sequence[float] | float = STRENGTHS if shots >= FEW else FEW_STRENGTH
-    return probe_subsets(train, taught, test, asked, chosen, unknown=-1, strengths=strengths, seed=seed, draws=draws)
+    return probe_subsets(
+        train, taught, test, asked, chosen, unknown=-1, strengths=_strengths(shots), seed=seed, draws=draws
+    )
 
 
 def probe_subsets(
@@ -91,16 +98,12 @@ def probe_subsets(
     """
     names, (taught, asked) = number_labels(train_labels, test_labels, unknown=unknown)
     judged = asked >= 0
-    right = np.stack(
-        [
-            fit_linear_probe(train[chosen], taught[chosen], strengths=strengths, classes=len(names), seed=seed).predict(
-                test[judged]
-            )
-            == asked[judged]
-            for chosen in subsets
-        ]
+    probes = (
+        fit_linear_probe(train[chosen], taught[chosen], strengths=strengths, classes=len(names), seed=seed)
+        for chosen in subsets
     )
-    return LowShot(_two_way_interval(right, draws, seed), [float(a) for a in right.mean(1)])
+    right = np.stack([probe.predict(test[judged]) == asked[judged] for probe in probes])
+    return LowShot(Outcome(right).interval(draws=draws, seed=seed), [float(a) for a in right.mean(1)], right)
 
 
 def draw_shots(labels: np.ndarray, shots: int, subsets: int, seed: int) -> list[np.ndarray]:
@@ -124,12 +127,81 @@ def draw_shots(labels: np.ndarray, shots: int, subsets: int, seed: int) -> list[
     ]
 
 
-def _two_way_interval(right: np.ndarray, draws: int, seed: int) -> Interval:
-    """Interval of the mean of ``(S, N)`` outcomes over resampled subsets and resampled images."""
-    generator = np.random.default_rng(seed)
-    subsets, images = right.shape
-    means = np.empty(draws)
-    for i in range(draws):
-        by_image = right[generator.integers(0, subsets, subsets)].mean(0)
-        means[i] = by_image[generator.integers(0, images, images)].mean()
-    return interval_of(right.mean(), means, images, images)
+@register_protocol
+class LowShotProbes(Protocol):
+    """Accuracy of linear classifiers from few images of each class, as far as the smallest class has them."""
+
+    name = "low-shot"
+    summary = "a linear classifier on 1, 10 and 100 images of each class, five draws"
+    needs = (Need.LABELS, Need.TRAINING_LABELS, Need.SINGLE_LABELS)
+    place = 50
+
+    def columns(self, task: Task) -> dict[str, Column]:
+        """A figure for each number of images."""
+        text = "A linear classifier trained on only {} image{} of each class; the mean over {} draws of those images."
+        return {
+            f"low-shot@{n}": asked_for(f"{n}-shot", text.format(n, "s" * (n > 1), SUBSETS))
+            for n in SHOTS
+            if n <= _fewest(task)
+        }
+
+    def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
+        """Probes from several small training sets."""
+        assert task.train is not None
+        return {
+            f"low-shot@{n}": _outcome(space, task, draw_shots(task.train, n, SUBSETS, task.seed), _strengths(n))
+            for n in SHOTS
+            if n <= _fewest(task)
+        }
+
+    def cautions(self, task: Task) -> list[Caution]:
+        """Numbers of images that were left out."""
+        left = [str(n) for n in SHOTS if n > _fewest(task)]
+        text = f"Low-shot with {' and '.join(left)} images of each class is left out: the smallest has {_fewest(task)}."
+        return [Caution(text)] if left else []
+
+
+@register_protocol
+class Folds(Protocol):
+    """Accuracy of linear classifiers from each of the data set's own training folds."""
+
+    name = "folds"
+    summary = "a linear classifier on each of the data set's own folds (STL-10 has ten)"
+    needs = (Need.LABELS, Need.TRAINING_LABELS, Need.SINGLE_LABELS, Need.FOLDS)
+    place = 60
+
+    def columns(self, task: Task) -> dict[str, Column]:
+        """One figure."""
+        text = "A linear classifier trained on each of the data set's predefined training folds; the mean over them."
+        return {"folds": asked_for("folds", text)}
+
+    def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
+        """A probe from each fold."""
+        return {"folds": _outcome(space, task, task.folds, STRENGTHS)}
+
+
+def _outcome(space: Space, task: Task, subsets: Sequence[np.ndarray], strengths: Sequence[float] | float) -> Outcome:
+    assert task.train is not None
+    assert space.train is not None
+    found = probe_subsets(
+        space.train,
+        task.train,
+        space.test,
+        task.test,
+        subsets,
+        unknown=UNKNOWN,
+        strengths=strengths,
+        seed=task.seed,
+        draws=1,  # the outcome is resampled by whoever asks
+    )
+    return Outcome(found.right, details=found.accuracies)
+
+
+def _strengths(shots: int) -> Sequence[float] | float:
+    return STRENGTHS if shots >= FEW else FEW_STRENGTH
+
+
+def _fewest(task: Task) -> int:
+    """Labelled training images of the smallest class."""
+    assert task.train is not None
+    return int(np.unique(task.train[task.teaching], return_counts=True)[1].min())

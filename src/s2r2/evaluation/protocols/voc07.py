@@ -14,6 +14,10 @@ from s2r2.evaluation.metrics.bootstrap import (
     weighted_average_precision,
 )
 from s2r2.evaluation.metrics.retrieval import unit_rows
+from s2r2.evaluation.protocols.base import Caution, Protocol, Space
+from s2r2.evaluation.protocols.register import register_protocol
+from s2r2.evaluation.result import Column, asked_for
+from s2r2.evaluation.task import Outcome, Task
 
 COSTS = (0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0)
 FOLDS = 3
@@ -67,26 +71,32 @@ def voc07_svm(
         raise S2R2Error(
             f"VOC07 SVM needs the same label columns for both sets, not {train_targets.shape} and {test_targets.shape}"
         )
-    train, test = unit_rows(train), unit_rows(test)
-    labels = train_targets.shape[1]
-    scores = np.zeros((len(test), labels), np.float32)
-    chosen = np.full(labels, np.nan)
-    trained = trainable(train_targets)
-    for label in range(labels):
-        wanted = train_targets[:, label].astype(bool)
-        if not trained[label]:
-            continue
-        chosen[label] = _best_cost(train, wanted, costs, seed) if len(costs) > 1 else costs[0]
-        scores[:, label] = _fit(train, wanted, chosen[label], seed).decision_function(test)
+    scores, chosen = _scores(train, train_targets, test, costs, seed)
     if np.isnan(chosen).all():
         raise S2R2Error("VOC07 SVM: no label has three positive and three negative training images")
-    ones = np.ones((1, len(test)), np.float32)
-    parts = [
-        weighted_average_precision(scores[:, c], test_targets[:, c], ones)[0] if test_targets[:, c].any() else np.nan
-        for c in range(labels)
-    ]
     interval = mean_average_precision_interval(scores, test_targets, draws=draws, seed=seed)
-    return Voc07(interval, np.array(parts), chosen)
+    return Voc07(interval, _average_precision(scores, test_targets), chosen)
+
+
+def _scores(
+    train: np.ndarray, train_targets: np.ndarray, test: np.ndarray, costs: Sequence[float], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores ``(N, C)`` of the test images, and the costs ``(C,)`` that were chosen."""
+    train, test = unit_rows(train), unit_rows(test)
+    scores = np.zeros((len(test), train_targets.shape[1]), np.float32)
+    chosen = np.full(train_targets.shape[1], np.nan)
+    for label in np.flatnonzero(trainable(train_targets)):
+        wanted = train_targets[:, label].astype(bool)
+        chosen[label] = _best_cost(train, wanted, costs, seed) if len(costs) > 1 else costs[0]
+        scores[:, label] = _fit(train, wanted, chosen[label], seed).decision_function(test)
+    return scores, chosen
+
+
+def _average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """AP of each label; NaN for one that no image has."""
+    ones = np.ones((1, len(scores)), np.float32)
+    columns = zip(scores.T, targets.T, strict=True)
+    return np.array([weighted_average_precision(s, t, ones)[0] if t.any() else np.nan for s, t in columns])
 
 
 def trainable(targets: np.ndarray) -> np.ndarray:
@@ -125,3 +135,51 @@ def _fit(train: np.ndarray, wanted: np.ndarray, cost: float, seed: int):  # type
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 2,000 iterations are part of the protocol
         return machine.fit(train, wanted)
+
+
+@register_protocol
+class Voc07Svm(Protocol):
+    """Mean AP over labels of linear support vector machines, one for each label."""
+
+    name = "svm"
+    summary = "VOC07: a linear SVM for each label, its cost chosen by cross-validation, mean AP"
+    place = 70
+
+    def columns(self, task: Task) -> dict[str, Column]:
+        """One figure."""
+        text = (
+            "VOC07 protocol: a linear support vector machine for each label on the fixed features; mean AP over labels."
+        )
+        return {"svm": asked_for("SVM", text)}
+
+    def applies_to(self, space: Space) -> bool:
+        """Not to pixels: that takes hours of solver time for a baseline that nobody reads."""
+        return not space.is_pixels
+
+    def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
+        """Train them on the labelled training images."""
+        assert task.train is not None
+        assert space.train is not None
+        teaching, judged = task.teaching, task.judged
+        targets = task.bits(task.train[teaching])
+        if not trainable(targets).any():
+            return {"svm": Outcome(np.full(int(judged.sum()), np.nan))}
+        wanted = task.bits(task.test[judged])
+        scores, costs = _scores(space.train[teaching], targets, space.test[judged], COSTS, task.seed)
+        details = {
+            name: {"average_precision": float(ap), "cost": float(cost)}
+            for name, ap, cost in zip(task.names, _average_precision(scores, wanted), costs, strict=True)
+        }
+        return {"svm": Outcome(scores, wanted, details)}
+
+    def cautions(self, task: Task) -> list[Caution]:
+        """Labels with too few images."""
+        assert task.train is not None
+        good = trainable(task.bits(task.train[task.teaching]))
+        if good.all():
+            return []
+        text = (
+            f"SVM: {(~good).sum()} of {len(good)} labels have fewer than {FOLDS} training images with or without them, "
+            "so they were not trained, and their AP is chance"
+        )
+        return [Caution(text + ("." if good.any() else " (n/a)."), () if good.any() else ("svm",))]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s2r2.evaluation.report.charts import Format, Series, line_chart
+from s2r2.evaluation.charts import Format, Series, line_chart
 from s2r2.evaluation.report.contents import Contents
 
 

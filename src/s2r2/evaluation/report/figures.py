@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from s2r2.evaluation.metrics.bootstrap import Interval
-from s2r2.evaluation.result import Evaluation, Row
+from s2r2.evaluation.result import Evaluation, Row, RowKind
 
 BARS = ("map", "recall@1", "probe", "view_ap")
 
@@ -22,10 +22,10 @@ def headline(evaluation: Evaluation) -> str:
     else:
         task = "Asked for the other random views of the same photo"
     count = evaluation.about.get("test_labelled") or evaluation.about.get("test_images")
-    text = f"{task}, on {count:,} test images, {_called(best)} ranks with a mean average precision of "
+    text = f"{task}, on {count:,} test images, {_called(best, rows)} ranks with a mean average precision of "
     text += _percent(best.figures[key])
     if others:
-        text += "; " + " and ".join(f"{_percent(row.figures[key])} for {_called(row)}" for row in others)
+        text += "; " + " and ".join(f"{_percent(row.figures[key])} for {_called(row, rows)}" for row in others)
     return text + ". 100 would be a perfect ranking."
 
 
@@ -107,10 +107,9 @@ def _bar(row: Row, figure: Interval, full: float) -> dict[str, str]:
         return f"{min(100.0, max(0.0, 100 * value / full)):.2f}"
 
     low, high = _end(figure.low, figure), _end(figure.high, figure)
-    kind = "raw" if row.output == "pixels" else "trained" if row.trained else "untrained"
     return {
         "title": row.title,
-        "kind": kind if row.output != "embedding" else "head",
+        "kind": row.kind if row.output != "embedding" else "head",
         "value": _percent(figure),
         "length": share(figure.value),
         "low": share(low),
@@ -118,8 +117,9 @@ def _bar(row: Row, figure: Interval, full: float) -> dict[str, str]:
     }
 
 
-def _called(row: Row) -> str:
-    return f"the {row.encoder} encoder" if row.encoder in ("trained", "untrained") else row.encoder
+def _called(row: Row, rows: list[Row]) -> str:
+    alone = row.kind != RowKind.PIXELS and sum(other.kind == row.kind for other in rows) == 1
+    return f"the {row.kind} encoder" if alone else row.encoder
 
 
 def _is_known(row: Row, name: str) -> bool:

@@ -1,19 +1,20 @@
 """What an evaluation leaves for the report besides figures: rankings, a map, a table of confusions."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from s2r2.evaluation.metrics.confusion import neighbour_confusion
-from s2r2.evaluation.protocols.base import Task
 from s2r2.evaluation.report.photo_map import write_photo_map
-from s2r2.evaluation.report.rankings import FOLDER, Judged, write_rankings
+from s2r2.evaluation.report.rankings import FOLDER, Shown, write_rankings
 from s2r2.evaluation.result import Evaluation
+from s2r2.evaluation.task import UNKNOWN, Task
 from s2r2.images import PixelStore
 
 MAP = f"{FOLDER}/map.jpg"
 
 
 def write_pictures(
-    evaluation: Evaluation, folder: Path, store: PixelStore, task: Task | None, judged: list[Judged]
+    evaluation: Evaluation, folder: Path, store: PixelStore, task: Task, spaces: Sequence[Shown]
 ) -> None:
     """Write pictures of the last encoder's feature space beside ``evaluation.json``.
 
@@ -21,14 +22,13 @@ def write_pictures(
         evaluation: Gets ``pictures``.
         folder: The run folder.
         store: The test images.
-        task: Their labels, or None.
-        judged: The embedding spaces, the most interesting one last.
+        task: Their labels.
+        spaces: The embedding spaces, the most interesting one last.
     """
-    shown = next((space for space in reversed(judged) if space[0].output == "feature"), judged[-1])
-    row, embeddings, _ = shown
+    shown = next((space for space in reversed(spaces) if space.row.output == "feature"), spaces[-1])
     write_rankings(evaluation, folder, store, task, shown)
     if len(store) > 2:
-        images = write_photo_map(folder / MAP, embeddings, store)
-        evaluation.pictures["map"] = {"picture": MAP, "images": images, "encoder": row.title}
-    if task is not None and not task.several:
-        evaluation.pictures["confusion"] = neighbour_confusion(embeddings, task.test, task.names, unknown=-1)
+        images = write_photo_map(folder / MAP, shown.embeddings, store)
+        evaluation.pictures["map"] = {"picture": MAP, "images": images, "encoder": shown.row.title}
+    if task.labelled and not task.several:
+        evaluation.pictures["confusion"] = neighbour_confusion(shown.embeddings, task.test, task.names, unknown=UNKNOWN)

@@ -1,5 +1,6 @@
 """For the report: what some queries find, as rows of thumbnails."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,8 @@ import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.metrics.neighbours import nearest
-from s2r2.evaluation.protocols.base import Task
 from s2r2.evaluation.result import Evaluation, Row
+from s2r2.evaluation.task import Task
 from s2r2.images import PixelStore
 from s2r2.system.files import make_folder
 from s2r2.system.thumbnails import save_picture, thumbnail
@@ -19,10 +20,17 @@ WORST = 5
 LENGTH = 10
 SIDE = 112
 
-Judged = tuple[Row, np.ndarray, dict[str, np.ndarray]]
+
+@dataclass(frozen=True)
+class Shown:
+    """A row, the vectors of the test images ``(N, D)``, and each one's average precision as a query, where known."""
+
+    row: Row
+    embeddings: np.ndarray
+    average_precision: np.ndarray | None
 
 
-def write_rankings(evaluation: Evaluation, folder: Path, store: PixelStore, task: Task | None, shown: Judged) -> None:
+def write_rankings(evaluation: Evaluation, folder: Path, store: PixelStore, task: Task, shown: Shown) -> None:
     """Put rankings into the evaluation, and thumbnails of them into ``folder/pictures``.
 
     Args:
@@ -33,24 +41,22 @@ def write_rankings(evaluation: Evaluation, folder: Path, store: PixelStore, task
         task: Their labels, to mark right and wrong.
         shown: The embedding space whose rankings are shown.
     """
-    row, rows, values = shown
-    album = Album(store, folder)
-    precision = values.get("average_precision")
+    album, precision = Album(store, folder), shown.average_precision
     kinds = {"rankings": choose_queries(len(store), task, QUERIES)}
     if precision is not None:
         kinds["worst"] = worst_queries(precision, task, WORST)
     for kind, queries in kinds.items():
-        rankings = [ranking(q, rows, task, album, precision) for q in queries]
-        evaluation.pictures[kind] = {"encoder": row.title, "queries": rankings}
+        rankings = [ranking(q, shown.embeddings, task, album, precision) for q in queries]
+        evaluation.pictures[kind] = {"encoder": shown.row.title, "queries": rankings}
 
 
-def worst_queries(average_precision: np.ndarray, task: Task | None, wanted: int) -> list[int]:
+def worst_queries(average_precision: np.ndarray, task: Task, wanted: int) -> list[int]:
     """The queries of lowest AP, at most two of a class."""
     order = np.argsort(np.where(np.isfinite(average_precision), average_precision, np.inf), kind="stable")
     found: list[int] = []
     classes: list[int] = []
     for index in order[: int(np.isfinite(average_precision).sum())]:
-        label = -1 if task is None else int(task.test[index].argmax() if task.several else task.test[index])
+        label = int(task.test[index].argmax() if task.several else task.test[index])
         if classes.count(label) < 2:
             found.append(int(index))
             classes.append(label)
@@ -59,9 +65,9 @@ def worst_queries(average_precision: np.ndarray, task: Task | None, wanted: int)
     return found
 
 
-def choose_queries(count: int, task: Task | None, wanted: int) -> list[int]:
+def choose_queries(count: int, task: Task, wanted: int) -> list[int]:
     """Queries taken evenly; where there are labels, from as many different classes as possible."""
-    if task is None:
+    if not task.labelled:
         return [int(i) for i in np.unique(np.linspace(0, count - 1, num=min(wanted, count), dtype=int))]
     generator = np.random.default_rng(task.seed)
     order = generator.permutation(np.flatnonzero(task.judged))
@@ -73,7 +79,7 @@ def choose_queries(count: int, task: Task | None, wanted: int) -> list[int]:
 
 
 def ranking(
-    query: int, rows: np.ndarray, task: Task | None, album: "Album", average_precision: np.ndarray | None
+    query: int, rows: np.ndarray, task: Task, album: "Album", average_precision: np.ndarray | None
 ) -> dict[str, Any]:
     """One query and the first images of its ranking, as plain data."""
     indices, cosines = nearest(rows[query : query + 1], rows, k=LENGTH + 1)
@@ -99,7 +105,7 @@ class Album:
         except OSError as error:
             raise S2R2Error(f"cannot make {self.folder}: {error.strerror or error}; choose another folder") from error
 
-    def entry(self, index: int, task: Task | None) -> dict[str, Any]:
+    def entry(self, index: int, task: Task) -> dict[str, Any]:
         """Picture, name and labels of a test image."""
         name = f"{index:06d}.jpg"
         if index not in self._written:
@@ -108,16 +114,14 @@ class Album:
         return {"picture": f"{FOLDER}/{name}", "key": self.store.keys[index], "labels": _labels(task, index)}
 
 
-def _labels(task: Task | None, index: int) -> list[str]:
-    if task is None:
-        return []
+def _labels(task: Task, index: int) -> list[str]:
     if task.several:
         return [task.names[i] for i in np.flatnonzero(task.test[index])]
     return [task.names[task.test[index]]] if task.test[index] >= 0 else []
 
 
-def _right(task: Task | None, query: int, other: int) -> bool | None:
-    if task is None or not task.judged[query] or not task.judged[other]:
+def _right(task: Task, query: int, other: int) -> bool | None:
+    if not task.judged[query] or not task.judged[other]:
         return None
     if task.several:
         return bool((task.test[query] & task.test[other]).any())

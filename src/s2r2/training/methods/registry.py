@@ -2,16 +2,15 @@
 
 import dataclasses
 import difflib
-import importlib.util
 import inspect
 import re
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from s2r2.errors import S2R2Error
 from s2r2.settings.values import Mistakes, fitted, show
+from s2r2.system.code_files import is_code_file, load_class
 from s2r2.training.config import Options, TrainConfig
 from s2r2.training.methods.base import Method
 from s2r2.training.methods.mmcr import MMCR
@@ -45,25 +44,9 @@ def find_method(name: str) -> type[Method]:
     """
     if name in METHODS:
         return METHODS[name]
-    if not name.endswith(".py"):
+    if not is_code_file(name):
         raise S2R2Error(f"--method {name}: choose {', '.join(METHODS)}, or give a FILE.py with a Method of your own")
-    path = Path(name)
-    specification = importlib.util.spec_from_file_location(f"s2r2_method_{path.stem}", path)
-    if specification is None or specification.loader is None or not path.is_file():
-        raise S2R2Error(f"--method {name}: there is no such file")
-    module = importlib.util.module_from_spec(specification)
-    try:
-        specification.loader.exec_module(module)
-    except Exception as error:
-        raise S2R2Error(f"--method {name} does not run: {type(error).__name__}: {error}") from error
-    found = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
-    ]
-    if len(found) != 1:
-        raise S2R2Error(f"--method {name} has {len(found)} subclasses of s2r2.training.Method; there must be one")
-    return found[0]
+    return load_class(name, Method, f"--method {name}")  # type: ignore[type-abstract]
 
 
 def method_options(method: type[Method]) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from s2r2.images import DirectImages, PixelStore
 from s2r2.images.sources.register import what_data_may_be
 from s2r2.images.store.pixel_store import NO_STORE
 from s2r2.runs import Claim, RunFolder, shown
+from s2r2.system.code_files import is_code_file
 from s2r2.system.machine import processor_name
 from s2r2.system.terminal import PlainConsole
 from s2r2.training.config import TrainConfig, read_config
 from s2r2.training.methods.registry import find_method, method_options, resolve
 from s2r2.training.optimizer import learning_rate_at, warmup_steps
 from s2r2.training.run.checkpoint import load_checkpoint
-from s2r2.training.run.trust import is_file_of_code, method_hash, name_method, refuse_unnamed
+from s2r2.training.run.trust import method_hash, name_method, refuse_unnamed
 
 if TYPE_CHECKING:
     from s2r2.training.setup.preparation import Preparation
@@ -95,7 +96,7 @@ def _merged(saved: TrainConfig, asked: TrainConfig, given: frozenset[str], out: 
         S2R2Error: A setting was given that would change what the run computes: all of them.
     """
     config = dataclasses.replace(saved, strategy=asked.strategy)  # goes with --devices, which is not kept either
-    if is_file_of_code(saved.method) and is_file_of_code(asked.method) and "method" in given:
+    if is_code_file(saved.method) and is_code_file(asked.method) and "method" in given:
         config = dataclasses.replace(config, method=asked.method)  # it may have been moved
     how = f"name it: s2r2 train --resume --out {shown(out)} --method {shlex.quote(config.method)}"
     refuse_unnamed(config.method, str(RunFolder(out).config_file), how)

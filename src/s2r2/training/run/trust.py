@@ -10,15 +10,11 @@ import os
 from pathlib import Path
 
 from s2r2.errors import S2R2Error
+from s2r2.system.code_files import is_code_file
 
 _NAMED: set[str] = set()
 _HANDED_ON = "S2R2_METHODS_NAMED"
 """Of the environment: what this command's own processes may run, where nothing can be remembered."""
-
-
-def is_file_of_code(method: str) -> bool:
-    """Whether a method is a file rather than a name."""
-    return method.endswith(".py")
 
 
 def method_hash(method: str) -> str:
@@ -27,7 +23,7 @@ def method_hash(method: str) -> str:
     Raises:
         S2R2Error: There is no such file.
     """
-    if not is_file_of_code(method):
+    if not is_code_file(method):
         return ""
     try:
         return hashlib.sha256(Path(method).read_bytes()).hexdigest()

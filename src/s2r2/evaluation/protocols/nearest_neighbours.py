@@ -1,0 +1,49 @@
+"""Nearest neighbours: the labelled images most similar to a test image vote for its label."""
+
+from s2r2.evaluation.metrics.neighbours import knn_scores, usual_neighbours
+from s2r2.evaluation.protocols.base import Need, Protocol, Space
+from s2r2.evaluation.protocols.register import register_protocol
+from s2r2.evaluation.result import Column
+from s2r2.evaluation.task import UNKNOWN, Outcome, Task
+
+
+@register_protocol
+class NearestNeighbours(Protocol):
+    """kNN accuracy, or mean AP where images have several labels; without training labels the test images vote."""
+
+    name = "knn"
+    summary = "the weighted vote of the 20 and 200 nearest labelled images"
+    needs = (Need.LABELS,)
+    usual = True
+    place = 20
+
+    def columns(self, task: Task) -> dict[str, Column]:
+        """A figure for each number of neighbours."""
+        ks = _neighbours(task)
+        if task.several:
+            text = "Labels guessed by a vote of the {} nearest labelled images; mean AP over labels."
+        else:
+            text = "Share of test images whose class the vote of the {} nearest labelled images finds."
+        return {f"knn@{k}": Column(f"kNN {k}", text.format(k), main=k == min(ks)) for k in ks}
+
+    def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
+        """The vote of the training images, or of the other test images."""
+        ks, judged, classes = _neighbours(task), task.judged, len(task.names)
+        if not ks:
+            return {}
+        if task.train is not None and space.train is not None and task.taught:
+            shares = knn_scores(space.train, task.train, space.test[judged], unknown=UNKNOWN, ks=ks, classes=classes)
+        else:
+            shares = knn_scores(space.test[judged], task.test[judged], ks=ks, classes=classes)
+        return {f"knn@{k}": task.outcome(share) for k, share in shares.items()}
+
+    def compared(self, task: Task) -> dict[str, str]:
+        """The figure of the fewest neighbours."""
+        return {"knn": f"knn@{min(ks)}"} if (ks := _neighbours(task)) else {}
+
+
+def _neighbours(task: Task) -> tuple[int, ...]:
+    judged = int(task.judged.sum())
+    if not task.taught and judged < 2:
+        return ()  # no other image could vote
+    return usual_neighbours(int(task.teaching.sum()) if task.taught else judged)

@@ -1,0 +1,154 @@
+"""A study's tables, for ``table.md``, for the page, and for ``docs``."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from s2r2.study.results import TITLES, Comparison, Results
+from s2r2.study.statistics import Estimate
+
+COST_TITLES = ("views", "seconds", "MiB", "seeds")
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One method's row as text.
+
+    Attributes:
+        method: Its name.
+        figures: In the order of the comparison's titles.
+        leads: Of the reference over the method, likewise; empty for the reference.
+        certain: Whether the interval of a lead leaves out zero.
+        costs: Views, seconds, MiB; and the number of seeds.
+    """
+
+    method: str
+    figures: list[str]
+    leads: list[str]
+    certain: list[bool]
+    costs: list[str]
+
+
+def table_rows(results: Results, comparison: Comparison) -> list[TableRow]:
+    """The rows of a comparison."""
+    rows = []
+    for method, figures in comparison.figures.items():
+        gaps = comparison.differences.get(method, {})
+        cost = results.costs.get((comparison.data, method, comparison.budget))
+        spent = [f"{cost.views:,.0f}", f"{cost.seconds:,.0f}", f"{cost.memory / 2**20:,.0f}"] if cost else ["0", "", ""]
+        rows.append(
+            TableRow(
+                method,
+                [show(figures[name]) for name in comparison.titles],
+                [show_lead(gaps[name]) if name in gaps else "" for name in comparison.titles],
+                [name in gaps and _leaves_out_zero(gaps[name]) for name in comparison.titles],
+                [*spent, str(next(iter(figures.values())).seeds)],
+            )
+        )
+    return rows
+
+
+def explanation(results: Results, comparison: Comparison) -> str:
+    """What the columns of a comparison are, in a sentence."""
+    if comparison.several:
+        text = "mAP: retrieval, a label in common is right; kNN and linear: mean AP over labels"
+    else:
+        text = "mAP: retrieval, same class is right; kNN and linear: accuracy"
+    others = [name for name in comparison.titles if name not in TITLES and name in comparison.explanations]
+    text += "".join(f"; {comparison.titles[n]}: {comparison.explanations[n].rstrip('.')}" for n in others)
+    text += f"; lead: {results.reference} minus the row, paired by seed and test image"
+    if any(figure.seeds == 1 for row in comparison.figures.values() for figure in row.values()):
+        text += "; (±) of a single seed covers other test images only"
+    return text
+
+
+def show(figure: Estimate) -> str:
+    """A figure in per cent."""
+    if not math.isfinite(figure.value):
+        return "n/a"
+    if math.isfinite(figure.half_width):
+        return f"{100 * figure.value:.1f} ±{100 * figure.half_width:.1f}"
+    return f"{100 * figure.value:.1f} (±{100 * figure.images:.1f})"
+
+
+def show_lead(gap: Estimate) -> str:
+    """A difference in points."""
+    if not math.isfinite(gap.value):
+        return "n/a"
+    spread = f" ±{100 * gap.half_width:.1f}" if math.isfinite(gap.half_width) else ""
+    return f"{100 * gap.value:+.1f}{spread}"
+
+
+def _leaves_out_zero(gap: Estimate) -> bool:
+    return gap.low > 0 or gap.high < 0
+
+
+def describe(settings: Mapping[str, Any]) -> str:
+    """Settings on one line."""
+    flat = {**{k: v for k, v in settings.items() if k != "options"}, **settings.get("options", {})}
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in flat.items()
+    )
+
+
+def tuning_rows(results: Results) -> list[tuple[str, str, str, str]]:
+    """For each data set and method the chosen settings and the figures of all trials."""
+    if results.study.tuning is None:
+        return []
+    figure = results.study.tuning.figure
+    return [
+        (data, method, describe(record["chosen"]), ", ".join(f"{100 * t[figure]:.1f}" for t in record["trials"]))
+        for data, methods in results.tuning.items()
+        for method, record in methods.items()
+    ]
+
+
+def tuning_explanation(results: Results) -> str:
+    """How settings were chosen; empty where they were not."""
+    tuning = results.study.tuning
+    if tuning is None:
+        return ""
+    seeds = f", the mean over {len(tuning.seeds)} seeds" if len(tuning.seeds) > 1 else ""
+    return (
+        f"{tuning.trials} trials for each method and data set with {tuning.budget:,} encoded views each{seeds}, judged "
+        f"by {TITLES.get(tuning.figure, tuning.figure)} on {tuning.held_out:.0%} of the training labels. The test "
+        "images had no part in it."
+    )
+
+
+def to_markdown(results: Results) -> str:
+    """All tables."""
+    parts = [f"# {results.study.name}", ""]
+    if results.study.about:
+        parts += [results.study.about.strip(), ""]
+    if results.done < results.cells:
+        parts += [f"**Not finished: {results.done} of {results.cells} runs.**", ""]
+    for comparison in results.comparisons:
+        title = f"{comparison.data}, judged on {comparison.task}: {comparison.budget:,} views encoded"
+        about = f"Per cent; {explanation(results, comparison)}; {comparison.images:,} test images."
+        titles = list(comparison.titles.values())
+        header = ["", *titles, *(f"lead of {results.reference}: {title}" for title in titles), *COST_TITLES]
+        parts += [f"## {title}", "", about, "", *_markdown_table(header, _cells(results, comparison)), ""]
+        parts += [*(f"- {note}" for note in comparison.notes), ""] if comparison.notes else []
+    if results.tuning:
+        table = _markdown_table(["data", "method", "chosen", "figures of the trials"], tuning_rows(results))
+        parts += ["## Settings chosen", "", tuning_explanation(results), "", *table, ""]
+    return "\n".join(parts)
+
+
+def _cells(results: Results, comparison: Comparison) -> list[list[str]]:
+    """Text of the cells; a lead whose interval leaves out zero is bold."""
+    return [
+        [
+            row.method,
+            *row.figures,
+            *(f"**{lead}**" if sure else lead for lead, sure in zip(row.leads, row.certain, strict=True)),
+            *row.costs,
+        ]
+        for row in table_rows(results, comparison)
+    ]
+
+
+def _markdown_table(header: list[str], rows: "list[list[str]] | list[tuple[str, str, str, str]]") -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
