@@ -15,7 +15,7 @@ from s2r2.training import TrainConfig, loop, read_config, train
 from s2r2.training.methods import METHODS, Position, build_method, describe_methods, resolve
 from s2r2.training.optimizer import build_optimizer
 from s2r2.training.run.checkpoint import load_checkpoint
-from s2r2.training.setup.preparation import with_recipe
+from s2r2.training.setup.encoder import with_recipe
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "barlow_twins.py"
 TINY = TrainConfig(

@@ -87,7 +87,7 @@ def test_a_finished_run_is_trained_longer(
 ) -> None:
     result = train(None, TrainConfig(threads=1, **given), out=run, resume=True)
     said = capsys.readouterr().out
-    assert "6 steps in the place of 2: from step 3 on" in said
+    assert "6 steps instead of 2: from step 3 on" in said
     assert result.steps == 6
     train(photos_here, dataclasses.replace(TINY, **given), out=tmp_path / "whole", quiet=True)
     rates, whole = (

@@ -18,9 +18,8 @@ from s2r2.encoder import create_encoder
 from s2r2.errors import NonFiniteError, S2R2Error
 from s2r2.runs import RunFolder
 from s2r2.training import TrainConfig, loop, read_config, train
-from s2r2.training.run import resuming
 from s2r2.training.run.checkpoint import load_checkpoint
-from s2r2.training.setup import cost, preparation
+from s2r2.training.setup import cost, encoder as setup_encoder, resuming
 from s2r2.training.setup.cost import bytes_per_view, fitting_micro_batch, free_memory, out_of_memory_is_an_error
 
 TINY = TrainConfig(
@@ -318,7 +317,7 @@ def test_free_memory_is_that_of_this_machine() -> None:
 
 
 def test_micro_batch_auto_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation, "fitting_micro_batch", lambda *_, **__: 16)
+    monkeypatch.setattr(setup_encoder, "fitting_micro_batch", lambda *_, **__: 16)
     config = dataclasses.replace(TINY, micro_batch="auto", steps=2)
     train("digits:test", config, out=tmp_path / "run", quiet=True)
     assert read_config(tmp_path / "run")[0].micro_batch == 16

@@ -25,7 +25,7 @@ from s2r2.system.machine import peak_memory
 from s2r2.system.terminal import say
 from s2r2.training import TrainConfig, read_config, train
 from s2r2.training.run.trust import refuse_unnamed
-from s2r2.training.setup.preparation import first_encoder
+from s2r2.training.setup.encoder import first_encoder
 from s2r2.views import get_recipe
 
 SECONDS_FOR_LOCK = 60.0

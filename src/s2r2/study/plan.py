@@ -16,7 +16,7 @@ from s2r2.system.terminal import PlainConsole
 from s2r2.training import TrainConfig
 from s2r2.training.methods import build_method, resolve
 from s2r2.training.run.trust import refuse_unnamed
-from s2r2.training.setup.preparation import with_recipe
+from s2r2.training.setup.encoder import with_recipe
 from s2r2.views import get_recipe, view_sizes
 
 _COSTS = ("pixels", "seconds", "steps", "peak_memory")

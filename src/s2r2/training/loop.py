@@ -34,11 +34,13 @@ from s2r2.training.progress import StepClock, TrainingProgress
 from s2r2.training.run.checkpoint import fits_its_config, random_state, restore_random_state, save_checkpoint
 from s2r2.training.run.interrupt import Interrupted, StopOnInterrupt
 from s2r2.training.run.metrics import MetricsLog
-from s2r2.training.run.resuming import facts
 from s2r2.training.setup.announcement import announce
 from s2r2.training.setup.cost import out_of_memory_is_an_error
+from s2r2.training.setup.encoder import build_encoder
 from s2r2.training.setup.images import say_skipped
-from s2r2.training.setup.preparation import Preparation, build_encoder, prepare
+from s2r2.training.setup.plan import Preparation
+from s2r2.training.setup.preparation import prepare
+from s2r2.training.setup.resuming import facts
 from s2r2.views import ViewBatch, ViewLoader
 
 STEPS_BETWEEN_LOOKS = 10
@@ -72,18 +74,18 @@ def train(
         data: A folder, a manifest, a ``.tar``, a built-in name or an opened source; at a resume it may be None.
         config: The settings; the defaults when None.
         out: The run folder; by default the first free ``runs/DATA-BACKBONE``.
-        resume: Go on with the run in ``out``, at the step where it stopped.
+        resume: Continue the run in ``out`` at the step where it stopped.
         quiet: Print nothing.
 
     Raises:
         S2R2Error: The request cannot work, or the disk is full; one line says what to do.
-        Interrupted: Ctrl-C, SIGTERM or SIGUSR1; everything was saved and the message says how to go on.
+        Interrupted: Ctrl-C, SIGTERM or SIGUSR1; everything was saved and the message says how to resume.
     """
     config = config or TrainConfig()
     with ExitStack() as held, Processes.joined(config.timeout_minutes) as processes:
         console = PlainConsole(quiet=quiet or not processes.leader)
         prepared = prepare(data, config, Path(out) if out else None, resume, claiming(held), console, processes)
-        how = f"go on from the last checkpoint with: s2r2 train --resume --out {shown(prepared.folder)}"
+        how = f"resume from the last checkpoint with: s2r2 train --resume --out {shown(prepared.folder)}"
         with processes.errors_said_once(how):
             run = _Run(prepared, processes, console)
             try:
@@ -124,10 +126,7 @@ class _Run:
         self.optimizer = optimizer
         self.step, self.lr_scale = 0, 1.0
         if resumed:
-            with fits_its_config(prepared.folder):
-                self.method.load_state_dict(resumed["method"])
-                load_optimizer(optimizer, resumed["optimizer"])
-            self.step, self.lr_scale = resumed["step"], resumed["lr_scale"]
+            self._restore(resumed)
         self.fabric = build_fabric(config, device, processes)
         # One compilation for each size of view and of slice: a dynamic one is slower. The weights stay the encoder's.
         model: Any = torch.compile(self.encoder, dynamic=False) if config.compile else self.encoder
@@ -141,31 +140,47 @@ class _Run:
         self.saved = time.monotonic()
         self._unseen: list[tuple[int, Tensor, ViewBatch]] = []
 
-    def train(self) -> TrainingResult:
-        """Take the steps that are left."""
-        prepared, config, device = self.prepared, self.config, self.prepared.device
-        loader = ViewLoader(
-            prepared.store,
-            prepared.recipe,
-            view_size=config.image_size,
-            views=config.views,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            device=device,
-            threads=config.threads or None,
-            rank=self.processes.rank,
-            world_size=self.processes.world_size,
-        )
-        progress = TrainingProgress(self.console, prepared.steps, self.step, config.epochs)
-        began = time.monotonic()
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take back what a checkpoint holds besides the encoder's weights and the random state."""
+        with fits_its_config(self.prepared.folder):
+            self.method.load_state_dict(state["method"])
+            load_optimizer(self.optimizer, state["optimizer"])
+        self.step, self.lr_scale = state["step"], state["lr_scale"]
+
+    def _start(self) -> None:
+        """Before the first step of this process: random state as it was, or the first check and checkpoint."""
+        prepared = self.prepared
         if prepared.resumed:
             with fits_its_config(prepared.folder):
                 restore_random_state(prepared.resumed, self.processes.rank, self.processes.world_size)
             prepared.resumed = None  # all of it is in place: a second copy would only cost memory
         else:
-            self._judge(0)
-            self._save()  # a run that is killed early can go on, and a full disk is found before hours of work
+            self._check_online(0)
+            self._save()  # a run that is killed early can be resumed, and a full disk is found before hours of work
         self.trained.train()
+
+    def _loader(self) -> ViewLoader:
+        config = self.config
+        return ViewLoader(
+            self.prepared.store,
+            self.prepared.recipe,
+            view_size=config.image_size,
+            views=config.views,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            device=self.prepared.device,
+            threads=config.threads or None,
+            rank=self.processes.rank,
+            world_size=self.processes.world_size,
+        )
+
+    def train(self) -> TrainingResult:
+        """Take the steps that are left."""
+        prepared, config = self.prepared, self.config
+        loader = self._loader()
+        progress = TrainingProgress(self.console, prepared.steps, self.step, config.epochs)
+        started = time.monotonic()
+        self._start()
         with loader, progress, StopOnInterrupt() as interrupt:
             per_epoch = prepared.steps_per_epoch
             for epoch in range(self.step // per_epoch, config.epochs):
@@ -174,21 +189,21 @@ class _Run:
                 )
                 clock = StepClock(loader)
                 for batch in batches:
-                    loss = self._take(batch, clock)
-                    if device.type == "cpu" or self.step % STEPS_BETWEEN_LOOKS == 0:
+                    loss = self._step(batch, clock)
+                    if prepared.device.type == "cpu" or self.step % STEPS_BETWEEN_LOOKS == 0:
                         self._refuse_non_finite()
                         progress.show(self.step, epoch, float(loss), clock)
                         self._save_if_wanted(interrupt)
                 if (epoch + 1) % config.epochs_between_checks == 0 or self.step == prepared.steps:
                     self._refuse_non_finite()
-                    self._judge(epoch + 1)
+                    self._check_online(epoch + 1)
         self._save()
         self.log.flush()
-        self._say(f"trained   {prepared.steps:,} steps in {format_seconds(time.monotonic() - began)}")
+        self.console.say(f"trained   {prepared.steps:,} steps in {format_seconds(time.monotonic() - started)}")
         say_skipped(prepared.store, prepared.folder, self.console)
         return TrainingResult(prepared.folder, self.encoder.eval(), self.step, self.figures)
 
-    def _take(self, batch: ViewBatch, clock: StepClock) -> Tensor:
+    def _step(self, batch: ViewBatch, clock: StepClock) -> Tensor:
         """One step; returns the loss over all processes, on the device."""
         prepared = self.prepared
         learning_rate = self.lr_scale * learning_rate_at(
@@ -271,20 +286,20 @@ class _Run:
             self.log.flush()
             write_text(listing, json.dumps(content, indent=1) + "\n")
         return NonFiniteError(
-            f"{what}: step {step:,}, whose {len(photos)} photos are listed in {listing}. It comes again "
-            f"with s2r2 train --resume --out {shown(folder)}; add --retry-at 0.5 to go on from the last checkpoint at "
-            f"half the learning rate"
+            f"{what}: step {step:,}, whose {len(photos)} photos are listed in {listing}. It happens again "
+            f"with s2r2 train --resume --out {shown(folder)}; add --retry-at 0.5 to continue from the last "
+            "checkpoint at half the learning rate"
         )
 
-    def _judge(self, epochs: int) -> None:
+    def _check_online(self, epochs: int) -> None:
         """Check the encoder as it is after so many epochs: the first process does, the others wait."""
         if self.check is not None:
             self.figures = self.check(self.encoder)
             self.log.add_check(self.step, max(0, epochs - 1), self.figures)
             if epochs:
-                self._say(f"check     epoch {epochs}: {self.check.describe(self.figures)}")
+                self.console.say(f"check     epoch {epochs}: {self.check.describe(self.figures)}")
             if epochs and self.check.warning:
-                self._say(f"warning   {self.check.warning}")
+                self.console.say(f"warning   {self.check.warning}")
         self.processes.wait()
         self.encoder.train()
 
@@ -298,14 +313,14 @@ class _Run:
         if signal:
             self.processes.wait(patiently=True)  # one that leaves earlier makes torchrun end the one that writes
             raise Interrupted(
-                f"stopped after step {self.step:,} of {self.prepared.steps:,} and saved; go on with: "
+                f"stopped after step {self.step:,} of {self.prepared.steps:,} and saved; resume with: "
                 f"s2r2 train --resume --out {shown(self.prepared.folder)}",
                 signal,
             )
 
     def _save(self) -> None:
         """Write checkpoint and encoder."""
-        self._refuse_non_finite()  # what is saved can be gone on with
+        self._refuse_non_finite()  # a checkpoint must be one from which a run can be resumed
         states = self.processes.collect(random_state())
         leader = self.processes.leader
         weights, optimizer = (whole(part.state_dict(), leader) for part in (self.encoder, self.optimizer))
@@ -325,6 +340,3 @@ class _Run:
             RunFolder(self.prepared.folder).start_is_over()
             self.encoder.save(self.prepared.folder, weights)
         self.saved = time.monotonic()
-
-    def _say(self, line: str) -> None:
-        self.console.say(line)

@@ -10,7 +10,7 @@ from s2r2.encoder import Encoder
 from s2r2.evaluation import embed_views, health, held_out_views, knn_accuracy, retrieval_metrics
 
 if TYPE_CHECKING:
-    from s2r2.training.setup.preparation import Preparation
+    from s2r2.training.setup.plan import Preparation
 
 VIEW_IMAGES = 128
 VIEWS = 8

@@ -6,7 +6,7 @@ from s2r2.runs import RunFolder
 from s2r2.system.progress import format_seconds
 from s2r2.system.terminal import PlainConsole
 from s2r2.training.setup.cost import seconds_per_pixel
-from s2r2.training.setup.preparation import Preparation
+from s2r2.training.setup.plan import Preparation
 
 
 def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, processes: Processes) -> None:

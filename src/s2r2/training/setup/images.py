@@ -11,31 +11,25 @@ from s2r2.system.terminal import PlainConsole
 
 
 def open_images(
-    source: ImageSource, short_side: int, wish: Path | None, folder: Path, saved: str | None, console: PlainConsole
+    source: ImageSource, short_side: int, asked: Path | None, folder: Path, saved: str | None, console: PlainConsole
 ) -> PixelStore | DirectImages:
-    """Open the images of a run, and say so where there will be no store. ``skipped.csv`` is begun or gone on with.
+    """Open the images of a run in its first process, start or continue ``skipped.csv``, and say if there is no store.
 
     Args:
         source: The images.
         short_side: To which they are reduced.
-        wish: ``--store``: a folder, ``none``, or None, which leaves the choice to :func:`s2r2.images.why_direct`.
+        asked: ``--store``: a folder, ``none``, or None, which leaves the choice to :func:`s2r2.images.why_direct`.
         folder: The run folder.
-        saved: Fingerprint of the images of the run that is gone on with: it goes on as it began. None at its beginning.
+        saved: At a resume the fingerprint of the images as the run was started with them, else None.
         console: Where to say it.
 
     Raises:
         S2R2Error: No image is readable, the store cannot be made, or a resume asks for a change.
     """
     listing = RunFolder(folder).skipped_file
-    if saved is None:
-        reason = why_direct(source, short_side, wish)
-    else:
-        reason = "as this run began" if saved.startswith(DIRECT) else ""
-        if wish is not None and bool(reason) != (wish == NO_STORE):
-            began = "without a pixel store" if reason else "with a pixel store"
-            raise S2R2Error(f"{folder} was begun {began}: leave out --store {wish} to go on as it began")
+    reason = why_direct(source, short_side, asked) if saved is None else _as_started(saved, asked, folder)
     if not reason:
-        store = PixelStore.build(source, short_side, wish, progress=not console.quiet)
+        store = PixelStore.build(source, short_side, asked, progress=not console.quiet)
         write_skipped(listing, store.skipped)
         return store
     console.say(
@@ -47,30 +41,29 @@ def open_images(
     return DirectImages(source, short_side, listing)
 
 
-def follow_images(
-    source: ImageSource, short_side: int, wish: Path | None, folder: Path, fingerprint: str
+def _as_started(saved: str, asked: Path | None, folder: Path) -> str:
+    """Why there is no store, at a resume; empty where there is one."""
+    direct = saved.startswith(DIRECT)
+    if asked is not None and direct != (asked == NO_STORE):
+        started = "without a pixel store" if direct else "with a pixel store"
+        raise S2R2Error(f"{folder} was started {started}: leave out --store {asked} to resume it")
+    return "as this run was started" if direct else ""
+
+
+def open_images_again(
+    source: ImageSource, short_side: int, asked: Path | None, folder: Path, *, direct: bool
 ) -> PixelStore | DirectImages:
-    """Open the images in another process than the first, as the first did.
+    """Open the images in another process as the first one did.
 
-    What cannot be read is added to ``skipped.csv`` by whoever finds it, where the run folder is within reach.
-
-    Args:
-        source: The images.
-        short_side: To which they are reduced.
-        wish: ``--store`` of this process.
-        folder: The run folder.
-        fingerprint: Of the images of the first process.
-
-    Raises:
-        S2R2Error: No image is readable, or the store cannot be made.
+    Whatever process finds a photo that cannot be read adds it to ``skipped.csv``, if it can reach the run folder.
     """
+    if not direct:
+        return PixelStore.build(source, short_side, asked, progress=False)
     listing = RunFolder(folder).skipped_file
-    if fingerprint.startswith(DIRECT):
-        return DirectImages(source, short_side, listing if listing.exists() else None)
-    return PixelStore.build(source, short_side, wish, progress=False)
+    return DirectImages(source, short_side, listing if listing.exists() else None)
 
 
 def say_skipped(images: PixelStore | DirectImages, folder: Path, console: PlainConsole) -> None:
-    """At the end of a run without a store: how many images it could not read."""
+    """At the end of a run without a store: how many images could not be read."""
     if isinstance(images, DirectImages) and images.skipped:
         console.say(f"skipped   {len(images.skipped):,} photos (see {RunFolder(folder).skipped_file})")

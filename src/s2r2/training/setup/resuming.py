@@ -1,9 +1,9 @@
-"""Going on with a run: what is taken from its folder, and what must be as it was."""
+"""Resuming a run: what is taken from its folder, and what must be as it was."""
 
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -24,9 +24,7 @@ from s2r2.training.methods.registry import find_method, method_options, resolve
 from s2r2.training.optimizer import learning_rate_at, warmup_steps
 from s2r2.training.run.checkpoint import load_checkpoint
 from s2r2.training.run.trust import method_hash, name_method, refuse_unnamed
-
-if TYPE_CHECKING:
-    from s2r2.training.setup.preparation import Preparation
+from s2r2.training.setup.plan import Preparation
 
 # Settings that change where or how fast a run goes, not what it computes: a resume may change them.
 OPERATIONAL = ("device", "threads", "store", "checkpoint_minutes", "retry_at", "timeout_minutes", "strategy")
@@ -51,19 +49,19 @@ class Request(NamedTuple):
     about: dict[str, Any]
 
 
-def to_go_on(out: Path | None) -> bool:
-    """Whether torchrun has started the processes anew and there is something to go on with."""
+def restarted(out: Path | None) -> bool:
+    """Whether torchrun has started the processes anew, and there is a run to resume."""
     if not restarts():
         return False
     if out is None:
-        raise S2R2Error("restarts need --out: without it nobody knows which run to go on with")
+        raise S2R2Error("restarts need --out: without it nobody knows which run to resume")
     return RunFolder(out).has_checkpoint
 
 
-def request(
+def read_request(
     data: Any, config: TrainConfig, out: Path | None, resume: bool, claim: Claim, console: PlainConsole
 ) -> Request:
-    """Folder, settings, saved state and data of the request: at a resume, those of the run folder.
+    """Folder, settings, saved state and data of a run: at a resume, those of the run folder.
 
     Raises:
         S2R2Error: There is nothing to resume, or a setting was given that would change what the run computes.
@@ -115,7 +113,8 @@ def _merged(saved: TrainConfig, asked: TrainConfig, given: frozenset[str], out: 
     ]
     if changed:
         raise S2R2Error(
-            f"{out} was begun with other settings: leave out {', '.join(sorted(changed))} to resume, or start a new run"
+            f"{out} was started with other settings: leave out {', '.join(sorted(changed))} to resume it, "
+            "or start a new run"
         )
     config = dataclasses.replace(config, **{k: v for k, v in wanted.items() if k in OPERATIONAL})
     if "steps" in given and asked.steps:
@@ -143,13 +142,13 @@ def _place(name: str) -> str:
     return str(Path(name).expanduser().resolve()) if name.endswith((".py", ".yaml", ".yml")) else name
 
 
-def refuse_shorter(prepared: "Preparation") -> None:
+def check_length(prepared: Preparation) -> None:
     """Refuse a length that is less than what was trained already.
 
     Raises:
-        S2R2Error: So it is.
+        S2R2Error: The run has taken more steps.
     """
-    done = prepared.resumed["step"] if prepared.resumed else 0
+    done = prepared.steps_done
     if done > prepared.steps:
         raise S2R2Error(
             f"{prepared.folder} has taken {done:,} steps already, and this would make it a run of {prepared.steps:,}: "
@@ -157,19 +156,19 @@ def refuse_shorter(prepared: "Preparation") -> None:
         )
 
 
-def say_longer(prepared: "Preparation", before: int, console: PlainConsole) -> None:
-    """Say that a run has another length than it had, and how its schedules go on."""
-    config, done = prepared.config, prepared.resumed["step"] if prepared.resumed else 0
+def announce_length(prepared: Preparation, before: int, console: PlainConsole) -> None:
+    """Say that a run has another length than it had, and how its schedules continue."""
+    config, done = prepared.config, prepared.steps_done
     asked = f"--steps {config.steps}" if config.steps else f"--epochs {config.epochs}"
-    then, now = (
-        learning_rate_at(
-            step, peak=config.lr, steps=steps, warmup=warmup_steps(config, prepared.steps_per_epoch, steps)
-        )
-        for step, steps in ((min(done, before - 1), before), (min(done, prepared.steps - 1), prepared.steps))
-    )
+
+    def rate(steps: int) -> float:
+        warmup = warmup_steps(config, prepared.steps_per_epoch, steps)
+        return learning_rate_at(min(done, steps - 1), peak=config.lr, steps=steps, warmup=warmup)
+
     console.say(
-        f"length    {prepared.steps:,} steps in the place of {before:,}: from step {done + 1:,} on the learning rate "
-        f"and all else with a schedule go on as in a run begun with {asked} (learning rate {now:.2g}, was {then:.2g})",
+        f"length    {prepared.steps:,} steps instead of {before:,}: from step {done + 1:,} on, the learning rate and "
+        f"all else with a schedule continue as in a run started with {asked} "
+        f"(learning rate {rate(prepared.steps):.2g}, was {rate(before):.2g})",
     )
 
 
@@ -188,17 +187,30 @@ def facts(store: PixelStore | DirectImages, config: TrainConfig, processes: Proc
     }
 
 
-def compare_with_saved(
-    then: dict[str, Any], now: dict[str, Any], name: str, folder: Path, console: PlainConsole
+def check_facts(
+    then: dict[str, Any], store: PixelStore | DirectImages, now: dict[str, Any], folder: Path, console: PlainConsole
 ) -> None:
-    """Refuse other photos; say what else has changed since the checkpoint."""
-    if then["store"] != now["store"]:
+    """Refuse other photos; say what else has changed since the checkpoint.
+
+    Args:
+        then: :func:`facts` in the checkpoint.
+        store: The photos now.
+        now: :func:`facts` now.
+        folder: The run folder.
+        console: Where to say it.
+
+    Raises:
+        S2R2Error: The photos are others.
+    """
+    if then["store"] not in (store.fingerprint, store.former_fingerprint):
         raise S2R2Error(
-            f"the photos of {name} are not those that {folder} was trained on "
+            f"the photos of {store.name} are not those that {folder} was trained on "
             f"({then['images']} then, {now['images']} now, or others): restore them, or start a new run"
         )
-    changed = [f"{what} {then[what]} (now {now[what]})" for what in now if then.get(what, now[what]) != now[what]]
+    changed = [
+        f"{what} {then[what]} (now {now[what]})"
+        for what in now
+        if what != "store" and then.get(what, now[what]) != now[what]
+    ]
     if changed:
-        console.say(
-            f"note      was begun with {', '.join(changed)}: it goes on, though not to the last bit as it would have",
-        )
+        console.say(f"note      was started with {', '.join(changed)}: it continues, but not to the last bit as before")
