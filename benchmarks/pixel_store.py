@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from s2r2.images import PixelStore, decode, open_source
-from s2r2.images.sources.base import ImageSource
+from s2r2.images.sources.source import ImageSource
 
 RESULTS = Path(__file__).parent / "results" / "pixel_store.json"
 SHORT_SIDE = 144

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from s2r2.images import Labels, PixelStore
-from s2r2.images.sources.base import ArraySource
+from s2r2.images.sources.source import ArraySource
 
 
 def make_photos(count: int, classes: int, seed: int = 0, side: int = 24) -> tuple[list[np.ndarray], np.ndarray]:

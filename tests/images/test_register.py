@@ -20,7 +20,7 @@ NEW_KIND = '''
 """Photos that a text file lists, a path in each line."""
 
 from s2r2.errors import S2R2Error
-from s2r2.images.sources.base import FileSource
+from s2r2.images.sources.source import FileSource
 from s2r2.images.sources.register import Data, register_source
 
 

@@ -158,14 +158,14 @@ class ViewLoader:
         share = -(-self.batch_size // self.world_size)
         size = min(_MOST, max(_FEWEST, share * (self.prefetch + 1) // self._threads))
         tasks = -(-share // size)
-        begun: deque[_Step] = deque()
+        started: deque[_Step] = deque()
 
         def parts() -> Iterator[tuple[_Step, slice]]:
             for number in range(start_step, self.steps_per_epoch):
                 began = time.perf_counter()
                 step = self._begin(order, epoch, number)
                 self.wait_seconds -= time.perf_counter() - began  # it waits for the GPU, not for views
-                begun.append(step)
+                started.append(step)
                 for task in range(tasks):
                     yield step, slice(task * size, (task + 1) * size)
 
@@ -177,11 +177,11 @@ class ViewLoader:
                 began = time.perf_counter()
                 there = np.concatenate(list(islice(rendered, tasks)))
                 self.wait_seconds += time.perf_counter() - began
-                yield self._finish(begun.popleft(), there)
+                yield self._finish(started.popleft(), there)
         finally:
             rendered.close()
             if self._pinned is not None:
-                for _ in begun:
+                for _ in started:
                     self._pinned.forget()
 
     def _begin(self, order: np.ndarray, epoch: int, step: int) -> "_Step":

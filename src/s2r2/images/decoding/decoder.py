@@ -14,8 +14,8 @@ import numpy as np
 from PIL import ExifTags, Image, features
 
 from s2r2.errors import S2R2Error, UnreadableImage
-from s2r2.images.decoding.color import in_srgb, plain
 from s2r2.images.decoding.headers import Refused, cleaned, is_complete, unidentified
+from s2r2.images.decoding.srgb import in_srgb, plain
 
 FORMATS = (
     *("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF"),

@@ -32,7 +32,7 @@ class Refused(Exception):
 def cleaned(content: bytes) -> bytes:
     """The same image with only the parts of its file that make its first picture.
 
-    Comments, thumbnails, further pictures, padding, and all but the first of what may come once only are left out.
+    Comments, thumbnails, additional pictures, padding, and all but the first of what may come once only are left out.
 
     Raises:
         Refused: Decoding it would take time or memory without bound.

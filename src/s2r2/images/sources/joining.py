@@ -8,8 +8,8 @@ import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.images.places import Place, Stamp
-from s2r2.images.sources.base import ImageSource
 from s2r2.images.sources.labels import Labels
+from s2r2.images.sources.source import ImageSource
 from s2r2.images.sources.strings import chosen, joined
 
 

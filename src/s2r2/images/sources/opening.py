@@ -7,10 +7,10 @@ from pathlib import Path
 from s2r2.errors import S2R2Error
 from s2r2.images.places import os_reason
 from s2r2.images.remote import is_remote, local
-from s2r2.images.sources.base import ImageSource
 from s2r2.images.sources.joining import JoinedSource
 from s2r2.images.sources.names import printable
 from s2r2.images.sources.register import Data, built_in_names, source_kinds, what_data_may_be
+from s2r2.images.sources.source import ImageSource
 
 
 def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from s2r2.errors import S2R2Error
 
 if TYPE_CHECKING:
-    from s2r2.images.sources.base import ImageSource
+    from s2r2.images.sources.source import ImageSource
 
 ENTRY_POINTS = "s2r2.sources"
 

@@ -58,9 +58,9 @@ def from_arrow(column: Any) -> Computed:
     return Computed(len(column), lambda index: column[index].as_py(), walk)
 
 
-def chosen(texts: Sequence[str], numbers: np.ndarray) -> Computed:
+def chosen(strings: Sequence[str], numbers: np.ndarray) -> Computed:
     """Some of the strings, by number."""
-    return Computed(len(numbers), lambda index: texts[int(numbers[index])])
+    return Computed(len(numbers), lambda index: strings[int(numbers[index])])
 
 
 def joined(prefixes: Sequence[str], parts: Sequence[Sequence[str]]) -> Computed:

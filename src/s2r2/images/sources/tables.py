@@ -73,17 +73,17 @@ def label_lists(cells: Sequence[str], table: str) -> list[list[str]]:
     Raises:
         S2R2Error: A label runs over several lines: a quote is missing.
     """
-    texts = [cell.strip() for cell in cells]
-    broken = next((text for text in texts if "\n" in text or "\r" in text), None)
+    stripped = [cell.strip() for cell in cells]
+    broken = next((text for text in stripped if "\n" in text or "\r" in text), None)
     if broken is not None:
         first = printable(broken.splitlines()[0][:80])
         raise S2R2Error(f"{table}: the label that begins with {first!r} runs over several lines: close its quote")
-    said = [text for text in texts if text and text.lower() != "nan"]
-    if len(said) < len(texts) and all(map(_NUMBER.fullmatch, said)):
-        texts = [text if text.lower() != "nan" else "" for text in texts]
-        if all(map(_WHOLE.fullmatch, said)):
-            texts = [text.partition(".")[0] for text in texts]
-    return [_split(text) for text in texts]
+    labels = [text for text in stripped if text and text.lower() != "nan"]
+    if len(labels) < len(stripped) and all(map(_NUMBER.fullmatch, labels)):
+        stripped = [text if text.lower() != "nan" else "" for text in stripped]
+        if all(map(_WHOLE.fullmatch, labels)):
+            stripped = [text.partition(".")[0] for text in stripped]
+    return [_split(text) for text in stripped]
 
 
 def _split(text: str) -> list[str]:

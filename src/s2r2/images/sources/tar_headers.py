@@ -39,7 +39,7 @@ class Header(NamedTuple):
 
 
 class DamagedTar(Exception):
-    """A tar that cannot be followed further; the text says why."""
+    """A tar that cannot be read any more; the text says why."""
 
 
 class NoTar(DamagedTar):
@@ -56,7 +56,7 @@ def headers(read: Read, end: int) -> Iterator[Header]:
     Raises:
         DamagedTar: A header is none, says what cannot be, or the tar has been cut off.
     """
-    at, said, closed = 0, dict[str, str](), False
+    at, extended, closed = 0, dict[str, str](), False
     while at + BLOCK <= end:
         block = read(at, BLOCK)
         if not block.strip(b"\0"):
@@ -70,25 +70,27 @@ def headers(read: Read, end: int) -> Iterator[Header]:
         if kind in _EXTENDED:
             if not 0 <= length <= min(MOST_HEADER_BYTES, end - content):
                 raise DamagedTar(f"an extended header at byte {at:,} of {length:,} bytes")
-            said |= _extended(kind, read(content, length), at)
+            extended |= _extended(kind, read(content, length), at)
             at = content + _padded(length)
             continue
-        name = said.get("GNU.sparse.name") or said.get("path") or _name(block)
-        if said or kind not in _PLAIN:
-            length, content = _content(read, block, said, content, end)
+        name = extended.get("GNU.sparse.name") or extended.get("path") or _name(block)
+        if extended or kind not in _PLAIN:
+            length, content = _content(read, block, extended, content, end)
         if length < 0 or length > end - content:
             raise DamagedTar(f"the tar ends before {name} does, which is said to have {length:,} bytes")
-        what = SPARSE if said and any(key.startswith("GNU.sparse.") for key in said) else _KINDS.get(kind, OTHER)
+        what = (
+            SPARSE if extended and any(key.startswith("GNU.sparse.") for key in extended) else _KINDS.get(kind, OTHER)
+        )
         if kind != b"5" and not name.endswith("/"):
-            target = said.get("linkpath") or _text(block[157:257].partition(b"\0")[0])
+            target = extended.get("linkpath") or _text(block[157:257].partition(b"\0")[0])
             yield Header(name, content, length, what, target)
-        said = {}
+        extended = {}
         at = content + _padded(length)
     if not closed:
         raise DamagedTar("it ends without the mark of a tar's end, so that something may have been cut off")
 
 
-def _content(read: Read, block: bytes, said: dict[str, str], at: int, end: int) -> tuple[int, int]:
+def _content(read: Read, block: bytes, extended: dict[str, str], at: int, end: int) -> tuple[int, int]:
     """Bytes of a member's content, -1 for what is no number, and where it begins."""
     kind = block[156:157]
     if kind in _WITHOUT_CONTENT:
@@ -96,7 +98,7 @@ def _content(read: Read, block: bytes, said: dict[str, str], at: int, end: int) 
     more = kind == b"S" and block[482] != 0
     while more and at + BLOCK <= end:  # a sparse file's map goes on in blocks of its own
         more, at = read(at, BLOCK)[504] != 0, at + BLOCK
-    size = said.get("size")
+    size = extended.get("size")
     if size is None:
         return _number(block[124:136]), at
     return int(size) if size.isascii() and size.isdigit() and len(size) < 20 else -1, at

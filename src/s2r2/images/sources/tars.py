@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from s2r2.images.places import FilePlace, RemotePlace, Stamp
-from s2r2.images.sources.base import PlacedSource
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
+from s2r2.images.sources.source import PlacedSource
 from s2r2.images.sources.tar_index import TarIndex
 
 

@@ -19,11 +19,11 @@ import PIL
 from s2r2.errors import S2R2Error, UnreadableImage
 from s2r2.images.decoding.decoder import DECODER, max_pixels_allowed
 from s2r2.images.places import Stamp
-from s2r2.images.sources.base import ImageSource
 from s2r2.images.sources.skipped import Skipped
+from s2r2.images.sources.source import ImageSource
 from s2r2.images.store.cache import DESCRIPTION, LOCK
 from s2r2.images.store.journal import Entry, read_journal, write_journal
-from s2r2.images.store.writing import SPARE_DISK, Task, Writer
+from s2r2.images.store.writer import SPARE_DISK, Task, Writer
 from s2r2.system.files import make_folder, remove_temporaries, sync_folder, write_text
 from s2r2.system.locking import locked
 from s2r2.system.terminal import say
@@ -134,7 +134,7 @@ class _Build:
         return stamps, skipped
 
     def _proven(self, entries: dict[str, Entry], unproven: set[str]) -> dict[str, Entry]:
-        """The entries, less those whose pixels are not what was written.
+        """The entries without those whose pixels are not what was written.
 
         Checked are the lines since the last finished build, which a power cut may have written without their
         pixels, and all of them once a changed pixel was found.

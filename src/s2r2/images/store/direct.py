@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from s2r2.errors import S2R2Error, UnreadableImage
-from s2r2.images.sources.base import ImageSource
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
 from s2r2.images.sources.skipped import Skipped, read_skipped
+from s2r2.images.sources.source import ImageSource
 from s2r2.images.store.cache import stores_folder
 from s2r2.images.store.pixel_store import NO_STORE, image_id, store_path
-from s2r2.images.store.writing import SPARE_DISK
+from s2r2.images.store.writer import SPARE_DISK
 from s2r2.settings.values import whole_number
 
 MANY_IMAGES = 200_000
@@ -156,13 +156,13 @@ class _ImageIds:
 def why_direct(source: ImageSource, short_side: int, store: Path | None) -> str:
     """Why training should decode each image when a step needs it; empty where a pixel store should be made.
 
-    Without a wish of the user's a store is made of up to 200,000 images, if it is there already or fits on its disk
-    (foretold for photos of 4:3: nothing is opened to find out).
+    Unless the user chooses, a store is made of up to 200,000 images, if it is there already or fits on its disk
+    (estimated for photos of 4:3: none is opened).
 
     Args:
         source: The images.
         short_side: To which they are reduced.
-        store: The user's wish: a folder, ``none``, or None.
+        store: What the user chose: a folder, ``none``, or None.
     """
     if store == NO_STORE:
         return "as asked"

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from s2r2.errors import S2R2Error
-from s2r2.images.sources.base import ImageSource
 from s2r2.images.sources.labels import Labels
+from s2r2.images.sources.source import ImageSource
 from s2r2.images.store.building import SUSPECT, Built, bring_up_to_date
 from s2r2.images.store.cache import stores_folder
 from s2r2.images.store.journal import Entry

@@ -1,7 +1,7 @@
 """The fused kernel: from images and a table of parameters to normalised views, without the GIL.
 
 For each view: crop and antialiased resize (:mod:`resize`), mirror, colour jitter with exact hue in the row's own order
-and greyscale (:mod:`colour`), blur (:mod:`blur`), solarisation, normalisation and quarter turns (here). It agrees with
+and greyscale (:mod:`jitter`), blur (:mod:`blur`), solarisation, normalisation and quarter turns (here). It agrees with
 the torchvision float pipeline of :mod:`s2r2.views.reference` to 0.001/255 on average.
 
 Two rules make the loops fast. Indices are unsigned, so that there are no wrap-around checks and the compiler makes
@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from s2r2.system.jit import njit
 from s2r2.views.kernel.blur import BLUR_REACH, blur, blur_margin, blur_weights
-from s2r2.views.kernel.color import jitter, saturate, solarise
+from s2r2.views.kernel.jitter import jitter, saturate, solarise
 from s2r2.views.kernel.resize import OPTIONS, crop_and_resize
 
 __all__ = ["BLUR_REACH", "render_images"]

@@ -3,9 +3,9 @@
 import numpy as np
 
 from s2r2.errors import S2R2Error
-from s2r2.images.sources.base import ArraySource, ImageSource
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.register import Data, register_source
+from s2r2.images.sources.source import ArraySource, ImageSource
 
 SIDE = 32
 

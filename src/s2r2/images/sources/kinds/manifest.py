@@ -13,12 +13,12 @@ import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.images.remote import is_remote, local
-from s2r2.images.sources.base import FileSource, ImageSource
 from s2r2.images.sources.joining import part_of
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
 from s2r2.images.sources.register import Data, register_source
 from s2r2.images.sources.skipped import Skipped
+from s2r2.images.sources.source import FileSource, ImageSource
 from s2r2.images.sources.strings import Computed, from_arrow
 from s2r2.images.sources.tables import LIST, is_split, label_lists, places, rows, surplus
 
@@ -62,15 +62,15 @@ def open_manifest(data: Data) -> ImageSource | None:
     if column is not None:
         cells, values = _distinct(columns[column])
         labels = Labels.from_cells(cells, label_lists(values.to_pylist(), table.name))
-    texts = from_arrow(files)
+    names = from_arrow(files)
 
     odd = table.odd
 
     def place(index: int) -> str:
-        return row_path(path.parent, odd.get(index) or texts[index])
+        return row_path(path.parent, odd.get(index) or names[index])
 
     identity = os.path.join(os.path.realpath(path.parent), path.name)
-    keys, paths = _keys(table.name, files, texts), Computed(len(texts), place)
+    keys, paths = _keys(table.name, files, names), Computed(len(names), place)
     source = FileSource(printable(path.name), keys, paths, labels, table.problems, identity=identity)
     source.parts = _parts([cells for name, cells in columns.items() if is_split(name)])
     pyarrow.default_memory_pool().release_unused()  # what reading and counting took is given back at once
@@ -188,7 +188,7 @@ class _Table:
         return plain
 
 
-def _keys(table: str, files: Column, texts: Computed) -> Sequence[str]:
+def _keys(table: str, files: Column, names: Computed) -> Sequence[str]:
     """The paths, numbered where they are repeated.
 
     Raises:
@@ -198,7 +198,7 @@ def _keys(table: str, files: Column, texts: Computed) -> Sequence[str]:
 
     cells, values = _distinct(files)
     if len(values) == len(cells):
-        return texts
+        return names
     order = np.argsort(cells, kind="stable")
     counts = np.bincount(cells)
     first = np.cumsum(counts) - counts
@@ -214,7 +214,7 @@ def _keys(table: str, files: Column, texts: Computed) -> Sequence[str]:
         return text if repeat == 1 else f"{text}#{repeat}"
 
     return Computed(
-        len(texts), lambda index: key(texts[index], repeats[index]), lambda: map(key, texts, map(int, repeats))
+        len(names), lambda index: key(names[index], repeats[index]), lambda: map(key, names, map(int, repeats))
     )
 
 

@@ -9,10 +9,10 @@ from s2r2.errors import S2R2Error
 from s2r2.images.decoding.decoder import EXTENSIONS
 from s2r2.images.places import place_of
 from s2r2.images.remote import file_system, is_remote, reason
-from s2r2.images.sources.base import ImageSource
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
 from s2r2.images.sources.register import Data, register_source
+from s2r2.images.sources.source import ImageSource
 from s2r2.images.sources.strings import joined
 from s2r2.images.sources.tar_index import TarIndex, tar_index
 from s2r2.images.sources.tars import TarSource

@@ -11,12 +11,12 @@ import numpy as np
 from s2r2.errors import S2R2Error, UnreadableImage
 from s2r2.images.decoding.decoder import EXTENSIONS
 from s2r2.images.places import FilePlace
-from s2r2.images.sources.base import ImageSource
 from s2r2.images.sources.joining import part_of
 from s2r2.images.sources.labels import Labels, folder_labels
 from s2r2.images.sources.names import inside, printable
 from s2r2.images.sources.register import Data, register_source
 from s2r2.images.sources.skipped import Skipped
+from s2r2.images.sources.source import ImageSource
 from s2r2.images.sources.tables import is_split, label_lists, places, rows, surplus
 from s2r2.images.sources.tar_index import TarIndex, read_contents
 from s2r2.images.sources.tars import TarSource
@@ -54,16 +54,16 @@ def open_tar(data: Data) -> ImageSource | None:
     names = [member.name for member in members]
     common = _common_folder(names)
     keys = [name[len(common) :] for name in names]
-    said = _Said(names, common, found.problems)
+    tables = _TarTables(names, common, found.problems)
     for name, content in found.tables.items():
-        said.read(f"{place}::{name}", name, content)
+        tables.read(f"{place}::{name}", name, content)
     known = Labels.from_lists([[label] if (label := found.label(name)) else [] for name in names])
-    labels = Labels.from_lists(said.lists()) or known or folder_labels(keys)
+    labels = Labels.from_lists(tables.lists()) or known or folder_labels(keys)
     offsets, sizes = (np.array([member[column] for member in members], np.int64) for column in (1, 2))
     index = TarIndex(names, offsets, sizes, None, before, found.problems)
     source = TarSource(printable(path.name), keys, labels, [tar], [str(path)], [index])
     source.former_prefix = "./" if found.dotted and not common else ""
-    source.parts = {part: np.array(sorted(numbers)) for part, numbers in said.parts.items()}
+    source.parts = {part: np.array(sorted(numbers)) for part, numbers in tables.parts.items()}
     return part_of(source, data.part)
 
 
@@ -76,7 +76,7 @@ def _common_folder(names: Sequence[str]) -> str:
 
 
 @dataclass
-class _Said:
+class _TarTables:
     """What the tables inside a tar say of its images.
 
     Attributes:

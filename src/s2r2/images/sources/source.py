@@ -54,7 +54,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def read(self, index: int, short_side: int | None = None) -> np.ndarray:
-        """Pixels of one image, ``(H, W, 3)`` uint8, reduced to ``short_side`` if that is less.
+        """Pixels of one image, ``(H, W, 3)`` uint8, reduced to ``short_side`` if it is larger.
 
         Raises:
             UnreadableImage: It cannot be decoded; the exception says why.
@@ -103,7 +103,7 @@ class ImageSource(ABC):
 
 
 class PlacedSource(ImageSource):
-    """Images in files, in parts of files or at addresses: what they are of is said by :meth:`place` alone."""
+    """Images in files, in parts of files or at addresses: :meth:`place` says where, and the rest follows from it."""
 
     @abstractmethod
     def place(self, index: int) -> FilePlace | RemotePlace:

@@ -16,7 +16,7 @@ from s2r2.images.decoding.decoder import max_pixels_allowed
 from s2r2.images.decoding.pool import shared_pool
 from s2r2.images.decoding.protocol import DECODED, SIZE, UNCHANGED, UNREADABLE, Answer, Job, Settings
 from s2r2.images.places import ArrayPlace, FilePlace, RemotePlace, Stamp
-from s2r2.images.sources.base import ImageSource
+from s2r2.images.sources.source import ImageSource
 from s2r2.images.store.journal import Entry
 from s2r2.system.progress import ProgressLine
 
@@ -26,7 +26,7 @@ COMMIT_BYTES = 16 << 20
 SPARE_DISK = 64 << 20
 """Bytes that a store leaves free on its disk."""
 SAMPLE = 256
-"""Images whose headers are read to foretell a store's size."""
+"""Images whose headers are read to estimate a store's size."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _read(source: ImageSource, index: int, short_side: int | None) -> Answer:
 def _refuse_if_too_large(
     source: ImageSource, tasks: Sequence[Task], settings: Settings, workers: int, place: Path
 ) -> None:
-    """Foretell the bytes from the headers of some of the images, and compare them with the disk's free ones.
+    """Estimate the bytes from the headers of some of the images, and compare them with the disk's free ones.
 
     Those at addresses are taken to be like the others: they are not fetched twice.
     """
