@@ -44,9 +44,6 @@ ORDERS = {
 
 # To go.
 STILL_BACKWARD = {
-    "s2r2.images.decoding.worker imports s2r2.images.sources.source",
-    "s2r2.images.sources.opening imports s2r2.images.store.cache",
-    "s2r2.images.sources.tar_index imports s2r2.images.store.cache",
     "s2r2.system.machine imports s2r2.distributed.processes",
 }
 

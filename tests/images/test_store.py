@@ -19,8 +19,8 @@ from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.images import ArraySource, PixelStore, clear_stores, list_stores, open_source
-from s2r2.images.store.cache import cache_folder
 from s2r2.images.store.journal import Entry, parse_line
+from s2r2.system.cache_folder import cache_folder
 
 WORKER = Path(__file__).with_name("building_worker.py")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from s2r2.errors import S2R2Error
-from s2r2.images.store.cache import cache_folder
+from s2r2.system.cache_folder import cache_folder
 
 
 def downloaded(name: str, folder: str, data_set: Any) -> Path:

@@ -32,7 +32,7 @@ from s2r2.images.sources.tar_headers import (
     Read,
     headers,
 )
-from s2r2.images.store.cache import cache_folder
+from s2r2.system.cache_folder import cache_folder
 from s2r2.system.files import atomic_write, make_folder
 
 VERSION = 2
