@@ -93,7 +93,7 @@ def build_backbone(
                 "random weights (untrained:NAME; train without --pretrained)"
             ) from error
         raise S2R2Error(
-            f"backbone {name!r} for {image_size} px cannot be had ({first_line}): choose another --image-size"
+            f"backbone {name!r} for {image_size} px cannot be built ({first_line}): choose another --image-size"
         ) from error
     if small_stem and isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool"):
         shrink_stem(model)

@@ -267,7 +267,7 @@ def create_encoder(
         trained: Whether it has learned weights, or will have; False for one that others are compared with.
 
     Raises:
-        S2R2Error: The backbone is unknown (near matches are named), its weights cannot be had, or it cannot
+        S2R2Error: The backbone is unknown (near matches are named), its weights cannot be loaded, or it cannot
             take images of this size.
     """
     check_backbone(backbone)
