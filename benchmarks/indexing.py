@@ -84,7 +84,7 @@ def children_cpu() -> float:
 
 def index(encoder: str, folder: Path, store: Path) -> tuple[float, float, str]:
     """Wall and CPU seconds of the whole command, and what it printed."""
-    command = [sys.executable, "-m", "s2r2", "index", encoder, str(folder), "--store", str(store)]
+    command = [sys.executable, "-m", "s2r2", "index", encoder, str(folder), "--index", str(store)]
     start, cpu = time.perf_counter(), children_cpu()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return time.perf_counter() - start, children_cpu() - cpu, done.stdout.strip()

@@ -104,7 +104,7 @@ def make_labelled(folder: Path) -> None:
 
 
 COMMANDS = [
-    Command("index", lambda f: [ENCODER, photos_of(f), "--store", str(f / "index")], rows_of, ("--rebuild",)),
+    Command("index", lambda f: [ENCODER, photos_of(f), "--index", str(f / "index")], rows_of, ("--rebuild",)),
     Command("embed", lambda f: [ENCODER, photos_of(f), "--out", str(f / "table.parquet")], vectors_in),
     Command(
         "export",

@@ -292,14 +292,14 @@ def through_all_commands(library: Library, scratch: Path) -> list[str]:
     check.run("views", photos, "--picture", "views.png", "--images", "12", "--image-size", "32")
     check.run("train", photos, *TRAIN, "--out", "run")
     check.skipped("train", scratch / "run" / "skipped.csv")
-    said = check.run("index", "run", photos, "--store", "index")
+    said = check.run("index", "run", photos, "--index", "index")
     check.expect(
         re.search(rf"\b{len(library.listed):,} skipped", said) is not None, f"index: its count of skipped: {said}"
     )
     check.skipped("index", scratch / "index" / "skipped.csv")
     keys = _keys(scratch / "index")
     check.same("index: keys", keys, library.read, printable)
-    said = check.run("index", "run", photos, "--store", "index")
+    said = check.run("index", "run", photos, "--index", "index")
     check.expect(" 0 new" in said or " 0 embedded" in said, f"index: something is new the second time: {said}")
     check.run("embed", "run", photos, "--out", "vectors.parquet")
     check.skipped("embed", scratch / "vectors.skipped.csv")

@@ -10,7 +10,8 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from s2r2 import cli
+from s2r2.cli import main
+from s2r2.cli.commands import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROOMS = ("encoder", "evaluation", "images", "losses", "search", "study", "training", "views")
@@ -34,14 +35,9 @@ def _example(path: str) -> str:
     return (REPOSITORY / path).read_text(encoding="utf-8")
 
 
-def commands() -> list[str]:
-    """Names of all commands, in the order of the command line."""
-    return list(cli.app._subcommands)
-
-
 def commands_page() -> str:
     """What ``s2r2 COMMAND --help`` prints, for every command."""
-    sections = [f"## s2r2 {name}\n\n```text\n{help_text(name)}```\n" for name in commands()]
+    sections = [f"## s2r2 {name}\n\n```text\n{help_text(name)}```\n" for name in COMMANDS]
     return "# Commands\n\n" + "\n".join(sections)
 
 
@@ -52,7 +48,7 @@ def help_text(command: str) -> str:
     os.environ.update(COLUMNS="100", NO_COLOR="1")
     try:
         with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
-            cli.main([command, "--help"])
+            main([command, "--help"])
     finally:
         for name, value in before.items():
             os.environ.pop(name, None)

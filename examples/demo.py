@@ -34,7 +34,7 @@ def demo(data: str, folder: Path) -> None:
         recipe = ["--backbone", "lcnet_050", "--image-size", "64", "--batch-size", str(max(2, min(64, count // 2)))]
         run("train", data, *recipe, "--epochs", str(epochs), "--out", folder / "run")
         indexed = data
-    run("index", folder / "run", indexed, "--store", folder / "index")
+    run("index", folder / "run", indexed, "--index", folder / "index")
     index = ImageIndex.open(folder / "index")
     query = index.hit(0, len(index) // 2, 1.0).key
     run("search", folder / "index", query, "-k", "10", "--picture", folder / "search.png")

@@ -1,5 +1,7 @@
 """The command line as a user meets it: wrong use, one clear line; in processes of their own where that is the point."""
 
+import dataclasses
+import re
 import resource
 import signal
 import subprocess
@@ -11,8 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import s2r2 as s2r2_package
 from s2r2.cli import main
+from s2r2.cli.commands import COMMANDS
 from s2r2.errors import SharedError
+from s2r2.training import TrainConfig
 
 
 def s2r2(
@@ -69,26 +74,60 @@ def photos_of_noise(tmp_path: Path) -> Path:
     return folder
 
 
-def test_help_is_quick_because_it_imports_neither_torch_nor_lancedb() -> None:
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["index", "--help"], ["serve", "--help"]])
+def test_help_is_quick_because_it_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
-        "import sys\nfrom s2r2.cli import main\n"
-        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        f"import sys\nfrom s2r2.cli import main\ntry: main({arguments})\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'lancedb', 'timm', 'sklearn', 'matplotlib', 'numba', 'pyarrow'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
+        "assert not heavy, heavy\n"
+        f"assert {'index' in arguments or 'serve' in arguments} or 'tyro' not in sys.modules"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "train" in result.stdout
+    assert all(word in result.stdout for word in (["usage"] if arguments[1:] else COMMANDS))
 
 
-@pytest.mark.parametrize(
-    "command", ["train", "evaluate", "embed", "index", "search", "views", "cache", "duplicates", "serve", "export"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])
     assert not left.value.code
-    assert command in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"usage: s2r2 {command}" in said
+    assert COMMANDS[command].summary[:30] in said
+
+
+def test_required_options_stand_in_the_line_of_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, words in (("index", "--index DIR"), ("evaluate", "--test DATA"), ("export", "--out PATH")):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert words in capsys.readouterr().out.splitlines()[0]
+
+
+def test_settings_of_training_are_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = capsys.readouterr().out
+    assert re.findall(r"(\w+) options +[─\n]", said) == [
+        "data",
+        "views",
+        "method",
+        "optimization",
+        "device",
+        "output",
+    ]
+    for setting in dataclasses.fields(TrainConfig):
+        assert f"--{setting.name.replace('_', '-')} " in said
+
+
+def test_an_unknown_command(refuse: Refuse) -> None:
+    assert refuse("trian") == "s2r2: there is no command trian: did you mean train?"
+    assert "choose train, methods" in refuse("xyz")
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"s2r2 {s2r2_package.__version__}\n"
 
 
 def test_missing_folder(tmp_path: Path) -> None:
@@ -170,11 +209,11 @@ def test_export_under_a_wrong_name(refuse: Refuse, tmp_path: Path) -> None:
 def test_what_another_process_says_is_not_said_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def shared(**_: object) -> None:
+    def shared(_: object) -> None:
         raise SharedError("the disk is full")
 
-    monkeypatch.setattr("s2r2.cli.LAST_WORDS", 0.0)
-    monkeypatch.setattr("s2r2.cli.app.cli", shared)
+    monkeypatch.setattr("s2r2.cli.running.LAST_WORDS", 0.0)
+    monkeypatch.setattr("s2r2.cli.running.parse", shared)
     with pytest.raises(SystemExit) as left:
         main([])
     assert left.value.code == 2
@@ -194,10 +233,10 @@ def test_methods_without_docstrings(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_full_disk_behind_what_is_printed_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(**_: object) -> None:
+    def full(_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("s2r2.cli.app.cli", full)
+    monkeypatch.setattr("s2r2.cli.running.parse", full)
     with pytest.raises(SystemExit, match="2"):
         main([])
     assert capsys.readouterr().err.startswith("s2r2: what is printed: No space left on device")
@@ -207,7 +246,9 @@ def test_a_program_that_calls_main_starts_s2r2_with_its_own_arguments(monkeypatc
     """Not with those of the program."""
     given: list[list[str]] = []
     monkeypatch.setattr("sys.argv", ["program", "--its-own"])
-    monkeypatch.setattr("s2r2.cli.launch_if_wanted", lambda arguments, *_: given.append(list(arguments)))
+    monkeypatch.setattr(
+        "s2r2.cli.training_commands.launch_if_wanted", lambda arguments, *_: given.append(list(arguments))
+    )
     monkeypatch.setattr("s2r2.training.train", lambda *_, **__: sys.exit(0))
     arguments = ["train", "photos", "--devices", "2"]
     with pytest.raises(SystemExit):

@@ -4,8 +4,8 @@ import io
 
 import pytest
 
+from s2r2.system.console import PlainConsole
 from s2r2.system.progress import ProgressLine
-from s2r2.system.terminal import PlainConsole
 
 
 class Terminal(io.StringIO):

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from s2r2.errors import MistakesError, S2R2Error
 from s2r2.system import terminal
+from s2r2.system.console import PlainConsole
 
 
 def terminal_stream(encoding: str) -> io.TextIOWrapper:
@@ -43,7 +44,7 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_names_are_shown_as_they_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     terminal.say(name)
-    terminal.PlainConsole().say(name)
+    PlainConsole().say(name)
     assert capsys.readouterr().out == f"{ODD[name]}\n" * 2
 
 
@@ -51,7 +52,7 @@ def test_names_are_shown_as_they_are(name: str, capsys: pytest.CaptureFixture[st
 def test_cells_of_a_table_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     table = Table(name, title=name)
     table.add_row(name)
-    terminal.PlainConsole().show(table)
+    PlainConsole().show(table)
     assert capsys.readouterr().out.count(ODD[name]) == 3
 
 
@@ -59,14 +60,14 @@ def test_nothing_is_folded_where_there_is_no_terminal(capsys: pytest.CaptureFixt
     path = "/a folder of mine/" * 40
     table = Table("path", "score")
     table.add_row(path, "0.5")
-    terminal.PlainConsole().show(table)
-    terminal.PlainConsole().say(path)
+    PlainConsole().show(table)
+    PlainConsole().say(path)
     assert [line.count(path) for line in capsys.readouterr().out.splitlines() if "folder" in line] == [1, 1]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_no_encoding_ends_it(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for speak in (terminal.say, lambda line: terminal.PlainConsole().say(line)):
+    for speak in (terminal.say, lambda line: PlainConsole().say(line)):
         stream = terminal_stream(encoding)
         monkeypatch.setattr("sys.stdout", stream)
         speak("0.5 ± 0.1 … 猫")
@@ -146,6 +147,6 @@ def test_nothing_else_prints() -> None:
     root = Path(terminal.__file__).parents[1]
     for path in root.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        if path.name not in ("terminal.py", "__main__.py"):
+        if path.name not in ("terminal.py", "console.py", "__main__.py"):
             assert not re.search(r"(?<!Plain)Console\(", text), path
             assert not re.search(r"(?<![\w.])print\((?!timm)", text.replace("def print(", "")), path

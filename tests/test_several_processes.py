@@ -111,27 +111,27 @@ def assert_equal_indexes(first: Path, second: Path) -> None:
 
 
 def test_index(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    alone = one(capsys, "index", ENCODER, folder, "--store", tmp_path / "alone")
+    alone = one(capsys, "index", ENCODER, folder, "--index", tmp_path / "alone")
     assert "129 embedded, 0 moved, 0 unchanged, 0 dropped, 2 skipped" in alone
-    assert succeed("index", ENCODER, folder, "--store", tmp_path / "shared").replace("shared", "alone") == alone
+    assert succeed("index", ENCODER, folder, "--index", tmp_path / "shared").replace("shared", "alone") == alone
     assert_equal_indexes(tmp_path / "alone", tmp_path / "shared")
 
 
 @pytest.mark.slow
 def test_an_update_of_an_index(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("alone", "shared"):
-        one(capsys, "index", ENCODER, folder, "--store", tmp_path / name)
+        one(capsys, "index", ENCODER, folder, "--index", tmp_path / name)
     change(folder)
-    alone = one(capsys, "index", ENCODER, folder, "--store", tmp_path / "alone")
+    alone = one(capsys, "index", ENCODER, folder, "--index", tmp_path / "alone")
     assert "3 embedded, 3 moved, 124 unchanged, 2 dropped, 2 skipped" in alone
-    assert succeed("index", ENCODER, folder, "--store", tmp_path / "shared").replace("shared", "alone") == alone
+    assert succeed("index", ENCODER, folder, "--index", tmp_path / "shared").replace("shared", "alone") == alone
     assert_equal_indexes(tmp_path / "alone", tmp_path / "shared")
     assert {path.name for path in (tmp_path / "shared").iterdir()} == {p.name for p in (tmp_path / "alone").iterdir()}
 
 
 WATCHED = {
     "embed": ("embed", ENCODER, "photos", "--out", "vectors.parquet"),
-    "index": ("index", ENCODER, "photos", "--store", "photos.index"),
+    "index": ("index", ENCODER, "photos", "--index", "photos.index"),
     "evaluate": ("evaluate", ENCODER, "--train", "digits:train", "--test", "digits:test", "--out", "judged"),
     "train": (
         *("train", "digits:test", "--out", "run", "--backbone", "test_resnet", "--image-size", "32"),
@@ -237,7 +237,7 @@ def test_what_all_processes_meet_is_said_once(tmp_path: Path) -> None:
 
 COMMANDS = {
     "embed": ("embed", ENCODER, "--out", "vectors.parquet"),
-    "index": ("index", ENCODER, "--store", "photos.index"),
+    "index": ("index", ENCODER, "--index", "photos.index"),
     "evaluate": ("evaluate", ENCODER, "--test"),
 }
 
@@ -275,7 +275,7 @@ def test_a_killed_process_is_a_line(command: str, folder: Path, tmp_path: Path) 
 
 
 def one_after(folder: Path, cwd: Path) -> str:
-    return succeed("index", ENCODER, folder, "--store", cwd / "photos.index")
+    return succeed("index", ENCODER, folder, "--index", cwd / "photos.index")
 
 
 @pytest.mark.slow
@@ -301,8 +301,8 @@ def test_two_machines(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.slow
 def test_torchrun(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one(capsys, "index", ENCODER, folder, "--store", tmp_path / "alone")
+    one(capsys, "index", ENCODER, folder, "--index", tmp_path / "alone")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
-    command = [*torchrun, "-m", "s2r2", "index", ENCODER, str(folder), "--store", str(tmp_path / "shared")]
+    command = [*torchrun, "-m", "s2r2", "index", ENCODER, str(folder), "--index", str(tmp_path / "shared")]
     subprocess.run(command, check=True, capture_output=True, timeout=120, env=environment())
     assert_equal_indexes(tmp_path / "alone", tmp_path / "shared")

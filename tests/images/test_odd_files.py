@@ -93,7 +93,7 @@ def test_training_on_an_odd_folder_finishes(odd_folder: Path, tmp_path: Path) ->
 
 
 def test_indexing_an_odd_folder_finishes(odd_folder: Path, tmp_path: Path) -> None:
-    main(["index", "untrained:test_resnet", str(odd_folder), "--store", str(tmp_path / "index")])
+    main(["index", "untrained:test_resnet", str(odd_folder), "--index", str(tmp_path / "index")])
     with (tmp_path / "index" / "skipped.csv").open(newline="", encoding="utf-8") as file:
         assert {Path(row[0]).name for row in list(csv.reader(file))[1:]} == BAD
     assert len(ImageIndex.open(tmp_path / "index")) == len(GOOD)

@@ -78,7 +78,7 @@ def make(out: Path) -> None:
     train = ["train", "photos", *settings, "--views", "4", "--steps", str(STEPS), "--device", "cpu", "--threads", "1"]
     s2r2([*train, "--out", "finished"])
     s2r2(["evaluate", "finished", "--train", "photos", "--test", "others"])
-    s2r2(["index", "finished", "photos", "--store", "photos.index"])
+    s2r2(["index", "finished", "photos", "--index", "photos.index"])
     Path("study.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
     with tempfile.TemporaryDirectory() as folder:  # the study's runs are processes of their own
         Path(folder, "sitecustomize.py").write_text("import tiny_backbone\n\ntiny_backbone.register()\n")

@@ -75,7 +75,7 @@ def test_an_index_is_searched_and_updated(kept: Path) -> None:
     assert index.search(np.asarray(Image.open("photos/rings/0.png").convert("RGB")), 1)[0].key == "rings/0.png"
     assert len(index.thumbnail(0)) > 100
     shutil.copy("others/rings/0.png", "photos/rings/new.png")
-    s2r2(["index", "finished", "photos", "--store", "photos.index"])
+    s2r2(["index", "finished", "photos", "--index", "photos.index"])
     now = ImageIndex.open("photos.index")
     assert len(now) == 13
     found = {hit.key: hit.score for hit in now.search("rings/0.png", 12)}

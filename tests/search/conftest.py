@@ -52,8 +52,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
             Image.fromarray(striped(label, number)).save(root / "photos" / name / f"{number}.jpg", quality=92)
     Image.fromarray(striped(0, 0)).save(root / "photos" / "red" / "again.jpg", quality=92)
     (root / "secret.txt").write_text("not for the page")
-    main(["index", "untrained:test_resnet", str(root / "photos"), "--store", str(root / "index")])
-    main(["index", "untrained:test_vit", str(root / "photos"), "--store", str(root / "other")])
+    main(["index", "untrained:test_resnet", str(root / "photos"), "--index", str(root / "index")])
+    main(["index", "untrained:test_vit", str(root / "photos"), "--index", str(root / "other")])
     with running(root, "--compare", str(root / "other")) as address:
         yield address, root
 

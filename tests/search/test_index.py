@@ -118,7 +118,7 @@ def test_an_approximate_index_reaches_its_recall(tmp_path: Path, photo_folder: P
     for number in range(600):
         low = generator.integers(0, 255, (4, 4, 3), dtype=np.uint8)
         Image.fromarray(low).resize((48, 48), Image.Resampling.BICUBIC).save(folder / f"{number:03d}.png")
-    arguments = ["index", "untrained:test_resnet", str(folder), "--store", str(tmp_path / "index")]
+    arguments = ["index", "untrained:test_resnet", str(folder), "--index", str(tmp_path / "index")]
     main([*arguments, "--approximate-from", "500"])
     assert "recall@10" in capsys.readouterr().out
     index = ImageIndex.open(tmp_path / "index")

@@ -153,7 +153,7 @@ def test_more_than_a_tenth_at_once_needs_the_users_word(update: Update, photo_fo
 def test_what_was_kept_is_said_on_a_line_of_its_own(
     photo_folder: Path, tmp_path: Path, encoder_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["index", encoder_name, str(photo_folder), "--store", str(tmp_path / "index")]
+    command = ["index", encoder_name, str(photo_folder), "--index", str(tmp_path / "index")]
     main(command)
     shutil.rmtree(photo_folder / "red")
     capsys.readouterr()

@@ -27,7 +27,7 @@ def noise_photos(folder: Path, count: int) -> None:
 
 
 def index_command(encoder: str, folder: Path, store: Path) -> list[str]:
-    return [sys.executable, "-m", "s2r2", "index", encoder, str(folder), "--store", str(store)]
+    return [sys.executable, "-m", "s2r2", "index", encoder, str(folder), "--index", str(store)]
 
 
 def whole_rows(store: Path) -> int:

@@ -9,7 +9,7 @@ from s2r2.cli import main
 E = "untrained:test_resnet"
 NUMBERS = [
     *(["embed", E, "PHOTOS", "--out", "OUT/a.parquet", "--batch-size", number] for number in ("0", "-1")),
-    ["index", E, "PHOTOS", "--store", "OUT/index", "--approximate-from", "-1"],
+    ["index", E, "PHOTOS", "--index", "OUT/index", "--approximate-from", "-1"],
     *(["search", "INDEX", "PHOTOS/red/0.jpg", "-k", number] for number in ("0", "-5")),
     *(["search", "INDEX", "PHOTOS/red/0.jpg", "--box", box] for box in ("0,0,nan,1", "0,0,0,0", "1,2,3", "0,0,1e9,1")),
     *(["duplicates", "INDEX", "--threshold", number] for number in ("nan", "inf", "2", "-0.1")),

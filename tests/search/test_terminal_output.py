@@ -10,7 +10,7 @@ import pytest
 from s2r2.encoder import Encoder, load
 from s2r2.errors import S2R2Error
 from s2r2.search import ImageIndex, duplicates_and_show, search_and_show, update_index
-from s2r2.system.terminal import PlainConsole
+from s2r2.system.console import PlainConsole
 
 NAMES = ("a [", "[red]x.jpg", ":cat:.jpg", "IMG[edited].jpg", "tab\there.jpg", "\x1b[31mred.jpg", "=1+1.jpg", "é😀.jpg")
 

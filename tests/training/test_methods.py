@@ -10,7 +10,7 @@ import torch
 
 from s2r2.errors import S2R2Error
 from s2r2.runs import RunFolder
-from s2r2.system.terminal import PlainConsole
+from s2r2.system.console import PlainConsole
 from s2r2.training import TrainConfig, loop, read_config, train
 from s2r2.training.methods import METHODS, Position, build_method, describe_methods, resolve
 from s2r2.training.optimizer import build_optimizer

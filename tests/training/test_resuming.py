@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from s2r2 import cli
+from s2r2.cli import main
 from s2r2.errors import S2R2Error
 from s2r2.runs import RunFolder
 from s2r2.system.locking import LOCK, locked
@@ -107,7 +107,7 @@ def test_a_run_with_former_names_of_settings_goes_on(run: Path, capfd: pytest.Ca
     config = run / "config.yaml"
     config.write_text(config.read_text("utf-8").replace("  optimizer:", "  optimiser:"), "utf-8")
     assert read_config(run)[0].optimizer == "adamw"
-    cli.main(["train", "--resume", "--out", str(run), "--optimiser=adamw", "--epochs", "2"])
+    main(["train", "--resume", "--out", str(run), "--optimiser=adamw", "--epochs", "2"])
     assert load_checkpoint(run)[0]["step"] == 4
     assert "s2r2: --optimiser is now called --optimizer" in capfd.readouterr().err
     assert "optimizer: adamw" in config.read_text("utf-8")
@@ -118,7 +118,7 @@ def test_a_value_equal_to_its_default_counts_as_given(run: Path, monkeypatch: py
     monkeypatch.setattr("s2r2.training.train", lambda data, config, **_: asked.append(config) or 1 / 0)
     for words in (["--epochs", "100"], ["--epochs=100"], ["--batch_size", "64"], []):
         with pytest.raises(ZeroDivisionError):
-            cli.main(["train", "--resume", "--out", str(run), *words])
+            main(["train", "--resume", "--out", str(run), *words])
     assert [sorted(config.given) for config in asked] == [["epochs"], ["epochs"], ["batch_size"], []]
     with pytest.raises(S2R2Error, match="leave out --batch-size, --head-hidden to"):
         resume(run, batch_size=64, head_hidden=1024, views=2)
@@ -314,7 +314,7 @@ def test_several_mistakes_are_a_line_each_on_the_command_line(
     photos_here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as left:
-        cli.main(["train", str(photos_here), "--views", "1", "--seed", "-1", "--out", str(tmp_path / "run")])
+        main(["train", str(photos_here), "--views", "1", "--seed", "-1", "--out", str(tmp_path / "run")])
     assert left.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "s2r2: 2 mistakes:"

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import importlib.util
 import io
 import json
 import logging
@@ -25,6 +24,7 @@ from s2r2.encoder.model_card import Usage, model_card
 from s2r2.encoder.timm_form import TimmForm, to_timm
 from s2r2.errors import S2R2Error
 from s2r2.runs import RunFolder
+from s2r2.system.extras import require_extra
 from s2r2.system.files import make_folder, write_bytes, write_text
 
 Format = Literal["safetensors", "onnx", "torch-export", "huggingface"]
@@ -137,9 +137,7 @@ def _check_request(encoder: Encoder, out: Path, format: Format, output: Output) 
             "use --format safetensors, whose card shows how, or onnx"
         )
     if format == "onnx":
-        missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
-        if missing:
-            raise S2R2Error(f"--format onnx needs {', '.join(missing)}: pip install 's2r2[export]'")
+        require_extra("export", "--format onnx")
         if sum(p.numel() * p.element_size() for p in encoder.parameters()) > _ONNX_LIMIT:
             raise S2R2Error("--format onnx: one ONNX file holds no more than 2 GB; use --format torch-export")
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.metrics.bootstrap import Interval
 from s2r2.runs import EVALUATION_VERSION, RunFolder, current_evaluation
-from s2r2.system.terminal import PlainConsole, visible
+from s2r2.system.console import PlainConsole
+from s2r2.system.terminal import visible
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Evaluation:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise S2R2Error(f"cannot read {run.evaluation_file}: run s2r2 evaluate again") from error
 
-    def print(self, console: Console | None = None) -> None:
+    def print(self, console: PlainConsole | None = None) -> None:
         """Show the table in per cent, half the width of the 95 % interval beside each figure."""
         console = console or PlainConsole()
         names = [name for name in self.columns if any(name in row.figures for row in self.rows)]
@@ -161,12 +161,11 @@ class Evaluation:
                 self._print_table(console, asked_for)
         for row in self.rows:
             if row.health.get("warning"):
-                line = Text.assemble((f"{visible(row.title)}:", "bold red"), f" {visible(row.health['warning'])}")
-                console.print(line)
+                console.say(f"{row.title}: {row.health['warning']}", style="bold red")
         for note in self.notes:
-            console.print(Text(visible(note), "dim"))
+            console.say(note, style="dim")
 
-    def _print_table(self, console: Console, names: list[str]) -> None:
+    def _print_table(self, console: PlainConsole, names: list[str]) -> None:
         apart = " " if console.width >= 30 + 13 * len(names) else "\n"
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column("", min_width=10)
@@ -175,7 +174,7 @@ class Evaluation:
         for row in self.rows:
             cells = (_cell(row.figures.get(name), apart) for name in names)
             table.add_row(Text(visible(row.title)), *cells)
-        console.print(table)
+        console.show(table)
 
 
 def _intervals(figures: dict[str, Any]) -> dict[str, Interval]:

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from s2r2.errors import S2R2Error, UnreadableImage
+from s2r2.system.extras import require_extra
 
 PROTOCOLS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl")
 """Kinds of addresses that are read; a stranger's table may not choose another: some of fsspec's start programs, log in
@@ -41,10 +42,9 @@ def file_system(address: str) -> tuple[Any, str]:
             f"addresses of the kind {other[:40]}:// are not read ({', '.join(PROTOCOLS)} are): set "
             f"S2R2_PROTOCOLS={other[:40]} if you trust whoever wrote it"
         )
-    try:
-        import fsspec
-    except ImportError:
-        raise S2R2Error(f"reading {address} needs fsspec: pip install 's2r2[remote]'") from None
+    require_extra("remote", f"reading {address}")
+    import fsspec
+
     try:
         system, path = fsspec.core.url_to_fs(address)
     except ImportError as error:

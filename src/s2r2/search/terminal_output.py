@@ -11,8 +11,9 @@ from s2r2.search.duplicates import find_duplicates
 from s2r2.search.index import ImageIndex
 from s2r2.search.query_image import Box
 from s2r2.search.ranking_sheet import contact_sheet
+from s2r2.system.console import PlainConsole
 from s2r2.system.files import atomic_write
-from s2r2.system.terminal import PlainConsole, csv_safe, visible
+from s2r2.system.terminal import csv_safe, visible
 from s2r2.system.thumbnails import save_picture
 
 SHOWN = 320

@@ -95,12 +95,12 @@ def update_index(
         return processes.from_leader(lambda: result)
     except OSError as error:
         problem = error.strerror or error
-        raise S2R2Error(f"cannot write the index {folder}: {problem}; free space or choose another --store") from error
+        raise S2R2Error(f"cannot write the index {folder}: {problem}; free space or choose another --index") from error
     except RuntimeError as error:  # LanceDB's errors are of this class, and say what the operating system said
         if "lance" not in str(error).lower():
             raise
         first = str(error).strip().splitlines()[0].partition(", /")[0]  # without the place in LanceDB's code
-        raise S2R2Error(f"cannot write the index {folder}: {first}; free space or choose another --store") from error
+        raise S2R2Error(f"cannot write the index {folder}: {first}; free space or choose another --index") from error
 
 
 class _Request(NamedTuple):
@@ -140,7 +140,7 @@ class _Update:
         if self.published is not None and self.published.fingerprint != self.fingerprint and not rebuild:
             raise S2R2Error(
                 f"the index in {folder} was made by another encoder ({self.published.encoder}): "
-                "use --rebuild to replace it, or another --store"
+                "use --rebuild to replace it, or another --index"
             )
         self.dimensions = encoder.dimensions("feature")
         self._open(layout.generation_for(folder, self.fingerprint, self.published, rebuild), rebuild)

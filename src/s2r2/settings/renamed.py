@@ -25,16 +25,21 @@ def with_current_names(
     return {names[name] if name in former else name: value for name, value in settings.items()}
 
 
-def with_current_options(arguments: Sequence[str]) -> list[str]:
-    """A command line's arguments with the options that this version knows; what has changed is said."""
+def with_current_options(arguments: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
+    """A command line's arguments with the options that this version knows; what has changed is said.
+
+    Args:
+        arguments: Those of one command.
+        renamed: Former names of its options, without dashes, and what they are called now.
+    """
     current = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
         name = option.removeprefix("--").replace("-", "_") if option.startswith("--") else ""
-        if name in RENAMED:
-            renamed = "--" + RENAMED[name].replace("_", "-")
-            _announce(option, renamed)
-            argument = renamed + equals + value
+        if name in renamed:
+            new = "--" + renamed[name].replace("_", "-")
+            _announce(option, new)
+            argument = new + equals + value
         current.append(argument)
     return current
 

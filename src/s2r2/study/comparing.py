@@ -20,9 +20,9 @@ from s2r2.study.scheduling import Scheduler
 from s2r2.study.spec import Study, folder_name, read_study
 from s2r2.study.tables import to_markdown
 from s2r2.study.tasks import check_tasks
+from s2r2.system.console import PlainConsole
 from s2r2.system.files import make_folder, write_text
 from s2r2.system.locking import LOCK, locked
-from s2r2.system.terminal import PlainConsole
 from s2r2.training.run.trust import name_method
 
 

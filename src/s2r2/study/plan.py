@@ -12,7 +12,7 @@ from s2r2.errors import S2R2Error
 from s2r2.evaluation.protocols.register import find_protocols
 from s2r2.settings.renamed import with_current_names
 from s2r2.study.spec import UNTRAINED, Study, folder_name, steps_for
-from s2r2.system.terminal import PlainConsole
+from s2r2.system.console import PlainConsole
 from s2r2.training import TrainConfig
 from s2r2.training.methods import build_method, resolve
 from s2r2.training.run.trust import refuse_unnamed

@@ -16,9 +16,9 @@ import torch
 from s2r2.errors import S2R2Error
 from s2r2.study.plan import CELL_FILE, Cell, is_done
 from s2r2.system.child_processes import known_to_children, module_command, module_environment
+from s2r2.system.console import PlainConsole
 from s2r2.system.files import make_folder, write_text
 from s2r2.system.progress import format_seconds
-from s2r2.system.terminal import PlainConsole
 
 INTERRUPTED = 130
 SECONDS_TO_STOP = 60.0

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from s2r2.system.extras import EXTRA_OF_ROOM, require_extra
+
 
 def lazy_imports(package: str) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """``__all__``, ``__getattr__`` and ``__dir__`` of a package, from what it imports under ``if TYPE_CHECKING:``.
@@ -28,12 +30,15 @@ def lazy_imports(package: str) -> tuple[list[str], Callable[[str], Any], Callabl
     def get(name: str) -> Any:
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        place = places[name]
-        value = (
-            importlib.import_module(f"{package}.{name}")
-            if place == package
-            else getattr(importlib.import_module(place), name)
-        )
+        place = f"{package}.{name}" if places[name] == package else places[name]
+        try:
+            found = importlib.import_module(place)
+        except ModuleNotFoundError:
+            room = place.split(".")[1]
+            if room in EXTRA_OF_ROOM:
+                require_extra(EXTRA_OF_ROOM[room], f"{package}.{name}")
+            raise
+        value = found if places[name] == package else getattr(found, name)
         setattr(module, name, value)
         return value
 

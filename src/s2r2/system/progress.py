@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from s2r2.system.terminal import PlainConsole
+from s2r2.system.console import PlainConsole
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

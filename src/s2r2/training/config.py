@@ -4,40 +4,21 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_type_hints
-
-import tyro
+from typing import Any, ClassVar, get_type_hints
 
 from s2r2.runs import RunFolder
 from s2r2.settings.renamed import with_current_names
 from s2r2.settings.values import Mistakes, Where, fitted, plain, show, unknown_key
-from s2r2.settings.yaml_documents import read_scalar
+from s2r2.training.settings import (
+    DataSettings,
+    DeviceSettings,
+    MethodSettings,
+    OptimizationSettings,
+    OutputSettings,
+    ViewSettings,
+)
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
-
-Options = dict[str, Any]
-
-
-def _parse_options(words: list[str]) -> Options:
-    """``["form=geometric", "bank=4096"]`` as a mapping; values are read as in a file."""
-    options: Options = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise ValueError(f"{word} is not NAME=VALUE")
-        if name in options:
-            raise ValueError(f"{name} is given twice")
-        options[name] = read_scalar(value)
-    return options
-
-
-_OPTIONS = tyro.constructors.PrimitiveConstructorSpec(
-    nargs="*",
-    metavar="NAME=VALUE",
-    instance_from_str=_parse_options,
-    is_instance=lambda value: isinstance(value, dict),
-    str_from_instance=lambda value: [f"{name}={setting}" for name, setting in value.items()],
-)
 
 
 def _between(low: float, high: float) -> Callable[[float], bool]:
@@ -76,7 +57,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(OutputSettings, DeviceSettings, OptimizationSettings, DataSettings, ViewSettings, MethodSettings):
     """Settings of a training run.
 
     What is 0 or empty by default is chosen by the method, see :func:`s2r2.training.methods.resolve`.
@@ -86,72 +67,6 @@ class TrainConfig:
     """
 
     given: ClassVar[frozenset[str]] = frozenset()
-
-    method: str = "s2r2"
-    """s2r2, simclr, swav, or FILE.py with a method of your own."""
-    options: Annotated[Options, _OPTIONS] = dataclasses.field(default_factory=dict)
-    """Options of the method, such as form=geometric of simclr; s2r2 methods lists them."""
-    backbone: str = "resnet18"
-    """Any timm model name."""
-    pretrained: bool = False
-    """Start from timm's pretrained weights instead of random ones."""
-    image_size: int = 96
-    """Side of a view in pixels."""
-    views: int = 0
-    """Random views of each image in a step (V, at least 2); 0: the method's (8, simclr 2)."""
-    batch_size: int = 64
-    """Images in a step (B); a step ranks B x V views."""
-    micro_batch: int | Literal["auto"] = 0
-    """Views that pass through the encoder at once: a step of any size in the memory of so many; 0: all of them;
-    auto: as many as fit into the free memory."""
-    epochs: int = 100
-    """Times that every image is seen."""
-    steps: int = 0
-    """Steps of the run, in place of epochs; 0: epochs decides."""
-    recipe: str = ""
-    """Distribution of the random views: photos, mild, documents, aerial, swav-multicrop, or a .yaml file; empty: the
-    method's (s2r2 and swav swav-multicrop, simclr photos; photos where the backbone takes one size of image only)."""
-    temperature: float = 0.0
-    """What similarities are divided by, of s2r2 the width of the sigmoid that makes ranks differentiable; 0: the
-    method's."""
-    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
-    """AdamW, SGD with momentum 0.9, or LARS (for very large steps)."""
-    lr: float = 0.0
-    """Learning rate after warm-up; 0: the method's for the optimizer, times sqrt(views in a step / 512)."""
-    weight_decay: float | None = None
-    """Pull of the weights towards zero, not applied to biases and normalisation; by default the optimizer's usual
-    one (adamw 0.01, sgd 0.0005, lars 0.000001)."""
-    warmup_epochs: float = 5.0
-    """Epochs of linear warm-up (at most a tenth of the run); cosine decay to zero follows."""
-    head_hidden: int = 1024
-    """Width of the projection head's hidden layer."""
-    embedding_dimensions: int = 128
-    """Length of an embedding."""
-    seed: int = 0
-    """Everything random follows from it."""
-    device: str = "auto"
-    """auto, cpu, cuda, or cuda:1 and the like."""
-    precision: str = "auto"
-    """auto (bf16-mixed on CUDA, 32-true elsewhere), 32-true, bf16-mixed, 16-mixed; the ranks are always float32."""
-    threads: int = 0
-    """Threads that make views; 0: one for each processor core."""
-    store: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Where decoded photos are kept; by default a cache folder (see s2r2 cache). none: nowhere, each photo is decoded
-    when a step needs it, as is done by default for more than 200,000."""
-    check_every: int = 0
-    """Epochs between online checks; 0: ten checks in the run."""
-    checkpoint_minutes: float = 5.0
-    """Minutes between checkpoints."""
-    compile: bool = False
-    """Compile the encoder with torch.compile: worth it on a GPU and in long runs; needs a C++ compiler."""
-    retry_at: float = 0.0
-    """When the loss becomes NaN or infinite: go back to the last checkpoint, once, and on at this share of the
-    learning rate; 0: stop."""
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    """With several processes: whether each holds the whole encoder (ddp) or a part of it (fsdp), for one that is
-    larger than a GPU. As --devices, to be said again at a resume, and it may change there."""
-    timeout_minutes: float = 10.0
-    """With several processes: minutes that one may fail to answer before the others give up."""
 
     def __new__(cls, *args: Any, **settings: Any) -> "TrainConfig":
         """Remember which settings were given: at a resume these are asked for, and no others."""

@@ -19,9 +19,9 @@ from s2r2.errors import NonFiniteError
 from s2r2.images import ImageSource
 from s2r2.losses import CachedStep, cached_backward
 from s2r2.runs import RunFolder, claiming, shown
+from s2r2.system.console import PlainConsole
 from s2r2.system.files import write_text
 from s2r2.system.progress import format_seconds
-from s2r2.system.terminal import PlainConsole
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods import Position, build_method, loss_of, statistics_of
 from s2r2.training.online_check import OnlineCheck

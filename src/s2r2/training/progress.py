@@ -2,8 +2,8 @@
 
 import time
 
+from s2r2.system.console import PlainConsole
 from s2r2.system.progress import ProgressLine, format_seconds
-from s2r2.system.terminal import PlainConsole
 from s2r2.views import ViewLoader
 
 SECONDS_BETWEEN_LINES = 5.0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2r2.errors import S2R2Error
+from s2r2.system.extras import require_extra
 from s2r2.system.terminal import say
 
 if TYPE_CHECKING:
@@ -47,14 +48,13 @@ def serve(
         S2R2Error: There is no index, FastAPI and uvicorn are not installed, the port is taken, or a name or path
             cannot be one.
     """
-    try:
-        import uvicorn
+    require_extra("serve", "the search page")
+    import uvicorn
 
-        from s2r2.search.server import connection_limits
-        from s2r2.search.server.allowed_hosts import allowed_hosts, is_loopback
-        from s2r2.search.server.app import create_app
-    except ImportError as error:
-        raise S2R2Error(f"the search page needs {error.name}: pip install 's2r2[web]'") from error
+    from s2r2.search.server import connection_limits
+    from s2r2.search.server.allowed_hosts import allowed_hosts, is_loopback
+    from s2r2.search.server.app import create_app
+
     folders = [folder] if compare is None else [folder, compare]
     app = create_app(folders, hosts=allowed_hosts(host, allow_hosts), root=root_path)
     listening = _listen(host, port)

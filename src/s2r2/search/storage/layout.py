@@ -210,11 +210,11 @@ def check_local(folder: Path) -> None:
     """
     address = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):/", str(folder))
     if address is not None:
-        raise S2R2Error(f"--store {folder}: an index lies in a folder of this machine, not at an address {address[1]}:")
+        raise S2R2Error(f"--index {folder}: an index lies in a folder of this machine, not at an address {address[1]}:")
     whole = os.path.abspath(folder)
     if printable(whole) != whole or re.search(r"[\x00-\x1f\x7f]", whole):
         raise S2R2Error(
-            f"--store {printable(whole)!a}: an index needs a folder whose path is UTF-8 without control characters: "
+            f"--index {printable(whole)!a}: an index needs a folder whose path is UTF-8 without control characters: "
             "choose another"
         )
 
@@ -229,7 +229,7 @@ def check_free_for_index(folder: Path) -> None:
         if entry.name in (DESCRIPTION, LOCK, SKIPPED) or is_helper(entry.name):
             continue
         if not _GENERATION.fullmatch(entry.name):
-            raise S2R2Error(f"{folder} holds something else than an index ({entry.name}): choose another --store")
+            raise S2R2Error(f"{folder} holds something else than an index ({entry.name}): choose another --index")
 
 
 def generation_for(folder: Path, fingerprint: str, published: Published | None, rebuild: bool) -> str:

@@ -11,7 +11,7 @@ import torch
 from s2r2.errors import S2R2Error
 from s2r2.settings.values import Mistakes, fitted, show
 from s2r2.system.code_files import is_code_file, load_class
-from s2r2.training.config import Options, TrainConfig
+from s2r2.training.config import TrainConfig
 from s2r2.training.methods.base import Method
 from s2r2.training.methods.mmcr import MMCR
 from s2r2.training.methods.mv_dhel import MVDHEL
@@ -19,6 +19,7 @@ from s2r2.training.methods.s2r2 import S2R2
 from s2r2.training.methods.simclr import SimCLR
 from s2r2.training.methods.swav import SwAV
 from s2r2.training.optimizer import WEIGHT_DECAY
+from s2r2.training.settings import Options
 
 BASE_VIEWS = 512
 

@@ -3,8 +3,8 @@
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder
 from s2r2.runs import RunFolder
+from s2r2.system.console import PlainConsole
 from s2r2.system.progress import format_seconds
-from s2r2.system.terminal import PlainConsole
 from s2r2.training.setup.cost import seconds_per_pixel
 from s2r2.training.setup.plan import Preparation
 

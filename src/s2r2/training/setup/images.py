@@ -7,7 +7,7 @@ from s2r2.images import DirectImages, ImageSource, PixelStore, why_direct, write
 from s2r2.images.store.direct import DIRECT
 from s2r2.images.store.pixel_store import NO_STORE
 from s2r2.runs import RunFolder
-from s2r2.system.terminal import PlainConsole
+from s2r2.system.console import PlainConsole
 
 
 def open_images(

@@ -16,8 +16,8 @@ from s2r2.encoder.backbones import check_backbone
 from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, ImageSource, absolute_data, open_source
 from s2r2.runs import Claim, RunFolder, make_run_folder, shown
+from s2r2.system.console import PlainConsole
 from s2r2.system.machine import choose_device
-from s2r2.system.terminal import PlainConsole
 from s2r2.system.thumbnails import save_picture
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods import build_method, resolve

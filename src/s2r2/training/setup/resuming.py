@@ -17,8 +17,8 @@ from s2r2.images.sources.register import what_data_may_be
 from s2r2.images.store.pixel_store import NO_STORE
 from s2r2.runs import Claim, RunFolder, shown
 from s2r2.system.code_files import is_code_file
+from s2r2.system.console import PlainConsole
 from s2r2.system.machine import processor_name
-from s2r2.system.terminal import PlainConsole
 from s2r2.training.config import TrainConfig, read_config
 from s2r2.training.methods.registry import find_method, method_options, resolve
 from s2r2.training.optimizer import learning_rate_at, warmup_steps

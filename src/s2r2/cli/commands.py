@@ -1,0 +1,164 @@
+"""Which commands there are. Only the module of the one that is called is imported, and only its options are parsed."""
+
+import argparse
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
+
+from s2r2._version import __version__
+from s2r2.errors import S2R2Error
+from s2r2.settings.renamed import RENAMED, with_current_options
+from s2r2.system.extras import require_extra
+from s2r2.system.terminal import say
+
+DESCRIPTION = "Train an image encoder on unlabelled photos by ranking (S2R2), evaluate it, and search with it."
+
+
+class Options(Protocol):
+    """Options of a command, as they were given."""
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Do it.
+
+        Args:
+            words: The command line that the options were read from, to repeat in other processes.
+        """
+
+
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        module: The module of this package that has its options.
+        options: Their class there.
+        extra: What has to be installed for it, as in ``pip install 's2r2[EXTRA]'``.
+        summary: What it does.
+        renamed: Former names of its options, and what they are called now.
+    """
+
+    module: str
+    options: str
+    extra: str
+    summary: str
+    renamed: Mapping[str, str] = MappingProxyType({})
+
+
+COMMANDS = {
+    "train": Command("training_commands", "Train", "train", "Train an encoder on photos, without labels.", RENAMED),
+    "methods": Command(
+        "training_commands",
+        "Methods",
+        "train",
+        "List the training methods: what each does, its defaults, its options.",
+    ),
+    "evaluate": Command(
+        "evaluation_commands",
+        "Evaluate",
+        "train",
+        "Evaluate an encoder on images it has not seen, beside raw pixels and, for a run, itself untrained.",
+    ),
+    "protocols": Command(
+        "evaluation_commands",
+        "Protocols",
+        "train",
+        "List the evaluation protocols, of s2r2 evaluate and of studies: what each does.",
+    ),
+    "compare": Command(
+        "evaluation_commands",
+        "Compare",
+        "study",
+        "Compare methods side by side at equal encoded pixels, with several seeds and intervals; call again to go on.",
+    ),
+    "embed": Command("search_commands", "Embed", "search", "Write the vectors of photos into a table."),
+    "index": Command(
+        "search_commands",
+        "Index",
+        "search",
+        "Make a searchable index of photos, or bring it up to date: only what is new or changed is embedded.",
+        {"store": "index"},
+    ),
+    "search": Command("search_commands", "Search", "search", "Find the photos most similar to one."),
+    "duplicates": Command(
+        "search_commands",
+        "Duplicates",
+        "search",
+        "Find photos that are as good as the same: saved twice, in another size, slightly cropped.",
+    ),
+    "serve": Command("search_commands", "Serve", "serve", "Search in the browser, until Ctrl-C."),
+    "export": Command(
+        "photo_commands",
+        "Export",
+        "encoder",
+        "Write an encoder for programs that know nothing of s2r2, with a model card beside it.",
+    ),
+    "views": Command(
+        "photo_commands",
+        "Views",
+        "encoder",
+        "Show what the encoder will see: photos, and random views of them, as a picture.",
+    ),
+    "cache": Command(
+        "photo_commands", "Cache", "encoder", "List the decoded photos that are kept on disk, or delete them."
+    ),
+}
+
+
+def with_current_names(words: Sequence[str]) -> list[str]:
+    """The words of a command line, former names of options replaced by what they are called now."""
+    command = COMMANDS.get(words[0]) if words else None
+    return with_current_options(words, command.renamed) if command else list(words)
+
+
+def parse(words: Sequence[str]) -> Options | None:
+    """The options of the command that the words call; None if they ask for something that is printed here.
+
+    Raises:
+        S2R2Error: There is no such command, or a package that it needs is not installed.
+        SystemExit: Help was printed, or an option is wrong, and the parser has said so.
+    """
+    name, *rest = words or ["--help"]
+    if name in ("-h", "--help"):
+        print_overview()
+        return None
+    if name == "--version":
+        say(f"s2r2 {__version__}")
+        return None
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(COMMANDS)}"
+        raise S2R2Error(f"there is no command {name}: {hint}")
+    command = COMMANDS[name]
+    require_extra(command.extra, f"s2r2 {name}")
+    return parse_options(name, command, rest)
+
+
+def parse_options(name: str, command: Command, words: Sequence[str]) -> Options:
+    """The options of a command, or its help."""
+    import tyro
+
+    from s2r2.cli.options import REGISTRY, required_options
+
+    kind: type[Options] = getattr(importlib.import_module(f"{__package__}.{command.module}"), command.options)
+    helps = not {"-h", "--help"}.isdisjoint(words)
+    made: Options = tyro.cli(
+        kind,
+        prog=" ".join(["s2r2", name, *(required_options(kind) if helps else ())]),
+        description=command.summary,
+        args=words,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+        registry=REGISTRY,
+    )
+    return made
+
+
+def print_overview() -> None:
+    """Help without a command: what commands there are. It needs none of the extras."""
+    parser = argparse.ArgumentParser(prog="s2r2", usage="s2r2 [-h] [--version] COMMAND ...", description=DESCRIPTION)
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
+    commands: Any = parser.add_subparsers(title="commands (s2r2 COMMAND --help has the options)", metavar="")
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.summary)
+    for line in parser.format_help().splitlines():
+        say(line)

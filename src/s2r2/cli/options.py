@@ -1,0 +1,85 @@
+"""What the options of several commands have in common: their types, and how they are read and shown."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import tyro
+from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from s2r2.settings.yaml_documents import read_scalar
+
+Data = Annotated[str, arg(metavar="DATA")]
+SomeData = Annotated[str | None, arg(metavar="DATA")]
+EncoderName = Annotated[str, arg(metavar="ENCODER")]
+Folder = Annotated[Path, arg(metavar="DIR")]
+File = Annotated[Path, arg(metavar="FILE")]
+SomeFile = Annotated[Path | None, arg(metavar="FILE")]
+REGISTRY = tyro.constructors.ConstructorRegistry()
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Where the work is done."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    devices: int = 1
+    """Processes on this machine that share the work; 0: one for each GPU."""
+    nodes: int = 1
+    """Machines, each running this same command; see docs/scaling.md."""
+
+
+def required_options(kind: type) -> list[str]:
+    """The options that a command cannot do without, for its line of usage: ``["--index", "DIR"]``."""
+    words = []
+    hints = get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        required = field.default is field.default_factory is dataclasses.MISSING
+        annotations = get_args(hints[field.name])[1:] if get_origin(hints[field.name]) is Annotated else ()
+        metavar = next((found.metavar for found in annotations if getattr(found, "metavar", None)), None)
+        if required and metavar and tyro.conf.Positional not in annotations:
+            words += [f"--{field.name.replace('_', '-')}", metavar]
+    return words
+
+
+@REGISTRY.primitive_rule
+def _optional_folder(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path | None] | None:
+    """A folder that may be left out; settings of training know nothing of the command line."""
+    if kind.type != Path | None:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="DIR",
+        instance_from_str=lambda words: Path(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+@REGISTRY.primitive_rule
+def _named_values(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[dict[str, Any]] | None:
+    """``--options form=geometric bank=4096`` as a mapping; values are read as in a file."""
+    if kind.type != dict[str, Any]:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME=VALUE",
+        instance_from_str=_parse_named_values,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [f"{name}={setting}" for name, setting in value.items()],
+    )
+
+
+def _parse_named_values(words: list[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise ValueError(f"{word} is not NAME=VALUE")
+        if name in options:
+            raise ValueError(f"{name} is given twice")
+        options[name] = read_scalar(value)
+    return options

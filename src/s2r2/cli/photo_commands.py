@@ -1,0 +1,87 @@
+"""``s2r2 export``, ``views`` and ``cache``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from s2r2.cli.options import Data, EncoderName, File
+from s2r2.system.terminal import say
+
+
+@dataclass(frozen=True)
+class Export:
+    """Options of ``s2r2 export``."""
+
+    encoder: Positional[EncoderName]
+    """Run folder, encoder.safetensors or timm:NAME."""
+    out: Annotated[Path, arg(metavar="PATH")]
+    """FILE.safetensors, FILE.onnx, FILE.pt2, or for huggingface a folder."""
+    format: Literal["safetensors", "onnx", "torch-export", "huggingface"] = "safetensors"
+    """safetensors and huggingface are for timm; onnx and torch-export hold the whole graph, with the
+    normalisation inside."""
+    output: Literal["feature", "embedding"] = "feature"
+    """feature (backbone) or embedding (after the projection head)."""
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Write the encoder and its card."""
+        from s2r2.encoder import export
+
+        written = export(self.encoder, self.out, format=self.format, output=self.output)
+        say(f"encoder   {written.path}")
+        say(f"card      {written.card}")
+        say(f"checked   differs from the original by {written.difference:.1g} at most")
+
+
+@dataclass(frozen=True)
+class Views:
+    """Options of ``s2r2 views``."""
+
+    data: Positional[Data]
+    """The photos."""
+    recipe: str = "swav-multicrop"
+    """Of s2r2 train by default swav-multicrop; photos, mild, documents, aerial, or a .yaml file."""
+    image_size: int = 96
+    """Side of a view in pixels."""
+    views: int = 8
+    """Views of each photo."""
+    images: int = 6
+    """Photos, taken evenly from the data."""
+    seed: int = 0
+    """Another seed, other views."""
+    picture: File = Path("views.png")
+    """Where to write the picture."""
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Write the picture."""
+        from s2r2.encoder import store_side
+        from s2r2.images import DirectImages, open_source
+        from s2r2.system.thumbnails import save_picture
+        from s2r2.views import get_recipe, views_sheet
+
+        recipe = get_recipe(self.recipe)
+        photos = DirectImages(open_source(self.data), store_side(self.image_size)).some(self.images)
+        sheet = views_sheet(photos, recipe, view_size=self.image_size, views=self.views, seed=self.seed)
+        save_picture(sheet, self.picture)
+        say(self.picture)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Options of ``s2r2 cache``."""
+
+    clear: bool = False
+    """Delete them all."""
+    store: Path | None = None
+    """Where they are; by default the cache folder."""
+
+    def execute(self, words: Sequence[str]) -> None:
+        """List the stores, or delete them."""
+        from s2r2.images import clear_stores, list_stores
+
+        for kept in list_stores(self.store):
+            say(f"{kept.size / 1e6:10,.1f} MB  {kept.images:>9,} images  {kept.name}  {kept.path}")
+        if self.clear:
+            say(f"{clear_stores(self.store) / 1e6:10,.1f} MB set free")

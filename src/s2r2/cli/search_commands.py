@@ -1,0 +1,186 @@
+"""``s2r2 embed``, ``index``, ``search``, ``duplicates`` and ``serve``."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from s2r2.cli.options import Data, DeviceOptions, EncoderName, File, Folder, SomeFile
+from s2r2.distributed.launching import is_follower, launch_if_wanted
+from s2r2.system.terminal import say
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Options of ``s2r2 embed``."""
+
+    encoder: Positional[EncoderName]
+    """Run folder, encoder.safetensors, an export as safetensors, timm:NAME or untrained:NAME."""
+    data: Positional[Data]
+    """The photos."""
+    out: File
+    """FILE.parquet: path, label and vector of each photo; what is unreadable goes into FILE.skipped.csv."""
+    output: Literal["feature", "embedding"] = "feature"
+    """feature (backbone) or embedding (after the projection head)."""
+    batch_size: int = 64
+    """Photos encoded at once."""
+    device: DeviceOptions = field(default_factory=DeviceOptions)
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Write the table."""
+        _sleep_while_waiting()
+        launch_if_wanted(words, self.device.devices, self.device.nodes)
+        from s2r2.distributed.processes import Processes
+        from s2r2.encoder import load
+        from s2r2.images import open_source
+        from s2r2.search import write_embeddings
+        from s2r2.system.machine import choose_device
+
+        with Processes.joined() as processes:
+            written = write_embeddings(
+                load(self.encoder, device=choose_device(self.device.device, processes)),
+                processes.leader_first(lambda: open_source(self.data)),
+                self.out,
+                output=self.output,
+                batch_size=self.batch_size,
+                processes=processes,
+            )
+        if not is_follower():
+            vectors = f"{written.count} vectors of {written.dimensions}"
+            say(f"{vectors} in {self.out}; {len(written.skipped)} photos skipped")
+
+
+@dataclass(frozen=True)
+class Index:
+    """Options of ``s2r2 index``."""
+
+    encoder: Positional[EncoderName]
+    """Run folder, encoder.safetensors, an export as safetensors, timm:NAME or untrained:NAME."""
+    data: Positional[Data]
+    """The photos."""
+    index: Folder
+    """Folder of the index."""
+    rebuild: bool = False
+    """Make it anew: another encoder made it, or it is damaged. The old one stays in force until then."""
+    drop_missing: bool = False
+    """Drop photos that are not found also where their disk may be away: see docs/search.md."""
+    approximate_from: int = 500_000
+    """From so many photos on, searches go through an approximate index whose recall is measured."""
+    backend: str = "auto"
+    """exact, lancedb (approximate), or one that is registered; auto chooses by --approximate-from."""
+    device: DeviceOptions = field(default_factory=DeviceOptions)
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Make the index, or bring it up to date."""
+        _sleep_while_waiting()
+        launch_if_wanted(words, self.device.devices, self.device.nodes)
+        from s2r2.distributed.processes import Processes
+        from s2r2.encoder import load
+        from s2r2.images import open_source
+        from s2r2.search import update_index
+        from s2r2.system.machine import choose_device
+
+        with Processes.joined() as processes:
+            done = update_index(
+                load(self.encoder, device=choose_device(self.device.device, processes)),
+                processes.leader_first(lambda: open_source(self.data)),
+                self.index,
+                rebuild=self.rebuild,
+                drop_missing=self.drop_missing,
+                approximate_from=self.approximate_from,
+                backend=self.backend,
+                progress=processes.leader,
+                processes=processes,
+            )
+        if not is_follower():
+            for line in str(done).splitlines():
+                say(line)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Options of ``s2r2 search``."""
+
+    index: Positional[Annotated[Path, arg(metavar="INDEX")]]
+    """Folder of the index."""
+    query: Positional[Annotated[str, arg(metavar="QUERY")]]
+    """An image file, or the key of a photo in the index."""
+    k: Annotated[int, arg(aliases=["-k"])] = 10
+    """How many."""
+    box: Annotated[str | None, arg(metavar="X,Y,W,H")] = None
+    """Search for a part of the query only: left, top, width, height in pixels."""
+    picture: SomeFile = None
+    """Also write the query and its ranking as a contact sheet (.png, .jpg)."""
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Print the ranking."""
+        from s2r2.search import search_and_show
+        from s2r2.system.console import PlainConsole
+
+        search_and_show(self.index, self.query, self.k, self.box, self.picture, PlainConsole())
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Options of ``s2r2 duplicates``."""
+
+    index: Positional[Annotated[Path, arg(metavar="INDEX")]]
+    """Folder of the index."""
+    threshold: float | None = None
+    """Similarity from which on two photos belong together; by default chosen from the scores."""
+    out: SomeFile = None
+    """Also write all groups into FILE.csv."""
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Print the groups."""
+        from s2r2.search import duplicates_and_show
+        from s2r2.system.console import PlainConsole
+
+        duplicates_and_show(self.index, self.threshold, self.out, PlainConsole())
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Options of ``s2r2 serve``."""
+
+    index: Positional[Annotated[Path, arg(metavar="INDEX")]]
+    """Folder of the index."""
+    compare: Annotated[Path | None, arg(metavar="INDEX")] = None
+    """A second index of the same photos, shown beside it."""
+    host: str = "127.0.0.1"
+    """Address to listen on; anything but loopback lets others on the network see the photos."""
+    port: int = 8765
+    """Port to listen on; 0 takes a free one."""
+    allow_host: UseAppendAction[list[Annotated[str, arg(metavar="NAME")]]] = field(default_factory=list)
+    """Another name under which the page may be opened, such as a reverse proxy's; may be repeated."""
+    root_path: Annotated[str, arg(metavar="/PATH")] = ""
+    """Path under which a reverse proxy shows the page, such as /photos."""
+    open_browser: bool = False
+    """Open the page."""
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Serve the page."""
+        from s2r2.search import serve
+
+        serve(
+            self.index,
+            compare=self.compare,
+            host=self.host,
+            port=self.port,
+            allow_hosts=self.allow_host,
+            root_path=self.root_path,
+            open_browser=self.open_browser,
+        )
+
+
+def _sleep_while_waiting() -> None:
+    """Keep torch's threads, if they wait for each other, from holding cores that those who decode could use.
+
+    OpenMP reads the variable when torch is imported, and later no more.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
