@@ -8,7 +8,7 @@ from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, create_encoder
 from s2r2.encoder.backbones import check_backbone, takes_another_size
 from s2r2.errors import S2R2Error
-from s2r2.system.terminal import PlainConsole
+from s2r2.system.console import PlainConsole
 from s2r2.training.config import TrainConfig
 from s2r2.training.setup.cost import fitting_micro_batch
 from s2r2.training.setup.plan import Preparation
