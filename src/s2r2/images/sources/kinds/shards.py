@@ -1,8 +1,8 @@
 """Tar shards in WebDataset's layout, read in place: on disk, or at addresses by ranges."""
 
+import contextlib
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from s2r2.errors import S2R2Error
@@ -16,6 +16,7 @@ from s2r2.images.sources.source import ImageSource
 from s2r2.images.sources.strings import joined
 from s2r2.images.sources.tar_index import TarIndex, tar_index
 from s2r2.images.sources.tars import TarSource
+from s2r2.system.prefetch import in_order
 from s2r2.system.progress import ProgressLine
 
 REMOTE_AT_ONCE = 8
@@ -24,6 +25,7 @@ REMOTE_AT_ONCE = 8
 @register_source(
     "tar shards (shard-{000..099}.tar, also at an address)",
     "a pattern with numbers or *, a folder of tars, or s3://bucket/shard-{000..099}.tar; labels from .cls files",
+    priority=2,  # an address is no path: nobody need look for it on the disk
 )
 def open_shard_pattern(data: Data) -> ImageSource | None:
     """Tar shards at an address, or that a pattern stands for.
@@ -55,10 +57,11 @@ def open_shards(data: str, shards: Sequence[str]) -> ImageSource:
         raise S2R2Error(f"{other} is no .tar: shards are read in place, pack their files without compression")
     here = os.path.abspath("")
     places = [place_of(shard, here) for shard in shards]
-    line = ProgressLine("indexing shards", len(shards), visible=len(shards) > 1)
-    with ThreadPoolExecutor(REMOTE_AT_ONCE if is_remote(data) else 2) as pool, line:
-        indexes = []
-        for index in pool.map(tar_index, places, shards):
+    threads = REMOTE_AT_ONCE if is_remote(data) else 2
+    found = in_order(lambda shard: tar_index(*shard), zip(places, shards, strict=True), threads=threads, ahead=64)
+    indexes = []
+    with contextlib.closing(found), ProgressLine("indexing shards", len(shards), visible=len(shards) > 1) as line:
+        for index in found:
             indexes.append(index)
             line.advance()
     if not sum(map(len, indexes)):
