@@ -73,7 +73,7 @@ def build_own(folder: Path, vectors: np.ndarray, *, approximate: bool) -> dict[s
 
     place = folder / ("s2r2 approximate" if approximate else "s2r2 exact")
     took = make_index(place, vectors, approximate_from=1 if approximate else 1 << 40, pictures=[b""])
-    indexes = [path for path in place.rglob("_indices") if path.is_dir()]
+    indexes = list(place.glob("*/search-*"))
     return {
         "build_s": sum(took.values()), "parts_s": took, "bytes": bytes_in(place),
         "matrix_bytes": sum(bytes_in(path) for path in place.rglob("vectors-*.npy")),
@@ -87,7 +87,7 @@ def opened(method: str, folder: Path) -> Search:
         from s2r2.search import ImageIndex
 
         index = ImageIndex.open(folder / method)
-        if method == "s2r2 approximate" and index.about.approximate is None:
+        if method == "s2r2 approximate" and index.backend_name == "exact":
             raise SystemExit("s2r2 found no setting that reaches its recall")
         keys = index.catalogue.table["key"].to_pylist()
         number = np.array([int(key.split("/")[1][:7]) for key in keys])  # LanceDB may reorder rows
@@ -170,7 +170,7 @@ def image_queries(folder: Path) -> dict[str, Any]:
     from s2r2.search import ImageIndex
     from synthetic_index import a_photo
 
-    assert ImageIndex.open(folder / "s2r2 exact").about.approximate is None
+    assert ImageIndex.open(folder / "s2r2 exact").backend_name == "exact"
     command = [sys.executable, "-m", "s2r2", "serve", str(folder / "s2r2 exact"), "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

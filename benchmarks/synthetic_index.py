@@ -16,10 +16,9 @@ from PIL import Image
 
 import s2r2
 from s2r2.encoder import Encoder, load
-from s2r2.search import publishing
 from s2r2.search.photo_reader import make_thumbnail
-from s2r2.search.storage import layout
-from s2r2.search.storage.catalog import catalogue_files
+from s2r2.search.publishing import backend_for, write_for_searches
+from s2r2.search.storage.published import Published
 from s2r2.search.storage.row_files import RowFiles
 from s2r2.search.storage.rows import Rows, photo_id
 
@@ -81,19 +80,28 @@ def add_rows(rows: Rows, vectors: np.ndarray, encoder: Encoder, pictures: list[b
 
 
 def publish(folder: Path, rows: Rows, encoder: Encoder, approximate_from: int) -> dict[str, float]:
-    """Put the rows in force as ``s2r2 index`` does; returns the seconds it took."""
+    """Put the rows in force as ``s2r2 index`` does; returns the seconds of each part."""
     generation = folder / encoder.fingerprint
+    took: dict[str, float] = {}
+
+    def lap(name: str, since: datetime) -> datetime:
+        now = datetime.now()
+        took[name] = (now - since).total_seconds()
+        return now
+
     began = datetime.now()
-    backend = "lancedb" if len(rows) >= approximate_from else "exact"
-    files, approximate = publishing.write_files(rows, RowFiles(generation), generation, 1, backend, None)
-    took = {f"{backend} search and catalogue": (datetime.now() - began).total_seconds()}
-    layout.Published(
+    rows.tidy()
+    RowFiles(generation).record()
+    began = lap("tidying", began)
+    backend = backend_for("auto", len(rows), approximate_from)
+    files, settings = write_for_searches(rows, generation, 1, backend)
+    lap("catalogue and search backend", began)
+    Published(
         fingerprint=encoder.fingerprint, encoder=encoder.name, data="synthetic", photos=len(rows), dimensions=WIDTH,
-        skipped=0, number=1, version=rows.version, approximate=approximate,
+        skipped=0, number=1, version=rows.version, backend=backend, backend_settings=settings,
         updated=datetime.now().astimezone().isoformat(timespec="seconds"), s2r2=s2r2.__version__,
-        generation=generation.name, files=files, backend=backend,
+        generation=generation.name, files=files,
     ).write(folder)  # fmt: skip
-    assert set(catalogue_files(1)) <= {path.name for path in generation.iterdir()}
     return took
 
 

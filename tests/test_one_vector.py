@@ -14,7 +14,8 @@ from sklearn.datasets import load_sample_images
 from s2r2.encoder import Encoder, create_encoder, export, load, store_side
 from s2r2.images import PixelStore, decode, open_source
 from s2r2.search import update_index, write_embeddings
-from s2r2.search.storage.layout import DESCRIPTION, write_sealed
+from s2r2.search.storage.layout import DESCRIPTION
+from s2r2.search.storage.published import write_sealed
 
 TOLERANCE = 1e-5
 PHOTOS = [Image.fromarray(image) for image in load_sample_images().images]

@@ -1,92 +1,130 @@
-"""A search backend of one's own: one file, nothing else touched."""
+"""A search backend of one's own is one class in one file: an index is built for it and remembers it."""
 
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from s2r2.errors import S2R2Error
-from s2r2.search import DamagedIndex, ImageIndex, update_index
+from s2r2.search import ImageIndex, SearchBackend, backend_names, register_backend, update_index
 from s2r2.search.backends import base
 
-HALF = """
-import numpy as np
-from s2r2.search import Built, SearchBackend, register_backend
-
-CALLS = []
-
-class Half(SearchBackend):
-    title = "half precision, half the memory"
-
-    def build(self, place, before):
-        np.save(place.file("npy"), place.catalogue.vectors.astype(np.float16))
-        return Built({"builds": 1.0 + (before or {}).get("builds", 0.0)}, (place.file("npy"),))
-
-    def open(self, place, settings):
-        vectors = np.load(place.file("npy"))
-        def search(query, k):
-            CALLS.append(k)
-            scores = vectors.astype(np.float32) @ query
-            best = np.argsort(-scores, kind="stable")[:k]
-            return best, scores[best]
-        return search
-
-register_backend("half", Half())
-"""
+Arrays = tuple[np.ndarray, np.ndarray]
 
 
-def test_a_new_backend_is_one_file(
-    tmp_path: Path, photo_folder: Path, encoder_name: str, monkeypatch: pytest.MonkeyPatch
+class RandomProjections(SearchBackend):
+    """Ranks by 24 random directions first, and the best half by all dimensions."""
+
+    name = "random-projections"
+    asked = 0
+
+    @classmethod
+    def build(cls, vectors: np.ndarray, folder: Path) -> base.Settings:
+        """Keep the projected vectors."""
+        directions = np.random.default_rng(0).standard_normal((vectors.shape[1], 24)).astype(np.float32)
+        (folder / "parts").mkdir()
+        np.save(folder / "directions.npy", directions)
+        np.save(folder / "parts" / "projected.npy", vectors @ directions)
+        return {"share": 0.5}
+
+    def search(self, query: np.ndarray, k: int) -> Arrays:
+        """Rank."""
+        type(self).asked += 1
+        rough = np.load(self.folder / "parts" / "projected.npy") @ (query @ np.load(self.folder / "directions.npy"))
+        rows = np.argsort(-rough)[: max(k, int(len(self.vectors) * self.settings["share"]))]
+        scores = self.vectors[rows] @ query
+        best = np.argsort(-scores)[:k]
+        return rows[best], scores[best]
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend_names()  # so that those of s2r2 are registered first
+    monkeypatch.setattr(base, "_registered", dict(base._registered))
+    monkeypatch.setattr(RandomProjections, "asked", 0)
+    register_backend(RandomProjections)
+
+
+def test_a_backend_of_ones_own_is_built_remembered_and_searched(
+    photo_folder: Path, tmp_path: Path, encoder_name: str
 ) -> None:
-    monkeypatch.setattr(base, "_BACKENDS", dict(base._BACKENDS))
-    (tmp_path / "half.py").write_text(HALF)
-    specification = importlib.util.spec_from_file_location("half", tmp_path / "half.py")
-    assert specification is not None
-    assert specification.loader is not None
-    half = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(half)
     store = tmp_path / "index"
-    exact = update_index(encoder_name, photo_folder, store, progress=False).index
-
-    # Though no photo has changed.
-    index = update_index(encoder_name, photo_folder, store, backend="half", progress=False).index
-    found, expected = index.search("red/0.jpg", 5), exact.search("red/0.jpg", 5)
-    assert half.CALLS == [6]
-    np.testing.assert_allclose([hit.score for hit in found], [hit.score for hit in expected], atol=2e-3)
-    index.search("red/0.jpg", 5, folder="red")  # filtered: exactly
-    assert half.CALLS == [6]
-
-    Image.new("RGB", (40, 30), "purple").save(photo_folder / "new.jpg")
-    index = update_index(encoder_name, photo_folder, store, backend="half", progress=False).index
-    assert index.about.approximate == {"builds": 2.0}
-    files = [path.name for path in store.rglob("search-*")]
-    assert files == [f"search-{index.about.number}.npy"]
-    assert files[0] in index.about.files
-
-    base._BACKENDS.pop("half")  # another program, which does not know it: exactly
-    assert len(ImageIndex.open(store).search("red/0.jpg", 5)) == 5
-    assert half.CALLS == [6]
+    index = update_index(encoder_name, photo_folder, store, backend="random-projections", progress=False).index
+    hits = index.search("red/1.jpg", 3)
+    assert RandomProjections.asked == 1
+    exact = ImageIndex.open(store, backend="exact").search("red/1.jpg", 3)
+    assert [hit.key for hit in hits] == [hit.key for hit in exact]
+    assert RandomProjections.asked == 1
+    before = files(store)
+    assert "search-1/parts/projected.npy" in before
+    (photo_folder / "red" / "1.jpg").unlink()
+    done = update_index(encoder_name, photo_folder, store, progress=False)
+    assert files(store) == {name.replace("-1", "-2") for name in before}
+    assert done.index.backend_name == "random-projections"
+    assert len(done.index.search("red/2.jpg", 50)) == 22
+    assert len(index.search("red/2.jpg", 50)) == 23  # of the open one, whose backend's files are gone with the update
+    assert update_index(encoder_name, photo_folder, store, backend="exact", progress=False).embedded == 0
+    assert not any("search-" in name for name in files(store))
 
 
-def test_a_damaged_file_of_a_backend_is_said(
-    tmp_path: Path, photo_folder: Path, encoder_name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(base, "_BACKENDS", dict(base._BACKENDS))
-    exec(HALF, {})
+def files(store: Path) -> set[str]:
+    """What searches map or read, by name inside the generation."""
+    (generation,) = (path for path in store.iterdir() if path.is_dir())
+    found = {path.relative_to(generation) for path in generation.rglob("*") if path.is_file()}
+    return {path.as_posix() for path in found if "lance" not in path.parts}
+
+
+def test_what_a_backend_wrote_is_checked_and_mended(photo_folder: Path, tmp_path: Path, encoder_name: str) -> None:
     store = tmp_path / "index"
-    index = update_index(encoder_name, photo_folder, store, backend="half", progress=False).index
-    (file,) = store.rglob("search-*")
-    file.write_bytes(file.read_bytes()[:-2] + b"xx")
-    with pytest.raises(DamagedIndex, match=file.name):
-        ImageIndex.open(store)
-    assert len(index) == len(update_index(encoder_name, photo_folder, store, backend="half", progress=False).index)
+    first = update_index(encoder_name, photo_folder, store, backend="random-projections", progress=False)
+    place = store / first.about.generation / "search-1" / "directions.npy"
+    content = bytearray(place.read_bytes())
+    content[-5] ^= 1
+    place.write_bytes(content)
+    with pytest.raises(S2R2Error, match=r"directions\.npy is not what was written"):
+        ImageIndex.open(store).search("red/1.jpg", 3)
+    assert len(ImageIndex.open(store, backend="exact").search("red/1.jpg", 3)) == 3
+    place.unlink()
+    with pytest.raises(S2R2Error, match="is damaged"):
+        ImageIndex.open(store).search("red/1.jpg", 3)
+    mended = update_index(encoder_name, photo_folder, store, progress=False)
+    assert (mended.embedded, mended.about.number) == (0, 2)
+    assert len(mended.index.search("red/1.jpg", 3)) == 3
 
 
-def test_an_unknown_backend_is_refused_with_those_that_there_are(
-    tmp_path: Path, photo_folder: Path, encoder_name: str
+def test_the_names_are_listed_and_what_does_not_fit_is_one_line(
+    photo_folder: Path, tmp_path: Path, encoder_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(S2R2Error, match="--backend faiss: choose auto, exact, lancedb"):
-        update_index(encoder_name, photo_folder, tmp_path / "index", backend="faiss")
-    assert not (tmp_path / "index").exists()
+    store = tmp_path / "index"
+    update_index(encoder_name, photo_folder, store, progress=False)
+    cases: list[tuple[str, Callable[[], object]]] = [
+        ("use exact, lancedb, random-projections", lambda: ImageIndex.open(store, backend="faster")),
+        ("use exact, lancedb, random-projections", lambda: update_index("x", "y", store, backend="faster")),
+        ("made for the search backend exact", lambda: ImageIndex.open(store, backend="random-projections")),
+    ]
+    for message, call in cases:
+        with pytest.raises(S2R2Error, match=message):
+            call()
+    monkeypatch.setattr(RandomProjections, "packages", ("no_such_package",))
+    with pytest.raises(S2R2Error, match="needs no_such_package: pip install no_such_package"):
+        update_index(encoder_name, photo_folder, store, backend="random-projections")
+
+
+def test_the_number_of_photos_decides_where_nobody_has_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [base.automatic_backend(photos) for photos in (1, 499_999, 500_000)] == ["exact", "exact", "lancedb"]
+    assert [base.automatic_backend(photos, 20) for photos in (1, 19, 20)] == ["exact", "exact", "lancedb"]
+    monkeypatch.setattr(RandomProjections, "automatic_from", 2_000_000)
+    assert base.automatic_backend(2_000_000) == "random-projections"
+
+
+def test_where_the_recall_is_not_reached_search_is_exact(
+    photo_folder: Path, tmp_path: Path, encoder_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RandomProjections, "build", lambda vectors, folder: None)
+    done = update_index(encoder_name, photo_folder, tmp_path / "index", backend="random-projections", progress=False)
+    assert "the recall of random-projections on these photos is too low" in str(done)
+    assert done.index.backend_name == "exact"
+    assert len(done.index.search("red/1.jpg", 3)) == 3
+    again = update_index(encoder_name, photo_folder, tmp_path / "index", progress=False)
+    assert again.about == done.about

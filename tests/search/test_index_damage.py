@@ -131,7 +131,8 @@ def test_descriptions_of_other_kinds_are_one_line(store: Path, tmp_path: Path) -
     said = json.loads(good)
     for other in (
         "{", "[]", "7", "{}", "null", json.dumps(said | {"format": 9}), json.dumps(said | {"photos": 13}),
-        json.dumps(said | {"format": 2, "photos": "12"}), json.dumps(said | {"format": 2, "approximate": {"x": 1}}),
+        json.dumps(said | {"format": 2, "photos": "12"}),
+        json.dumps(said | {"format": 2, "backend_settings": {"x": "y"}}),
         json.dumps(said | {"format": 2, "fingerprint": "../.."}), "[" * 100_000,
     ):  # fmt: skip
         (store / "index.json").write_text(other)
@@ -153,7 +154,7 @@ def test_an_index_of_format_2_opens_and_is_brought_up_to_date_without_embedding(
     done = update_index(encoder, photos, store, progress=False)
     assert (done.embedded, done.kept, done.dropped) == (0, 12, 0)
     now = ImageIndex.open(store)
-    assert now.about.format == 3
+    assert now.about.format == 4
     assert [(hit.key, hit.score) for hit in now.search("0/1.png", 11)] == [(hit.key, hit.score) for hit in before]
     assert now.search("0/1.png", 1)[0].path == str(photos / now.search("0/1.png", 1)[0].key)
     assert update_index(encoder, photos, store, rebuild=True, progress=False).embedded == 12

@@ -138,7 +138,7 @@ def test_readers_keep_the_old_state_until_an_update_is_complete(
     Image.new("RGB", (50, 40), "red").save(photos / "0003.jpg")
     Image.new("RGB", (50, 40), "blue").save(photos / "new.jpg")
     (photos / "0005.jpg").unlink()
-    for part in ("updating._Update._drop", "publishing.write_catalogue", "storage.layout.Published.write"):
+    for part in ("updating._Update._drop", "publishing.write_catalogue", "storage.published.Published.write"):
         with monkeypatch.context() as patch:
             patch.setattr(f"s2r2.search.{part}", killed)
             with pytest.raises(Killed):

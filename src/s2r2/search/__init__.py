@@ -6,10 +6,9 @@ from s2r2.system.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:
     from s2r2.embedding_map import positions as positions
-    from s2r2.search.backends import (
-        Built as Built,
+    from s2r2.search.backends.base import (
         SearchBackend as SearchBackend,
-        SearchPlace as SearchPlace,
+        backend_names as backend_names,
         register_backend as register_backend,
     )
     from s2r2.search.duplicates import Duplicates as Duplicates, find_duplicates as find_duplicates

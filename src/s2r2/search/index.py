@@ -15,13 +15,14 @@ from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.images.decoding.decoder import Part
 from s2r2.images.places import FilePlace
 from s2r2.images.sources.names import printable
-from s2r2.search.backends import Search, SearchPlace, backend_names, find_backend
+from s2r2.search.backends.base import SearchBackend, get_backend
 from s2r2.search.backends.exact import top_k
 from s2r2.search.query_image import Box, query_pixels
 from s2r2.search.storage import layout
 from s2r2.search.storage.catalog import Catalogue
-from s2r2.search.storage.row_files import RowFiles
-from s2r2.search.storage.rows import Rows, is_whole
+from s2r2.search.storage.published import Published, decoding_side, read_published
+from s2r2.search.storage.rows import content_hash
+from s2r2.search.storage.thumbnails import Thumbnails, why_gone
 from s2r2.system.files import checksum
 
 
@@ -50,57 +51,56 @@ class ImageIndex:
     """Photos and their vectors, as ``s2r2 index`` left them in a folder. Open one with :meth:`open`.
 
     An open index is a snapshot: an update by another process does not disturb it, and :attr:`stale` tells of it.
-    Vectors and descriptions are mapped into memory; LanceDB is needed for thumbnails only (and for approximate search
-    in very large indexes), the encoder only when an image is to be embedded. Both are loaded then.
+    Vectors and descriptions are mapped into memory. LanceDB is loaded for thumbnails and by its search backend, the
+    encoder when an image is to be embedded.
 
     Attributes:
         folder: The index's folder.
         about: Which encoder made it, of what, when.
         catalogue: Vectors and descriptions of its N photos.
+        backend_name: What finds the nearest vectors.
     """
 
-    def __init__(self, folder: Path, about: layout.Published, catalogue: Catalogue) -> None:
+    def __init__(self, folder: Path, about: Published, catalogue: Catalogue, backend: str | None = None) -> None:
         self.folder = folder
         self.about = about
         self.catalogue = catalogue
-        self._search: Search | None = None  # None: exactly
+        self._thumbnails = Thumbnails(folder, about, catalogue)
+        self.backend_name = backend or about.searched_by
+        self._backend_class = get_backend(self.backend_name)
+        if self.backend_name not in ("exact", about.searched_by):
+            raise S2R2Error(
+                f"the index in {folder} is made for the search backend {about.searched_by}: run s2r2 index with "
+                f"--backend {backend} first, or search with --backend exact"
+            )
 
     @classmethod
-    def open(cls, folder: str | Path) -> "ImageIndex":
+    def open(cls, folder: str | Path, *, backend: str | None = None) -> "ImageIndex":
         """Open an index for searching.
+
+        Args:
+            folder: Where it is.
+            backend: Name of the search backend: ``"exact"``, or by default the one for which the index is made.
 
         Raises:
             DamagedIndex: Its files are not what was written.
-            S2R2Error: There is none, or it was never finished.
+            S2R2Error: There is none, it was never finished, or it is not made for the backend.
         """
         folder = Path(folder)
         layout.check_local(folder)
         for _ in range(10):  # an update may replace the catalogue between the two reads
-            about = layout.read_published(folder)
+            about = read_published(folder)
             if about is None:
                 raise S2R2Error(f"no index in {folder}: make one with s2r2 index ENCODER DATA --index {folder}")
             place = folder / about.generation
             try:
                 catalogue = Catalogue.open(place, about.number, about.photos, about.dimensions, about.files)
-                opened = cls(folder, about, catalogue)
-                opened._open_backend()
-                return opened
+                return cls(folder, about, catalogue, backend)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise layout.DamagedIndex(folder, error) from error
         raise layout.DamagedIndex(folder, "it lacks its catalogue")
-
-    def _open_backend(self) -> None:
-        """Get the backend that the index was made with ready; unknown here, it leaves searches to the exact one."""
-        about = self.about
-        if about.approximate is None or about.backend not in backend_names():
-            return
-        for name, expected in about.files.items():
-            if name.startswith("search-") and checksum(self._generation / name) != expected:
-                raise layout.DamagedIndex(self.folder, f"{name} is not what was written")
-        place = SearchPlace(self.catalogue, lambda: self._candidates, self._generation, about.number)
-        self._search = find_backend(about.backend).open(place, about.approximate)
 
     def __len__(self) -> int:
         return len(self.catalogue)
@@ -113,7 +113,7 @@ class ImageIndex:
     @property
     def stale(self) -> bool:
         """Whether an update has replaced what this index shows."""
-        return layout.read_published(self.folder) != self.about
+        return read_published(self.folder) != self.about
 
     @functools.cached_property
     def encoder(self) -> Any:
@@ -131,7 +131,7 @@ class ImageIndex:
             if expected is not None and checksum(copy) != expected:
                 raise layout.DamagedIndex(self.folder, f"{layout.ENCODER} is not what was written")
         except FileNotFoundError as error:
-            raise self._gone() from error
+            raise why_gone(self.folder, self.about) from error
         return load(copy)
 
     @property
@@ -139,26 +139,21 @@ class ImageIndex:
         return self.folder / self.about.generation
 
     @functools.cached_property
-    def _rows(self) -> Rows:
-        RowFiles(self._generation).check_for_reading(approximate=False)
-        return Rows(self._generation / layout.ROWS, version=self.about.version)
+    def backend(self) -> SearchBackend:
+        """What finds the nearest vectors, once its files have been checked.
 
-    @functools.cached_property
-    def _candidates(self) -> Rows:
-        """The rows for approximate search, whose own files are checked first."""
-        RowFiles(self._generation).check_for_reading(approximate=True)
-        return self._rows
-
-    def _gone(self) -> S2R2Error:
-        """Why what was open is not there any more: replaced or deleted, or else damaged."""
+        Raises:
+            DamagedIndex: They are not what was written.
+        """
+        place = self._generation / layout.search_folder(self.about.number)
+        made = [name for name in self.about.files if name.startswith(f"{place.name}/")]
         try:
-            if self.stale:
-                return layout.IndexGone(f"the index in {self.folder} was deleted or replaced: open it again")
-            if RowFiles(self._generation).cut_short():
-                return layout.IndexGone(f"an update of {self.folder} was cut short: run s2r2 index once more")
-        except S2R2Error as error:
-            return error
-        return layout.DamagedIndex(self.folder, "files of its rows are missing or damaged")
+            for name in made if self.backend_name != "exact" else ():
+                if checksum(self._generation / name) != self.about.files[name]:
+                    raise layout.DamagedIndex(self.folder, f"{name} is not what was written")
+        except OSError as error:
+            raise layout.DamagedIndex(self.folder, error) from error
+        return self._backend_class(self.vectors, place, self.about.backend_settings or {})
 
     def search(
         self,
@@ -193,7 +188,7 @@ class ImageIndex:
     @functools.cached_property
     def side(self) -> int:
         """Short side in pixels to which photos are reduced for the encoder."""
-        return layout.decoding_side(self.about, self.encoder.image_size)
+        return decoding_side(self.about, self.encoder.image_size)
 
     def embed(self, picture: np.ndarray) -> np.ndarray:
         """Vector ``(D,)`` of a picture ``(H, W, 3)`` uint8, made as those of the index were."""
@@ -216,19 +211,27 @@ class ImageIndex:
             raise S2R2Error(
                 f"a query needs {self.about.dimensions} finite numbers, as the vectors of {self.folder} have"
             )
-        rows, scores = self.nearest(vector, k + (leave_out is not None), mask)
-        chosen = rows != leave_out
-        found = zip(rows[chosen][:k], scores[chosen][:k], strict=True)
+        found = zip(*self.nearest(vector, k, mask, leave_out), strict=True)
         return [self.hit(rank, int(row), float(score)) for rank, (row, score) in enumerate(found, start=1)]
 
-    def nearest(self, vector: np.ndarray, k: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and cosines of the k nearest photos: exact, or approximate where the index is large and unfiltered."""
-        if self._search is not None and mask is None:
-            try:
-                return self._search(vector, k)
-            except Exception:  # LanceDB has no narrower class: an update took its files away; the matrix is still here
-                pass
-        return top_k(self.vectors, vector, k, mask)
+    def nearest(
+        self, vector: np.ndarray, k: int, mask: np.ndarray | None = None, leave_out: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and cosines of the k nearest photos; arguments as in :meth:`rank`. With a mask, search is exact."""
+        rows, scores = self._nearest(vector, k + (leave_out is not None), mask)
+        kept = rows != leave_out
+        return rows[kept][:k], scores[kept][:k]
+
+    def _nearest(self, vector: np.ndarray, k: int, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        vector = np.asarray(vector, np.float32)
+        if mask is not None:
+            return top_k(self.vectors, vector, k, np.flatnonzero(mask))
+        try:
+            return self.backend.search(vector, k)
+        except Exception:
+            if not self.stale:
+                raise
+            return top_k(self.vectors, vector, k)  # an update has removed the backend's files; the vectors are mapped
 
     def query_picture(self, image: Any, box: Box | None = None, side: int | None = None) -> np.ndarray:
         """What is searched for, as ``(H, W, 3)`` uint8: the image, or the part in the box.
@@ -251,10 +254,8 @@ class ImageIndex:
     def _no_photo(self, query: str) -> NoReturn:
         """Say why a query is neither a file nor a key."""
         what = "a folder" if os.path.isdir(query) else "neither an image file nor the key of a photo in the index"
-        raise S2R2Error(f"{printable(query)} is {what}: give one photo, or a key such as {self._some_key()}")
-
-    def _some_key(self) -> str:
-        return str(self.catalogue.table["key"][0].as_py()) if len(self) else "red/1.jpg"
+        key = self.catalogue.table["key"][0].as_py() if len(self) else "red/1.jpg"
+        raise S2R2Error(f"{printable(query)} is {what}: give one photo, or a key such as {key}")
 
     def picture(self, row: int, side: int | None = None, part: Part | None = None) -> np.ndarray:
         """A photo of the index, ``(H, W, 3)`` uint8: its file if that is what was indexed, else its thumbnail.
@@ -273,8 +274,6 @@ class ImageIndex:
 
     def _content(self, row: int) -> bytes:
         """The file that was indexed if it is still there, else the thumbnail."""
-        from s2r2.search.photo_reader import content_hash
-
         cell = {name: self.catalogue.table[name][row].as_py() for name in ("file", "offset", "bytes", "content")}
         file = os.fsdecode(cell["file"])
         if file and os.path.realpath(file) == file:
@@ -291,22 +290,7 @@ class ImageIndex:
             IndexGone: An update has changed or removed the photo, or was cut short, or the index was deleted.
             DamagedIndex: It is not what was written.
         """
-        content = self._thumbnail(row)
-        if content is not None and is_whole(content, self.catalogue.table["content"][row].as_py()):
-            return content
-        if self.stale:
-            raise layout.IndexGone(f"an update of {self.folder} has changed or removed this photo: open it again")
-        why = "its rows lack a photo" if content is None else "a thumbnail is not what was written"
-        raise layout.DamagedIndex(self.folder, why)
-
-    def _thumbnail(self, row: int) -> bytes | None:
-        try:
-            found = self._rows.cell("thumbnail", int(self.catalogue.ids[row]), int(self.catalogue.row_ids[row]))
-        except (S2R2Error, KeyboardInterrupt, MemoryError):
-            raise
-        except BaseException as error:  # LanceDB has no narrower class, and Rust's panics are no Exceptions
-            raise self._gone() from error
-        return None if found is None else bytes(found)
+        return self._thumbnails.of(row)
 
     def row(self, identity: str) -> int | None:
         """The row of the photo with this id, or None."""

@@ -17,7 +17,8 @@ from s2r2.errors import NonFiniteError
 from s2r2.images import ImageSource, UnreadableImage, decode_expendable
 from s2r2.images.places import FilePlace
 from s2r2.images.sources.names import printable, unique
-from s2r2.search.storage.rows import photo_id, seal
+from s2r2.search.storage.rows import content_hash, photo_id
+from s2r2.search.storage.thumbnails import seal
 from s2r2.system.prefetch import in_order
 from s2r2.system.thumbnails import jpeg
 
@@ -189,11 +190,6 @@ def check_alike(encoder: Encoder, source: ImageSource, processes: Processes) -> 
     if processes.world_size > 1:
         processes.check_alike(f"the photos of {source.name}", source.fingerprint)
         processes.check_alike(f"the weights of {encoder.name}", encoder.fingerprint)
-
-
-def content_hash(content: bytes) -> str:
-    """Hash of a file, by which it is recognised under another name."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def make_thumbnail(picture: np.ndarray) -> bytes:

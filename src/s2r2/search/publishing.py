@@ -1,53 +1,64 @@
-"""What searches of an index read, written from its rows before ``index.json`` names it."""
+"""What searches read, made from the rows of an index: its catalogue, and what a search backend makes of the vectors."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from s2r2.search.backends import SearchPlace, Settings, find_backend
-from s2r2.search.storage.catalog import Catalogue, write_catalogue
-from s2r2.search.storage.layout import ENCODER, Published
-from s2r2.search.storage.row_files import RowFiles
+import numpy as np
+
+from s2r2.search.backends.base import AUTO, Settings, automatic_backend, get_backend
+from s2r2.search.storage.catalog import catalogue_files, write_catalogue
+from s2r2.search.storage.layout import ENCODER, remove_search_folder, search_folder
+from s2r2.search.storage.published import Published
 from s2r2.search.storage.rows import Rows
 from s2r2.system.files import checksum, sync_file, sync_folder
 
 
-def write_files(
-    rows: Rows, row_files: RowFiles, generation: Path, number: int, backend: str, before: Published | None
-) -> tuple[dict[str, str], Settings | None]:
-    """Write catalogue ``number``, and what a search backend makes of it.
+def backend_for(chosen: str, photos: int, approximate_from: int | None) -> str:
+    """The name of the backend for so many photos; ``chosen`` may leave it open."""
+    return automatic_backend(photos, approximate_from) if chosen == AUTO else chosen
 
-    Args:
-        rows: The rows, all committed.
-        row_files: Their files.
-        generation: The folder of all of it.
-        number: Of the catalogue.
-        backend: Name of the backend.
-        before: What is in force in the same generation.
+
+def write_for_searches(
+    rows: Rows, generation: Path, number: int, backend: str
+) -> tuple[dict[str, str], Settings | None]:
+    """Write catalogue ``number`` and what the backend needs: all of it is durable, nothing is in force yet.
 
     Returns:
-        Checksum of each file, by name; the backend's settings, None where exact search does as well.
+        Checksum of each file that readers use, by name, and what the backend's ``build`` returns.
     """
-    chosen = find_backend(backend)
-    settings = before.approximate if before is not None and before.backend == backend else None
-    if settings is None:
-        rows.drop_vector_index()
-    chosen.prepare(rows, settings)
-    rows.tidy()
-    row_files.record()
-    sums = write_catalogue(rows, generation, number)
-    sums[ENCODER] = checksum(generation / ENCODER)
-    catalogue = Catalogue.open(generation, number, len(rows), rows.dimensions, sums)
-    built = chosen.build(SearchPlace(catalogue, lambda: rows, generation, number), settings)
-    if built is None:
-        return sums, None
-    for path in built.files:
-        sync_file(path)
-        sums[path.name] = checksum(path)
-    sync_folder(generation)
-    return sums, built.settings
+    files = write_catalogue(rows, generation, number)
+    files[ENCODER] = checksum(generation / ENCODER)
+    place = generation / search_folder(number)
+    remove_search_folder(place)  # what an update that was killed may have left
+    place.mkdir()
+    vectors = np.load(generation / catalogue_files(number)[0], mmap_mode="r")
+    settings = get_backend(backend).build(vectors, place)
+    made = _made_durable(place)
+    if settings is None or not made:
+        remove_search_folder(place)
+        return files, settings
+    return files | made, settings
 
 
-def are_whole(generation: Path, sums: Mapping[str, str]) -> bool:
-    """Whether all files that readers use are there as they were published; format 2 did not say."""
-    there = all((generation / name).is_file() for name in sums)
-    return bool(sums) and there and all(checksum(generation / name) == sums[name] for name in sums)
+def _made_durable(place: Path) -> dict[str, str]:
+    """Sync all files below a folder and return their checksums, by names as seen from the folder above it."""
+    sums = {}
+    for parent, _, names in os.walk(place, topdown=False):
+        for path in (Path(parent, name) for name in names):
+            sync_file(path)
+            sums[path.relative_to(place.parent).as_posix()] = checksum(path)
+        sync_folder(Path(parent))
+    sync_folder(place.parent)
+    return sums
+
+
+def is_whole(generation: Path, files: Mapping[str, str]) -> bool:
+    """Whether all files that readers use are there as they were published; format 2 had no checksums."""
+    there = all((generation / name).is_file() for name in files)
+    return bool(files) and there and all(checksum(generation / name) == check for name, check in files.items())
+
+
+def names_in_use(published: Published) -> set[str]:
+    """Names of files and folders in the generation's folder that readers of what is published use."""
+    return {ENCODER, *catalogue_files(published.number), *(name.partition("/")[0] for name in published.files)}

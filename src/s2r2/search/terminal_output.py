@@ -21,14 +21,20 @@ SHOWN = 320
 
 
 def search_and_show(
-    folder: str | Path, query: str, k: int, box: str | None, picture: Path | None, console: PlainConsole
+    folder: str | Path,
+    query: str,
+    k: int,
+    box: str | None,
+    picture: Path | None,
+    console: PlainConsole,
+    backend: str | None = None,
 ) -> None:
     """Search an index and print the ranking, a line a photo; write a contact sheet if a picture is asked for.
 
     Raises:
         S2R2Error: There is no index, the query cannot be read, the box is malformed, or the picture cannot be written.
     """
-    index = ImageIndex.open(folder)
+    index = ImageIndex.open(folder, backend=backend)
     part = parse_box(box)
     hits = index.search(query, k, box=part)
     width = max(cell_len(text) for text in ("label", *(visible(hit.label) for hit in hits)))

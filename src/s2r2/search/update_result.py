@@ -7,7 +7,8 @@ from pathlib import Path
 from s2r2.images import Skipped
 from s2r2.images.sources.names import printable
 from s2r2.search.index import ImageIndex
-from s2r2.search.storage import layout
+from s2r2.search.storage.layout import SKIPPED
+from s2r2.search.storage.published import Published
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class UpdateResult:
     """
 
     folder: Path
-    about: layout.Published
+    about: Published
     embedded: int
     moved: int
     kept: int
@@ -49,16 +50,18 @@ class UpdateResult:
             f"{self.kept:,} unchanged, {self.dropped:,} dropped, {len(self.skipped):,} skipped"
         )
         if self.skipped:
-            text += f" (see {printable(str(folder / layout.SKIPPED))})"
+            text += f" (see {printable(str(folder / SKIPPED))})"
         if self.missing:
             text += (
                 f"\nkept      {self.missing:,} photos of the index were not found: is a disk away? If they are gone "
                 "for good, drop them by the same command with --drop-missing"
             )
-        if about.approximate is not None:
+        settings = about.backend_settings
+        if settings is None:
+            text += f"\nsearch    exact: the recall of {about.backend} on these photos is too low"
+        elif "recall" in settings:
             text += (
-                f"\napproximate index ({folder.name}): recall@10 {about.approximate['recall']:.3f} against "
-                f"exact search, {about.approximate['milliseconds']:.1f} ms instead of "
-                f"{about.approximate['exact_milliseconds']:.1f} ms a query"
+                f"\nsearch    {about.backend}: recall@10 {settings['recall']:.3f} against exact search, "
+                f"{settings['milliseconds']:.1f} ms instead of {settings['exact_milliseconds']:.1f} ms a query"
             )
         return text

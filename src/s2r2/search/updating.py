@@ -14,12 +14,12 @@ from s2r2.encoder import Encoder, load
 from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, Skipped, UnreadableImage, open_source, write_skipped
 from s2r2.images.sources.names import printable
-from s2r2.search import publishing
-from s2r2.search.backends import find_backend
+from s2r2.search.backends.base import AUTO, get_backend
 from s2r2.search.photo_reader import PhotoReader, ReadPhoto, check_alike
+from s2r2.search.publishing import backend_for, is_whole, names_in_use, write_for_searches
 from s2r2.search.storage import layout
-from s2r2.search.storage.catalog import catalogue_files
 from s2r2.search.storage.missing_photos import Judge, settle, too_many
+from s2r2.search.storage.published import Published, decoding_side, in_force, read_published
 from s2r2.search.storage.row_files import RowFiles
 from s2r2.search.storage.rows import Known, Rows
 from s2r2.search.update_result import UpdateResult
@@ -40,8 +40,8 @@ def update_index(
     *,
     rebuild: bool = False,
     drop_missing: bool = False,
-    approximate_from: int = APPROXIMATE_FROM,
-    backend: str = "auto",
+    backend: str | None = None,
+    approximate_from: int | None = None,
     batch_size: int = 64,
     progress: bool = True,
     processes: Processes = Processes(),  # noqa: B008 (frozen)
@@ -60,8 +60,9 @@ def update_index(
         rebuild: Make all of it anew, also where another encoder made the index, or where it is damaged.
         drop_missing: Drop rows also where photos may only be out of reach: more than a tenth of all at once, or in a
             folder that is empty or away.
-        approximate_from: From how many photos on ``backend="auto"`` is lancedb.
-        backend: Name of a search backend, ``exact``, ``lancedb`` or a registered one; ``auto``: as above.
+        backend: Name of the search backend, or ``"auto"``: exact search for few photos, approximate search for many.
+            None keeps what was chosen before.
+        approximate_from: From how many photos on ``"auto"`` takes approximate search; by default 500,000.
         batch_size: Photos encoded at once.
         progress: Show a progress bar.
         processes: They share reading and encoding; only the first one knows the index and writes it. Each calls this
@@ -76,10 +77,10 @@ def update_index(
     layout.check_local(folder)
     if batch_size < 1:
         raise S2R2Error(f"batch_size {batch_size}: give at least 1")
-    if approximate_from < 0:
+    if approximate_from is not None and approximate_from < 0:
         raise S2R2Error(f"--approximate-from {approximate_from}: give a number of photos, from 0 on")
-    if backend != "auto":
-        find_backend(backend)
+    if backend not in (None, AUTO):
+        get_backend(backend)
     encoder = encoder if isinstance(encoder, Encoder) else load(encoder, device="auto")
     source = source if isinstance(source, ImageSource) else open_source(source)
     check_alike(encoder, source, processes)
@@ -91,7 +92,7 @@ def update_index(
         with locked(folder / layout.LOCK, doing, "wait until it has finished"):
             layout.check_free_for_index(folder)
             update = _Update(encoder, source, folder, rebuild, processes)
-            result = update.run((backend, approximate_from), batch_size, progress, drop_missing)
+            result = update.run(backend, approximate_from, batch_size, progress, drop_missing)
         return processes.from_leader(lambda: result)
     except OSError as error:
         problem = error.strerror or error
@@ -136,20 +137,21 @@ class _Update:
         self.encoder, self.source, self.folder, self.processes = encoder, source, folder, processes
         self.began = time.monotonic()
         self.fingerprint = encoder.fingerprint
-        self.published = layout.in_force(folder) if rebuild else layout.read_published(folder)
+        self.published = in_force(folder) if rebuild else read_published(folder)
         if self.published is not None and self.published.fingerprint != self.fingerprint and not rebuild:
             raise S2R2Error(
                 f"the index in {folder} was made by another encoder ({self.published.encoder}): "
                 "use --rebuild to replace it, or another --index"
             )
         self.dimensions = encoder.dimensions("feature")
-        self._open(layout.generation_for(folder, self.fingerprint, self.published, rebuild), rebuild)
-        self.side = layout.decoding_side(self.published if self.in_force else None, encoder.image_size)
+        generation = self.published.generation if self.published else None
+        self._open(layout.generation_for(folder, self.fingerprint, generation, rebuild), rebuild)
+        self.side = decoding_side(self.published if self.in_force else None, encoder.image_size)
         self.by_content = {known.content: key for key, known in self.known.items()}
         self.skipped = list(source.problems)
         self.failed: dict[str, str] = {}
         self.unseen = set(self.known)
-        self.arrived: Counter[str] = Counter()
+        self.arrived = Counter[str]()
         self.embedded = self.moved = self.kept = 0
 
     def _open(self, name: str, rebuild: bool) -> None:
@@ -179,7 +181,14 @@ class _Update:
             self.encoder.save(self.generation)
             sync_folder(self.folder)
 
-    def run(self, backend: tuple[str, int], batch_size: int, progress: bool, drop_missing: bool) -> UpdateResult:
+    def run(
+        self,
+        backend: str | None,
+        approximate_from: int | None,
+        batch_size: int,
+        progress: bool,
+        drop_missing: bool,
+    ) -> UpdateResult:
         """Embed, drop, publish."""
         reader = PhotoReader(self.source, self.encoder, self.fingerprint, frozenset(self.by_content), self.side)
         wanted, relabelled = self._compare(reader)
@@ -191,17 +200,13 @@ class _Update:
         if self.embedded + self.moved + self.kept == 0:
             first = f"; the first: {self.skipped[0].key}: {self.skipped[0].reason}" if self.skipped else ""
             keeps = f"; the index keeps its {len(self.rows):,} photos" if len(self.rows) else ""
-            name = f"none of the {len(self.source)} images of {self.source.name} can be read"
-            raise S2R2Error(printable(f"{name}{first}{keeps}"))
+            none = f"none of the {len(self.source)} images of {self.source.name} can be read"
+            raise S2R2Error(printable(none + first + keeps))
         dropped, missing = self._drop(drop_missing)
         write_skipped(self.folder / layout.SKIPPED, self.skipped)
-        name, start = backend
-        if name == "auto":
-            name = "lancedb" if len(self.rows) >= start else "exact"
-        about = self._publish(name)
-        seconds = time.monotonic() - self.began
+        about = self._publish(backend, approximate_from)
         numbers = (self.embedded, self.moved, self.kept, dropped, missing)
-        return UpdateResult(self.folder, about, *numbers, self.skipped, seconds)
+        return UpdateResult(self.folder, about, *numbers, self.skipped, time.monotonic() - self.began)
 
     def _drop(self, drop_missing: bool) -> tuple[int, int]:
         """Drop rows of photos that are gone; returns how many, and how many are kept though not found."""
@@ -312,36 +317,36 @@ class _Update:
                 self.arrived[row["content"]] += 1
         pending.clear()
 
-    def _publish(self, backend: str) -> layout.Published:
+    def _publish(self, backend: str | None, approximate_from: int | None) -> Published:
         """Tidy up, and put a new catalogue in force, if any row or anything said about the index changed."""
         before = self.published if self.in_force else None
-        same_rows = (
-            before is not None
-            and (before.version, before.backend) == (self.rows.version, backend)
-            and publishing.are_whole(self.generation, before.files)
-        )
+        chosen = backend or (self.published.chosen_backend if self.published else AUTO)
+        backend = backend_for(chosen, len(self.rows), approximate_from)
         data = printable(self.source.name)
-        if same_rows and before is not None and (before.skipped, before.data) == (len(self.skipped), data):
-            self._tidy(before)  # what a kill after the last publishing left
-            return before
-        number = self.published.number + 1 if self.published else 1
-        if same_rows and before is not None:
-            number, files, approximate = before.number, before.files, before.approximate
+        same_rows = before is not None and (before.version, before.backend) == (self.rows.version, backend)
+        if before is not None and same_rows and is_whole(self.generation, before.files):
+            if (before.skipped, before.data, before.chosen_backend) == (len(self.skipped), data, chosen):
+                self._tidy(before)  # what a kill after the last publishing left
+                return before
+            number, files, settings = before.number, before.files, before.backend_settings
         else:
-            files, approximate = publishing.write_files(self.rows, self.files, self.generation, number, backend, before)
-        published = layout.Published(
+            number = self.published.number + 1 if self.published else 1
+            self.rows.tidy()
+            self.files.record()
+            files, settings = write_for_searches(self.rows, self.generation, number, backend)
+        published = Published(
             fingerprint=self.fingerprint, encoder=self.encoder.name, data=data, photos=len(self.rows),
             dimensions=self.dimensions, skipped=len(self.skipped), number=number, version=self.rows.version,
-            approximate=approximate, updated=datetime.now().astimezone().isoformat(timespec="seconds"),
-            s2r2=__version__, generation=self.generation.name, files=files, side=self.side, backend=backend,
+            backend=backend, backend_settings=settings, chosen_backend=chosen,
+            updated=datetime.now().astimezone().isoformat(timespec="seconds"),
+            s2r2=__version__, generation=self.generation.name, files=files, side=self.side,
         )  # fmt: skip
         published.write(self.folder)
         self._tidy(published)
         return published
 
-    def _tidy(self, published: layout.Published) -> None:
+    def _tidy(self, published: Published) -> None:
         """Remove what readers of what is published do not need."""
         self.rows.prune()
         self.files.record()
-        used = {layout.ENCODER, layout.RECORD, *catalogue_files(published.number), *published.files}
-        layout.remove_leftovers(self.folder, published, used)
+        layout.remove_leftovers(self.folder, published.generation, names_in_use(published) | {layout.RECORD})

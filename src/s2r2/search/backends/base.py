@@ -1,109 +1,141 @@
-"""The seam of all search backends: what one is given, what it answers, and the register.
+"""The seam between an index and what finds its nearest vectors.
 
-A new backend is one file: a subclass of :class:`SearchBackend` under :func:`register_backend`.
+A new way to search is one file in :mod:`s2r2.search.backends`, or in a package of one's own that names its module as an
+entry point of the group ``s2r2.search_backends``::
+
+    @register_backend
+    class EveryOther(SearchBackend):
+        name = "every-other"
+
+        def search(self, query, k):
+            rows = np.arange(0, len(self.vectors), 2)
+            return top_k(self.vectors, query, k, rows)
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+import abc
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from s2r2.errors import S2R2Error
-from s2r2.search.storage.catalog import Catalogue
-from s2r2.search.storage.layout import backend_file
-from s2r2.search.storage.rows import Rows
+
+ENTRY_POINTS = "s2r2.search_backends"
+AUTO = "auto"
+"""The backend of an index for which nobody has chosen one: it follows from the number of photos."""
 
 Settings = dict[str, float]
-Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-"""From a query ``(D,)`` of length 1 and k to rows ``(k,)`` and cosines ``(k,)``, largest first."""
 
 
-@dataclass(frozen=True)
-class SearchPlace:
-    """What a backend finds in an index.
+class SearchBackend(abc.ABC):
+    """Finds the nearest vectors of one state of an index. An update that changes the index builds a new one.
 
-    Attributes:
-        catalogue: The N photos, whose rows answers name; ``catalogue.vectors`` is ``(N, D)`` float32, of length 1.
-        rows: Opens the table in LanceDB that the catalogue was made from.
-        folder: Where the backend's files lie.
-        number: Of the catalogue.
-    """
-
-    catalogue: Catalogue
-    rows: Callable[[], Rows]
-    folder: Path
-    number: int
-
-    def file(self, suffix: str) -> Path:
-        """A file of the backend's own, of this catalogue; ``suffix`` is made of letters."""
-        return self.folder / backend_file(self.number, suffix)
-
-
-class Built(NamedTuple):
-    """What a backend has made: numbers to search by (and what was measured), and its files (synced, checksummed)."""
-
-    settings: Settings
-    files: tuple[Path, ...] = ()
-
-
-class SearchBackend(ABC):
-    """A way to find the nearest vectors of an index.
-
-    Filtered searches, and those that a backend fails to answer because an update has replaced its files, are answered
-    by exact search.
+    Args:
+        vectors: ``(N, D)`` float32 with rows of length 1, mapped from disk.
+        folder: What :meth:`build` has written; it is checked before the backend is opened.
+        settings: What :meth:`build` has returned.
 
     Attributes:
-        title: One line for people.
+        name: What ``--backend`` calls it.
+        packages: What it imports beyond the dependencies of search, by import name. Import them in the methods only.
+        extra: The extra of s2r2 that installs them; empty if none does.
+        automatic_from: From how many photos on it is chosen unless the user chooses; None: never.
     """
 
-    title: ClassVar[str]
+    name: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+    automatic_from: ClassVar[int | None] = None
 
-    def prepare(self, rows: Rows, before: Settings | None) -> None:  # noqa: B027
-        """Called while rows may still change, before the catalogue is written from them; by default nothing."""
+    def __init__(self, vectors: np.ndarray, folder: Path, settings: Settings) -> None:
+        self.vectors, self.folder, self.settings = vectors, folder, settings
 
-    @abstractmethod
-    def build(self, place: SearchPlace, before: Settings | None) -> Built | None:
-        """Make what searches need, in the process that writes the index.
-
-        Args:
-            place: The index as it will be published.
-            before: What was in force, if this backend made it.
+    @classmethod
+    def build(cls, vectors: np.ndarray, folder: Path) -> Settings | None:
+        """Write what searches need into ``folder``, which is there and empty; by default nothing.
 
         Returns:
-            None where exact search does as well: it answers then.
+            Settings, which the index remembers. ``recall``, ``milliseconds`` and ``exact_milliseconds`` are printed.
+            None where it is not good enough for these vectors: the index is then searched exactly.
+        """
+        return {}
+
+    @abc.abstractmethod
+    def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest vectors.
+
+        Args:
+            query: ``(D,)`` float32 of length 1.
+            k: How many; fewer where there are fewer.
+
+        Returns:
+            Rows of ``vectors`` ``(k,)``, each once, and their cosines ``(k,)`` float32, largest first.
         """
 
-    @abstractmethod
-    def open(self, place: SearchPlace, settings: Settings) -> Search:
-        """Get ready for searches.
 
-        Raises:
-            KeyError, TypeError, ValueError: The settings are not what was written.
-        """
+Backend = TypeVar("Backend", bound=type[SearchBackend])
+_registered: dict[str, type[SearchBackend]] = {}
 
 
-_BACKENDS: dict[str, SearchBackend] = {}
-
-
-def register_backend(name: str, backend: SearchBackend) -> None:
-    """Make a backend known by a name, for ``update_index(backend=NAME)`` and ``s2r2 index --backend NAME``."""
-    _BACKENDS[name] = backend
+def register_backend(backend: Backend) -> Backend:
+    """Register a class under its name; for use as a decorator."""
+    _registered[backend.name] = backend
+    return backend
 
 
 def backend_names() -> list[str]:
-    """All registered backends."""
-    return list(_BACKENDS)
-
-
-def find_backend(name: str) -> SearchBackend:
-    """The backend of that name.
+    """Names of all registered backends.
 
     Raises:
-        S2R2Error: There is none.
+        S2R2Error: A plugin cannot be loaded.
     """
-    if name not in _BACKENDS:
-        raise S2R2Error(f"--backend {name}: choose auto, {', '.join(_BACKENDS)}")
-    return _BACKENDS[name]
+    _load_all()
+    return sorted(_registered)
+
+
+def get_backend(name: str) -> type[SearchBackend]:
+    """The backend of a name.
+
+    Raises:
+        S2R2Error: None is registered under this name, or a package that it needs is not installed.
+    """
+    names = backend_names()
+    if name not in _registered:
+        raise S2R2Error(f"no search backend {name!r} is registered: use {', '.join(names)}")
+    backend = _registered[name]
+    for package in backend.packages:
+        if importlib.util.find_spec(package) is None:
+            install = f"'s2r2[{backend.extra}]'" if backend.extra else package
+            raise S2R2Error(f"the search backend {name} needs {package}: pip install {install}")
+    return backend
+
+
+def automatic_backend(photos: int, approximate_from: int | None = None) -> str:
+    """The backend for a number of photos: of those that may be chosen, the one for the largest indexes.
+
+    Args:
+        photos: How many the index has.
+        approximate_from: From how many on exact search is not chosen; by default what each backend says.
+    """
+    starts = {name: _registered[name].automatic_from for name in backend_names()}
+    if approximate_from is not None:
+        starts = {name: start and approximate_from for name, start in starts.items()}
+    return max((start, name) for name, start in starts.items() if start is not None and start <= photos)[1]
+
+
+@functools.cache
+def _load_all() -> None:
+    """Import the modules in which backends are registered."""
+    package = importlib.import_module(__name__.rpartition(".")[0])
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+    for plugin in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            plugin.load()
+        except Exception as error:
+            raise S2R2Error(f"the plugin {plugin.value} cannot be loaded ({error}): update or uninstall it") from error

@@ -3,37 +3,27 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
 
-from s2r2.search.backends.base import Built, Search, SearchBackend, SearchPlace, Settings
-from s2r2.search.backends.similarity_kernel import score_all, score_some
+from s2r2.search.backends.base import SearchBackend, register_backend
 
 _ROWS_A_THREAD = 25_000  # fewer take less than a few milliseconds, which more threads would hardly shorten
 
 
-class Exact(SearchBackend):
-    """All similarities are computed: it needs nothing but the vectors."""
+@register_backend
+class ExactSearch(SearchBackend):
+    """Exact search; it needs nothing but the vectors."""
 
-    title = "every similarity, some tens of milliseconds up to 500,000 photos"
+    name = "exact"
+    automatic_from = 0
 
-    def build(self, place: SearchPlace, before: Settings | None) -> Built | None:
-        """Nothing to make."""
-        return None
-
-    def open(self, place: SearchPlace, settings: Settings) -> Search:
-        """Search the mapped vectors.
-
-        Raises:
-            ValueError: There are settings; it has none.
-        """
-        if settings:
-            raise ValueError(f"exact search has no settings {settings}")
-        return lambda query, k: top_k(place.catalogue.vectors, query, k)
+    def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest of all vectors."""
+        return top_k(self.vectors, query, k)
 
 
 def top_k(
-    vectors: np.ndarray, query: np.ndarray, k: int, mask: np.ndarray | None = None
+    vectors: np.ndarray, query: np.ndarray, k: int, rows: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows of ``vectors`` with the largest dot product.
 
@@ -44,17 +34,18 @@ def top_k(
         vectors: ``(N, D)`` float32.
         query: ``(D,)`` float32.
         k: How many; fewer when fewer may be found.
-        mask: ``(N,)`` bool: which rows may be found; None for all.
+        rows: Rows that may be found, in ascending order; None for all.
 
     Returns:
         Rows ``(k,)`` and similarities ``(k,)`` float32, largest first, ties by row.
     """
+    from s2r2.search.similarity_kernel import score_all, score_some
+
     vectors, query = np.asarray(vectors), np.ascontiguousarray(query, np.float32)
-    if mask is None:
+    if rows is None:
         scores = _in_threads(lambda part: score_all(vectors[part], query), len(vectors))
         best = _largest(scores, k)
         return best, scores[best]
-    rows = np.flatnonzero(mask)
     scores = _in_threads(lambda part: score_some(vectors, rows[part], query), len(rows))
     best = _largest(scores, k)
     return rows[best], scores[best]
@@ -62,6 +53,8 @@ def top_k(
 
 def _in_threads(work: Callable[[slice], np.ndarray], count: int) -> np.ndarray:
     """Results of ``work`` on ranges that make up ``count``, joined; threads as NUMBA_NUM_THREADS allows."""
+    import numba  # takes a second, which opening an index need not wait for
+
     threads = min(numba.get_num_threads(), count // _ROWS_A_THREAD)
     if threads < 2:
         return work(slice(0, count))

@@ -1,4 +1,4 @@
-"""Approximate search for large indexes: LanceDB proposes candidates, the mapped matrix decides among them.
+"""Approximate search for large indexes: LanceDB proposes candidates, the vectors decide among them.
 
 LanceDB's IVF index with RaBitQ codes (Gao and Long, arXiv 2405.12497) keeps about one bit a dimension, so building is
 quick and the files are small; the order inside its answers is rough. Hence always more candidates than asked for,
@@ -8,89 +8,120 @@ chosen on the index itself, by recall against exact search.
 
 import functools
 import math
+import os
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from s2r2.search.backends.base import Built, Search, SearchBackend, SearchPlace, Settings
+from s2r2.errors import S2R2Error
+from s2r2.search.backends.base import SearchBackend, Settings, register_backend
 from s2r2.search.backends.exact import top_k
-from s2r2.search.storage.rows import Rows
 
 RECALL = 0.97
-_SAMPLE = 200
-_SETTINGS = ((10, 10), (20, 10), (20, 20), (40, 20), (80, 40), (160, 80), (320, 160))
-_NEEDED = ("probes", "factor", "recall", "milliseconds", "exact_milliseconds", "trained_on")
-_REBUILD_FACTOR = 2.0
+_QUERIES = 200
+_EFFORTS = ((10, 10), (20, 10), (20, 20), (40, 20), (80, 40), (160, 80), (320, 160))
+_TABLE = "vectors"
+_PIECE = 8192
 
 
-class LanceDB(SearchBackend):
-    """LanceDB's IVF index with RaBitQ codes, kept with the rows."""
+@register_backend
+class LanceSearch(SearchBackend):
+    """Approximate search whose recall@10 is measured, and at least 0.97."""
 
-    title = "approximate, recall@10 of at least 0.97 as measured when it is made"
+    name = "lancedb"
+    packages = ("lancedb",)
+    extra = "search"
+    automatic_from = 500_000  # below, exact search answers within some tens of milliseconds
 
-    def prepare(self, rows: Rows, before: Settings | None) -> None:
-        """Make LanceDB's index if there is none, or anew when there are twice as many rows as it was made for.
-
-        Other rows that came since are taken in by :meth:`Rows.tidy`.
-        """
-        count = len(rows)
-        if rows.indexed() is not None and before is not None and count < before.get("trained_on", 0) * _REBUILD_FACTOR:
-            return
-        rows.build_vector_index(partitions=max(1, round(math.sqrt(count) / 2)))
-
-    def build(self, place: SearchPlace, before: Settings | None) -> Built | None:
-        """Choose settings by recall@10 against exact search, for photos of the index as queries.
+    @classmethod
+    def build(cls, vectors: np.ndarray, folder: Path) -> Settings | None:
+        """Write a table of half-precision vectors with LanceDB's index, and choose settings.
 
         Returns:
-            ``recall``, ``probes``, ``factor`` (candidates for each photo asked for), ``milliseconds`` and
-            ``exact_milliseconds`` a query (medians), ``trained_on``. None when LanceDB has left rows out of its index,
-            or when nothing reaches the recall.
+            ``probes`` and ``factor`` (candidates for each photo asked for), with the ``recall`` that they reach and
+            the ``milliseconds`` a query takes (medians). None where nothing reaches the recall.
         """
-        vectors = place.catalogue.vectors
-        if place.rows().indexed() != len(vectors):
-            return None
-        generator = np.random.default_rng(0)
-        queries = np.sort(generator.choice(len(vectors), min(_SAMPLE, len(vectors)), replace=False))
-        exact, exact_milliseconds = _answers(lambda query, k: top_k(vectors, query, k), vectors, queries)
-        for probes, factor in _SETTINGS:
-            search = functools.partial(_search, place, probes, factor)
-            found, milliseconds = _answers(search, vectors, queries)
-            others = [rows[rows != query][:10] for query, rows in zip(queries, exact, strict=True)]
-            recall = float(np.mean([np.isin(wanted, rows).mean() for wanted, rows in zip(others, found, strict=True)]))
-            if recall >= RECALL:
-                return Built(
-                    {
-                        "probes": float(probes),
-                        "factor": float(factor),
-                        "recall": round(recall, 4),
-                        "milliseconds": milliseconds,
-                        "exact_milliseconds": exact_milliseconds,
-                        "trained_on": before.get("trained_on", 0.0) if before else float(len(vectors)),
-                    }
-                )
-        return None
+        import lancedb
+        from lancedb.index import IvfRq
 
-    def open(self, place: SearchPlace, settings: Settings) -> Search:
-        """Search by the settings that :meth:`build` has chosen."""
-        numbers = {name: float(settings[name]) for name in _NEEDED}
-        return functools.partial(_search, place, int(numbers["probes"]), int(numbers["factor"]))
+        schema = pa.schema([("row", pa.int64()), ("vector", pa.list_(pa.float16(), vectors.shape[1]))])
+        database = lancedb.connect(os.path.abspath(folder))
+        table = database.create_table(_TABLE, _batches(vectors, schema), schema=schema)
+        partitions = max(1, round(math.sqrt(len(vectors)) / 2))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table.create_index("vector", config=IvfRq(distance_type="cosine", num_partitions=partitions))
+        return _chosen(vectors, folder)
+
+    @functools.cached_property
+    def _table(self) -> Any:
+        import lancedb
+
+        return lancedb.connect(os.path.abspath(self.folder)).open_table(_TABLE)
+
+    def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest among the candidates that LanceDB proposes.
+
+        Raises:
+            S2R2Error: LanceDB cannot read its files.
+        """
+        try:
+            rows = self._candidates(query, max(k, 10) * int(self.settings["factor"]))
+        except Exception as error:  # LanceDB has no narrower class
+            reason = str(error).partition("\n")[0][:200]
+            raise S2R2Error(
+                f"LanceDB cannot search {self.folder} ({reason}): use --backend exact, or make the index "
+                "anew with s2r2 index --rebuild"
+            ) from error
+        return top_k(self.vectors, query, k, rows)
+
+    def _candidates(self, query: np.ndarray, count: int) -> np.ndarray:
+        search = self._table.search(query, vector_column_name="vector").distance_type("cosine")
+        search = search.nprobes(int(self.settings["probes"])).limit(count)
+        return np.sort(search.select(["row", "_distance"]).to_arrow()["row"].to_numpy())
 
 
-def _answers(search: Search, vectors: np.ndarray, queries: np.ndarray) -> tuple[Sequence[np.ndarray], float]:
-    """Rows that are found for each query and, itself included, ten others; median of the milliseconds."""
+def _batches(vectors: np.ndarray, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for start in range(0, len(vectors), _PIECE):
+        piece = np.asarray(vectors[start : start + _PIECE], np.float16)
+        columns = [
+            pa.array(np.arange(start, start + len(piece))),
+            pa.FixedSizeListArray.from_arrays(pa.array(piece.reshape(-1)), vectors.shape[1]),
+        ]
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _chosen(vectors: np.ndarray, folder: Path) -> Settings | None:
+    """The settings of least effort that reach the recall@10, for photos of the index as queries."""
+    count = min(_QUERIES, len(vectors))
+    queries = np.sort(np.random.default_rng(0).choice(len(vectors), count, replace=False))
+    exact, exact_milliseconds = _timed(lambda query, k: top_k(vectors, query, k), vectors, queries)
+    for probes, factor in _EFFORTS:
+        settings = {"probes": float(probes), "factor": float(factor)}
+        backend = LanceSearch(vectors, folder, settings)
+        found, milliseconds = _timed(backend.search, vectors, queries)
+        shares = [np.isin(nearest, rows).mean() for nearest, rows in zip(exact, found, strict=True)]
+        recall = round(float(np.mean(shares)), 4)
+        if recall >= RECALL:
+            return settings | {
+                "recall": recall, "milliseconds": milliseconds, "exact_milliseconds": exact_milliseconds
+            }  # fmt: skip
+    return None
+
+
+def _timed(
+    search: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]], vectors: np.ndarray, queries: np.ndarray
+) -> tuple[list[np.ndarray], float]:
+    """The ten nearest of some photos, and the milliseconds that it takes to find those of one (median)."""
     found, seconds = [], []
     for query in queries:
-        began = time.perf_counter()
-        found.append(search(vectors[query], 11)[0])
-        seconds.append(time.perf_counter() - began)
+        start = time.perf_counter()
+        rows, _ = search(vectors[query], 11)
+        seconds.append(time.perf_counter() - start)
+        found.append(rows[rows != query][:10])
     return found, round(float(np.median(seconds)) * 1e3, 2)
-
-
-def _search(place: SearchPlace, probes: int, factor: int, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """As :func:`s2r2.search.backends.exact.top_k`, among the candidates that LanceDB proposes."""
-    row_ids = place.rows().nearest_row_ids(query, probes, max(k, 10) * factor)
-    found = place.catalogue.rows_of_row_ids(row_ids)
-    found = np.sort(found[found >= 0])
-    best, scores = top_k(np.ascontiguousarray(place.catalogue.vectors[found]), query, k)
-    return found[best], scores

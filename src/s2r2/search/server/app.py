@@ -45,19 +45,22 @@ BoxText = Annotated[str | None, Query(max_length=120)]
 Result = TypeVar("Result")
 
 
-def create_app(folders: Sequence[str | Path], *, hosts: AllowedHosts = _LOOPBACK_ONLY, root: str = "") -> ASGIApp:
+def create_app(
+    folders: Sequence[str | Path], *, hosts: AllowedHosts = _LOOPBACK_ONLY, root: str = "", backend: str | None = None
+) -> ASGIApp:
     """The application that serves one index, or two side by side.
 
     Args:
         folders: Of the index; a second one to compare it with.
         hosts: Names under which it may be asked.
         root: Path under which a proxy shows it, as in ``/photos``.
+        backend: Name of the search backend; by default the one for which each index is made.
 
     Raises:
         S2R2Error: There is no index in one of the folders, or ``root`` is no path.
     """
     root = checked_root(root)
-    served = [LiveIndex(folder) for folder in folders]
+    served = [LiveIndex(folder, backend) for folder in folders]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

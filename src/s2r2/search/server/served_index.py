@@ -61,14 +61,16 @@ class LiveIndex:
 
     Args:
         folder: Of the index.
+        backend: As in :meth:`ImageIndex.open`; if an update makes the index for another one, that is used.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, backend: str | None = None) -> None:
         self.folder = Path(folder)
+        self._later_backend = "exact" if backend == "exact" else None
         self._background = Background()
         self._lock = threading.Lock()
         self._stamp = _stamp(self.folder)
-        self._served = ServedIndex(ImageIndex.open(folder), self._background)
+        self._served = ServedIndex(ImageIndex.open(folder, backend=backend), self._background)
         self._looked = time.monotonic()
 
     @property
@@ -85,7 +87,8 @@ class LiveIndex:
                 if found is not None and found != self._stamp:
                     # what is damaged or half written does not replace what is open
                     with contextlib.suppress(S2R2Error):
-                        self._served = ServedIndex(ImageIndex.open(self.folder), self._background)
+                        index = ImageIndex.open(self.folder, backend=self._later_backend)
+                        self._served = ServedIndex(index, self._background)
                         self._served.warm_up()
                 self._stamp = found
             if self._stamp is None:
@@ -131,7 +134,7 @@ class ServedIndex:
             "dimensions": about.dimensions,
             "skipped": about.skipped,
             "updated": about.updated,
-            "exact": about.approximate is None,
+            "backend": self.index.backend_name,
         }
 
     def folders(self) -> list[dict[str, Any]]:
@@ -185,10 +188,8 @@ class ServedIndex:
         index = self.index
         if vector is None:
             vector = np.asarray(index.vectors[own])
-        mask = index.catalogue.matching(folder, label)
-        rows, scores = index.nearest(vector, k + (own is not None), mask)
-        kept = rows != own
-        found = zip(rows[kept][:k].tolist(), scores[kept][:k].tolist(), strict=True)
+        rows, scores = index.nearest(vector, k, index.catalogue.matching(folder, label), own)
+        found = zip(rows.tolist(), scores.tolist(), strict=True)
         return [
             self.describe(row) | {"rank": rank, "score": round(score, 6)}
             for rank, (row, score) in enumerate(found, start=1)

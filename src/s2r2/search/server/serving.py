@@ -31,6 +31,7 @@ def serve(
     allow_hosts: Sequence[str] = (),
     root_path: str = "",
     open_browser: bool = False,
+    backend: str | None = None,
 ) -> None:
     """Serve the search page until Ctrl-C.
 
@@ -43,6 +44,7 @@ def serve(
             ``photos.home:8443``, that port only.
         root_path: Path under which a reverse proxy shows the page, as in ``/photos``.
         open_browser: Open the page in the browser.
+        backend: Name of the search backend; by default the one for which each index is made.
 
     Raises:
         S2R2Error: There is no index, FastAPI and uvicorn are not installed, the port is taken, or a name or path
@@ -56,7 +58,7 @@ def serve(
     from s2r2.search.server.app import create_app
 
     folders = [folder] if compare is None else [folder, compare]
-    app = create_app(folders, hosts=allowed_hosts(host, allow_hosts), root=root_path)
+    app = create_app(folders, hosts=allowed_hosts(host, allow_hosts), root=root_path, backend=backend)
     listening = _listen(host, port)
     address = f"http://{_url_host(host)}:{listening.getsockname()[1]}/"
     if not is_loopback(listening.getsockname()[0]):

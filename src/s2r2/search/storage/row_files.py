@@ -10,11 +10,11 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from s2r2.search.storage.layout import LANCE_TEMPORARY, RECORD, DamagedIndex, lance_files, read_sealed, write_sealed
+from s2r2.search.storage.layout import LANCE_TEMPORARY, RECORD, DamagedIndex, lance_files
+from s2r2.search.storage.published import read_sealed, write_sealed
 from s2r2.system.files import checksum, sync_file, sync_folder
 
 _CHANGING = "latest_version_hint.json"
-_APPROXIMATE, _DATA = "_indices", "data"
 
 
 class RowFiles:
@@ -55,14 +55,13 @@ class RowFiles:
             name not in self._known and path.suffix == ".manifest" for name, path in self._present().items()
         )
 
-    def check_for_reading(self, approximate: bool) -> None:
-        """Check what is small: versions and deletions, also the approximate index; the data tell of themselves.
+    def check_for_reading(self) -> None:
+        """Check what is small: versions and deletions; the data tell of themselves.
 
         Raises:
             DamagedIndex: One is not what was written down.
         """
-        left_out = (_DATA,) if approximate else (_DATA, _APPROXIMATE)
-        self._check([name for name in self._known or {} if not any(f"/{part}/" in name for part in left_out)])
+        self._check([name for name in self._known or {} if "/data/" not in name and "/_indices/" not in name])
 
     def record(self) -> None:
         """Make what was committed durable: the files, their folders, then the list of them."""

@@ -17,11 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 TABLE = "photos"
-_VECTOR_INDEX = "vector_idx"
 _FOR_EVER = timedelta(days=36500)
 SCAN = 8192
-_START, _JFIF = b"\xff\xd8", b"\xff\xe0"
-_COMMENT = b"\xff\xfe\x00\x0a"  # JPEG's COM, of 2 + 8 bytes
 
 
 class Known(NamedTuple):
@@ -31,23 +28,6 @@ class Known(NamedTuple):
     content: str
     label: str
     location: str
-
-
-def seal(thumbnail: bytes, content: str) -> bytes:
-    """A JPEG with a comment that says by a checksum that it is whole, and of which photo."""
-    return thumbnail[:2] + _COMMENT + _thumbnail_check(thumbnail[2:], content) + thumbnail[2:]
-
-
-def is_whole(thumbnail: bytes, content: str) -> bool:
-    """Whether a thumbnail is what was written for the photo of that content; those of format 2 do not say."""
-    start = 2 + len(_COMMENT)
-    if thumbnail[:start] == _START + _COMMENT:
-        return thumbnail[start : start + 8] == _thumbnail_check(thumbnail[start + 8 :], content)
-    return thumbnail[:4] == _START + _JFIF
-
-
-def _thumbnail_check(rest: bytes, content: str) -> bytes:
-    return hashlib.blake2b(rest, digest_size=8, key=content.encode()[:64]).digest()
 
 
 def schema(dimensions: int) -> pa.Schema:
@@ -79,6 +59,11 @@ def schema(dimensions: int) -> pa.Schema:
 def photo_id(key: str) -> int:
     """The id of a photo: 63 bits of a hash of its key, so that it stays the same from run to run."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def content_hash(content: bytes) -> str:
+    """Hash of a file, by which it is recognised under another name."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 class Rows:
@@ -177,39 +162,10 @@ class Rows:
         for condition in _conditions("key", sorted(_quoted(key) for key in keys)):
             self.table.delete(condition)
 
-    def indexed(self) -> int | None:
-        """How many rows LanceDB's index of vectors has; None without one."""
-        names = {index.name for index in self.table.list_indices()}
-        statistics = self.table.index_stats(_VECTOR_INDEX) if _VECTOR_INDEX in names else None
-        return None if statistics is None else int(statistics.num_indexed_rows)
-
-    def build_vector_index(self, partitions: int) -> None:
-        """Make LanceDB's approximate index of vectors, or make it anew."""
-        from lancedb.index import IvfRq
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            config = IvfRq(distance_type="cosine", num_partitions=partitions)
-            self.table.create_index("vector", config=config, replace=True)
-
-    def drop_vector_index(self) -> None:
-        """Remove the approximate index, if there is one."""
-        if self.indexed() is not None:
-            self.table.drop_index(_VECTOR_INDEX)
-
-    def nearest_row_ids(self, query: np.ndarray, probes: int, count: int) -> np.ndarray:
-        """LanceDB's addresses of about the nearest rows, ``(count,)`` uint64, in no exact order.
-
-        Raises:
-            Exception: Whatever LanceDB raises when its files were replaced by an update.
-        """
-        search: Any = self.table.search(query, vector_column_name="vector")
-        search = search.distance_type("cosine").nprobes(probes).limit(count).select(["_distance"]).with_row_id(True)
-        found: np.ndarray = search.to_arrow()["_rowid"].to_numpy()
-        return found
-
     def tidy(self) -> None:
         """Join small files; nothing is deleted."""
+        for index in self.table.list_indices():  # for approximate search, which had one here up to format 3
+            self.table.drop_index(index.name)
         self._optimize(_FOR_EVER, delete=False)
 
     def prune(self) -> None:
