@@ -16,7 +16,7 @@ from s2r2.cli import main
 from s2r2.encoder import load
 from s2r2.errors import S2R2Error, UnreadableImage
 from s2r2.search import ImageIndex, UpdateResult, update_index
-from s2r2.search.storage import missing
+from s2r2.search.storage.missing_photos import too_many
 
 Update = Callable[..., UpdateResult]
 
@@ -146,8 +146,8 @@ def test_more_than_a_tenth_at_once_needs_the_users_word(update: Update, photo_fo
     assert len(done.skipped) == 8
     done = update(drop_missing=True)
     assert (len(done.index), done.dropped, done.missing, len(done.skipped)) == (16, 8, 0, 0)
-    assert not missing.too_many(100, 1000)
-    assert missing.too_many(101, 1000)
+    assert not too_many(100, 1000)
+    assert too_many(101, 1000)
 
 
 def test_what_was_kept_is_said_on_a_line_of_its_own(
