@@ -64,6 +64,8 @@ def test_a_backend_of_ones_own_is_built_remembered_and_searched(
     assert done.index.backend_name == "random-projections"
     assert len(done.index.search("red/2.jpg", 50)) == 22
     assert len(index.search("red/2.jpg", 50)) == 23  # of the open one, whose backend's files are gone with the update
+    base._registered.pop("random-projections")  # as in a program that does not know it
+    assert ImageIndex.open(store).backend_name == "exact"
     assert update_index(encoder_name, photo_folder, store, backend="exact", progress=False).embedded == 0
     assert not any("search-" in name for name in files(store))
 

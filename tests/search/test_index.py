@@ -129,7 +129,7 @@ def test_an_approximate_index_reaches_its_recall(tmp_path: Path, photo_folder: P
     scores = index.vectors @ index.vectors[row]
     np.testing.assert_allclose([hit.score for hit in hits], [scores[index.row(hit.id)] for hit in hits], atol=1e-5)
     main([*arguments, "--backend", "exact"])  # though not a photo has changed
-    assert ImageIndex.open(tmp_path / "index").about.approximate is None
+    assert ImageIndex.open(tmp_path / "index").backend_name == "exact"
 
 
 def test_a_damaged_or_missing_index_is_said(tmp_path: Path, photo_folder: Path, encoder_name: str) -> None:

@@ -13,6 +13,8 @@ from s2r2.cli.options import Data, DeviceOptions, EncoderName, File, Folder, Som
 from s2r2.distributed.launching import is_follower, launch_if_wanted
 from s2r2.system.terminal import say
 
+SomeBackend = Annotated[str | None, arg(metavar="NAME")]
+
 
 @dataclass(frozen=True)
 class Embed:
@@ -68,10 +70,11 @@ class Index:
     """Make it anew: another encoder made it, or it is damaged. The old one stays in force until then."""
     drop_missing: bool = False
     """Drop photos that are not found also where their disk may be away: see docs/search.md."""
+    backend: SomeBackend = None
+    """How searches find photos: exact, lancedb (approximate, its recall is measured), another one that is registered, or
+    auto, by the number of photos. By default what was chosen before, at first auto."""
     approximate_from: int = 500_000
-    """From so many photos on, searches go through an approximate index whose recall is measured."""
-    backend: str = "auto"
-    """exact, lancedb (approximate), or one that is registered; auto chooses by --approximate-from."""
+    """From how many photos on auto takes lancedb."""
     device: DeviceOptions = field(default_factory=DeviceOptions)
 
     def execute(self, words: Sequence[str]) -> None:
@@ -91,8 +94,8 @@ class Index:
                 self.index,
                 rebuild=self.rebuild,
                 drop_missing=self.drop_missing,
-                approximate_from=self.approximate_from,
                 backend=self.backend,
+                approximate_from=self.approximate_from,
                 progress=processes.leader,
                 processes=processes,
             )
@@ -115,13 +118,15 @@ class Search:
     """Search for a part of the query only: left, top, width, height in pixels."""
     picture: SomeFile = None
     """Also write the query and its ranking as a contact sheet (.png, .jpg)."""
+    backend: SomeBackend = None
+    """exact, or by default the search backend for which the index was made."""
 
     def execute(self, words: Sequence[str]) -> None:
         """Print the ranking."""
         from s2r2.search import search_and_show
         from s2r2.system.console import PlainConsole
 
-        search_and_show(self.index, self.query, self.k, self.box, self.picture, PlainConsole())
+        search_and_show(self.index, self.query, self.k, self.box, self.picture, PlainConsole(), self.backend)
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,8 @@ class Serve:
     """Path under which a reverse proxy shows the page, such as /photos."""
     open_browser: bool = False
     """Open the page."""
+    backend: SomeBackend = None
+    """exact, or by default the search backend for which the index was made."""
 
     def execute(self, words: Sequence[str]) -> None:
         """Serve the page."""
@@ -174,6 +181,7 @@ class Serve:
             allow_hosts=self.allow_host,
             root_path=self.root_path,
             open_browser=self.open_browser,
+            backend=self.backend,
         )
 
 

@@ -15,7 +15,7 @@ from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.images.decoding.decoder import Part
 from s2r2.images.places import FilePlace
 from s2r2.images.sources.names import printable
-from s2r2.search.backends.base import SearchBackend, get_backend
+from s2r2.search.backends.base import SearchBackend, backend_names, get_backend
 from s2r2.search.backends.exact import top_k
 from s2r2.search.query_image import Box, query_pixels
 from s2r2.search.storage import layout
@@ -66,7 +66,8 @@ class ImageIndex:
         self.about = about
         self.catalogue = catalogue
         self._thumbnails = Thumbnails(folder, about, catalogue)
-        self.backend_name = backend or about.searched_by
+        remembered = about.searched_by if about.searched_by in backend_names() else "exact"
+        self.backend_name = backend or remembered
         self._backend_class = get_backend(self.backend_name)
         if self.backend_name not in ("exact", about.searched_by):
             raise S2R2Error(

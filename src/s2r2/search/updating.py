@@ -92,7 +92,7 @@ def update_index(
         with locked(folder / layout.LOCK, doing, "wait until it has finished"):
             layout.check_free_for_index(folder)
             update = _Update(encoder, source, folder, rebuild, processes)
-            result = update.run(backend, approximate_from, batch_size, progress, drop_missing)
+            result = update.run(batch_size, progress, drop_missing, (backend, approximate_from))
         return processes.from_leader(lambda: result)
     except OSError as error:
         problem = error.strerror or error
@@ -182,12 +182,7 @@ class _Update:
             sync_folder(self.folder)
 
     def run(
-        self,
-        backend: str | None,
-        approximate_from: int | None,
-        batch_size: int,
-        progress: bool,
-        drop_missing: bool,
+        self, batch_size: int, progress: bool, drop_missing: bool, backend: tuple[str | None, int | None]
     ) -> UpdateResult:
         """Embed, drop, publish."""
         reader = PhotoReader(self.source, self.encoder, self.fingerprint, frozenset(self.by_content), self.side)
@@ -204,7 +199,7 @@ class _Update:
             raise S2R2Error(printable(none + first + keeps))
         dropped, missing = self._drop(drop_missing)
         write_skipped(self.folder / layout.SKIPPED, self.skipped)
-        about = self._publish(backend, approximate_from)
+        about = self._publish(*backend)
         numbers = (self.embedded, self.moved, self.kept, dropped, missing)
         return UpdateResult(self.folder, about, *numbers, self.skipped, time.monotonic() - self.began)
 
