@@ -71,8 +71,8 @@ class Index:
     drop_missing: bool = False
     """Drop photos that are not found also where their disk may be away: see docs/search.md."""
     backend: SomeBackend = None
-    """How searches find photos: exact, lancedb (approximate, its recall is measured), another one that is registered, or
-    auto, by the number of photos. By default what was chosen before, at first auto."""
+    """Search backend: exact, lancedb (approximate, its recall is measured), another one that is registered, or auto, by
+    the number of photos. By default the one chosen before, at first auto."""
     approximate_from: int = 500_000
     """From how many photos on auto takes lancedb."""
     device: DeviceOptions = field(default_factory=DeviceOptions)
