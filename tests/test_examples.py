@@ -3,6 +3,8 @@
 import csv
 import importlib.util
 import json
+import re
+import sys
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -97,3 +99,76 @@ def test_embedding_atlas_finds_places_neighbors_and_images(table: Path) -> None:
     places = np.array([(photo["x"], photo["y"]) for photo in photos])
     near, far = np.linalg.norm(places[0] - places[3::3], axis=1), np.linalg.norm(places[0] - places[1::3], axis=1)
     assert near.mean() < far.mean()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_s2r2_from_scratch_is_short_and_as_good_as_s2r2_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Same digits, network, views and steps; both learn, and kNN tells them apart by no more than noise."""
+    import timm
+    import torch
+
+    import s2r2
+
+    scratch = example("s2r2_from_scratch.py")
+    assert len((EXAMPLES / "s2r2_from_scratch.py").read_text().splitlines()) < 120
+    steps = 60
+    torch.manual_seed(0)
+    images, classes = scratch.load_digits()
+    test = torch.rand(len(images)) < 0.2
+    encoder = scratch.small_encoder()
+    before = scratch.knn_accuracy(encoder, images, classes, test)
+    scratch.train(encoder, images[~test], scratch.DIGIT_VIEWS, steps)
+    from_scratch = scratch.knn_accuracy(encoder, images, classes, test)
+
+    def small_encoder(pretrained: bool = False, num_classes: int = 0, **of_timm: object) -> torch.nn.Module:
+        if "img_size" in of_timm:
+            raise TypeError("a convolutional network takes any size")
+        network = scratch.small_encoder()
+        network.num_features = 128
+        return network
+
+    small_encoder.__module__ = __name__
+    monkeypatch.setitem(sys.modules, __name__, ModuleType(__name__))  # where timm looks for it
+    timm.models.register_model(small_encoder)
+    pixels = images[~test].permute(0, 2, 3, 1).numpy()
+    (tmp_path / "digits").mkdir()
+    for i, picture in enumerate(pixels):
+        Image.fromarray(picture).save(tmp_path / "digits" / f"{i:04d}.png")
+    (tmp_path / "recipe.yaml").write_text(
+        "{crop_scale: [0.4, 1.0], crop_ratio: [0.5, 2.0], horizontal_flip: 0, brightness: 0.4, contrast: 0.4, "
+        "saturation: 0, hue: 0, grey_probability: 0, blur_probability: 0, mean: [0.45, 0.45, 0.45], "
+        "std: [0.22, 0.22, 0.22]}"
+    )
+    config = s2r2.TrainConfig(
+        backbone="small_encoder", image_size=32, views=8, batch_size=64, steps=steps, lr=0.002, temperature=0.1,
+        head_hidden=512, recipe=str(tmp_path / "recipe.yaml"),
+    )  # fmt: skip
+    result = s2r2.train(tmp_path / "digits", config, out=tmp_path / "run", quiet=True)
+    trained = scratch.knn_accuracy(result.encoder.backbone.cpu(), images, classes, test)
+    print(f"before {before:.3f}, from scratch {from_scratch:.3f}, s2r2 train {trained:.3f}")
+    assert abs(from_scratch - trained) < 0.03  # three standard errors of a difference on 360 digits
+    assert min(from_scratch, trained) > before + 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_first_hour_runs_in_order(tmp_path: Path) -> None:
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    path = EXAMPLES / "first_hour.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=1500, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+    figures = dict(re.findall(r"^(\w+) +feature +mAP ([\d.]+)%", printed, re.MULTILINE))
+    assert float(figures["trained"]) > float(figures["untrained"])
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert (tmp_path / "first_hour" / "run" / "report.html").is_file()
+
+
+def test_the_first_hour_is_small_and_names_no_machine() -> None:
+    content = (EXAMPLES / "first_hour.ipynb").read_text(encoding="utf-8")
+    assert len(content) < 200_000
+    assert not re.search(r"/(home|root|tmp|Users|work)/", content)

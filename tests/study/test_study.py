@@ -30,7 +30,7 @@ from s2r2.study.results import Comparison, Results, choose_settings, to_dict
 from s2r2.study.spec import folder_name, parse_study, steps_for
 from s2r2.study.tables import to_markdown
 from s2r2.training import TrainConfig
-from s2r2.training.setup.preparation import first_encoder
+from s2r2.training.setup.encoder import first_encoder
 from s2r2.views import get_recipe
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"

@@ -44,7 +44,7 @@ def write_page(results: Results, folder: Path) -> Path:
 def _comparison(results: Results, comparison: Comparison, folder: Path) -> dict[str, Any]:
     name = f"differences-{comparison.data}-{comparison.task}-{comparison.budget}"
     return {
-        "title": f"{comparison.data}, judged on {comparison.task}",
+        "title": f"{comparison.data}, evaluated on {comparison.task}",
         "about": f"{comparison.budget:,} views encoded in a run; {comparison.images:,} test images; per cent. "
         f"{explanation(results, comparison)}.",
         "titles": list(comparison.titles.values()),

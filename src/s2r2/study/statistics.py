@@ -78,10 +78,10 @@ def estimate(seeds: Sequence[np.ndarray]) -> Estimate:
     """A figure, or a difference, from what :func:`resampled_run` gave for each seed.
 
     Raises:
-        S2R2Error: The seeds were not judged on the same images.
+        S2R2Error: The seeds were not evaluated on the same images.
     """
     if len({len(seed) for seed in seeds}) > 1:
-        raise S2R2Error("runs of a study were judged on different images: choose another --out")
+        raise S2R2Error("runs of a study were evaluated on different images: choose another --out")
     table = np.stack(seeds)  # (S, 1 + draws)
     count = len(table)
     low, high = np.quantile(table[:, 1:].mean(0), [0.025, 0.975])

@@ -19,7 +19,7 @@ class TableRow:
         method: Its name.
         figures: In the order of the comparison's titles.
         leads: Of the reference over the method, likewise; empty for the reference.
-        certain: Whether the interval of a lead leaves out zero.
+        certain: Whether the interval of a lead excludes zero.
         costs: Views, seconds, MiB; and the number of seeds.
     """
 
@@ -125,7 +125,7 @@ def to_markdown(results: Results) -> str:
     if results.done < results.cells:
         parts += [f"**Not finished: {results.done} of {results.cells} runs.**", ""]
     for comparison in results.comparisons:
-        title = f"{comparison.data}, judged on {comparison.task}: {comparison.budget:,} views encoded"
+        title = f"{comparison.data}, evaluated on {comparison.task}: {comparison.budget:,} views encoded"
         about = f"Per cent; {explanation(results, comparison)}; {comparison.images:,} test images."
         titles = list(comparison.titles.values())
         header = ["", *titles, *(f"lead of {results.reference}: {title}" for title in titles), *COST_TITLES]
@@ -138,7 +138,7 @@ def to_markdown(results: Results) -> str:
 
 
 def _cells(results: Results, comparison: Comparison) -> list[list[str]]:
-    """Text of the cells; a lead whose interval leaves out zero is bold."""
+    """Text of the cells; a lead whose interval excludes zero is bold."""
     return [
         [
             row.method,
