@@ -36,11 +36,11 @@ class Embed:
         """Write the table."""
         _sleep_while_waiting()
         launch_if_wanted(words, self.device.devices, self.device.nodes)
+        from s2r2.distributed.devices import choose_device
         from s2r2.distributed.processes import Processes
         from s2r2.encoder import load
         from s2r2.images import open_source
         from s2r2.search import write_embeddings
-        from s2r2.system.machine import choose_device
 
         with Processes.joined() as processes:
             written = write_embeddings(
@@ -81,11 +81,11 @@ class Index:
         """Make the index, or bring it up to date."""
         _sleep_while_waiting()
         launch_if_wanted(words, self.device.devices, self.device.nodes)
+        from s2r2.distributed.devices import choose_device
         from s2r2.distributed.processes import Processes
         from s2r2.encoder import load
         from s2r2.images import open_source
         from s2r2.search import update_index
-        from s2r2.system.machine import choose_device
 
         with Processes.joined() as processes:
             done = update_index(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from s2r2.distributed.devices import choose_device
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, load, store_side
 from s2r2.encoder.loading import untrained_like
@@ -11,7 +12,6 @@ from s2r2.evaluation.result import Evaluation
 from s2r2.images import PixelStore, open_source
 from s2r2.runs import RunFolder
 from s2r2.settings.values import fitted, whole_number
-from s2r2.system.machine import choose_device
 from s2r2.views import Recipe, get_recipe
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from s2r2.distributed.devices import peak_memory
 from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, open_source
@@ -21,7 +22,6 @@ from s2r2.study.tasks import evaluate_task
 from s2r2.system.child_processes import end_with_parent
 from s2r2.system.files import atomic_write, write_text
 from s2r2.system.locking import LOCK, locked
-from s2r2.system.machine import peak_memory
 from s2r2.system.terminal import say
 from s2r2.training import TrainConfig, read_config, train
 from s2r2.training.run.trust import refuse_unnamed

@@ -10,6 +10,7 @@ import timm
 import torch
 
 from s2r2._version import __version__
+from s2r2.distributed.devices import choose_device
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import store_side
 from s2r2.encoder.backbones import check_backbone
@@ -17,7 +18,6 @@ from s2r2.errors import S2R2Error
 from s2r2.images import DirectImages, ImageSource, absolute_data, open_source
 from s2r2.runs import Claim, RunFolder, make_run_folder, shown
 from s2r2.system.console import PlainConsole
-from s2r2.system.machine import choose_device
 from s2r2.system.thumbnails import save_picture
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods import build_method, resolve

@@ -9,6 +9,7 @@ import timm
 import torch
 
 from s2r2._version import __version__
+from s2r2.distributed.devices import processor_name
 from s2r2.distributed.launching import restarts
 from s2r2.distributed.processes import Processes
 from s2r2.errors import S2R2Error
@@ -18,7 +19,6 @@ from s2r2.images.store.pixel_store import NO_STORE
 from s2r2.runs import Claim, RunFolder, shown
 from s2r2.system.code_files import is_code_file
 from s2r2.system.console import PlainConsole
-from s2r2.system.machine import processor_name
 from s2r2.training.config import TrainConfig, read_config
 from s2r2.training.methods.registry import find_method, method_options, resolve
 from s2r2.training.optimizer import learning_rate_at, warmup_steps

@@ -1,4 +1,4 @@
-"""The machine that a run is on: which device it takes, and what to call it."""
+"""The devices of a machine: which one each process of a run takes, and what to call it."""
 
 import contextlib
 import platform
