@@ -39,7 +39,7 @@ ORDERS = {
     "search": ["storage", "backends", "server"],
     "losses": ["backends"],
     "views": ["kernel"],
-    "training": ["parallel", "methods"],
+    "training": ["parallel", "methods", "run", "setup"],
 }
 
 
