@@ -168,3 +168,16 @@ def test_small_images_get_the_small_stem() -> None:
 
 def test_store_side_leaves_room_for_crops() -> None:
     assert [store_side(size) for size in (32, 64, 96, 128, 224, 384)] == [48, 96, 144, 192, 256, 438]
+
+
+def test_the_layout_in_memory_changes_neither_features_nor_files(tmp_path: Path) -> None:
+    encoder = create_encoder("lcnet_035", image_size=32, embedding_dimensions=8, head_hidden=16).eval()
+    assert not encoder.backbone.conv_stem.weight.is_contiguous()
+    rows, file = encoder.embed(list(noise(3))), encoder.to_bytes()
+    encoder.to(memory_format=torch.contiguous_format)
+    assert encoder.to_bytes() == file
+    np.testing.assert_allclose(encoder.embed(list(noise(3))), rows, atol=1e-6)
+    loaded = load(encoder.save(tmp_path))
+    assert not loaded.backbone.conv_stem.weight.is_contiguous()
+    assert loaded.fingerprint == encoder.fingerprint
+    assert create_encoder("resnet18", image_size=64).backbone.layer1[0].conv1.weight.is_contiguous()

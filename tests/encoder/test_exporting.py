@@ -212,7 +212,7 @@ def test_timm_form_of_other_backbones(backbone: str) -> None:
     assert ("img_size" in form.arguments) == (backbone == "test_vit")
     pixels = torch.randn(2, 3, 48, 48)
     with torch.inference_mode():
-        torch.testing.assert_close(form.build()(pixels), original.features(pixels))
+        torch.testing.assert_close(form.build()(pixels), original.features(pixels), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("backbone", ["resnet26", "resnetaa50"])
@@ -220,7 +220,7 @@ def test_small_stems_of_other_resnets(backbone: str) -> None:
     original = trained_looking(backbone, 32)
     pixels = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
-        assert torch.equal(to_timm(original).build()(pixels), original.features(pixels))
+        torch.testing.assert_close(to_timm(original).build()(pixels), original.features(pixels), rtol=1e-4, atol=1e-5)
 
 
 def test_small_stems_of_earlier_exports_are_read_bit_for_bit(small_stem: Encoder) -> None:

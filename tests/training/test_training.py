@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 import torch
 
+from s2r2.encoder import create_encoder
 from s2r2.errors import S2R2Error
 from s2r2.runs import RunFolder
 from s2r2.training import Interrupted, TrainConfig, loop, read_config, train
 from s2r2.training.methods import resolve
 from s2r2.training.optimizer import build_optimizer, learning_rate_at
+from s2r2.training.parallel.fabric import place
 from s2r2.training.run import interrupt
 from s2r2.training.run.checkpoint import load_checkpoint
 from s2r2.training.run.interrupt import StopOnInterrupt
@@ -270,3 +272,10 @@ def test_weight_decay_spares_biases_and_normalisation() -> None:
 def test_metrics_are_one_json_object_a_line(run: Path) -> None:
     for line in (run / "metrics.jsonl").read_text().splitlines():
         assert isinstance(json.loads(line)["step"], int)
+
+
+def test_half_precision_on_a_cpu_keeps_the_layout_whose_gradients_are_finite() -> None:
+    for precision, contiguous in (("32-true", False), ("bf16-mixed", True)):
+        encoder = create_encoder("lcnet_035", image_size=32)
+        place(encoder, TrainConfig(precision=precision), torch.device("cpu"))
+        assert encoder.backbone.conv_stem.weight.is_contiguous() == contiguous

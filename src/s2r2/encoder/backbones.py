@@ -97,7 +97,7 @@ def build_backbone(
         ) from error
     if small_stem and isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool"):
         shrink_stem(model)
-    return model
+    return model.to(memory_format=torch.channels_last) if gains_from_channels_last(model) else model
 
 
 def _with_sizes(name: str, image_size: int, pretrained: bool, several_sizes: bool) -> nn.Module:
@@ -122,3 +122,13 @@ def has_small_stem(model: nn.Module) -> bool:
     """Whether :func:`shrink_stem` has been here."""
     first, pooling = getattr(model, "conv1", None), getattr(model, "maxpool", None)
     return isinstance(pooling, nn.Identity) and isinstance(first, nn.Conv2d) and first.kernel_size == (3, 3)
+
+
+def gains_from_channels_last(model: nn.Module) -> bool:
+    """Whether a model is faster on a CPU in the layout ``channels_last``: where many layers are convolutions of 1x1.
+
+    These are plain matrix products in that layout. ``benchmarks/channels_last.py`` has the figures.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    pointwise = [layer for layer in layers if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)]
+    return len(pointwise) > 0.4 * len(layers)

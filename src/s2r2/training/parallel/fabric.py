@@ -50,9 +50,13 @@ def precision_of(config: TrainConfig, device: torch.device) -> str:
 
 def place(encoder: Encoder, config: TrainConfig, device: torch.device) -> None:
     """Bring a run's encoder from the CPU to the device: whole, or this process's part of it."""
-    if config.strategy == "fsdp":
-        shard(encoder, device, bf16=precision_of(config, device) == "bf16-mixed")
+    precision = precision_of(config, device)
+    if config.strategy == "fsdp":  # which takes contiguous weights only
+        encoder.to(memory_format=torch.contiguous_format)
+        shard(encoder, device, bf16=precision == "bf16-mixed")
         return
     encoder.to(device)
     if device.type == "cuda":
         encoder.to(memory_format=torch.channels_last)
+    elif precision != "32-true":  # on a CPU some gradients are NaN in channels_last under autocast
+        encoder.to(memory_format=torch.contiguous_format)
