@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -60,7 +60,7 @@ def render_views(
         raise S2R2Error(f"{count} rows of parameters do not fit {len(images)} images at {view_size} px")
     if out is None:
         out = np.empty((count, 3, view_size, view_size), dtype)
-    render = _renderer(choose_backend(backend))
+    render = _render_numba if choose_backend(backend) == "numba" else _render_torchvision
     views = count // len(images)
     threads = max(1, min(threads or 1, len(images)))
     # A few parts a thread: views differ in cost, and whoever ends first takes the next part.
@@ -138,13 +138,6 @@ def choose_backend(backend: Backend) -> Literal["numba", "torchvision"]:
     return "torchvision"
 
 
-Render = Callable[[Sequence[np.ndarray], ViewParameters, int, Sequence[float], Sequence[float], np.ndarray], None]
-
-
-def _renderer(backend: Literal["numba", "torchvision"]) -> Render:
-    return _render_numba if backend == "numba" else _render_torchvision
-
-
 def _render_numba(
     images: Sequence[np.ndarray],
     p: ViewParameters,
@@ -194,12 +187,8 @@ def _announce_compilation() -> None:
     """Say once that the first call will compile, unless numba's cache on disk has the kernel already."""
     from s2r2.views.kernel import render_images
 
-    if not any(_cached_files(Path(render_images.stats.cache_path))):
+    if not any(Path(render_images.stats.cache_path).glob("*.render_images-*.nbc")):
         say("s2r2: compiling the view kernel for this processor, once (about 20 s, then cached)", error=True)
-
-
-def _cached_files(folder: Path) -> Iterator[Path]:
-    return folder.glob("*.render_images-*.nbc")
 
 
 @functools.cache

@@ -22,9 +22,9 @@ from s2r2.images.places import Stamp
 from s2r2.images.sources.skipped import Skipped
 from s2r2.images.sources.source import ImageSource
 from s2r2.images.store.cache import DESCRIPTION, LOCK
-from s2r2.images.store.journal import Entry, read_journal, write_journal
+from s2r2.images.store.journal import Entry, read_journal
 from s2r2.images.store.writer import SPARE_DISK, Task, Writer
-from s2r2.system.files import make_folder, remove_temporaries, sync_folder, write_text
+from s2r2.system.files import make_folder, remove_temporaries, sync_folder, write_bytes, write_text
 from s2r2.system.locking import locked
 from s2r2.system.terminal import say
 
@@ -181,7 +181,7 @@ class _Build:
                 target.write(source.read(entry.size))
             target.flush()
             os.fsync(target.fileno())
-        write_journal(self.journal, packed.values())
+        write_bytes(self.journal, b"".join(entry.line() for entry in packed.values()))
         return packed
 
     def _describe(self, images: int) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,12 +96,3 @@ def read_journal(path: Path, available: int, proven: int) -> Journal:
         else:
             unproven.discard(entry.key)
     return Journal(entries, length, unproven)
-
-
-def write_journal(path: Path, entries: Iterable[Entry]) -> int:
-    """Write a whole journal and make it durable; returns its length."""
-    from s2r2.system.files import write_bytes
-
-    content = b"".join(entry.line() for entry in entries)
-    write_bytes(path, content)
-    return len(content)
