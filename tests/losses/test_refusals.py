@@ -153,7 +153,7 @@ def test_embeddings_too_large_to_multiply_are_a_line(name, dtype):
     z = Z.to(dtype).clone()
     assert torch.isfinite(loss(z * (1e130 if dtype == torch.float64 else 1e12), GROUPS))
     z[2, 1] = 1e200 if dtype == torch.float64 else 1e30
-    with pytest.raises(S2R2Error, match="normalise embeddings first") as caught:
+    with pytest.raises(S2R2Error, match="normalize embeddings first") as caught:
         loss(z, GROUPS)
     assert "\n" not in str(caught.value)
 

@@ -24,7 +24,7 @@ from s2r2.distributed.launching import _first_of_slurm, wants_launch
 from s2r2.distributed.processes import Processes
 from s2r2.errors import S2R2Error, SharedError
 from s2r2.runs import RunFolder
-from s2r2.training.parallel.batch_norm import synchronise_batch_norm
+from s2r2.training.parallel.batch_norm import synchronize_batch_norm
 from s2r2.training.run.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch is built without gloo")
@@ -421,7 +421,7 @@ def test_synchronised_batch_norm_is_batch_norm(layer: Any, tmp_path: Path) -> No
     x, y = (torch.randn(shape, dtype=torch.float64, generator=torch.manual_seed(1)).requires_grad_() for _ in range(2))
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/init", rank=0, world_size=1)
     try:
-        synchronise_batch_norm(ours, torch.device("cpu"))
+        synchronize_batch_norm(ours, torch.device("cpu"))
         outputs = [plain(x), ours(y)]
         for output in outputs:
             (output**3).sum().backward(retain_graph=True)

@@ -218,7 +218,7 @@ def test_killed_while_a_checkpoint_is_written(
     state, warning = load_checkpoint(tmp_path / "run")
     assert (state["step"], warning) == (step, "")
     train(None, TrainConfig(), out=tmp_path / "run", resume=True)
-    assert "note" not in capsys.readouterr().out  # nothing is different from when it was begun
+    assert "note" not in capsys.readouterr().out  # nothing is different from when it was started
     train("digits:test", config, out=tmp_path / "undisturbed", quiet=True)
     assert losses(tmp_path / "run") == losses(tmp_path / "undisturbed")  # else it says from which step on
     ends = [load_checkpoint(tmp_path / name)[0]["encoder"] for name in ("run", "undisturbed")]

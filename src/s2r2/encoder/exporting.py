@@ -49,7 +49,7 @@ class Exported:
 
 
 class PixelsToVectors(nn.Module):
-    """Pixels (N, 3, P, P) in [0, 1] to rows of length 1: normalisation, backbone and, if asked for, head."""
+    """Pixels (N, 3, P, P) in [0, 1] to rows of length 1: normalization, backbone and, if asked for, head."""
 
     mean: Tensor
     std: Tensor
@@ -62,7 +62,7 @@ class PixelsToVectors(nn.Module):
         self.register_buffer("std", torch.tensor(encoder.std).reshape(3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Vectors of pixels that are not normalised."""
+        """Vectors of pixels that are not normalized."""
         features = self.backbone((pixels - self.mean) / self.std)
         return F.normalize(features if self.head is None else self.head(features), dim=1)
 
@@ -77,7 +77,7 @@ def export(
         out: The file to write (``.safetensors``, ``.onnx``, ``.pt2``), or for Hugging Face a folder.
         format: ``"safetensors"`` (timm's weights, which s2r2 reads as well; with ``output="embedding"`` s2r2 only),
             ``"huggingface"`` (a folder in timm's form), ``"onnx"`` or ``"torch-export"`` (the whole graph, with the
-            normalisation inside).
+            normalization inside).
         output: ``"feature"`` (backbone) or ``"embedding"`` (after the projection head).
 
     Raises:
@@ -109,9 +109,9 @@ def describe(encoder: Encoder, output: Output) -> dict[str, Any]:
     return {
         "name": encoder.name,
         "backbone": encoder.architecture["backbone"],
-        "input": f"pixels: (N, 3, {encoder.image_size}, {encoder.image_size}) float32, RGB in [0, 1], not normalised",
+        "input": f"pixels: (N, 3, {encoder.image_size}, {encoder.image_size}) float32, RGB in [0, 1], not normalized",
         "preprocessing": f"bicubic reduction to a short side of {store_side(encoder.image_size)} px (JPEG: drafted to "
-        "twice that at least), largest centred square, antialiased bilinear resize; normalisation is in the graph",
+        "twice that at least), largest centred square, antialiased bilinear resize; normalization is in the graph",
         "image_size": encoder.image_size,
         "output": f"vectors: (N, {encoder.dimensions(output)}) float32, rows of length 1",
         "vectors": output,
@@ -158,11 +158,11 @@ def _write(encoder: Encoder, out: Path, format: Format, output: Output) -> tuple
     if output == "embedding":
         write_bytes(out, encoder.to_bytes())
         return None, _checked(
-            torch.from_numpy(load(out).embed_pixels(_normalised(encoder, pixels), output=output)), expected
+            torch.from_numpy(load(out).embed_pixels(_normalized(encoder, pixels), output=output)), expected
         )
     form = to_timm(encoder)
     with torch.inference_mode():
-        rows = F.normalize(form.build()(_normalised(encoder, pixels)), dim=1)
+        rows = F.normalize(form.build()(_normalized(encoder, pixels)), dim=1)
     difference = _checked(rows, expected)
     if format == "huggingface":
         write_text(out / "config.json", json.dumps(timm_config(encoder, form), indent=2) + "\n")
@@ -242,7 +242,7 @@ def _run_onnx(path: Path, pixels: Tensor) -> Tensor:
     return torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0])
 
 
-def _normalised(encoder: Encoder, pixels: Tensor) -> Tensor:
+def _normalized(encoder: Encoder, pixels: Tensor) -> Tensor:
     return (pixels - torch.tensor(encoder.mean).reshape(3, 1, 1)) / torch.tensor(encoder.std).reshape(3, 1, 1)
 
 

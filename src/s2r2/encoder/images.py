@@ -38,7 +38,7 @@ def prepare(
     side: int | None = None,
     threads: int | None = None,
 ) -> np.ndarray:
-    """The one way from photos to an encoder's input ``(n, 3, size, size)`` float32: reduced, cropped, normalised.
+    """The one way from photos to an encoder's input ``(n, 3, size, size)`` float32: reduced, cropped, normalized.
 
     Args:
         pictures: Arrays ``(H, W, 3)`` uint8; those decoded with ``short_side=side`` are reduced already.
@@ -93,7 +93,7 @@ def render_batches(
     batch_size: int,
     progress: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Yield normalised centre crops ``(n, 3, size, size)`` float32, the next batches being prepared meanwhile."""
+    """Yield normalized centre crops ``(n, 3, size, size)`` float32, the next batches being prepared meanwhile."""
     sequence = as_sequence(images)
     starts, side = range(0, len(sequence), batch_size), store_side(size)
 

@@ -53,7 +53,7 @@ class Encoder(nn.Module):
         head: The projection head, or None for a bare backbone (then embeddings equal features).
         architecture: What is needed to build the same modules again, as plain data.
         image_size: Side of the square input in pixels.
-        mean: Channel means that pixels in [0, 1] are normalised with.
+        mean: Channel means that pixels in [0, 1] are normalized with.
         std: Channel standard deviations, likewise.
         name: What to call this encoder in tables.
         trained: Whether its weights are learned ones; False for random ones, with which others are compared.
@@ -79,11 +79,11 @@ class Encoder(nn.Module):
         self.std: tuple[float, ...] = tuple(architecture["std"])
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Backbone features of normalised pixels: (N, 3, P, P) to (N, F), not normalised."""
+        """Backbone features of normalized pixels: (N, 3, P, P) to (N, F), not normalized."""
         return self.backbone(pixels)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Embeddings of normalised pixels: (N, 3, P, P) to (N, D) with rows of length 1, in float32."""
+        """Embeddings of normalized pixels: (N, 3, P, P) to (N, D) with rows of length 1, in float32."""
         features = self.features(pixels)
         output = features if self.head is None else self.head(features)
         return F.normalize(output.float(), dim=1)
@@ -103,7 +103,7 @@ class Encoder(nn.Module):
         return digest.hexdigest()
 
     def embed_pixels(self, pixels: np.ndarray | Tensor, *, output: Output = "feature") -> np.ndarray:
-        """Normalised pixels (N, 3, P, P) float32 to L2-normalised rows (N, D) float32, without gradient.
+        """Normalized pixels (N, 3, P, P) float32 to L2-normalized rows (N, D) float32, without gradient.
 
         Raises:
             NonFiniteError: A row is NaN or infinite.
@@ -259,7 +259,7 @@ def create_encoder(
         pretrained: Load timm's weights (downloaded once by timm).
         head_hidden: Width of the projection head's hidden layer.
         embedding_dimensions: Length D of an embedding; 0 leaves the head out.
-        mean: Channel means for normalisation.
+        mean: Channel means for normalization.
         std: Channel standard deviations.
         name: What to call the encoder; the backbone's name when None.
         several_sizes: Let a vision transformer look at images of other sizes as well (multi-crop training), where

@@ -50,7 +50,7 @@ def pixels(path):
 
 
 def in_srgb(image, profile):
-    """Colours of a profile as those of sRGB; what hardly changes them, or is damaged, is left out."""
+    """Colors of a profile as those of sRGB; what hardly changes them, or is damaged, is left out."""
     try:
         given, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
         relative, black = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
@@ -201,17 +201,17 @@ def _code(encoder: Encoder, usage: Usage) -> str:
 def _preprocessing(encoder: Encoder, usage: Usage) -> str:
     size = encoder.image_size
     inside = usage.format in ("onnx", "torch-export")
-    normalise = (
-        "Normalisation is inside: give pixels in [0, 1]."
+    normalize = (
+        "Normalization is inside: give pixels in [0, 1]."
         if inside
-        else f"Normalise with mean {list(encoder.mean)} and standard deviation {list(encoder.std)}."
+        else f"Normalize with mean {list(encoder.mean)} and standard deviation {list(encoder.std)}."
     )
     text = (
         f"The photo upright (EXIF), in sRGB, transparency laid over white; where its shorter side is longer than "
         f"{store_side(size)} pixels, reduced to that by Pillow's `BICUBIC` (a JPEG first by libjpeg as it is decoded, "
         f"to no less than twice that); its largest centred square; resized to {size} x {size} by Pillow's `BILINEAR`, "
-        f"which is antialiased, on 32-bit float channels as above. {normalise} This is how s2r2 decodes: the vectors "
-        f"are the same to 0.00001; only deep greyscale (16 bits or more) and CMYK with a profile are treated otherwise "
+        f"which is antialiased, on 32-bit float channels as above. {normalize} This is how s2r2 decodes: the vectors "
+        f"are the same to 0.00001; only deep grayscale (16 bits or more) and CMYK with a profile are treated otherwise "
         f"here. Whatever is simpler gives vectors that differ in the second to fourth place."
     )
     if usage.form is not None:
@@ -230,7 +230,7 @@ def _made_from(encoder: Encoder, about: dict[str, Any]) -> str:
     return (
         f"- data: {run['images']:,} photos of `{_name_only(run['data'])}`{labels}; {unread}\n"
         f"- from {start}: {settings}; {run['steps']:,} steps, learning rate {run['learning_rate']:g}\n"
-        f"- with s2r2 {run['s2r2']}, torch {run['torch']}, timm {run['timm']}; begun {run['began'].split()[0]}"
+        f"- with s2r2 {run['s2r2']}, torch {run['torch']}, timm {run['timm']}; started {run['began'].split()[0]}"
     )
 
 
@@ -270,7 +270,7 @@ def _limits(about: dict[str, Any], evaluation: dict[str, Any] | None, usage: Usa
         limits += [f"{_title(row)}: {_plain(row['health']['warning'])}" for row in ill]
         notes = evaluation["notes"]
         limits += [_plain(note) for note in notes if not note.startswith("±")]  # intervals stand in full here
-    limits.append("It says which photos look alike, and not what they show. It was not tested for recognising people.")
+    limits.append("It says which photos look alike, and not what they show. It was not tested for recognizing people.")
     limits.append(f"The export's vectors differ from the encoder's own by {difference:.1g} at most (random pixels).")
     return "\n".join(f"- {line}" for line in limits)
 

@@ -48,7 +48,7 @@ def from_timm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights of an exported file, for the backbone that its description asks for.
 
     Layout 2 held the small stem of a ResNet as a 7x7 convolution that gives the same on pixels repeated four times,
-    with a convolution in the place of the pooling.
+    with a convolution instead of the pooling.
     """
     if "maxpool.0.weight" not in tensors:
         return tensors

@@ -182,7 +182,7 @@ def _check_finite(name: str, vectors: Tensor, sizes: list[int]) -> None:
         process += 1
     where = f"row {row}" if len(sizes) == 1 else f"row {row} of process {process}"
     if math.isfinite(value):
-        raise NonFiniteError(f"{name} reach {value:.0e} in {where}: similarities overflow; normalise embeddings first")
+        raise NonFiniteError(f"{name} reach {value:.0e} in {where}: similarities overflow; normalize embeddings first")
     raise NonFiniteError(f"{name} are not finite in {where}; look for a diverging learning rate or a broken image")
 
 

@@ -36,7 +36,7 @@ class NTXentLoss(nn.Module):
         temperature: T, above 0; an attribute that may change at any step. SimCLR: 0.1 on ImageNet, 0.5 on CIFAR-10.
         form: How several positives are combined, one of ``FORMS``; with two views there is no difference.
         distributed: As in :class:`~s2r2.losses.RankingLoss`: exact over processes.
-        bank: Embeddings of recent steps as further negatives.
+        bank: Embeddings of recent steps as more negatives.
         no_pairs: As in :class:`~s2r2.losses.RankingLoss`.
         check_finite: As in :class:`~s2r2.losses.RankingLoss`: False skips the look for NaN on an accelerator.
 

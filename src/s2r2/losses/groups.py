@@ -117,7 +117,7 @@ def find_relevant(
         own: Position of each query among the candidates, ``(N,)`` int64; None if the queries are not among them.
         query_mask: Which queries count, ``(N,)`` bool on the CPU; None means all.
         include_self: Count the query as a candidate and as a positive of itself (original Smooth-AP).
-        extra: Number of further candidates, after the first K, that are relevant to nobody.
+        extra: Number of more candidates, after the first K, that are relevant to nobody.
 
     Returns:
         The queries with at least one positive other than themselves.

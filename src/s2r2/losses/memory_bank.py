@@ -1,4 +1,4 @@
-"""Embeddings of recent steps as further candidates, for batches too small to rank against."""
+"""Embeddings of recent steps as more candidates, for batches too small to rank against."""
 
 from __future__ import annotations
 

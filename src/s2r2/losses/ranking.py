@@ -31,7 +31,7 @@ class RankingLoss(nn.Module):
     """A loss made of the ranks of positives, chosen by name.
 
     Every embedding is a query; the others with its group are positives, the rest negatives. Groups are integers of
-    any size and order: which image a view comes from, or a class label. Embeddings are used as they are: normalise
+    any size and order: which image a view comes from, or a class label. Embeddings are used as they are: normalize
     them to compare by cosine. A query without positives is left out but remains a candidate for the others.
 
     Args:
@@ -46,8 +46,8 @@ class RankingLoss(nn.Module):
         distributed: ``"auto"`` gathers over the default process group if there is one, a process group over that
             one, False not at all. See :mod:`s2r2.losses.distributed` for what each process returns.
         check_finite: Look for NaN and infinity first. False skips that on an accelerator, where it costs a host
-            synchronisation; such numbers then make the loss NaN.
-        bank: Embeddings of recent steps as further candidates.
+            synchronization; such numbers then make the loss NaN.
+        bank: Embeddings of recent steps as more candidates.
         no_pairs: What a batch without any pair is: ``"error"``, or ``"zero"``, a loss of 0 that carries gradients.
         **options: Options of the named loss, such as ``outer="log"`` of ``"smooth-ap"``.
 
@@ -94,7 +94,7 @@ class RankingLoss(nn.Module):
 
         Args:
             embeddings: Queries, and candidates too if there is no gallery, ``(N, D)``.
-            groups: Group of each embedding, ``(N,)``. On the CPU they save an accelerator a synchronisation.
+            groups: Group of each embedding, ``(N,)``. On the CPU they save an accelerator a synchronization.
             gallery: Candidates instead of the embeddings themselves, ``(M, D)``; gradients flow into them.
             gallery_groups: Their groups, ``(M,)``.
             query_mask: Which embeddings are queries, ``(N,)`` bool; the others are candidates only.

@@ -4,7 +4,7 @@
     loss = 1 - sum over k of s_k / sqrt(B min(B, D))                         (eq. 4, brought to [0, 1])
 
 The sum of singular values, the nuclear norm, is large where the views of an image agree, so that the means are long,
-and where the means lie in all directions alike. Unlike average precision it goes on teaching once every list is in
+and where the means lie in all directions alike. Unlike average precision it still teaches once every list is in
 order. Alone it is MMCR (Yerxa, Kuang, Simoncelli and Chung, *Efficient Coding of Natural Images using Maximum Manifold
 Capacity Representations*).
 """

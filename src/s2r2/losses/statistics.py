@@ -15,7 +15,7 @@ from s2r2.losses.refusals import check_above_zero, check_whole
 def ranking_statistics(
     embeddings: Tensor, groups: Tensor, temperature: float, *, candidates: int = 256
 ) -> dict[str, Tensor]:
-    """Mean cosine of positives and mean slope of the sigmoid, in O(N D) and without a host synchronisation.
+    """Mean cosine of positives and mean slope of the sigmoid, in O(N D) and without a host synchronization.
 
     Args:
         embeddings: ``(N, D)`` of unit length.

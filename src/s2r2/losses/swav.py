@@ -36,7 +36,7 @@ def sinkhorn(
     Args:
         scores: Embeddings times prototypes, ``(N, K)``, in [-1, 1].
         epsilon: Smoothness of the codes, above 0.
-        iterations: Of normalising prototypes, then images.
+        iterations: Of normalizing prototypes, then images.
         group: Processes whose rows belong to one batch.
 
     Returns:
@@ -131,7 +131,7 @@ class SwAVLoss(nn.Module):
         if looked_at and not _all_finite(views, process_group(self.distributed)):
             raise NonFiniteError(
                 "embeddings are not finite, or too large to multiply; look for a diverging learning rate or a broken "
-                "image, and normalise embeddings first"
+                "image, and normalize embeddings first"
             )
         with full_precision(embeddings.device):
             dtype = embeddings.dtype if embeddings.dtype == torch.float64 else torch.float32

@@ -26,7 +26,7 @@ from s2r2.training.config import TrainConfig
 from s2r2.training.methods import Position, build_method, loss_of, statistics_of
 from s2r2.training.online_check import OnlineCheck
 from s2r2.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
-from s2r2.training.parallel.batch_norm import synchronise_batch_norm
+from s2r2.training.parallel.batch_norm import synchronize_batch_norm
 from s2r2.training.parallel.exchange import all_rows, average_gradients, mean
 from s2r2.training.parallel.fabric import build_fabric, place
 from s2r2.training.parallel.sharding import even_slices, load_optimizer, total_norm, whole
@@ -118,7 +118,7 @@ class _Run:
         else:
             torch.manual_seed(config.seed + 1_000_003 * processes.rank)  # dropout is each process's own
         if processes.world_size > 1 and not config.micro_batch:  # slices have statistics of their own anyway
-            synchronise_batch_norm(self.encoder, device)
+            synchronize_batch_norm(self.encoder, device)
         place(self.encoder, config, device)
         self.method = build_method(config, len(prepared.store)).to(device)
         self.trained = nn.ModuleDict({"encoder": self.encoder, "method": self.method})

@@ -18,7 +18,7 @@ def build_optimizer(
 ) -> optim.Optimizer:
     """Build ``adamw``, ``sgd`` (momentum 0.9) or ``lars`` (momentum 0.9, trust coefficient 0.001).
 
-    Matrices and kernels are decayed, and adapted by LARS; biases and normalisation (one dimension) are left alone.
+    Matrices and kernels are decayed, and adapted by LARS; biases and normalization (one dimension) are left alone.
     """
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     free = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]

@@ -69,7 +69,7 @@ class OptimizationSettings:
     lr: float = 0.0
     """Learning rate after warm-up; 0: the method's for the optimizer, times sqrt(views in a step / 512)."""
     weight_decay: float | None = None
-    """Pull of the weights towards zero, not applied to biases and normalisation; by default the optimizer's usual
+    """Pull of the weights towards zero, not applied to biases and normalization; by default the optimizer's usual
     one (adamw 0.01, sgd 0.0005, lars 0.000001)."""
     warmup_epochs: float = 5.0
     """Epochs of linear warm-up (at most a tenth of the run); cosine decay to zero follows."""

@@ -26,7 +26,7 @@ class S2R2(Method):
         bank: Embeddings of recent steps that every view is also ranked against; 0: none.
         contrastive: Weight of an NT-Xent term added to the ranking loss; 0: none.
         contrastive_temperature: Its temperature.
-        spread: Weight of the spread of the images' mean embeddings (MMCR's term), which goes on teaching once lists
+        spread: Weight of the spread of the images' mean embeddings (MMCR's term), which still teaches once lists
             are in order; 0: none.
     """
 

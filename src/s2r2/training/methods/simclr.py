@@ -18,7 +18,7 @@ class SimCLR(Method):
         images: Images in the data.
         form: How several positives are combined: outside, inside, geometric, arithmetic, sufficient-statistics.
         temperature_end: Temperature at the end of the run, reached in a straight line; 0: it does not change.
-        bank: Embeddings of recent steps as further negatives; 0: none.
+        bank: Embeddings of recent steps as more negatives; 0: none.
         spread: Weight of the spread of the images' mean embeddings (MMCR's term); 0: none.
     """
 

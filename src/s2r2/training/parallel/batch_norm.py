@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     """Have every batch norm of a model take its statistics over all processes.
 
     On a GPU these are torch's own layers, which cannot do it on a CPU; there the layers stay and their forward pass

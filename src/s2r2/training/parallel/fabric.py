@@ -19,7 +19,7 @@ from s2r2.encoder import Encoder
 from s2r2.training.config import TrainConfig
 from s2r2.training.parallel.sharding import shard
 
-# Buffers are equal anyway (synchronised batch norm); with slices they would be sent once a slice. torch renames it.
+# Buffers are equal anyway (synchronized batch norm); with slices they would be sent once a slice. torch renames it.
 _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
 _WITHOUT_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 

@@ -1,4 +1,4 @@
-"""Everything a run needs to go on: written atomically, read back with a clear word when it cannot be."""
+"""Everything that a run needs to resume: written atomically; what cannot be read back is explained in one line."""
 
 import contextlib
 import hashlib
@@ -174,7 +174,7 @@ def fits_its_config(folder: Path) -> Iterator[None]:
     """Say in one line that what a checkpoint holds does not fit the run that ``config.yaml`` describes.
 
     Raises:
-        S2R2Error: So it is.
+        S2R2Error: One of them was changed.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Ctrl-C or a scheduler's signal in the middle of training: finish the step, save, and say how to go on."""
+"""Ctrl-C or a scheduler's signal in the middle of training: finish the step, save, and say how to resume."""
 
 import contextlib
 import signal
@@ -15,7 +15,7 @@ SAME_REQUEST = 1.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training stopped on request after saving; the message says how to go on.
+    """Training stopped on request after saving; the message says how to resume.
 
     Attributes:
         exit_code: 128 and the signal's number: 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1.
@@ -44,7 +44,7 @@ class StopOnInterrupt:
     def __enter__(self) -> "StopOnInterrupt":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, *PREEMPTION):
-                if number != _HANGUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup: go on without
+                if number != _HANGUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup: ignored
                     self._previous[number] = signal.signal(number, self._handle)
         return self
 

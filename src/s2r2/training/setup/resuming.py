@@ -75,7 +75,7 @@ def read_request(
         refuse_unnamed(asked.method, "the config", "add --method FILE")
         return Request(out, asked, None, data, {})
     if out is None:
-        raise S2R2Error("--resume needs --out: the run folder to go on with")
+        raise S2R2Error("--resume needs --out: the run folder to resume")
     saved, about = read_config(out)
     if not RunFolder(out).has_checkpoint:
         raise S2R2Error(f"no checkpoint in {out}: nothing to resume; start without --resume")
