@@ -4,6 +4,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from s2r2.cli import main
 from s2r2.errors import S2R2Error
 from s2r2.views import (
     RECIPES,
@@ -334,6 +336,18 @@ def test_a_sheet_with_wrong_numbers_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(S2R2Error, match="must be") as error:
         views_sheet([np.zeros((40, 40, 3), np.uint8)], Recipe(), **{"view_size": 32, "views": 2, **wrong})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("image-size", 0), ("image-size", -5), ("image-size", 10**6), ("views", 0), ("images", 0), ("seed", -1)],
+)
+def test_impossible_numbers_are_refused_before_a_photo_is_opened(
+    option: str, value: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["views", str(tmp_path / "no such folder"), f"--{option}", str(value)])
+    assert re.fullmatch(rf"s2r2: --{option} {value}: must be .*\n", capsys.readouterr().err)
 
 
 def test_a_recipe_from_a_file(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from s2r2.evaluation.distributed import embed_shared, embed_views_shared
 from s2r2.evaluation.metrics.bootstrap import DRAWS
 from s2r2.evaluation.metrics.health import alignment, duplicates, health
 from s2r2.evaluation.metrics.neighbours import usual_neighbours
-from s2r2.evaluation.metrics.retrieval import unit_rows
+from s2r2.evaluation.metrics.retrieval import unit_rows, without_direction
 from s2r2.evaluation.protocols.base import Protocol, Space
 from s2r2.evaluation.protocols.held_out_views import HeldOutViews, held_out_views
 from s2r2.evaluation.protocols.raw_pixels import LARGEST_SIDE, raw_pixel_features
@@ -97,10 +97,15 @@ def evaluate(
         if space.train is not None:
             _note_duplicates(evaluation, space.train, space.test)
     for row, space in spaces:
-        shown.append(_judge(row, space, task, chosen))
+        if nowhere := nowhere_to_rank(test, space.test, space.views) or nowhere_to_rank(train, space.train):
+            evaluation.notes.append(f"{row.encoder} ({row.output}) is not evaluated: {nowhere}.")
+        else:
+            shown.append(_judge(row, space, task, chosen))
     if not processes.leader:
         heard: Evaluation = processes.hear()
         return heard
+    if not shown:
+        raise S2R2Error(" ".join(evaluation.notes))
     evaluation.rows = [one.row for one in shown]
     used = {name for row in evaluation.rows for name in row.figures}
     columns = {name: column for protocol in chosen for name, column in protocol.columns(task).items()}
@@ -169,6 +174,27 @@ def _encoded_spaces(
                 tunable = encoder if output == "feature" else None
                 space = dataclasses.replace(space, encoder=tunable, device=str(encoder.device))
             yield row, space
+
+
+def nowhere_to_rank(
+    store: PixelStore | None, rows: np.ndarray | None, views: tuple[np.ndarray, np.ndarray] | None = None
+) -> str:
+    """What to say of images whose vectors, or those of whose views, have length 0; empty where there are none.
+
+    Args:
+        store: The images.
+        rows: Their vectors ``(N, D)``.
+        views: Vectors of views ``(M, D)``, and the image of each.
+    """
+    lost = set() if rows is None else set(np.flatnonzero(without_direction(rows)).tolist())
+    if views is not None:
+        lost |= set(views[1][without_direction(views[0])].tolist())
+    if store is None or not lost:
+        return ""
+    return (
+        f"{len(lost):,} of {len(store):,} images of {store.name} have vectors of length 0, which have no place in any "
+        f"ranking, the first is {store.keys[min(lost)]}; leave them out, or train with a larger --head-hidden"
+    )
 
 
 def _judge(row: Row, space: Space, task: Task, protocols: Sequence[Protocol]) -> Shown:

@@ -17,7 +17,7 @@ from s2r2.encoder.model import Output
 from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, Skipped, UnreadableImage, write_skipped
 from s2r2.images.sources.names import printable
-from s2r2.search.photo_reader import check_alike, checked, read_ahead
+from s2r2.search.photo_reader import NO_DIRECTION, check_alike, have_direction, read_ahead
 from s2r2.system.files import atomic_write
 
 BATCHES_WRITTEN = 8
@@ -114,9 +114,13 @@ def _embedded(
         indices = [index for index, photo in zip(batch, photos, strict=True) if not isinstance(photo, Skipped)]
         pixels = [photo for photo in photos if not isinstance(photo, Skipped)]
         vectors = np.empty((0, encoder.dimensions(output)), np.float32)
+        skipped = [photo for photo in photos if isinstance(photo, Skipped)]
         if pixels:
-            vectors = checked(encoder.embed_pixels(np.stack(pixels), output=output), encoder)
-        yield _Batch(indices, vectors, [photo for photo in photos if isinstance(photo, Skipped)])
+            vectors = encoder.embed_pixels(np.stack(pixels), output=output)
+            placed = have_direction(vectors, encoder)
+            skipped += [Skipped(source.keys[i], NO_DIRECTION) for i in np.array(indices)[~placed]]
+            indices, vectors = np.array(indices)[placed].tolist(), vectors[placed]
+        yield _Batch(indices, vectors, skipped)
 
 
 def _write(embedded: Iterator[_Batch], source: ImageSource, out: Path, dimensions: int) -> Written:

@@ -30,6 +30,8 @@ AHEAD = 3
 PIECE = 8
 """Photos that a thread takes at once: it costs less to say so than for each."""
 
+NO_DIRECTION = "the encoder gives it a vector of length 0, which is similar to nothing"
+
 
 @dataclass
 class ReadPhoto:
@@ -101,11 +103,16 @@ class PhotoReader:
 
     def _encode(self, batch: list[ReadPhoto]) -> list[ReadPhoto]:
         """Put the encoder's vectors in the place of pixels."""
-        pixels = [photo.pixels for photo in batch if photo.pixels is not None]
-        vectors = iter(checked(self.encoder.embed_pixels(np.stack(pixels)), self.encoder) if pixels else ())
-        for photo in batch:
-            if photo.pixels is not None:
-                photo.row["vector"], photo.pixels = next(vectors), None
+        photos = [photo for photo in batch if photo.pixels is not None]
+        if not photos:
+            return batch
+        vectors = self.encoder.embed_pixels(np.stack([photo.pixels for photo in photos if photo.pixels is not None]))
+        for photo, vector, placed in zip(photos, vectors, have_direction(vectors, self.encoder), strict=True):
+            photo.pixels = None
+            if placed:
+                photo.row["vector"] = vector
+            else:
+                photo.reason = NO_DIRECTION
         return batch
 
     def _read(self, index: int, stamp: str) -> ReadPhoto:
@@ -166,19 +173,20 @@ def read_ahead(read: Callable[[T], Read], batches: Sequence[Sequence[T]], thread
             yield list(islice(found, len(batch)))
 
 
-def checked(vectors: np.ndarray, encoder: Encoder) -> np.ndarray:
-    """Vectors ``(n, D)`` as they are, if they are such as can be searched.
+def have_direction(vectors: np.ndarray, encoder: Encoder) -> np.ndarray:
+    """Which of the vectors ``(n, D)`` can be searched: those of length 0 are near to nothing.
 
     Raises:
-        NonFiniteError: Some are NaN or infinite, or have no direction.
+        NonFiniteError: Some are NaN or infinite.
     """
-    bad = int((~(np.linalg.norm(vectors, axis=1) > 0.5) | ~np.isfinite(vectors).all(1)).sum())
+    bad = int((~np.isfinite(vectors).all(1)).sum())
     if bad:
         raise NonFiniteError(
             f"the encoder {encoder.name} makes no finite vectors for {bad} of {len(vectors)} photos: none is written; "
             "its weights are damaged, or its training diverged"
         )
-    return vectors
+    found: np.ndarray = np.linalg.norm(vectors, axis=1) > 0.5
+    return found
 
 
 def check_alike(encoder: Encoder, source: ImageSource, processes: Processes) -> None:

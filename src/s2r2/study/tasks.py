@@ -10,6 +10,7 @@ from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, store_side
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.distributed import embed_shared
+from s2r2.evaluation.evaluating import nowhere_to_rank
 from s2r2.evaluation.protocols.base import Space
 from s2r2.evaluation.protocols.register import fitting_protocols, run_protocols
 from s2r2.evaluation.task import UNKNOWN, Task, build_task
@@ -52,6 +53,8 @@ def evaluate_task(
     chosen = fitting_protocols(protocols, task)
     train_rows = embed_shared(encoder, train, "feature", Processes())
     test_rows = train_rows if test is train else embed_shared(encoder, test, "feature", Processes())
+    if nowhere := nowhere_to_rank(train, train_rows) or nowhere_to_rank(test, test_rows):
+        raise S2R2Error(nowhere)
     space = Space(train_rows, test_rows, train, test, encoder, device=str(encoder.device))
     outcomes = run_protocols(chosen, space, task)
     figures = {name: outcome.interval(draws=task.draws, seed=task.seed) for name, outcome in outcomes.items()}

@@ -8,6 +8,7 @@ import numpy as np
 
 from s2r2.encoder import Encoder
 from s2r2.evaluation import embed_views, health, held_out_views, knn_accuracy, retrieval_metrics
+from s2r2.evaluation.metrics.retrieval import without_direction
 
 if TYPE_CHECKING:
     from s2r2.training.setup.plan import Preparation
@@ -27,7 +28,7 @@ class OnlineCheck:
     training.
 
     Attributes:
-        warning: One line when the last check found the embeddings collapsed, else empty.
+        warning: One line when the last check found the embeddings collapsed or without direction, else empty.
     """
 
     def __init__(self, prepared: "Preparation") -> None:
@@ -50,19 +51,32 @@ class OnlineCheck:
         ``effective_rank``, ``uniformity`` and ``alignment`` are of the views' embeddings.
         """
         rows, groups = embed_views(encoder, self._views), self._views.groups
+        lost = without_direction(rows)
+        if lost.any():
+            self.warning = (
+                f"{lost.sum()} of {len(rows)} held-out views have an embedding of length 0, so there are no figures of "
+                "views: the head's hidden units are dead; a larger --head-hidden or a smaller --lr keeps some alive"
+            )
+            return self._knn(encoder)
         state = health(rows[:: max(1, int((groups == groups[0]).sum()))], view_embeddings=rows, view_groups=groups)
         self.warning = state.warning
-        figures = {
+        return {
             "view_ap": retrieval_metrics(rows, groups).mean_average_precision,
             "effective_rank": state.effective_rank,
             "uniformity": state.uniformity,
             "alignment": float(state.alignment or 0.0),
+            **self._knn(encoder),
         }
-        if len(self._knn_images):
-            features, there = self._features(encoder)
-            if there.sum() >= LEAST_KNN_IMAGES:
-                figures["knn"] = knn_accuracy(features, self._knn_labels[there])
-        return figures
+
+    def _knn(self, encoder: Encoder) -> dict[str, float]:
+        """Accuracy among the labelled images that can be read and whose features have a direction."""
+        if not len(self._knn_images):
+            return {}
+        features, there = self._features(encoder)
+        placed = ~without_direction(features)
+        if placed.sum() < LEAST_KNN_IMAGES:
+            return {}
+        return {"knn": knn_accuracy(features[placed], self._knn_labels[there][placed])}
 
     def _features(self, encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
         """Features of those images for kNN that can be read, and which of them these are; few are held at a time."""
@@ -79,4 +93,5 @@ class OnlineCheck:
         """One line for people."""
         names = {"view_ap": "AP of held-out views", "knn": "kNN accuracy"}
         shown = [f"{name} {figures[key]:.3f}" for key, name in names.items() if key in figures]
-        return ", ".join([*shown, f"effective rank {figures['effective_rank']:.1f}"])
+        rank = [f"effective rank {figures['effective_rank']:.1f}"] if "effective_rank" in figures else []
+        return ", ".join([*shown, *rank]) or "no figures"

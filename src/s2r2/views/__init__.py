@@ -23,6 +23,6 @@ if TYPE_CHECKING:
         render_centre as render_centre,
         render_views as render_views,
     )
-    from s2r2.views.sheet import views_sheet as views_sheet
+    from s2r2.views.sheet import check_sheet as check_sheet, views_sheet as views_sheet
 else:
     __all__, __getattr__, __dir__ = lazy_imports(__name__)

@@ -14,6 +14,20 @@ from s2r2.views.rendering import Backend, render_centre, render_views
 _GAP = 4
 
 
+def check_sheet(*, image_size: int, views: int, images: int = 1, seed: int = 0) -> tuple[int, int, int, int]:
+    """The numbers of a sheet as Python's, checked before a photo is read.
+
+    Raises:
+        S2R2Error: One is out of range; it is named as an option of the command line.
+    """
+    return (
+        whole_number(image_size, 8, 4096, "image_size"),
+        whole_number(views, 1, 1024, "views"),
+        whole_number(images, 1, 10_000, "images"),
+        whole_number(seed, 0, (1 << 63) - 1, "seed"),
+    )
+
+
 def views_sheet(
     images: Sequence[np.ndarray],
     recipe: Recipe,
@@ -36,8 +50,7 @@ def views_sheet(
     Raises:
         S2R2Error: A number is out of range.
     """
-    view_size = whole_number(view_size, 8, 4096, "image_size")
-    views, seed = whole_number(views, 1, 1024, "views"), whole_number(seed, 0, (1 << 63) - 1, "seed")
+    view_size, views, _, seed = check_sheet(image_size=view_size, views=views, seed=seed)
     cell = min(160, max(64, view_size))
     sides = view_sizes(recipe, view_size, views)
     step = cell + _GAP

@@ -186,6 +186,11 @@ def unit_rows(embeddings: np.ndarray, what: str = "embeddings") -> np.ndarray:
     return rows * inverse_lengths(rows, what)[:, None]
 
 
+def without_direction(rows: np.ndarray) -> np.ndarray:
+    """Which rows ``(N,)`` have length 0: nothing is near to them or far from them."""
+    return np.logical_not(np.any(rows, axis=1))
+
+
 def inverse_lengths(rows: np.ndarray, what: str) -> np.ndarray:
     """One over each row's length, ``(N,)`` float32.
 
