@@ -69,7 +69,7 @@ def test_an_evaluation_leaves_the_encoder_out_and_names_the_photo(
     (note,) = [note for note in found.notes if "blind" in note]
     assert "1 of 12 images" in note
     assert "the first is b/05.png" in note
-    with pytest.raises(S2R2Error, match="the first is b/05.png"):
+    with pytest.raises(S2R2Error, match=r"the first is b/05\.png"):
         evaluate({"blind": encoder}, None, store, recipe=get_recipe("photos"), draws=20, raw_pixels=False)
 
 

@@ -2,9 +2,9 @@
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
