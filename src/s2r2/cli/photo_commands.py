@@ -61,7 +61,7 @@ class Views:
         from s2r2.system.thumbnails import save_picture
         from s2r2.views import check_sheet, get_recipe, views_sheet
 
-    check_sheet(image_size=image_size, views=views, images=images, seed=seed)
+        check_sheet(image_size=self.image_size, views=self.views, images=self.images, seed=self.seed)
         recipe = get_recipe(self.recipe)
         photos = DirectImages(open_source(self.data), store_side(self.image_size)).some(self.images)
         sheet = views_sheet(photos, recipe, view_size=self.image_size, views=self.views, seed=self.seed)
