@@ -84,7 +84,7 @@ COMMANDS = {
         "search_commands",
         "Duplicates",
         "search",
-        "Find photos that are as good as the same: saved twice, in another size, slightly cropped.",
+        "Find near-duplicates: photos saved twice, in another size, slightly cropped.",
     ),
     "serve": Command("search_commands", "Serve", "serve", "Search in the browser, until Ctrl-C."),
     "export": Command(

@@ -88,7 +88,7 @@ class Compare:
     data: Path | None = None
     """Folder that paths in the study start from; by default S2R2_DATA, else the working folder."""
     minutes: float | None = None
-    """Stop after about so many minutes, saving; the same call goes on."""
+    """Stop after about this many minutes and save; the same command continues."""
     processes: int = 0
     """Runs at once; 0: one for each GPU, without GPUs one for each core."""
     trust_method: UseAppendAction[list[File]] = field(default_factory=list)

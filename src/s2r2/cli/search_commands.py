@@ -67,14 +67,14 @@ class Index:
     index: Folder
     """Folder of the index."""
     rebuild: bool = False
-    """Make it anew: another encoder made it, or it is damaged. The old one stays in force until then."""
+    """Build it again: another encoder made it, or it is damaged. The old one is used until the new one is complete."""
     drop_missing: bool = False
-    """Drop photos that are not found also where their disk may be away: see docs/search.md."""
+    """Drop missing photos even if their disk may only be unmounted: see docs/search.md."""
     backend: SomeBackend = None
-    """Search backend: exact, lancedb (approximate, its recall is measured), another one that is registered, or auto, by
-    the number of photos. By default the one chosen before, at first auto."""
+    """Search backend: exact, lancedb (approximate; its recall is measured), another registered one, or auto, which
+    decides by the number of photos. By default the one chosen before, or auto."""
     approximate_from: int = 500_000
-    """From how many photos on auto takes lancedb."""
+    """Number of photos from which auto takes lancedb."""
     device: DeviceOptions = field(default_factory=DeviceOptions)
 
     def execute(self, words: Sequence[str]) -> None:
@@ -136,7 +136,7 @@ class Duplicates:
     index: Positional[Annotated[Path, arg(metavar="INDEX")]]
     """Folder of the index."""
     threshold: float | None = None
-    """Similarity from which on two photos belong together; by default chosen from the scores."""
+    """Similarity from which two photos count as near-duplicates; by default chosen from the scores."""
     out: SomeFile = None
     """Also write all groups into FILE.csv."""
 

@@ -50,7 +50,7 @@ class _Output(OutputSettings):
     out: Path | None = None
     """Run folder; by default the first free runs/DATA-BACKBONE."""
     resume: bool = False
-    """Go on with the run in --out, at the step where it stopped; with --epochs or --steps to another length."""
+    """Continue the run in --out at the step where it stopped; with --epochs or --steps, to another length."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Duplicates:
 
 
 def find_duplicates(index: ImageIndex, threshold: float | None = None) -> Duplicates:
-    """Group the photos that are as good as the same.
+    """Group near-duplicate photos.
 
     Photos with a cosine of at least ``threshold`` are joined, and so are those whose files are identical; a group is
     everything that is joined directly or through others.

@@ -17,7 +17,7 @@ class MethodSettings:
     options: Options = dataclasses.field(default_factory=dict)
     """Options of the method, such as form=geometric of simclr; s2r2 methods lists them."""
     temperature: float = 0.0
-    """What similarities are divided by, of s2r2 the width of the sigmoid that makes ranks differentiable; 0: the
+    """What similarities are divided by; for s2r2, the width of the sigmoid that makes ranks differentiable; 0: the
     method's."""
     backbone: str = "resnet18"
     """Any timm model name."""
@@ -53,12 +53,12 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class OptimizationSettings:
-    """How the weights are moved, and for how long."""
+    """Optimizer, learning rate and length of the run."""
 
     batch_size: int = 64
     """Images in a step (B); a step ranks B x V views."""
     micro_batch: int | Literal["auto"] = 0
-    """Views that pass through the encoder at once: a step of any size in the memory of so many; 0: all of them;
+    """Views that pass through the encoder at once, for steps larger than memory; 0: all of them;
     auto: as many as fit into the free memory."""
     epochs: int = 100
     """Times that every image is seen."""
@@ -74,9 +74,9 @@ class OptimizationSettings:
     warmup_epochs: float = 5.0
     """Epochs of linear warm-up (at most a tenth of the run); cosine decay to zero follows."""
     seed: int = 0
-    """Everything random follows from it."""
+    """Seed of everything random."""
     retry_at: float = 0.0
-    """When the loss becomes NaN or infinite: go back to the last checkpoint, once, and on at this share of the
+    """When the loss becomes NaN or infinite: return to the last checkpoint, once, and continue at this share of the
     learning rate; 0: stop."""
 
 
@@ -94,7 +94,7 @@ class DeviceSettings:
     """Compile the encoder with torch.compile: worth it on a GPU and in long runs; needs a C++ compiler."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """With several processes: whether each holds the whole encoder (ddp) or a part of it (fsdp), for one that is
-    larger than a GPU. As --devices, to be said again at a resume, and it may change there."""
+    larger than a GPU. Like --devices, give it again at a resume; it may change."""
     timeout_minutes: float = 10.0
     """With several processes: minutes that one may fail to answer before the others give up."""
 
