@@ -43,9 +43,9 @@ def _own_register(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers is forgotten after it."""
     source_kinds()
     monkeypatch.setattr(register, "_registered", dict(register._registered))
-    register._load_all.cache_clear()
+    register.load_plugins.cache_clear()
     yield
-    register._load_all.cache_clear()
+    register.load_plugins.cache_clear()
 
 
 @pytest.mark.usefixtures("_own_register")
@@ -95,7 +95,7 @@ def test_installed_packages_add_kinds(tmp_path: Path, monkeypatch: pytest.Monkey
     found = [importlib.metadata.EntryPoint("lists", "lists_for_s2r2", register.ENTRY_POINTS)]
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: found if group == "s2r2.sources" else [])
     assert "a list of files (.txt)" in [kind.name for kind in source_kinds()]
-    register._load_all.cache_clear()
+    register.load_plugins.cache_clear()
     found.append(importlib.metadata.EntryPoint("gone", "no_such_module", register.ENTRY_POINTS))
     with pytest.raises(S2R2Error, match=r"the plugin no_such_module cannot be loaded .*: update or uninstall it"):
         open_source("digits")

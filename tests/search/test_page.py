@@ -150,7 +150,7 @@ def test_near_duplicates(page: Any) -> None:
     titles = page.locator(".group").first.locator("button.open").evaluate_all("all => all.map(b => b.title)")
     assert titles == ["red/0.jpg", "red/again.jpg"]
     page.locator("#threshold").fill("0.5")
-    page.get_by_role("button", name="Look again").click()
+    page.get_by_role("button", name="Search again").click()
     until(page, "document.getElementById('duplicates-summary').textContent.includes('groups with')")
 
 

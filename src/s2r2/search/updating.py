@@ -27,8 +27,6 @@ from s2r2.system.files import checksum, make_folder, sync_folder
 from s2r2.system.locking import locked
 from s2r2.system.progress import ProgressLine
 
-APPROXIMATE_FROM = 500_000
-"""Photos from which on search is approximate by default: below, exact search takes some tens of milliseconds."""
 COMMIT_ROWS = 1024
 COMMIT_SECONDS = 15.0
 

@@ -10,16 +10,12 @@ entry point of the group ``s2r2.sources``. It holds one function::
         ...
 """
 
-import functools
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from s2r2.errors import S2R2Error
+from s2r2.system.plugins import load_plugins
 
 if TYPE_CHECKING:
     from s2r2.images.sources.source import ImageSource
@@ -98,7 +94,7 @@ def source_kinds() -> list[SourceKind]:
     Raises:
         S2R2Error: A plugin cannot be loaded.
     """
-    _load_all()
+    load_plugins("s2r2.images.sources.kinds", ENTRY_POINTS)
     return sorted(_registered.values(), key=lambda kind: (-kind.priority, kind.name))
 
 
@@ -117,17 +113,3 @@ def parts_of_data() -> str:
     """The kinds that have parts, and which, in one line."""
     kinds = sorted(source_kinds(), key=lambda kind: kind.name.casefold())
     return "; ".join(f"{kind.name}: {kind.parts}" for kind in kinds if kind.parts)
-
-
-@functools.cache
-def _load_all() -> None:
-    """Import the modules in which kinds are registered."""
-    from s2r2.images.sources import kinds
-
-    for module in pkgutil.iter_modules(kinds.__path__, f"{kinds.__name__}."):
-        importlib.import_module(module.name)
-    for plugin in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        try:
-            plugin.load()
-        except Exception as error:
-            raise S2R2Error(f"the plugin {plugin.value} cannot be loaded ({error}): update or uninstall it") from error

@@ -13,17 +13,15 @@ entry point of the group ``s2r2.search_backends``::
 """
 
 import abc
-import functools
-import importlib
-import importlib.metadata
 import importlib.util
-import pkgutil
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from s2r2.errors import S2R2Error
+from s2r2.system.extras import require_extra
+from s2r2.system.plugins import load_plugins
 
 ENTRY_POINTS = "s2r2.search_backends"
 AUTO = "auto"
@@ -42,14 +40,14 @@ class SearchBackend(abc.ABC):
 
     Attributes:
         name: What ``--backend`` calls it.
-        packages: What it imports beyond the dependencies of search, by import name. Import them in the methods only.
-        extra: The extra of s2r2 that installs them; empty if none does.
+        extra: The extra of s2r2 that installs what it imports; empty if none does.
+        packages: What it imports beyond that. Import it in the methods only, so that other backends do not wait for it.
         automatic_from: From how many photos on it is chosen unless the user chooses; None: never.
     """
 
     name: ClassVar[str]
-    packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
+    packages: ClassVar[tuple[str, ...]] = ()
     automatic_from: ClassVar[int | None] = None
 
     def __init__(self, vectors: np.ndarray, folder: Path, settings: Settings) -> None:
@@ -94,7 +92,7 @@ def backend_names() -> list[str]:
     Raises:
         S2R2Error: A plugin cannot be loaded.
     """
-    _load_all()
+    load_plugins(__name__.rpartition(".")[0], ENTRY_POINTS)
     return sorted(_registered)
 
 
@@ -108,10 +106,11 @@ def get_backend(name: str) -> type[SearchBackend]:
     if name not in _registered:
         raise S2R2Error(f"no search backend {name!r} is registered: use {', '.join(names)}")
     backend = _registered[name]
+    if backend.extra:
+        require_extra(backend.extra, f"the search backend {name}")
     for package in backend.packages:
         if importlib.util.find_spec(package) is None:
-            install = f"'s2r2[{backend.extra}]'" if backend.extra else package
-            raise S2R2Error(f"the search backend {name} needs {package}: pip install {install}")
+            raise S2R2Error(f"the search backend {name} needs {package}: pip install {package}")
     return backend
 
 
@@ -126,16 +125,3 @@ def automatic_backend(photos: int, approximate_from: int | None = None) -> str:
     if approximate_from is not None:
         starts = {name: start and approximate_from for name, start in starts.items()}
     return max((start, name) for name, start in starts.items() if start is not None and start <= photos)[1]
-
-
-@functools.cache
-def _load_all() -> None:
-    """Import the modules in which backends are registered."""
-    package = importlib.import_module(__name__.rpartition(".")[0])
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        importlib.import_module(module.name)
-    for plugin in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        try:
-            plugin.load()
-        except Exception as error:
-            raise S2R2Error(f"the plugin {plugin.value} cannot be loaded ({error}): update or uninstall it") from error

@@ -34,7 +34,6 @@ class LanceSearch(SearchBackend):
     """Approximate search whose recall@10 is measured, and at least 0.97."""
 
     name = "lancedb"
-    packages = ("lancedb",)
     extra = "search"
     automatic_from = 500_000  # below, exact search answers within some tens of milliseconds
 

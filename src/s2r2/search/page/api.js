@@ -16,7 +16,7 @@ async function answer(response) {
   const kind = response.headers.get("content-type") || "";
   const content = kind.includes("json") ? await response.json() : null;
   if (!response.ok) throw new Error(content?.error || `the server answered ${response.status}`);
-  if (!content) throw new Error("Something else than s2r2 serve answers at this address.");
+  if (!content) throw new Error("Another program, not s2r2 serve, answers at this address.");
   return content;
 }
 

@@ -74,7 +74,7 @@ function searchFor(photo, of = 0) {
 function take(file) {
   if (!file) return;
   if (about.upload_bytes && file.size > about.upload_bytes) {
-    complain(new Error(`${visible(file.name || "The photo")} is larger than ${Math.floor(about.upload_bytes / 2 ** 20)} MB: take a smaller one.`));
+    complain(new Error(`${visible(file.name || "The photo")} is larger than ${Math.floor(about.upload_bytes / 2 ** 20)} MB: choose a smaller one.`));
     return;
   }
   const number = uploads.size + 1;
@@ -126,7 +126,7 @@ function rankingElement(found, index) {
     }));
   }
   const section = element("section", { className: "ranking" }, heading, list);
-  if (!found.hits.length) section.append(element("p", { className: "soft", textContent: "No photo fits these filters." }));
+  if (!found.hits.length) section.append(element("p", { className: "soft", textContent: "No photos match these filters." }));
   if (found.hits.length >= state.k && state.k < 480) section.append(more(() => {
     state.k += PAGE;
     show();

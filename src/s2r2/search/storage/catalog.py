@@ -155,17 +155,9 @@ class Catalogue:
     def _by_id(self) -> np.ndarray:
         return np.argsort(self.ids)
 
-    @functools.cached_property
-    def _by_row_id(self) -> np.ndarray:
-        return np.argsort(self.row_ids)
-
     def rows_of(self, ids: np.ndarray) -> np.ndarray:
         """Rows of photos by id; -1 for those that are not there."""
         return _places(self.ids, self._by_id, ids)
-
-    def rows_of_row_ids(self, row_ids: np.ndarray) -> np.ndarray:
-        """Rows of photos by LanceDB's address; -1 for those that are not there."""
-        return _places(self.row_ids, self._by_row_id, row_ids)
 
     def row_of_key(self, key: str) -> int | None:
         """Row of the photo with this key, or None."""
