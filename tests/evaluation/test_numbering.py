@@ -108,7 +108,7 @@ def test_scores_have_a_column_for_each_label() -> None:
         ([{"a": 1}] * 60, "neither a whole number"),
         (NUMBERS[:, None], r"not int64 \(60, 1\)"),
         (NUMBERS.astype(complex), "not complex128"),
-        ([["a", "b"]] * 60, "must be integers or texts"),
+        ([["a", "b"]] * 60, "must be integers or strings"),
         (NUMBERS[:50], "50 labels for 60"),
     ],
 )
@@ -127,7 +127,7 @@ def test_labels_that_cannot_agree_are_a_line() -> None:
         lambda: knn_accuracy(ROWS, NUMBERS, ROWS, texts),
         lambda: retrieval_metrics(ROWS, texts, ROWS, NUMBERS),
     ):
-        with pytest.raises(S2R2Error, match="some labels are numbers and the others texts"):
+        with pytest.raises(S2R2Error, match="some labels are numbers and the others strings"):
             call()
     with pytest.raises(S2R2Error, match=r"none of the test labels, such as '2\.0'"):
         knn_accuracy(ROWS, texts, ROWS, np.char.add(texts, ".0"))

@@ -24,9 +24,9 @@ class NearestMean(Protocol):
         return {"nearest-mean": Column("mean", "Share of images that lie nearest to the mean of their own class.")}
 
     def evaluate(self, space, task):
-        rows, labels = space.train[task.teaching], task.train[task.teaching]
+        rows, labels = space.train[task.train_labelled], task.train[task.train_labelled]
         means = np.stack([rows[labels == number].mean(0) for number in range(len(task.names))])
-        distances = ((space.test[task.judged][:, None] - means) ** 2).sum(-1)
+        distances = ((space.test[task.test_labelled][:, None] - means) ** 2).sum(-1)
         return {"nearest-mean": task.outcome(-distances)}
 '''
 
@@ -72,7 +72,7 @@ def test_a_registered_protocol_is_known_by_its_name(stores, unlabelled, monkeypa
             return {"first": Column("first", "Share of images that have the first label of all.")}
 
         def evaluate(self, space, task):
-            return {"first": task.outcome(np.eye(len(task.names))[np.zeros(task.judged.sum(), int)])}
+            return {"first": task.outcome(np.eye(len(task.names))[np.zeros(task.test_labelled.sum(), int)])}
 
     assert any(line.startswith("first-label") for line in describe_protocols().splitlines())
     evaluation = evaluate({"oracle": oracle}, None, stores[1], draws=20, protocols=["first-label"])

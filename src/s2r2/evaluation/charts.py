@@ -112,7 +112,6 @@ def new_figure(size: tuple[float, float], panels: int = 1) -> "tuple[Figure, lis
         axes.tick_params(length=0, labelsize=8, labelcolor=SOFT)
         axes.xaxis.label.set(color=SOFT, fontsize=8)
         axes.yaxis.label.set(color=SOFT, fontsize=8)
-        axes.title.set(color=INK, fontsize=9)
     return figure, found
 
 

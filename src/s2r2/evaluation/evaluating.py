@@ -63,7 +63,7 @@ def evaluate(
         test: Images to judge on.
         recipe: Distribution of the random views for S2R2's own task.
         raw_pixels: Whether to judge the pixels themselves: the centred square at the encoder's image size, at most
-            32 px, less the mean image, flattened.
+            32 px, minus the mean image, flattened.
         ks: Cut-offs of Recall@k.
         folder: Run folder; ``evaluation.json`` and the pictures of some rankings go there for the report.
         protocols: More than the usual ones, by name or as ``FILE.py``; :func:`describe_protocols` lists them.
@@ -102,8 +102,8 @@ def evaluate(
         else:
             shown.append(_judge(row, space, task, chosen))
     if not processes.leader:
-        heard: Evaluation = processes.hear()
-        return heard
+        found_by_leader: Evaluation = processes.hear()
+        return found_by_leader
     if not shown:
         raise S2R2Error(" ".join(evaluation.notes))
     evaluation.rows = [one.row for one in shown]
@@ -257,8 +257,8 @@ def _about(train: PixelStore | None, test: PixelStore, task: Task, side: int) ->
         "at": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
     if task.labelled:
-        about["test_labelled"] = int(task.judged.sum())
-        about["train_labelled"] = int(task.teaching.sum())
+        about["test_labelled"] = int(task.test_labelled.sum())
+        about["train_labelled"] = int(task.train_labelled.sum())
     return about
 
 
@@ -285,15 +285,15 @@ def _notes(evaluation: Evaluation, train: PixelStore | None, test: PixelStore, t
             )
         if counts["unlabelled_queries"]:
             notes.append(f"{counts['unlabelled_queries']:,} test images without label were left out.")
-        if not task.taught:
+        if not task.has_train_labels:
             notes.append("No labelled training images: kNN asks the other test images, and there is no linear probe.")
-        ks = usual_neighbours(int(task.teaching.sum() if task.taught else task.judged.sum()))
+        ks = usual_neighbours(int(task.train_labelled.sum() if task.has_train_labels else task.test_labelled.sum()))
         if max(ks) < 200:
             notes.append(f"kNN with {max(ks)} instead of the usual 200 neighbours: a tenth of the labelled images.")
     if len(test) == 1 and "view_ap" in evaluation.columns:
         notes.append("There is only one test image: its views cannot be taken for those of another (n/a).")
     side = evaluation.about["raw_pixels_side"]
     if any(row.kind == RowKind.PIXELS for row in evaluation.rows):
-        notes.append(f"Raw pixels: the centred square at {side} x {side} px, less the mean image.")
+        notes.append(f"Raw pixels: the centred square at {side} x {side} px, minus the mean image.")
     notes.append("± is half of the 95 % interval over resampled test images; it does not cover other training runs.")
     return notes

@@ -47,21 +47,21 @@ class Task:
         return self.test.ndim == 2
 
     @property
-    def judged(self) -> np.ndarray:
+    def test_labelled(self) -> np.ndarray:
         """``(N,)`` bool: test images with a label."""
         return np.asarray(self.test.any(1) if self.several else self.test >= 0)
 
     @property
-    def teaching(self) -> np.ndarray:
+    def train_labelled(self) -> np.ndarray:
         """``(M,)`` bool: training images with a label."""
         if self.train is None:
             return np.zeros(0, bool)
         return np.asarray(self.train.any(1) if self.several else self.train >= 0)
 
     @property
-    def taught(self) -> bool:
+    def has_train_labels(self) -> bool:
         """Whether there are labelled training images."""
-        return bool(self.teaching.any())
+        return bool(self.train_labelled.any())
 
     def bits(self, labels: np.ndarray) -> np.ndarray:
         """Some of the labels as ``(N, C)`` bool."""
@@ -69,7 +69,7 @@ class Task:
 
     def outcome(self, scores: np.ndarray, details: Any = None) -> "Outcome":
         """Accuracy, or mean AP where images have several labels, of scores ``(N, C)`` of the judged test images."""
-        wanted = self.test[self.judged]
+        wanted = self.test[self.test_labelled]
         if self.several:
             return Outcome(np.asarray(scores, np.float32), wanted, details)
         return Outcome(scores.argmax(1) == wanted, None, details)

@@ -23,14 +23,14 @@ def cautions(task: Task, retrieval: dict[str, Any], protocols: Sequence[Protocol
         protocols: Those that are run.
     """
     found = []
-    judged = int(task.judged.sum())
+    judged = int(task.test_labelled.sum())
     if judged < FEW_IMAGES:
         spread = ", and there is no ± from so few" if judged < LEAST_FOR_INTERVAL else ""
         found.append(
             Caution(f"Only {judged} test images have a label: these figures say next to nothing{spread}; give more.")
         )
     found += _of_rankings(task, retrieval)
-    if task.taught:
+    if task.has_train_labels:
         found += _of_teaching(task)
     return found + [caution for protocol in protocols for caution in protocol.cautions(task)]
 
@@ -47,7 +47,7 @@ def withdraw(figures: dict[str, Interval], found: Sequence[Caution], protocols: 
 
 def _of_rankings(task: Task, retrieval: dict[str, Any]) -> list[Caution]:
     # Without training labels the test images vote.
-    bases = (Basis.RANKING,) if task.taught else (Basis.RANKING, Basis.TRAINING_LABELS)
+    bases = (Basis.RANKING,) if task.has_train_labels else (Basis.RANKING, Basis.TRAINING_LABELS)
     if retrieval["queries"] == 0:
         text = "No labelled test image has another one to be found: rankings cannot be judged (n/a)."
         return [Caution(text, bases=bases)]
@@ -55,7 +55,7 @@ def _of_rankings(task: Task, retrieval: dict[str, Any]) -> list[Caution]:
     if wrong == 0:
         same = "has a label in common with all others" if task.several else "is of one class"
         text = f"Every labelled test image {same}: any ranking is perfect, so no figure of one is given (n/a)."
-        more = " kNN and linear figures are of that class alone." if task.taught and not task.several else ""
+        more = " kNN and linear figures are of that class alone." if task.has_train_labels and not task.several else ""
         return [Caution(text + more, bases=bases)]
     certain = [k for k in task.ks if k > wrong]
     if certain:
@@ -70,7 +70,7 @@ def _of_rankings(task: Task, retrieval: dict[str, Any]) -> list[Caution]:
 def _of_teaching(task: Task) -> list[Caution]:
     assert task.train is not None
     found, learned = [], (Basis.TRAINING_LABELS,)
-    tested, taught = _labels_of(task.test, task.judged), _labels_of(task.train, task.teaching)
+    tested, taught = _labels_of(task.test, task.test_labelled), _labels_of(task.train, task.train_labelled)
     unknown = sorted(tested - taught)
     names = ", ".join(repr(task.names[c]) for c in unknown[:3]) + (" ..." if len(unknown) > 3 else "")
     if unknown:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from s2r2.evaluation.charts import COLORS, SOFT, Series, line_chart, new_figure, svg
+from s2r2.evaluation.charts import COLORS, INK, SOFT, Series, line_chart, new_figure, svg
 from s2r2.study.results import Comparison, Results
 from s2r2.study.spec import UNTRAINED
 
@@ -27,7 +27,7 @@ def differences_chart(results: Results, comparison: Comparison) -> str:
                 axes.plot([value - half, value + half], [place, place], color=color, linewidth=2.2, clip_on=False)
             if math.isfinite(value):
                 axes.scatter([value], [place], s=26, color=color, clip_on=False, zorder=3)
-        axes.set_title(f"{title}, points")
+        axes.set_title(f"{title}, points", fontsize=9, color=INK)
         axes.set_ylim(-0.6, len(rows) - 0.4)
     panels[0].set_yticks(range(len(rows)), [method for method, _ in rows])
     lead = f"{results.reference} minus the method; right of 0: {results.reference} is ahead"

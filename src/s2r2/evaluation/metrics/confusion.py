@@ -19,7 +19,7 @@ def neighbour_confusion(
 
     Args:
         embeddings: ``(N, D)``.
-        labels: ``(N,)`` integers or texts; images with an unknown one are left out.
+        labels: ``(N,)`` integers or strings; images with an unknown one are left out.
         names: The class names, if labels are their numbers; by default the labels.
         unknown: A number that means an unknown label, such as -1.
 

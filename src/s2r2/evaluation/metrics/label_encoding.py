@@ -1,4 +1,4 @@
-"""Labels of any kind as class numbers: integers of any size and sign, texts, and mixtures of them."""
+"""Labels of any kind as class numbers: integers of any size and sign, strings, and mixtures of them."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -9,7 +9,7 @@ from s2r2.errors import S2R2Error
 from s2r2.images import Labels
 
 LabelsLike: TypeAlias = Labels | np.ndarray | Sequence[Any]
-"""One label an image: integers, bools or texts, with None, NaN or ``""`` for an unknown one. Several: ``(N, C)`` bool.
+"""One label an image: integers, bools or strings; None, NaN or ``""`` for an unknown one. Several: ``(N, C)`` bool.
 Or :class:`~s2r2.images.Labels`."""
 
 
@@ -88,19 +88,19 @@ def _array(labels: LabelsLike) -> np.ndarray:
     if hasattr(labels, "detach"):  # a tensor of torch
         labels = labels.detach().cpu().numpy()
     if isinstance(labels, list | tuple) and not any(isinstance(v, list | tuple | np.ndarray) for v in labels):
-        array = np.empty(len(labels), object)  # as they are: numpy makes texts of the numbers beside a text
+        array = np.empty(len(labels), object)  # as they are: numpy makes strings of the numbers beside a text
         array[:] = labels
     else:
         array = np.asarray(labels)
     if array.ndim == 2 and array.dtype == bool:
         return array
     if array.ndim != 1 or array.dtype.kind not in "biufUSO":
-        raise S2R2Error(f"labels must be integers or texts (N,), or bool (N, C), not {array.dtype} {array.shape}")
+        raise S2R2Error(f"labels must be integers or strings (N,), or bool (N, C), not {array.dtype} {array.shape}")
     return np.char.decode(array, "utf-8", "surrogateescape") if array.dtype.kind == "S" else array
 
 
 def _known(array: np.ndarray, unknown: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Values ``(N,)`` of integers, texts or both, and which of them are known."""
+    """Values ``(N,)`` of integers, strings or both, and which of them are known."""
     if array.dtype.kind in "fO":
         cells = [_cell(value, row) for row, value in enumerate(array.tolist())]
         known = np.array([cell is not None for cell in cells], bool)
@@ -132,7 +132,7 @@ def _cell(value: Any, row: int) -> int | str | None:
         return value.decode("utf-8", "surrogateescape")
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return int(value)
-    raise S2R2Error(f"label {value!r:.60} of row {row} is neither a whole number nor a text: number such labels first")
+    raise S2R2Error(f"label {value!r:.60} of row {row} is neither a whole number nor a string: number it first")
 
 
 def _numbers(columns: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -142,7 +142,7 @@ def _numbers(columns: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
     ]
     filled = [kind for kind, column in zip(kinds, columns, strict=True) if len(column)]
     if len(filled) > 1 and not set.intersection(*filled):
-        raise S2R2Error("some labels are numbers and the others texts, so none is the same: give both alike")
+        raise S2R2Error("some labels are numbers and the others strings, so none is the same: give both alike")
     if any(column.dtype == object for column in columns) or len({column.dtype.kind for column in columns}) > 1:
         cells = [column.tolist() for column in columns]
         names = sorted({value for column in cells for value in column}, key=lambda v: (_is_text(v), v))

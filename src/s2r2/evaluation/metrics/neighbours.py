@@ -71,7 +71,7 @@ def knn_scores(
 
     Args:
         train: ``(M, D)`` features.
-        train_labels: ``(M,)`` integers or texts (None, NaN and ``""`` are unknown), ``(M, C)`` bool, or ``Labels``;
+        train_labels: ``(M,)`` integers or strings (None, NaN and ``""`` are unknown), ``(M, C)`` bool, or ``Labels``;
             images without label do not vote.
         test: ``(N, D)`` features; None for the training images themselves, each left out of its own vote.
         unknown: A number that means an unknown label, such as -1; by default every number is a label.

@@ -112,7 +112,7 @@ def retrieval_metrics(
 
     Args:
         queries: ``(Q, D)`` embeddings; any length, they are normalised here.
-        query_labels: Labels or groups: ``Labels``, ``(Q,)`` integers or texts of any kind (None, NaN and ``""`` are
+        query_labels: Labels or groups: ``Labels``, ``(Q,)`` integers or strings of any kind (None, NaN and ``""`` are
             unknown) or ``(Q, C)`` bool.
         gallery: ``(M, D)`` embeddings, also a memory map; None for leave-one-out.
         gallery_labels: Labels of the gallery, of the same kind.

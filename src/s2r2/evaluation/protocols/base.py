@@ -26,7 +26,7 @@ class Need(Enum):
         """Whether the images of a task have it."""
         return {
             Need.LABELS: task.labelled,
-            Need.TRAINING_LABELS: task.taught,
+            Need.TRAINING_LABELS: task.has_train_labels,
             Need.SINGLE_LABELS: not task.several,
             Need.FOLDS: len(task.folds) > 0,
         }[self]

@@ -68,7 +68,7 @@ def fine_tune(
     Raises:
         S2R2Error: There are no training labels, or the share is not in (0, 1].
     """
-    if task.train is None or not task.taught:
+    if task.train is None or not task.has_train_labels:
         raise S2R2Error("fine-tuning needs labels of training images: give a labelled --train")
     outcome = task.outcome(_fine_tuned_scores(encoder, train, test, task, share, plan or FineTuningPlan()))
     return outcome.interval(draws=task.draws, seed=task.seed)
@@ -83,7 +83,7 @@ def _fine_tuned_scores(
         torch.manual_seed(task.seed)
         model = _Classifier(copy.deepcopy(encoder), len(task.names)).to(encoder.device)
         _train(model, train, chosen, task.train[chosen], plan, task.seed)
-    return _predict(model, test, np.flatnonzero(task.judged))
+    return _predict(model, test, np.flatnonzero(task.test_labelled))
 
 
 def labelled_share(task: Task, share: float) -> np.ndarray:
@@ -96,7 +96,7 @@ def labelled_share(task: Task, share: float) -> np.ndarray:
         raise S2R2Error(f"share {share} of the labels: it must be above 0 and at most 1")
     assert task.train is not None
     generator = np.random.default_rng(task.seed)
-    order = generator.permutation(np.flatnonzero(task.teaching))
+    order = generator.permutation(np.flatnonzero(task.train_labelled))
     if task.several:
         return np.sort(order[: max(1, round(share * len(order)))])
     labels = task.train[order]
@@ -187,15 +187,15 @@ def _predict(model: _Classifier, store: PixelStore, images: np.ndarray) -> np.nd
 
 @register_protocol
 class FineTuning(Protocol):
-    """Accuracy of the whole encoder trained further on shares of the labels."""
+    """Accuracy of the whole encoder trained on shares of the labels."""
 
     name = "fine-tuning"
-    summary = "all weights trained further on 1 %, 10 % and 100 % of the labels"
+    summary = "all weights trained on 1 %, 10 % and 100 % of the labels"
     place = 80
 
     def columns(self, task: Task) -> dict[str, Column]:
         """A figure for each share."""
-        text = "The whole encoder trained further on {:.0%} of the labelled images, all its weights free."
+        text = "The whole encoder trained on {:.0%} of the labelled images, all its weights free."
         return {f"fine-tuning@{share:g}": asked_for(f"tuned {share:.0%}", text.format(share)) for share in SHARES}
 
     def applies_to(self, space: Space) -> bool:
@@ -217,7 +217,7 @@ class FineTuning(Protocol):
 
     def cautions(self, task: Task) -> list[Caution]:
         """Shares that are larger than they say, for one image of each class."""
-        found, labelled = [], int(task.teaching.sum())
+        found, labelled = [], int(task.train_labelled.sum())
         for share in SHARES:
             taken = len(labelled_share(task, share))
             if taken > 1.5 * share * labelled:

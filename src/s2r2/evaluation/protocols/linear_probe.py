@@ -76,7 +76,7 @@ def fit_linear_probe(
 
     Args:
         features: ``(N, D)``.
-        labels: ``(N,)`` integers or texts, one for each image, or ``(N, C)`` bool.
+        labels: ``(N,)`` integers or strings, one for each image, or ``(N, C)`` bool.
         strengths: Values of C to choose from, or the one to use.
         classes: C, if labels are numbers from 0 to C - 1, some of which may be absent; by default the classes are the
             labels that occur.
@@ -250,7 +250,7 @@ class LinearClassifier(Protocol):
         """Fit it to the labelled training images."""
         assert task.train is not None
         assert space.train is not None
-        teaching = task.teaching
+        teaching = task.train_labelled
         probe = fit_linear_probe(
             space.train[teaching],
             task.train[teaching],
@@ -259,7 +259,7 @@ class LinearClassifier(Protocol):
             device=space.device,
         )
         details = {"strength": probe.strength, "validation": {str(k): v for k, v in probe.validation.items()}}
-        return {"probe": task.outcome(probe.scores(space.test[task.judged]), details)}
+        return {"probe": task.outcome(probe.scores(space.test[task.test_labelled]), details)}
 
     def compared(self, task: Task) -> dict[str, str]:
         """Its figure, which studies have always called by this name."""

@@ -52,7 +52,7 @@ def low_shot(
 
     Args:
         train: ``(M, D)`` features.
-        train_labels: ``(M,)`` integers or texts; None, NaN and ``""`` are unknown.
+        train_labels: ``(M,)`` integers or strings; None, NaN and ``""`` are unknown.
         test: ``(N, D)``.
         test_labels: ``(N,)`` likewise; test images of unknown class are left out.
         shots: Images of each class.
@@ -87,7 +87,7 @@ def probe_subsets(
 
     Args:
         train: ``(M, D)`` features.
-        train_labels: ``(M,)`` integers or texts.
+        train_labels: ``(M,)`` integers or strings.
         test: ``(N, D)``.
         test_labels: ``(N,)`` likewise; None, NaN and ``""`` are unknown.
         subsets: Indices of training images, one array a subset.
@@ -204,4 +204,4 @@ def _strengths(shots: int) -> Sequence[float] | float:
 def _fewest(task: Task) -> int:
     """Labelled training images of the smallest class."""
     assert task.train is not None
-    return int(np.unique(task.train[task.teaching], return_counts=True)[1].min())
+    return int(np.unique(task.train[task.train_labelled], return_counts=True)[1].min())

@@ -28,10 +28,10 @@ class NearestNeighbours(Protocol):
 
     def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
         """The vote of the training images, or of the other test images."""
-        ks, judged, classes = _neighbours(task), task.judged, len(task.names)
+        ks, judged, classes = _neighbours(task), task.test_labelled, len(task.names)
         if not ks:
             return {}
-        if task.train is not None and space.train is not None and task.taught:
+        if task.train is not None and space.train is not None and task.has_train_labels:
             shares = knn_scores(space.train, task.train, space.test[judged], unknown=UNKNOWN, ks=ks, classes=classes)
         else:
             shares = knn_scores(space.test[judged], task.test[judged], ks=ks, classes=classes)
@@ -43,7 +43,7 @@ class NearestNeighbours(Protocol):
 
 
 def _neighbours(task: Task) -> tuple[int, ...]:
-    judged = int(task.judged.sum())
-    if not task.taught and judged < 2:
+    judged = int(task.test_labelled.sum())
+    if not task.has_train_labels and judged < 2:
         return ()  # no other image could vote
-    return usual_neighbours(int(task.teaching.sum()) if task.taught else judged)
+    return usual_neighbours(int(task.train_labelled.sum()) if task.has_train_labels else judged)

@@ -18,7 +18,7 @@ def raw_pixels(store: PixelStore, side: int) -> np.ndarray:
 
 
 def raw_pixel_features(train: PixelStore | None, test: PixelStore, side: int) -> tuple[np.ndarray | None, np.ndarray]:
-    """Pixels less the mean image of ``train`` (of ``test`` without one), rows of length 1.
+    """Pixels minus the mean image of ``train`` (of ``test`` without one), rows of length 1.
 
     An image that equals the mean has no direction left; it gets the same one as every such image.
     """

@@ -160,7 +160,7 @@ class Voc07Svm(Protocol):
         """Train them on the labelled training images."""
         assert task.train is not None
         assert space.train is not None
-        teaching, judged = task.teaching, task.judged
+        teaching, judged = task.train_labelled, task.test_labelled
         targets = task.bits(task.train[teaching])
         if not trainable(targets).any():
             return {"svm": Outcome(np.full(int(judged.sum()), np.nan))}
@@ -175,7 +175,7 @@ class Voc07Svm(Protocol):
     def cautions(self, task: Task) -> list[Caution]:
         """Labels with too few images."""
         assert task.train is not None
-        good = trainable(task.bits(task.train[task.teaching]))
+        good = trainable(task.bits(task.train[task.train_labelled]))
         if good.all():
             return []
         text = (

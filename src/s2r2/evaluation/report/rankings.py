@@ -70,7 +70,7 @@ def choose_queries(count: int, task: Task, wanted: int) -> list[int]:
     if not task.labelled:
         return [int(i) for i in np.unique(np.linspace(0, count - 1, num=min(wanted, count), dtype=int))]
     generator = np.random.default_rng(task.seed)
-    order = generator.permutation(np.flatnonzero(task.judged))
+    order = generator.permutation(np.flatnonzero(task.test_labelled))
     first = task.test[order].argmax(1) if task.several else task.test[order]
     turn = np.zeros(len(order), np.int64)  # how many of its class came before
     for label in np.unique(first):
@@ -121,7 +121,7 @@ def _labels(task: Task, index: int) -> list[str]:
 
 
 def _right(task: Task, query: int, other: int) -> bool | None:
-    if not task.judged[query] or not task.judged[other]:
+    if not task.test_labelled[query] or not task.test_labelled[other]:
         return None
     if task.several:
         return bool((task.test[query] & task.test[other]).any())
