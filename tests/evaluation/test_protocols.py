@@ -24,9 +24,9 @@ class NearestMean(Protocol):
         return {"nearest-mean": Column("mean", "Share of images that lie nearest to the mean of their own class.")}
 
     def evaluate(self, space, task):
-        rows, labels = space.train[task.train_labelled], task.train[task.train_labelled]
+        rows, labels = space.training(task)
         means = np.stack([rows[labels == number].mean(0) for number in range(len(task.names))])
-        distances = ((space.test[task.test_labelled][:, None] - means) ** 2).sum(-1)
+        distances = ((space.testing(task)[0][:, None] - means) ** 2).sum(-1)
         return {"nearest-mean": task.outcome(-distances)}
 '''
 

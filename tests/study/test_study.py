@@ -277,9 +277,9 @@ class NearestMean(Protocol):
         return {"nearest-mean": Column("mean <i>", "Share of images that lie nearest to the mean of their own class.")}
 
     def evaluate(self, space, task):
-        rows, labels = space.train[task.train_labelled], task.train[task.train_labelled]
+        rows, labels = space.training(task)
         means = np.stack([rows[labels == number].mean(0) for number in range(len(task.names))])
-        return {"nearest-mean": task.outcome(2 * space.test[task.test_labelled] @ means.T - (means**2).sum(1))}
+        return {"nearest-mean": task.outcome(2 * space.testing(task)[0] @ means.T - (means**2).sum(1))}
 """
 
 

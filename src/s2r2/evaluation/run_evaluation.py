@@ -8,6 +8,7 @@ from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, load, store_side
 from s2r2.encoder.loading import untrained_like
 from s2r2.evaluation.evaluating import evaluate
+from s2r2.evaluation.protocols.register import find_protocols
 from s2r2.evaluation.result import Evaluation
 from s2r2.images import PixelStore, open_source
 from s2r2.runs import RunFolder
@@ -48,6 +49,7 @@ def evaluate_run(
         S2R2Error: There is no such encoder, nothing to evaluate by, or processes differ in images or encoders.
     """
     seed = whole_number(seed, 0, (1 << 63) - 1, "seed")
+    find_protocols(protocols)  # an unknown one is refused before anything is decoded
     chosen = choose_device(device, processes)
     encoders: dict[str, Encoder] = {}
     recipe, first = get_recipe("photos"), load(run, device=chosen)

@@ -34,7 +34,7 @@ class Health:
 
     def to_dict(self) -> dict[str, float | int | str | None]:
         """Plain values for JSON."""
-        return {key: getattr(self, key) for key in self.__dataclass_fields__}
+        return dict(vars(self))
 
 
 def effective_rank(embeddings: np.ndarray) -> float:

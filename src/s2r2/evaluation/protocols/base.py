@@ -79,6 +79,16 @@ class Space:
     views: tuple[np.ndarray, np.ndarray] | None = None
     device: str = "cpu"
 
+    def training(self, task: Task) -> tuple[np.ndarray, np.ndarray]:
+        """``(M, D)`` vectors and the labels of the training images that have some."""
+        assert task.train is not None
+        assert self.train is not None
+        return self.train[task.train_labelled], task.train[task.train_labelled]
+
+    def testing(self, task: Task) -> tuple[np.ndarray, np.ndarray]:
+        """``(N, D)`` vectors and the labels of the test images that have some."""
+        return self.test[task.test_labelled], task.test[task.test_labelled]
+
 
 class Protocol(ABC):
     """One way to judge an embedding space.

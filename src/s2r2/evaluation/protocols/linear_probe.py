@@ -248,18 +248,10 @@ class LinearClassifier(Protocol):
 
     def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
         """Fit it to the labelled training images."""
-        assert task.train is not None
-        assert space.train is not None
-        teaching = task.train_labelled
-        probe = fit_linear_probe(
-            space.train[teaching],
-            task.train[teaching],
-            classes=len(task.names),
-            seed=task.seed,
-            device=space.device,
-        )
+        rows, labels = space.training(task)
+        probe = fit_linear_probe(rows, labels, classes=len(task.names), seed=task.seed, device=space.device)
         details = {"strength": probe.strength, "validation": {str(k): v for k, v in probe.validation.items()}}
-        return {"probe": task.outcome(probe.scores(space.test[task.test_labelled]), details)}
+        return {"probe": task.outcome(probe.scores(space.testing(task)[0]), details)}
 
     def compared(self, task: Task) -> dict[str, str]:
         """Its figure, which studies have always called by this name."""

@@ -4,7 +4,7 @@ from s2r2.evaluation.metrics.neighbours import knn_scores, usual_neighbours
 from s2r2.evaluation.protocols.base import Need, Protocol, Space
 from s2r2.evaluation.protocols.register import register_protocol
 from s2r2.evaluation.result import Column
-from s2r2.evaluation.task import UNKNOWN, Outcome, Task
+from s2r2.evaluation.task import Outcome, Task
 
 
 @register_protocol
@@ -28,13 +28,11 @@ class NearestNeighbours(Protocol):
 
     def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
         """The vote of the training images, or of the other test images."""
-        ks, judged, classes = _neighbours(task), task.test_labelled, len(task.names)
+        ks, (rows, labels) = _neighbours(task), space.testing(task)
         if not ks:
             return {}
-        if task.train is not None and space.train is not None and task.has_train_labels:
-            shares = knn_scores(space.train, task.train, space.test[judged], unknown=UNKNOWN, ks=ks, classes=classes)
-        else:
-            shares = knn_scores(space.test[judged], task.test[judged], ks=ks, classes=classes)
+        voters = (*space.training(task), rows) if task.has_train_labels else (rows, labels)
+        shares = knn_scores(*voters, ks=ks, classes=len(task.names))
         return {f"knn@{k}": task.outcome(share) for k, share in shares.items()}
 
     def compared(self, task: Task) -> dict[str, str]:

@@ -14,7 +14,7 @@ class Retrieval(Protocol):
     """Figures of the rankings of the test images."""
 
     name = "retrieval"
-    summary = "each test image is a query, itself left out: mAP, mAP@R, R-Precision, Recall@k, of several labels nDCG"
+    summary = "each test image is a query: mAP, mAP@R, R-Precision, Recall@k; nDCG where images have several labels"
     needs = (Need.LABELS,)
     usual = True
     basis = Basis.RANKING

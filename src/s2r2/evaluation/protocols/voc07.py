@@ -158,14 +158,11 @@ class Voc07Svm(Protocol):
 
     def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
         """Train them on the labelled training images."""
-        assert task.train is not None
-        assert space.train is not None
-        teaching, judged = task.train_labelled, task.test_labelled
-        targets = task.bits(task.train[teaching])
+        (rows, labels), (test_rows, test_labels) = space.training(task), space.testing(task)
+        targets, wanted = task.bits(labels), task.bits(test_labels)
         if not trainable(targets).any():
-            return {"svm": Outcome(np.full(int(judged.sum()), np.nan))}
-        wanted = task.bits(task.test[judged])
-        scores, costs = _scores(space.train[teaching], targets, space.test[judged], COSTS, task.seed)
+            return {"svm": Outcome(np.full(len(wanted), np.nan))}
+        scores, costs = _scores(rows, targets, test_rows, COSTS, task.seed)
         details = {
             name: {"average_precision": float(ap), "cost": float(cost)}
             for name, ap, cost in zip(task.names, _average_precision(scores, wanted), costs, strict=True)
