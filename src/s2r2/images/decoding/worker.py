@@ -21,6 +21,7 @@ from s2r2.errors import UnreadableImage
 from s2r2.images.decoding.decoder import decode, decoded_size
 from s2r2.images.decoding.protocol import ASKING, DECODED, HEADER, READY, SIZE, UNCHANGED, UNREADABLE, Settings
 from s2r2.images.places import FilePlace
+from s2r2.system.allocator import return_freed_memory
 from s2r2.system.child_processes import end_with_parent
 
 MESSAGE_BYTES = 1 << 20
@@ -35,6 +36,7 @@ def main() -> None:
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     _limit("RLIMIT_CORE", 0)
+    return_freed_memory()
     with contextlib.suppress(ImportError, AttributeError):
         from PIL import AvifImagePlugin
 

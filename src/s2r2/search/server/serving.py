@@ -1,7 +1,6 @@
 """Starting the search page's server."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2r2.errors import S2R2Error
+from s2r2.system.allocator import return_freed_memory
 from s2r2.system.extras import require_extra
 from s2r2.system.terminal import say
 
@@ -70,7 +70,7 @@ def serve(
     say(f"serving   {address}   (Ctrl-C ends it)")
     if open_browser:
         threading.Timer(1.0, webbrowser.open, [address]).start()
-    _return_memory()
+    return_freed_memory()
     connection_limits.Connection.most = connection_limits.connections_allowed()
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
@@ -129,17 +129,6 @@ def _interrupted_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _return_memory() -> None:
-    """Have glibc give the memory of decoded photos back to the system rather than keep it for each thread.
-
-    Its defaults let a server that decodes in many threads grow for a long time, without anything being leaked.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library: its own ways will do
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-8, 2)  # M_ARENA_MAX: heaps that threads share
-        mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD: larger pieces are returned at once; setting it keeps it from rising
 
 
 def _listen(host: str, port: int) -> socket.socket:
