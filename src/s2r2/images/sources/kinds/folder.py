@@ -33,7 +33,10 @@ def open_folder(data: Data) -> ImageSource | None:
     if not folder.is_dir():
         return None
     if data.part:
-        raise S2R2Error(f"{folder} has no part {data.part}: it is an ordinary folder. Parts of data: {parts_of_data()}")
+        raise S2R2Error(
+            f"{folder} has no part {data.part}: it is an ordinary folder, name it without a part. Data with parts: "
+            f"{parts_of_data()}"
+        )
     problems: list[Skipped] = []
     found = sorted(_walk(folder, problems))
     if not found and (shards := shards_of_folder(folder)):
