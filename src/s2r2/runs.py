@@ -27,6 +27,7 @@ from typing import Any
 
 from s2r2.distributed.launching import restarts
 from s2r2.errors import S2R2Error
+from s2r2.settings.renamed import with_current_names
 from s2r2.settings.values import Mistakes, fitted
 from s2r2.settings.yaml_documents import read_yaml, write_yaml
 from s2r2.system.files import make_folder, remove_temporaries, sync_folder, write_text
@@ -132,7 +133,7 @@ class RunFolder:
         with contextlib.suppress(S2R2Error):
             content, _ = read_yaml(self.config_file)
         settings, about = (part if isinstance(part := content.get(name), dict) else {} for name in ("config", "run"))
-        return RunConfig(settings, about, Mistakes())
+        return RunConfig(with_current_names(settings), about, Mistakes())
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``; a line torn by a crash, or of another kind, is left out.

@@ -107,6 +107,7 @@ def test_a_run_with_former_names_of_settings_goes_on(run: Path, capfd: pytest.Ca
     config = run / "config.yaml"
     config.write_text(config.read_text("utf-8").replace("  optimizer:", "  optimiser:"), "utf-8")
     assert read_config(run)[0].optimizer == "adamw"
+    assert RunFolder(run).read_whatever_config().settings["optimizer"] == "adamw"
     main(["train", "--resume", "--out", str(run), "--optimiser=adamw", "--epochs", "2"])
     assert load_checkpoint(run)[0]["step"] == 4
     assert "s2r2: --optimiser is now called --optimizer" in capfd.readouterr().err

@@ -103,7 +103,7 @@ def test_interrupt_and_resume_equal_an_undisturbed_run(run: Path, tmp_path: Path
     assert 0 < stopped_at < 10
     resumed = subprocess.run([*command, "--resume", "--out", str(folder)], capture_output=True, text=True, check=False)
     assert resumed.returncode == 0, resumed.stderr
-    assert f"going on at step {stopped_at + 1}" in resumed.stdout
+    assert f"resumed at step {stopped_at + 1}" in resumed.stdout
     assert losses(folder) == losses(run)
     assert checks(folder) == checks(run)
     (expected, _), (actual, _) = load_checkpoint(run), load_checkpoint(folder)

@@ -29,9 +29,9 @@ def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, pro
         + (f", {config.micro_batch:,} at once" if config.micro_batch else ""),
     )
     done = prepared.resumed["step"] if prepared.resumed else 0
-    left = f", going on at step {done + 1:,}" if done else ""
+    left = f", resumed at step {done + 1:,}" if done else ""
     if done == prepared.steps:
-        left = ", all taken: --epochs N or --steps N with more trains it longer"
+        left = ", all taken: --epochs N or --steps N with a larger N trains it longer"
     time_left = ""
     if config.strategy != "fsdp":  # measured on the whole encoder, which need not fit
         seconds = _seconds_per_step(prepared, encoder) / processes.world_size * (prepared.steps - done)
