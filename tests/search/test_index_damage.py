@@ -18,6 +18,7 @@ from PIL import Image
 from s2r2.encoder import Encoder, load
 from s2r2.errors import S2R2Error
 from s2r2.search import DamagedIndex, ImageIndex, IndexGone, update_index, updating
+from s2r2.search.storage.published import write_sealed
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc says which file is synced")
 
@@ -288,3 +289,24 @@ def test_power_cuts_leave_an_index_that_opens_and_goes_on(
         assert len(done.index) == 11, cut
         answers(after / "index")
     assert all("run s2r2 index once more" in line for line in said), said
+
+
+def test_an_approximate_index_of_format_3_is_searched_exactly_and_brought_up_to_date(
+    tmp_path: Path, photo_folder: Path, encoder_name: str
+) -> None:
+    """LanceDB's index was then inside of the rows, and its settings were called ``approximate``."""
+    store = tmp_path / "index"
+    done = update_index(encoder_name, photo_folder, store, progress=False)
+    expected = [hit.key for hit in done.index.search("red/1.jpg", 5)]
+    said = json.loads((store / "index.json").read_text())
+    for name in ("check", "backend", "backend_settings", "chosen_backend"):
+        del said[name]
+    settings = {"probes": 10.0, "factor": 10.0, "recall": 0.98, "trained_on": 24.0}
+    write_sealed(store / "index.json", said | {"format": 3, "approximate": settings})
+    old = ImageIndex.open(store)
+    assert (old.about.format, old.backend_name) == (3, "exact")
+    assert [hit.key for hit in old.search("red/1.jpg", 5)] == expected
+    (photo_folder / "blue" / "0.jpg").unlink()
+    now = update_index(encoder_name, photo_folder, store, progress=False)
+    assert (now.embedded, now.dropped, now.about.format) == (0, 1, 4)
+    assert [hit.key for hit in now.index.search("red/1.jpg", 5)] == expected
