@@ -17,14 +17,22 @@ help:
 setup: $(READY)
 
 # uv resolves and links in seconds what pip needs minutes for; it lives inside the environment.
-$(READY): pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[all,dev]'
-	@touch $@
+comma := ,
+define install
+@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[$(1)]'
+@touch $@
+endef
 
-# Trains on handwritten digits without their labels, or on the photos in DATA.
-demo: $(READY)
+$(READY): pyproject.toml
+	$(call install,all$(comma)dev)
+
+$(VENV)/.ready-for-demo: pyproject.toml
+	$(call install,train$(comma)search)
+
+# Trains on handwritten digits without their labels, or on the photos in DATA; installs only what that needs.
+demo: $(if $(wildcard $(READY)),$(READY),$(VENV)/.ready-for-demo)
 	@$(BIN)/python examples/demo.py --data "$(DATA)" --out demo
 
 test: $(READY)
