@@ -26,7 +26,7 @@ def peak_of(content: bytes, count: int) -> int:
     seen, done = [0], threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.05):
+        while not done.wait(0.5):
             decoders = [member.process for member in shared_pool()._members if member.process is not None]
             for signal_number in (signal.SIGSTOP, signal.SIGCONT):  # all are looked at as they are at one moment
                 for decoder in decoders:
@@ -35,7 +35,8 @@ def peak_of(content: bytes, count: int) -> int:
                     seen.append(tree_memory(os.getpid()))
 
     threads = [
-        threading.Thread(target=decode_expendable, args=(content,), kwargs={"short_side": 256}) for _ in range(count)
+        threading.Thread(target=decode_expendable, args=(content,), kwargs={"short_side": 256, "seconds": 600.0})
+        for _ in range(count)
     ]
     for thread in (watching := threading.Thread(target=watch), *threads):
         thread.start()

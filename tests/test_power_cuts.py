@@ -1,4 +1,4 @@
-"""Power cuts: what no fsync had reached is gone, and checkpoint, store and index open all the same."""
+"""Power cuts and kills: what no fsync had reached is gone, and everything opens, or is made again, all the same."""
 
 import os
 import subprocess
@@ -76,3 +76,13 @@ def test_after_a_power_cut_everything_opens(case: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert ", 0 faults" in done.stdout
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_after_a_kill_the_same_command_ends_as_ever_and_nothing_is_left_over() -> None:
+    command = [sys.executable, str(BENCHMARKS / "survival.py"), "--kills", "6", "embed", "export"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(", 0 faults") == 2
