@@ -1,14 +1,12 @@
-"""The protocols that there are: those of this folder, those that programs have registered, and files."""
+"""The protocols that there are: in this folder, in other packages (entry points ``s2r2.protocols``), and in files."""
 
-import importlib
-import pkgutil
 from collections.abc import Iterable, Sequence
 
 from s2r2.errors import S2R2Error
-from s2r2.evaluation import protocols
 from s2r2.evaluation.protocols.base import Protocol, Space
 from s2r2.evaluation.task import Outcome, Task
 from s2r2.system.code_files import is_code_file, load_class
+from s2r2.system.plugins import load_plugins
 
 _REGISTERED: dict[str, Protocol] = {}
 
@@ -21,8 +19,7 @@ def register_protocol(protocol: type[Protocol]) -> type[Protocol]:
 
 def all_protocols() -> list[Protocol]:
     """Every protocol, in the order in which tables show their figures."""
-    for module in pkgutil.iter_modules(protocols.__path__):
-        importlib.import_module(f"{protocols.__name__}.{module.name}")
+    load_plugins("s2r2.evaluation.protocols", "s2r2.protocols")
     return sorted(_REGISTERED.values(), key=lambda protocol: protocol.place)
 
 
