@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation import Evaluation, evaluate, fine_tune, held_out_views, rank_views, view_average_precision
@@ -14,6 +13,7 @@ from s2r2.evaluation.protocols.fine_tuning import FineTuningPlan, labelled_share
 from s2r2.evaluation.protocols.raw_pixels import raw_pixel_features
 from s2r2.evaluation.task import build_task
 from s2r2.images import PixelStore, open_source
+from s2r2.system.console import PlainConsole
 from s2r2.views import draw_parameters, get_recipe, render_views
 
 
@@ -67,7 +67,7 @@ def test_json_comes_back_as_it_went(found):
 @pytest.mark.parametrize("width", [80, 200])
 def test_the_printed_table_fits_and_has_every_row(found, width):
     output = io.StringIO()
-    found[0].print(Console(file=output, width=width))
+    found[0].print(PlainConsole(file=output, width=width))
     lines = output.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     for name in ("raw pixels", "tiny, head", "oracle"):

@@ -161,9 +161,9 @@ class Evaluation:
                 self._print_table(console, asked_for)
         for row in self.rows:
             if row.health.get("warning"):
-                console.say(f"{row.title}: {row.health['warning']}", style="bold red")
+                console.print(Text(visible(f"{row.title}: {row.health['warning']}"), "bold red"))
         for note in self.notes:
-            console.say(note, style="dim")
+            console.print(Text(visible(note), "dim"))
 
     def _print_table(self, console: PlainConsole, names: list[str]) -> None:
         apart = " " if console.width >= 30 + 13 * len(names) else "\n"
