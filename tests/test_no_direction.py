@@ -1,5 +1,6 @@
 """A vector of length 0 has no place in a ranking: it ends neither a run nor an index, and its photo is named."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,10 @@ def test_an_evaluation_leaves_the_encoder_out_and_names_the_photo(
     assert "the first is b/05.png" in note
     with pytest.raises(S2R2Error, match=r"the first is b/05\.png"):
         evaluate({"blind": encoder}, None, store, recipe=get_recipe("photos"), draws=20, raw_pixels=False)
+    (photos / "b" / "05.png").unlink()  # left out
+    store = PixelStore.build(open_source(str(photos)), 32, tmp_path / "store", progress=False)
+    found = evaluate({"blind": encoder}, None, store, recipe=get_recipe("photos"), draws=20)
+    assert [row.encoder for row in found.rows] == ["raw pixels", "blind"]
 
 
 def test_a_study_names_the_photo(encoder: Encoder, photos: Path) -> None:
@@ -90,3 +95,5 @@ def test_a_run_with_a_head_of_one_unit_comes_to_its_end(
     said = capsys.readouterr().out
     assert "held-out views have an embedding of length 0" in said
     assert "a larger --head-hidden" in said
+    train(photos, dataclasses.replace(config, head_hidden=64, embedding_dimensions=16), out=tmp_path / "wide")
+    assert "length 0" not in capsys.readouterr().out

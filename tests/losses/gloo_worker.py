@@ -191,6 +191,7 @@ def errors() -> None:
         SmoothAPLoss(0.1)(mine(inputs), mine(torch.arange(len(inputs))))
     with pytest.raises(S2R2Error, match="make them equal"):
         SmoothAPLoss(0.1)(mine(inputs)[:, : 6 - RANK], mine(groups))
+    assert torch.isfinite(SmoothAPLoss(0.1)(mine(inputs)[:, :5], mine(groups)))  # made equal
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import shutil
 import ssl
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -238,6 +240,38 @@ def test_a_refused_upload_leaves_no_ranking_of_another_query(page: Any, served: 
     page.wait_for_selector(".ranking .score")
     assert not page.locator("#problem").is_visible()
     assert not page.evaluate("document.getElementById('results').inert")
+
+
+def test_a_photo_that_is_too_large_is_refused_by_the_page(page: Any) -> None:
+    """Before it is sent; a smaller one, as the page says, is taken."""
+
+    def with_limit(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "upload_bytes": 1 << 20})
+
+    page.route("**/api/about", with_limit)
+    page.reload()
+    page.wait_for_selector(".photo")
+    photo = {"name": "large.bmp", "mimeType": "image/bmp", "buffer": bytes((1 << 20) + 1)}
+    page.locator("#file").set_input_files(photo)
+    page.wait_for_selector("#problem:not([hidden])")
+    assert page.locator("#problem").inner_text() == "large.bmp is larger than 1 MB: choose a smaller one."
+    content = io.BytesIO()
+    Image.new("RGB", (40, 30), "green").save(content, "PNG")
+    page.locator("#file").set_input_files({"name": "small.png", "mimeType": "image/png", "buffer": content.getvalue()})
+    page.wait_for_selector(".ranking .score")
+    assert not page.locator("#problem").is_visible()
+
+
+def test_a_server_that_comes_back_answers_again(page: Any) -> None:
+    """The page says that nothing answers; once it does again, the same button leads to a ranking."""
+    page.route("**/api/similar/*", lambda route: route.fulfill(status=200, content_type="text/html", body="a proxy"))
+    page.locator(".photo button.open").first.click()
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "s2r2 serve" in page.locator("#problem").inner_text()
+    page.unroute("**/api/similar/*")
+    page.get_by_role("button", name="Try again").click()
+    page.wait_for_selector(".ranking .score")
 
 
 def test_while_an_answer_is_on_its_way_the_old_ranking_cannot_be_marked(page: Any, served: tuple[str, Path]) -> None:

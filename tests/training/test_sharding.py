@@ -133,6 +133,9 @@ def test_a_backbone_that_cannot_be_shared_out_is_one_line() -> None:
     encoder.backbone.scale = nn.Parameter(torch.tensor(1.0))
     with pytest.raises(S2R2Error, match="cannot share out backbone test_vit"):
         shard(encoder, CPU, bf16=False)
+    whole = small_encoder()  # without --strategy fsdp nothing is shared out
+    whole.backbone.scale = nn.Parameter(torch.tensor(1.0))
+    whole(torch.zeros(2, 3, whole.image_size, whole.image_size)).sum().backward()
 
 
 @pytest.mark.parametrize(

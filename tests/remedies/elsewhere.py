@@ -1,0 +1,91 @@
+"""Messages whose remedy is performed by another test, by no test, or which are no advice at all."""
+
+ELSEWHERE: dict[str, str] = {
+    "need a secret: set {} to the same random text": (
+        "test_messages.py::test_without_a_secret_nothing_is_sent_or_unpickled"
+    ),
+    "start the command again, and see that nobody else": "test_messages.py::test_a_strangers_message_is_not_unpickled",
+    "for want of memory: start the same command again": "test_several_processes.py::test_a_killed_process_is_a_line",
+    "lost another of the {} processes, which ended": "test_several_processes.py::test_a_killed_process_is_a_line",
+    "run the same command again": "test_several_processes.py::test_a_killed_process_is_a_line",
+    "resume from the last checkpoint with: s2r2 train": (
+        "test_processes.py::test_a_frozen_process_without_restarts_is_one_clear_line"
+    ),
+    "It happens again with s2r2 train --resume --out {}; add --retry-at": (
+        "test_survival.py::test_a_loss_that_is_nan_names_its_photos_and_can_be_replayed"
+    ),
+    "and saved; resume with: s2r2 train": "test_training.py::test_interrupt_and_resume_equal_an_undisturbed_run",
+    "with {} bytes a number; make them equal": "test_distributed.py::test_gradients_equal_one_process",
+    "make it anew with s2r2 index --rebuild": "test_index_damage.py::test_the_remedy_repairs_every_file",
+    "was cut short: run s2r2 index once more": (
+        "test_index_damage.py::test_power_cuts_leave_an_index_that_opens_and_goes_on"
+    ),
+    "another version of s2r2 wrote it": "test_index_damage.py::test_the_remedy_repairs_every_file",
+    "{} of {} trials; call again to go on": "test_study.py::test_a_killed_study_goes_on_to_the_whole_table",
+    "{} of {} runs; call again to go on": "test_study.py::test_a_killed_study_goes_on_to_the_whole_table",
+    "--strategy fsdp cannot share out backbone {} ({}): leave": (
+        "test_sharding.py::test_a_backbone_that_cannot_be_shared_out_is_one_line"
+    ),
+    "Normalization is inside: give pixels": "test_exporting.py::test_the_same_vectors_without_s2r2",
+    "Normalize with mean {}": "test_exporting.py::test_the_same_vectors_without_s2r2",
+    "This is how s2r2 decodes": "test_exporting.py::test_the_same_vectors_without_s2r2",
+    "s2r2 serve --root-path$": "test_page.py::test_behind_a_proxy",
+    "MB: choose a smaller one.": "test_page.py::test_a_photo_that_is_too_large_is_refused_by_the_page",
+    "which have no place in any ranking": (
+        "test_no_direction.py::test_an_evaluation_leaves_the_encoder_out_and_names_the_photo"
+    ),
+    "held-out views have an embedding of length 0": (
+        "test_no_direction.py::test_a_run_with_a_head_of_one_unit_comes_to_its_end"
+    ),
+    "name it again: s2r2 compare --trust-method FILE": (
+        "test_study.py::test_code_that_a_study_names_runs_only_if_the_user_has_named_it"
+    ),
+    "Is s2r2 serve still running?": "test_page.py::test_a_server_that_comes_back_answers_again",
+}
+"""A piece of the message: ``file::test`` of the test that performs its remedy."""
+
+NOT_HERE: dict[str, str] = {
+    "{} was written by a newer s2r2 (format {}): upgrade": "there is no newer s2r2 to install",
+    "the evaluation was written by a newer s2r2": "there is no newer s2r2 to install",
+    "checkpoint {} was written by {} s2r2": "needs another version of s2r2",
+    "install the timm it was trained with": "needs another version of timm",
+    "an AVIF photo that this Pillow does not read": "needs a Pillow before 11.3",
+    "reading {} needs another package ({}): install it": "needs a network, and an address of a kind that nobody has",
+    "backend 'numba' works on the CPU": "needs a GPU",
+}
+"""A piece of the message: why one machine with what it has installed cannot perform its remedy."""
+
+NO_ADVICE: dict[str, str] = {
+    "Train an image encoder on unlabelled photos by ranking": "the help of the command line",
+    "Train an encoder on photos, without labels.": "the help of the command line",
+    "List the training methods": "the help of the command line",
+    "Evaluate an encoder on images it has not seen": "the help of the command line",
+    "List the evaluation protocols": "the help of the command line",
+    "Compare methods side by side": "the help of the command line",
+    "Write the vectors of photos into a table.": "the help of the command line",
+    "Make a searchable index of photos": "the help of the command line",
+    "Write an encoder for programs": "the help of the command line",
+    "List the decoded photos": "the help of the command line",
+    "s2r2 [-h] [--version]": "the help of the command line",
+    "commands (s2r2 COMMAND --help": "the help of the command line",
+    "not needed with --resume.": "the help of the command line",
+    "tuple[Figure, list[Axes]]": "a type",
+    "list[list[str]] | list": "a type",
+    "--format onnx$": "what needs an extra",
+    "--protocol {}$": "where a name stands",
+    "--method {}$": "where a name stands",
+    "train, test$": "names of parts",
+    "train, test, unlabeled": "names of parts",
+    "a table with a column path, and optionally label": "what a manifest is",
+    "default-src 'none'": "a header for browsers",
+    "list      {}": "a place that is printed",
+    "copy of {}": "a name",
+    "retry     from the last checkpoint": "what is being done",
+    "check     epoch {}": "figures",
+    "run       {} epochs x": "figures",
+    "--steps {}$": "a length as it was asked for",
+    "--epochs {}$": "a length as it was asked for",
+    "--strategy fsdp {}$": "what stands before each rule of sharding",
+    "Another program, not s2r2 serve, answers": "what is there, and nothing to do",
+}
+"""A piece of a text that only looks like advice: what it is."""
