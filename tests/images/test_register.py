@@ -70,6 +70,7 @@ def test_a_new_kind_is_one_new_file(
         open_source(tmp_path / "nothing")
     with pytest.raises(S2R2Error, match=r"a list of files \(\.txt\): odd, even"):
         open_source(f"{tmp_path}:odd")
+    monkeypatch.delitem(sys.modules, "s2r2.cli.training_commands", raising=False)  # its help was made when it came
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())

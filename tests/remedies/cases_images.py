@@ -1,6 +1,7 @@
 """Remedies that are named where photos, tables and archives are read, and views are made."""
 
 import errno
+import importlib.metadata
 import io
 import json
 import os
@@ -887,12 +888,12 @@ def failing_plugin(state: State) -> object:
             raise ImportError("no module named mine")
 
     with state.patch.context() as patch:
-        patch.setattr(register.importlib.metadata, "entry_points", lambda group: [Plugin()])
-        register._load_all.cache_clear()
+        patch.setattr(importlib.metadata, "entry_points", lambda group: [Plugin()])
+        register.load_plugins.cache_clear()
         try:
             return register.source_kinds()
         finally:
-            register._load_all.cache_clear()
+            register.load_plugins.cache_clear()
 
 
 case(

@@ -5,6 +5,7 @@ import shutil
 import socket
 from pathlib import Path
 
+import numpy as np
 from cases_images import provides
 from performing import State, case, choices, command, named, noise
 from PIL import Image
@@ -13,6 +14,9 @@ from starlette.testclient import TestClient
 from s2r2.encoder import load
 from s2r2.images import open_source
 from s2r2.search import ImageIndex, update_index, updating as updating_module, write_embeddings
+from s2r2.search.backends import base as backends_base
+from s2r2.search.backends.base import SearchBackend, register_backend
+from s2r2.search.backends.exact import top_k
 from s2r2.search.backends.lance import LanceSearch
 from s2r2.search.ranking_sheet import contact_sheet
 from s2r2.search.server import serving
@@ -524,3 +528,32 @@ case(
 def quiet(said: str) -> None:
     assert "WARNING" not in said
     assert "serving" in said
+
+
+class OddEnding(SearchBackend):
+    """A backend that writes a file with an ending of its own."""
+
+    name = "odd-ending"
+    ending = ".odd"
+
+    @classmethod
+    def build(cls, vectors: np.ndarray, folder: Path) -> dict[str, float]:
+        (folder / f"vectors{cls.ending}").write_bytes(b"1")
+        return {}
+
+    def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        return top_k(self.vectors, query, k)
+
+
+def odd_ending(state: State) -> object:
+    register_backend(OddEnding)
+    return updates(state, backend="odd-ending")
+
+
+def usual_ending(state: State, _: str) -> None:
+    OddEnding.ending = named(r"(\.bin)", _)
+    updates(state, backend="odd-ending")
+    backends_base._registered.pop("odd-ending")
+
+
+case("the search backend wrote {}: give it an ending such as .bin", odd_ending, usual_ending)

@@ -393,7 +393,7 @@ def test_a_path_without_a_slash_is_said(browser: Any, served: tuple[str, Path]) 
     with proxy(int(served[0].rsplit(":", 1)[1]), strip=True, keep_host=False, certificate=None) as shown:
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{shown}/photos")
-        assert "slash at the end" in page.locator("#unstyled").inner_text()
+        assert "add a slash to the end of the address" in page.locator("#unstyled").inner_text()
         assert page.locator("#unstyled").is_visible()
         page.goto(f"http://127.0.0.1:{shown}/photos/")
         page.wait_for_selector(".photo")

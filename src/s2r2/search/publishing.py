@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from s2r2.errors import S2R2Error
 from s2r2.search.backends.base import AUTO, Settings, automatic_backend, get_backend
 from s2r2.search.storage.catalog import catalogue_files, write_catalogue
-from s2r2.search.storage.layout import ENCODER, remove_search_folder, search_folder
+from s2r2.search.storage.layout import ENCODER, SEARCH_FILES, remove_search_folder, search_folder
 from s2r2.search.storage.published import Published
 from s2r2.search.storage.rows import Rows
 from s2r2.system.files import checksum, sync_file, sync_folder
@@ -31,7 +32,7 @@ def write_for_searches(
     files[ENCODER] = checksum(generation / ENCODER)
     place = generation / search_folder(number)
     remove_search_folder(place)  # what an update that was killed may have left
-    place.mkdir()
+    place.mkdir(exist_ok=True)
     vectors = np.load(generation / catalogue_files(number)[0], mmap_mode="r")
     settings = get_backend(backend).build(vectors, place)
     made = _made_durable(place)
@@ -42,10 +43,17 @@ def write_for_searches(
 
 
 def _made_durable(place: Path) -> dict[str, str]:
-    """Sync all files below a folder and return their checksums, by names as seen from the folder above it."""
+    """Sync all files below a folder and return their checksums, by names as seen from the folder above it.
+
+    Raises:
+        S2R2Error: A file has an ending that no update would remove.
+    """
     sums = {}
     for parent, _, names in os.walk(place, topdown=False):
         for path in (Path(parent, name) for name in names):
+            if not SEARCH_FILES.fullmatch(path.name):
+                path.unlink()  # written just now; no update would remove it
+                raise S2R2Error(f"the search backend wrote {path.name}: give it an ending such as .bin, .npy or .json")
             sync_file(path)
             sums[path.relative_to(place.parent).as_posix()] = checksum(path)
         sync_folder(Path(parent))

@@ -57,6 +57,8 @@ class SearchBackend(abc.ABC):
     def build(cls, vectors: np.ndarray, folder: Path) -> Settings | None:
         """Write what searches need into ``folder``, which is there and empty; by default nothing.
 
+        Files end in ``.bin``, ``.npy``, ``.json``, ``.idx``, ``.faiss`` or as LanceDB's do: no others are removed.
+
         Returns:
             Settings, which the index remembers. ``recall``, ``milliseconds`` and ``exact_milliseconds`` are printed.
             None where it is not good enough for these vectors: the index is then searched exactly.

@@ -14,7 +14,6 @@ DIR/FINGERPRINT-N/             everything that one encoder made (FINGERPRINT alo
 import contextlib
 import os
 import re
-import shutil
 from pathlib import Path
 
 from s2r2.errors import S2R2Error
@@ -29,12 +28,14 @@ RECORD = "rows.json"
 
 GENERATION = re.compile(r"([0-9a-f]{24})(?:-([1-9][0-9]{0,17}))?")
 _OWN_FILES = re.compile(
-    rf"{re.escape(ENCODER)}|{re.escape(RECORD)}|vectors-\d+\.npy|catalogue-\d+\.arrow|search-\d+\.[a-z]+"
+    rf"{re.escape(ENCODER)}|{re.escape(RECORD)}|vectors-\d+\.npy|catalogue-\d+\.arrow"
     rf"|\.({re.escape(ENCODER)}|{re.escape(RECORD)})\.\w+\.tmp"
 )
 _SEARCH_FOLDER = re.compile(r"search-\d+")
 _TEMPORARY = re.compile(rf"\.({re.escape(DESCRIPTION)}|{re.escape(SKIPPED)})\.\w+\.tmp")
 _LANCE_FILES = re.compile(r".+\.(lance|manifest|txn|arrow|bin|idx|json)")
+SEARCH_FILES = re.compile(r".+\.(lance|manifest|txn|arrow|bin|idx|json|npy|npz|faiss|safetensors)")
+"""What search backends may write: only this is ever removed."""
 LANCE_TEMPORARY = re.compile(r".+\.\w+#\d+|\.tmp\w{6}")
 """What LanceDB writes before it gives a file its name; after a kill it stays, and LanceDB never removes it."""
 
@@ -138,13 +139,8 @@ def _remove_generation(generation: Path) -> None:
         return
     if not generation.is_dir():
         return
-    rows = generation / ROWS
-    if not rows.is_symlink():
-        for parent, _, files in os.walk(rows, topdown=False):  # links to folders are not entered
-            for name in files:
-                if _LANCE_FILES.fullmatch(name) or LANCE_TEMPORARY.fullmatch(name):
-                    _unlink(Path(parent, name))
-            _rmdir(Path(parent))
+    if not (generation / ROWS).is_symlink():
+        _remove_below(generation / ROWS, _LANCE_FILES)
     _remove_own_files(generation, set())
     _rmdir(generation)
 
@@ -164,7 +160,16 @@ def remove_search_folder(folder: Path) -> None:
     if folder.is_symlink():
         _unlink(folder)
     else:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_below(folder, SEARCH_FILES)
+
+
+def _remove_below(folder: Path, own: re.Pattern[str]) -> None:
+    """Remove files by their names, and folders that are then empty; links to folders are not entered."""
+    for parent, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            if own.fullmatch(name) or LANCE_TEMPORARY.fullmatch(name):
+                _unlink(Path(parent, name))
+        _rmdir(Path(parent))
 
 
 def search_folder(number: int) -> str:
