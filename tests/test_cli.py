@@ -254,3 +254,25 @@ def test_a_program_that_calls_main_starts_s2r2_with_its_own_arguments(monkeypatc
     with pytest.raises(SystemExit):
         main(arguments)
     assert given == [arguments]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["search", "x", "y", "--kk", "3"], "Unrecognized options: --kk, 3; Perhaps you meant: -k, --k INT"),
+        (["search"], "Missing from s2r2 search: INDEX"),
+        (
+            ["search", "x", "y", "-k", "three"],
+            "with base 10: 'three'; see s2r2 search --help",
+        ),
+        (["search", "x", "y", "-k"], "Missing value for argument '-k/--k'"),
+    ],
+)
+def test_wrong_options_are_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    line = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert line.startswith("s2r2: search: ")
+    assert line.count("\n") == 1
+    assert said in line

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from cases_images import provides
-from performing import State, case, choices, command, named, noise
+from performing import State, case, choices, command, named, named_command, noise
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -557,3 +557,9 @@ def usual_ending(state: State, _: str) -> None:
 
 
 case("the search backend wrote {}: give it an ending such as .bin", odd_ending, usual_ending)
+
+case(
+    "{}: {}; see s2r2 {} --help",
+    lambda state: command("search", state.index, "a/00.png", "--kk", 3),
+    lambda state, said: command(*named_command(said)),
+)

@@ -1,8 +1,11 @@
 """Which commands there are. Only the module of the one that is called is imported, and only its options are parsed."""
 
 import argparse
+import contextlib
 import difflib
 import importlib
+import io
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +16,7 @@ from s2r2.settings.renamed import RENAMED, with_current_options
 from s2r2.system.extras import require_extra
 from s2r2.system.terminal import say
 
+_POINTERS = ("For full helptext", "Argument helptext")
 DESCRIPTION = "Train an image encoder on unlabelled photos by ranking (S2R2), evaluate it, and search with it."
 
 
@@ -142,15 +146,28 @@ def parse_options(name: str, command: Command, words: Sequence[str]) -> Options:
 
     kind: type[Options] = getattr(importlib.import_module(f"{__package__}.{command.module}"), command.options)
     helps = not {"-h", "--help"}.isdisjoint(words)
-    made: Options = tyro.cli(
-        kind,
-        prog=" ".join(["s2r2", name, *(required_options(kind) if helps else ())]),
-        description=command.summary,
-        args=words,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
-        registry=REGISTRY,
-    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            made: Options = tyro.cli(
+                kind,
+                prog=" ".join(["s2r2", name, *(required_options(kind) if helps else ())]),
+                description=command.summary,
+                args=words,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+                registry=REGISTRY,
+            )
+    except SystemExit as ended:
+        if ended.code == 0 or not said.getvalue():
+            raise
+        raise S2R2Error(f"{name}: {_in_one_line(said.getvalue())}; see s2r2 {name} --help") from None
     return made
+
+
+def _in_one_line(box: str) -> str:
+    """What tyro says in a box of several lines, less its title and its pointers to the help."""
+    lines = [" ".join(part.split()) for part in re.split("[─-]{5,}", re.sub("[╭╮╰╯│]", " ", box).partition("\n")[2])]
+    return "; ".join(line.rstrip(".") for line in lines if line and not line.startswith(_POINTERS))
 
 
 def print_overview() -> None:
