@@ -118,9 +118,9 @@ def names_in(folder: Path) -> list[str]:
 
 def build(folder: Path) -> Any:
     from s2r2.images import PixelStore, open_source
-    from s2r2.images.store import building, writing
+    from s2r2.images.store import building, writer
 
-    writing.COMMIT_IMAGES, building.PACK_BYTES = 4, 0
+    writer.COMMIT_IMAGES, building.PACK_BYTES = 4, 0
     return PixelStore.build(open_source(folder.parent / "photos"), 32, folder / "stores", progress=False)
 
 

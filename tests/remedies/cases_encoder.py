@@ -325,7 +325,7 @@ case(
 
 
 def small_stem(state: State) -> object:
-    encoder = create_encoder("resnet10t", image_size=32, embedding_dimensions=0)
+    encoder = create_encoder("resnet18", image_size=32, embedding_dimensions=0)
     state.kept["encoder"] = encoder
     return export(encoder, state.tmp / "folder", format="huggingface")
 
