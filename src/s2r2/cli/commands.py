@@ -5,8 +5,9 @@ import contextlib
 import difflib
 import importlib
 import io
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -148,7 +149,7 @@ def parse_options(name: str, command: Command, words: Sequence[str]) -> Options:
     helps = not {"-h", "--help"}.isdisjoint(words)
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), contextlib.nullcontext() if helps else _unfolded():
             made: Options = tyro.cli(
                 kind,
                 prog=" ".join(["s2r2", name, *(required_options(kind) if helps else ())]),
@@ -162,6 +163,19 @@ def parse_options(name: str, command: Command, words: Sequence[str]) -> Options:
             raise
         raise S2R2Error(f"{name}: {_in_one_line(said.getvalue())}; see s2r2 {name} --help") from None
     return made
+
+
+@contextlib.contextmanager
+def _unfolded() -> Iterator[None]:
+    """A terminal so wide that tyro breaks nothing that the user wrote."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "100000"
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def _in_one_line(box: str) -> str:

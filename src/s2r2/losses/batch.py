@@ -13,6 +13,7 @@ from s2r2.errors import NonFiniteError, S2R2Error
 from s2r2.losses.distributed import Distributed, gather, gather_sizes, gather_with_gradient, process_group
 from s2r2.losses.groups import Relevance, count_queries, find_relevant
 from s2r2.losses.memory_bank import MemoryBank, check_bank
+from s2r2.losses.refusals import refuse_transforms
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ class Batch:
 def check_arguments(
     embeddings: Tensor,
     groups: Tensor,
-    gallery: Tensor | None,
-    gallery_groups: Tensor | None,
-    query_mask: Tensor | None,
+    gallery: Tensor | None = None,
+    gallery_groups: Tensor | None = None,
+    query_mask: Tensor | None = None,
 ) -> None:
     """Check shapes, types and devices.
 
@@ -85,10 +86,10 @@ def assemble(
     embeddings: Tensor,
     groups: Tensor,
     *,
-    gallery: Tensor | None,
-    gallery_groups: Tensor | None,
-    query_mask: Tensor | None,
-    include_self: bool,
+    gallery: Tensor | None = None,
+    gallery_groups: Tensor | None = None,
+    query_mask: Tensor | None = None,
+    include_self: bool = False,
     distributed: Distributed,
     bank: MemoryBank | None,
 ) -> Batch:
@@ -141,6 +142,28 @@ def assemble(
     )
     relevance = relevance.to(queries.device)
     return Batch(queries, candidates, relevance, total, world_size, fresh, fresh_groups, sizes, kind)
+
+
+def gather_everybody(
+    embeddings: Tensor, groups: Tensor, distributed: Distributed, *, check_finite: bool
+) -> tuple[Tensor, Tensor]:
+    """All processes' embeddings ``(M, D)``, with gradient, and groups ``(M,)`` on the CPU: for losses without queries.
+
+    Raises:
+        S2R2Error: Wrong shapes or types, NaN or infinity.
+    """
+    check_arguments(embeddings, groups)
+    refuse_transforms(embeddings)
+    gathered = embeddings.to(torch.float64 if embeddings.dtype == torch.float64 else torch.float32)
+    all_groups, sizes = _on_cpu(groups), [len(embeddings)]
+    world = process_group(distributed)
+    if world is not None:
+        sizes = gather_sizes(gathered, world)
+        gathered = gather_with_gradient(gathered, sizes, world)
+        all_groups = gather(groups.to(gathered.device, torch.int64), sizes, world).cpu()
+    if check_finite or embeddings.device.type == "cpu":
+        _check_finite("embeddings", gathered, sizes)
+    return gathered, all_groups
 
 
 def _on_cpu(groups: Tensor) -> Tensor:

@@ -85,19 +85,10 @@ class NTXentLoss(nn.Module):
             S2R2Error: Wrong shapes or types, NaN or infinity, or no embedding with a positive.
         """
         self._check_settings()
-        check_arguments(embeddings, groups, None, None, None)
+        check_arguments(embeddings, groups)
         refuse_transforms(embeddings)
         with full_precision(embeddings.device):
-            batch = assemble(
-                embeddings,
-                groups,
-                gallery=None,
-                gallery_groups=None,
-                query_mask=None,
-                include_self=False,
-                distributed=self.distributed,
-                bank=self.bank,
-            )
+            batch = assemble(embeddings, groups, distributed=self.distributed, bank=self.bank)
             if self.check_finite or embeddings.device.type == "cpu":
                 batch.check_finite()
             if batch.total == 0:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from s2r2.errors import S2R2Error
-from s2r2.losses.batch import assemble, check_arguments
+from s2r2.losses.batch import gather_everybody
 from s2r2.losses.distributed import Distributed
 from s2r2.losses.ranking import full_precision
-from s2r2.losses.refusals import check_above_zero, eager, refuse_transforms
+from s2r2.losses.refusals import check_above_zero, eager
 
 
 class MVDHELLoss(nn.Module):
@@ -58,22 +58,9 @@ class MVDHELLoss(nn.Module):
                 different numbers of them.
         """
         check_above_zero(temperature=self.temperature)
-        check_arguments(embeddings, groups, None, None, None)
-        refuse_transforms(embeddings)
         with full_precision(embeddings.device):
-            batch = assemble(
-                embeddings,
-                groups,
-                gallery=None,
-                gallery_groups=None,
-                query_mask=None,
-                include_self=False,
-                distributed=self.distributed,
-                bank=None,
-            )
-            if self.check_finite or embeddings.device.type == "cpu":
-                batch.check_finite()
-            views = by_view(batch.candidates, batch.fresh_groups)
+            batch = gather_everybody(embeddings, groups, self.distributed, check_finite=self.check_finite)
+            views = by_view(*batch)
             return _energy(views, self.temperature)
 
 

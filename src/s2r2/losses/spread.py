@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s2r2.losses.batch import assemble, check_arguments
+from s2r2.losses.batch import gather_everybody
 from s2r2.losses.distributed import Distributed
 from s2r2.losses.ranking import full_precision
-from s2r2.losses.refusals import eager, once, refuse_transforms
+from s2r2.losses.refusals import eager, once
 
 
 class SpreadLoss(nn.Module):
@@ -52,22 +52,9 @@ class SpreadLoss(nn.Module):
         Raises:
             S2R2Error: Wrong shapes or types, NaN or infinity.
         """
-        check_arguments(embeddings, groups, None, None, None)
-        refuse_transforms(embeddings)
         with full_precision(embeddings.device):
-            batch = assemble(
-                embeddings,
-                groups,
-                gallery=None,
-                gallery_groups=None,
-                query_mask=None,
-                include_self=False,
-                distributed=self.distributed,
-                bank=None,
-            )
-            if self.check_finite or embeddings.device.type == "cpu":
-                batch.check_finite()
-            means = group_means(batch.candidates, batch.fresh_groups)
+            batch = gather_everybody(embeddings, groups, self.distributed, check_finite=self.check_finite)
+            means = group_means(*batch)
             most = (len(means) * min(means.shape)) ** 0.5
             norm: Tensor = _NuclearNorm.apply(means)
             return 1 - norm / max(1.0, most)

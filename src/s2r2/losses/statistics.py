@@ -33,7 +33,7 @@ def ranking_statistics(
     """
     check_above_zero(temperature=temperature)
     check_whole(1, candidates=candidates)
-    check_arguments(embeddings, groups, None, None, None)
+    check_arguments(embeddings, groups)
     if len(embeddings) == 0:
         raise S2R2Error("there are no embeddings to take statistics of; give (N, D) with N of at least 1")
     groups = groups.to(embeddings.device, non_blocking=True)

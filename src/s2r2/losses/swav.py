@@ -122,7 +122,7 @@ class SwAVLoss(nn.Module):
         """
         check_above_zero(temperature=self.temperature, epsilon=self.epsilon)
         check_whole(1, iterations=self.iterations)
-        check_arguments(embeddings, groups, None, None, None)
+        check_arguments(embeddings, groups)
         refuse_transforms(embeddings)
         if embeddings.shape[1] != self.prototypes.shape[1]:
             raise S2R2Error(f"embeddings are {embeddings.shape[1]} wide, the prototypes {self.prototypes.shape[1]}")
