@@ -203,7 +203,8 @@ def test_a_run_of_one_process_goes_on_in_shards(photos_folder: Path, tmp_path: P
     process.communicate(timeout=120)
     assert 20 <= load_checkpoint(tmp_path / "run")[0]["step"] < 120
     resume(tmp_path / "run", "--devices", "2", "--strategy", "fsdp")
-    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+    # The processes round their sums otherwise, which AdamW makes larger with each of the hundred steps.
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run", loss=2e-4, weight=1e-3)
 
 
 @pytest.mark.slow
