@@ -40,6 +40,25 @@ ELSEWHERE: dict[str, str] = {
     "name it again: s2r2 compare --trust-method FILE": (
         "test_study.py::test_code_that_a_study_names_runs_only_if_the_user_has_named_it"
     ),
+    "larger than {} MB: remove lines, or move it away": (
+        "test_marks.py::test_bytes_that_are_no_text_and_a_huge_file_are_refused"
+    ),
+    "({}): correct it, or move it away": "test_marks.py::test_bytes_that_are_no_text_and_a_huge_file_are_refused",
+    "with right or wrong as mark, or remove it": (
+        "test_marks.py::test_a_line_that_is_no_mark_is_named_and_nothing_is_overwritten"
+    ),
+    "is full: take some marks back, or move the file away": (
+        "test_marks.py::test_marks_are_bounded_in_number_and_in_rate"
+    ),
+    "marks come faster than they are kept: wait a second": (
+        "test_marks.py::test_marks_are_bounded_in_number_and_in_rate"
+    ),
+    "the server was started with --read-only": (
+        "test_marks.py::test_a_server_that_may_not_write_shows_marks_and_refuses_new_ones"
+    ),
+    "the terminal of s2r2 serve says why": (
+        "test_marks.py::test_marks_that_cannot_be_written_are_said_without_the_place"
+    ),
     "Is s2r2 serve still running?": "test_page.py::test_a_server_that_comes_back_answers_again",
 }
 """A piece of the message: ``file::test`` of the test that performs its remedy."""

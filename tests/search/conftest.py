@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,11 @@ def behind(served: tuple[str, Path]) -> Iterator[str]:
     """Address of a server that stands behind a proxy, which shows it under /photos."""
     with running(served[1], "--root-path", "/photos", "--allow-host", "photos.localhost") as address:
         yield address
+
+
+@pytest.fixture(scope="session", name="running")
+def _running() -> Callable[..., contextlib.AbstractContextManager[str]]:
+    return running
 
 
 @contextlib.contextmanager

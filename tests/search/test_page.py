@@ -34,7 +34,9 @@ def page(browser: Any, served: tuple[str, Path]) -> Iterator[Any]:
     """The page, opened; fails afterwards if it complained or asked for anything elsewhere."""
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
     problems: list[str] = []
-    refused = "Failed to load resource: the server responded with a status of 422"  # a test sends what is no photo
+    refused = tuple(  # a test sends what is no photo, and one too many marks
+        f"Failed to load resource: the server responded with a status of {status}" for status in (422, 429)
+    )
 
     def note(message: Any) -> None:
         if message.type == "error" and not message.text.startswith(refused):
@@ -88,16 +90,48 @@ def test_more_like_this_and_the_way_back(page: Any) -> None:
     until(page, f"document.querySelector('#facts dd').textContent != {before!r}")
 
 
-def test_marking_right_and_wrong_gives_the_precision(page: Any) -> None:
-    search_first(page)
-    own = page.locator(".ranking").first
+def test_marks_survive_a_reload_and_compare_the_rankings(page: Any) -> None:
+    """A mark holds for the query in both rankings, is there again after a reload, and can be taken back for good."""
+    page.locator(".photo button.open").nth(20).click()
+    page.wait_for_selector(".ranking .score")
+    own, other = page.locator(".ranking").first, page.locator(".ranking").nth(1)
     own.locator(".mark.yes").nth(0).click()
     own.locator(".mark.yes").nth(1).click()
-    own.locator(".mark.no").nth(2).click()
-    assert "2 of 3 marked are right: precision 67 %" in own.locator("h2").inner_text()
-    assert page.locator(".ranking").nth(1).locator("h2 span").inner_text() == ""
-    own.locator(".mark.no").nth(2).click()
+    with page.expect_response(lambda answer: "/api/marks/" in answer.url and answer.request.method == "POST"):
+        own.locator(".mark.no").nth(2).click()
+    said = "2 of 3 marked are right: precision 67 %, average precision 1.00"
+    assert said in own.locator("h2").inner_text()
+    assert "2 of 3 marked are right" in other.locator("h2").inner_text()
+    assert other.locator(".photo.right").count() == 2
+    page.wait_for_timeout(300)
+    page.reload()
+    page.wait_for_selector(".photo.right")
+    assert said in own.locator("h2").inner_text()
+    assert [page.locator(f".photo.{mark}").count() for mark in ("right", "wrong")] == [4, 2]
+    with page.expect_response(lambda answer: "/api/marks/" in answer.url and answer.request.method == "POST"):
+        own.locator(".photo.wrong .mark.no").click()
     assert "2 of 2" in own.locator("h2").inner_text()
+    page.reload()
+    page.wait_for_selector(".photo.right")
+    assert page.locator(".photo.wrong").count() == 0
+
+
+def test_a_mark_that_is_not_kept_is_said_and_taken_back(page: Any) -> None:
+    page.locator(".photo button.open").nth(5).click()
+    page.wait_for_selector(".ranking .score")
+    answer = {"status": 429, "json": {"error": "marks come faster than they are kept: wait a second"}}
+    page.route("**/api/marks/**", lambda route: route.fulfill(**answer))
+    page.locator(".ranking").first.locator(".mark.yes").first.click()
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "wait a second" in page.locator("#problem").inner_text()
+    until(page, "document.querySelectorAll('.photo.right').length == 0")
+
+
+def test_marks_of_an_uploaded_photo_last_as_long_as_the_page(page: Any, served: tuple[str, Path]) -> None:
+    page.locator("#file").set_input_files(str(served[1] / "photos" / "green" / "5.jpg"))
+    page.wait_for_selector(".ranking .score")
+    page.locator(".mark.yes").first.click()
+    assert "not kept: the query is not in the index" in page.locator(".ranking h2").first.inner_text()
 
 
 def test_a_photo_of_ones_own_and_a_box_on_it(page: Any, served: tuple[str, Path]) -> None:

@@ -153,7 +153,7 @@ class Serve:
     """Options of ``s2r2 serve``."""
 
     index: Positional[Annotated[Path, arg(metavar="INDEX")]]
-    """Folder of the index."""
+    """Folder of the index; what is marked on the page is kept there, in marks.csv."""
     compare: Annotated[Path | None, arg(metavar="INDEX")] = None
     """A second index of the same photos, shown beside it."""
     host: str = "127.0.0.1"
@@ -166,6 +166,8 @@ class Serve:
     """Path under which a reverse proxy shows the page, such as /photos."""
     open_browser: bool = False
     """Open the page."""
+    read_only: bool = False
+    """Write nothing: marks last as long as the page."""
     backend: SomeBackend = None
     """exact, or by default the search backend for which the index was made."""
 
@@ -182,6 +184,7 @@ class Serve:
             root_path=self.root_path,
             open_browser=self.open_browser,
             backend=self.backend,
+            read_only=self.read_only,
         )
 
 

@@ -40,6 +40,9 @@ export async function similarToUpload(blob, options, signal) {
   return answer(await ask(address("api/similar", options), { method: "POST", body: blob, headers, signal }));
 }
 
+export const marks = (id, options, signal) => get(`api/marks/${id}`, options, signal);
+export const mark = async (id, options) => answer(await ask(address(`api/marks/${id}`, options), { method: "POST" }));
+
 export const thumbnail = (photo, index = 0) => address(`thumbnail/${photo.id}`, { index: index || "", v: photo.version });
 export const large = (id, index = 0) => address(`photo/${id}`, { index: index || "" });
 

@@ -3,14 +3,14 @@
 import * as api from "./api.js";
 import { boxing } from "./boxing.js";
 import { openMap } from "./map.js";
+import { judged, marksOf, setMark, whyNotKept } from "./marking.js";
 import { card, element, title, visible, walk } from "./photo.js";
 
 const PAGE = 60;
 const $ = (id) => document.getElementById(id);
 const state = { view: "search", photo: null, of: 0, upload: null, box: null, folder: "", label: "", k: PAGE };
 const trail = [];
-const marks = new Map();
-let about = { indexes: [], folders: [], labels: [], upload_bytes: 0 };
+let about = { indexes: [], folders: [], labels: [], upload_bytes: 0, keeps_marks: false };
 let running = null;
 let mapOpened = false;
 let ranked = null; // the address whose ranking is on the page, or null
@@ -94,44 +94,44 @@ async function ranking(index, signal) {
 
 // ---- what is shown
 
-function key(index) {
-  return `${index} ${state.photo || `upload ${state.upload?.number}`} ${state.box || ""}`;
-}
-
-function precision(noted) {
-  const values = [...noted.values()];
-  const right = values.filter((value) => value === "right").length;
-  if (!values.length) return "";
-  return `${right} of ${values.length} marked are right: precision ${Math.round((100 * right) / values.length)} %`;
-}
-
-function rankingElement(found, index) {
-  const own = about.indexes[index];
-  const noted = marks.get(key(index)) || new Map();
-  marks.set(key(index), noted);
-  const summary = element("span", { textContent: precision(noted) });
-  const heading = element("h2", {}, about.indexes.length > 1 ? own.encoder : "Most similar first", summary);
-  const list = element("ol", { className: "grid" });
-  list.addEventListener("keydown", walk);
-  for (const photo of found.hits) {
-    list.append(card(photo, {
-      index,
-      onOpen: () => searchFor(photo, index),
-      mark: () => noted.get(photo.id) || null,
-      onMark: (value) => {
-        if (value) noted.set(photo.id, value);
-        else noted.delete(photo.id);
-        summary.textContent = precision(noted);
-      },
+// One for each index; a mark is shown in all of them.
+function rankingElements(found, marks) {
+  const refreshing = [];
+  const refresh = () => refreshing.forEach((show) => show());
+  const asked = { ...state };
+  const judge = (hits) => {
+    const text = judged(marks, hits);
+    return text && text + whyNotKept(asked, about.keeps_marks);
+  };
+  return found.map(({ hits }, index) => {
+    const summary = element("span");
+    const heading = element("h2", {}, about.indexes.length > 1 ? about.indexes[index].encoder : "Most similar first", summary);
+    const list = element("ol", { className: "grid" });
+    list.addEventListener("keydown", walk);
+    refreshing.push(() => { summary.textContent = judge(hits); });
+    for (const photo of hits) {
+      const item = card(photo, {
+        index,
+        onOpen: () => searchFor(photo, index),
+        mark: () => marks.get(photo.id) || null,
+        onMark: (value) => {
+          const kept = setMark(asked, marks, photo, index, value, about.keeps_marks);
+          refresh();
+          kept.catch(complain).finally(refresh);
+        },
+      });
+      refreshing.push(item.refresh);
+      list.append(item);
+    }
+    summary.textContent = judge(hits);
+    const section = element("section", { className: "ranking" }, heading, list);
+    if (!hits.length) section.append(element("p", { className: "soft", textContent: "No photos match these filters." }));
+    if (hits.length >= state.k && state.k < 480) section.append(more(() => {
+      state.k += PAGE;
+      show();
     }));
-  }
-  const section = element("section", { className: "ranking" }, heading, list);
-  if (!found.hits.length) section.append(element("p", { className: "soft", textContent: "No photos match these filters." }));
-  if (found.hits.length >= state.k && state.k < 480) section.append(more(() => {
-    state.k += PAGE;
-    show();
-  }));
-  return section;
+    return section;
+  });
 }
 
 function more(onMore) {
@@ -161,9 +161,10 @@ function presentNothing() {
 
 async function showRankings(signal) {
   const began = performance.now();
-  const found = await Promise.all(about.indexes.map((_, index) => ranking(index, signal)));
+  const asked = about.indexes.map((_, index) => ranking(index, signal));
+  const [marks, ...found] = await Promise.all([marksOf(state, about.keeps_marks, signal, complain), ...asked]);
   signal.throwIfAborted();
-  present(...found.map(rankingElement));
+  present(...rankingElements(found, marks));
   $("results").classList.toggle("two", found.length > 1);
   const count = about.indexes[0].photos.toLocaleString();
   if (arriving) {

@@ -40,10 +40,8 @@ export function card(photo, { index = 0, onOpen, mark, onMark }) {
       item.classList.toggle("wrong", now === "wrong");
       for (const [button, value] of buttons) button.setAttribute("aria-pressed", String(now === value));
     };
-    const set = (value) => {
-      onMark(value);
-      show();
-    };
+    const set = (value) => onMark(value);
+    item.refresh = show;
     open.addEventListener("keydown", (event) => {
       if (event.key === "y") set(mark() === "right" ? null : "right");
       if (event.key === "n") set(mark() === "wrong" ? null : "wrong");

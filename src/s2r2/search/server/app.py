@@ -1,19 +1,15 @@
-"""What the server answers: the page, photos by id, and rankings. It changes nothing."""
+"""What the server answers: the page, photos by id, and rankings."""
 
 import asyncio
-import functools
 import logging
 import os
-import re
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import anyio
 import numpy as np
-from anyio.to_thread import run_sync
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -23,10 +19,25 @@ from starlette.types import ASGIApp
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding.pool import shared_pool
 from s2r2.search.server.allowed_hosts import LOOPBACK, AllowedHosts
+from s2r2.search.server.asking import (
+    BoxText,
+    Clock,
+    Count,
+    Text,
+    Which,
+    content_of,
+    find_photo,
+    fractions,
+    in_thread,
+    index_shown,
+    run,
+)
+from s2r2.search.server.marking import add_marks
 from s2r2.search.server.security import SecurityMiddleware, checked_root
-from s2r2.search.server.served_index import Background, LiveIndex, ServedIndex
+from s2r2.search.server.served_index import Background, LiveIndex
 from s2r2.search.server.uploads import MAX_BYTES, Uploads, decode_upload
 from s2r2.search.storage.layout import DamagedIndex, IndexGone
+from s2r2.search.storage.marks import MarkBook, read_marks
 
 PAGE = Path(__file__).resolve().parent.parent / "page"
 _TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -36,17 +47,14 @@ _LARGE_AT_ONCE = 2
 _LOOPBACK_ONLY = AllowedHosts(LOOPBACK)
 _LOG = logging.getLogger("s2r2.search")
 
-in_thread = functools.partial(run_sync, abandon_on_cancel=True)  # the end of the server waits for nobody
-
-Which = Annotated[int, Query(ge=0, le=1)]
-Count = Annotated[int, Query(ge=1, le=500)]
-Text = Annotated[str | None, Query(max_length=1024)]
-BoxText = Annotated[str | None, Query(max_length=120)]
-Result = TypeVar("Result")
-
 
 def create_app(
-    folders: Sequence[str | Path], *, hosts: AllowedHosts = _LOOPBACK_ONLY, root: str = "", backend: str | None = None
+    folders: Sequence[str | Path],
+    *,
+    hosts: AllowedHosts = _LOOPBACK_ONLY,
+    root: str = "",
+    backend: str | None = None,
+    read_only: bool = False,
 ) -> ASGIApp:
     """The application that serves one index, or two side by side.
 
@@ -55,12 +63,14 @@ def create_app(
         hosts: Names under which it may be asked.
         root: Path under which a proxy shows it, as in ``/photos``.
         backend: Name of the search backend; by default the one for which each index is made.
+        read_only: Write nothing: marks are shown, but not kept.
 
     Raises:
-        S2R2Error: There is no index in one of the folders, or ``root`` is no path.
+        S2R2Error: There is no index in one of the folders, its marks cannot be read, or ``root`` is no path.
     """
     root = checked_root(root)
     served = [LiveIndex(folder, backend) for folder in folders]
+    read_marks(folders[0])
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -72,8 +82,9 @@ def create_app(
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     _answer_errors(app)
     _add_page(app, root)
-    _add_photos(app, served)
+    _add_photos(app, served, read_only)
     _add_searches(app, served)
+    add_marks(app, served, MarkBook(folders[0]), writable=not read_only)
     return SecurityMiddleware(app, hosts, root)
 
 
@@ -124,7 +135,7 @@ def _add_page(app: FastAPI, root: str) -> None:
         return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
 
 
-def _add_photos(app: FastAPI, served: list[LiveIndex]) -> None:
+def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool) -> None:
     limiter, large = anyio.CapacityLimiter(_THUMBNAILS_AT_ONCE), anyio.CapacityLimiter(_LARGE_AT_ONCE)
 
     @app.get("/api/about")
@@ -135,6 +146,7 @@ def _add_photos(app: FastAPI, served: list[LiveIndex]) -> None:
             "folders": first.folders(),
             "labels": first.labels(),
             "upload_bytes": MAX_BYTES,
+            "keeps_marks": not read_only,
         }
 
     @app.get("/api/photos")
@@ -145,19 +157,19 @@ def _add_photos(app: FastAPI, served: list[LiveIndex]) -> None:
 
     @app.get("/api/photos/{identity}")
     async def details(identity: str, index: Which = 0) -> dict[str, Any]:
-        shown, row = _find(served, index, identity)
+        shown, row = find_photo(served, index, identity)
         return shown.details(row)
 
     @app.get("/thumbnail/{identity}")
     async def thumbnail(identity: str, index: Which = 0) -> Response:
-        shown, row = _find(served, index, identity)
+        shown, row = find_photo(served, index, identity)
         content = await in_thread(shown.thumbnail, row, limiter=limiter)
         headers = {"cache-control": "private, max-age=86400"}  # its address changes with its content
         return Response(content, media_type="image/jpeg", headers=headers)
 
     @app.get("/photo/{identity}")
     async def photo(identity: str, index: Which = 0) -> Response:
-        shown, row = _find(served, index, identity)
+        shown, row = find_photo(served, index, identity)
         content = await in_thread(shown.large, row, limiter=large)
         return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=600"})
 
@@ -204,20 +216,20 @@ def _add_searches(app: FastAPI, served: list[LiveIndex]) -> None:
         box: BoxText = None,
     ) -> dict[str, Any]:
         """Rank the photos of one index for a photo ``of`` the same or of the other one."""
-        source, row = _find(served, of, identity)
-        target = _served(served, index)
-        part = _fractions(box)
-        clock = _Clock()
+        source, row = find_photo(served, of, identity)
+        target = index_shown(served, index)
+        part = fractions(box)
+        clock = Clock()
         own = target.index.row(identity)
-        if own is not None and _content(target, own) != _content(source, row):
+        if own is not None and content_of(target, own) != content_of(source, row):
             own = None
         vector = None
         if part is not None or own is None:
-            picture = await _run(decoding, clock, "decode", lambda: source.index.picture(row, target.index.side, part))
+            picture = await run(decoding, clock, "decode", lambda: source.index.picture(row, target.index.side, part))
             vector = await asyncio.wrap_future(
                 embedding.submit(lambda: clock("embed", lambda: target.index.embed(picture)))
             )
-        hits = await _run(searching, clock, "search", lambda: target.hits(vector, k, folder, label, own))
+        hits = await run(searching, clock, "search", lambda: target.hits(vector, k, folder, label, own))
         return {"hits": hits, "milliseconds": clock.spent}
 
     @app.post("/api/similar")
@@ -230,64 +242,13 @@ def _add_searches(app: FastAPI, served: list[LiveIndex]) -> None:
         box: BoxText = None,
     ) -> dict[str, Any]:
         """Rank the photos of one index for an image that is sent."""
-        target = _served(served, index)
-        part = _fractions(box)
-        clock = _Clock()
+        target = index_shown(served, index)
+        part = fractions(box)
+        clock = Clock()
         async with uploads.received(request) as content:
-            picture = await _run(decoding, clock, "decode", lambda: decode_upload(content, target.index.side, part))
+            picture = await run(decoding, clock, "decode", lambda: decode_upload(content, target.index.side, part))
         vector = await asyncio.wrap_future(
             embedding.submit(lambda: clock("embed", lambda: target.index.embed(picture)))
         )
-        hits = await _run(searching, clock, "search", lambda: target.hits(vector, k, folder, label))
+        hits = await run(searching, clock, "search", lambda: target.hits(vector, k, folder, label))
         return {"hits": hits, "milliseconds": clock.spent}
-
-
-class _Clock:
-    """Where the time of an answer goes."""
-
-    def __init__(self) -> None:
-        self.spent: dict[str, float] = {}
-
-    def __call__(self, name: str, work: Callable[[], Result]) -> Result:
-        began = time.perf_counter()
-        result = work()
-        self.spent[name] = round((time.perf_counter() - began) * 1e3, 2)
-        return result
-
-
-async def _run(limiter: anyio.CapacityLimiter, clock: _Clock, name: str, work: Callable[[], Result]) -> Result:
-    """Do a step of an answer in a thread, when it is its turn."""
-    return await in_thread(clock, name, work, limiter=limiter)
-
-
-def _served(served: list[LiveIndex], which: int) -> ServedIndex:
-    if which >= len(served):
-        raise HTTPException(404, "there is no second index")
-    return served[which].now
-
-
-def _find(served: list[LiveIndex], which: int, identity: str) -> tuple[ServedIndex, int]:
-    shown = _served(served, which)
-    row = shown.index.row(identity) if re.fullmatch("[0-9a-f]{16}", identity) else None
-    if row is None:
-        raise HTTPException(404, "there is no such photo")
-    return shown, row
-
-
-def _content(shown: ServedIndex, row: int) -> str:
-    return str(shown.index.catalogue.table["content"][row].as_py())
-
-
-def _fractions(text: str | None) -> tuple[float, float, float, float] | None:
-    """A box as left, top, width and height in parts of the image's sides."""
-    if not text:
-        return None
-    try:
-        left, top, width, height = (float(part) for part in text.split(","))
-    except ValueError:
-        raise HTTPException(
-            422, "box: give left,top,width,height in parts of the sides, as in 0.1,0.2,0.5,0.5"
-        ) from None
-    if not (0 <= left < 1 and 0 <= top < 1 and 0 < width <= 1 and 0 < height <= 1):
-        raise HTTPException(422, "box: it must lie inside the image")
-    return left, top, width, height

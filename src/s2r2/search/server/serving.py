@@ -32,6 +32,7 @@ def serve(
     root_path: str = "",
     open_browser: bool = False,
     backend: str | None = None,
+    read_only: bool = False,
 ) -> None:
     """Serve the search page until Ctrl-C.
 
@@ -45,10 +46,11 @@ def serve(
         root_path: Path under which a reverse proxy shows the page, as in ``/photos``.
         open_browser: Open the page in the browser.
         backend: Name of the search backend; by default the one for which each index is made.
+        read_only: Write nothing: marks are shown, but not kept.
 
     Raises:
-        S2R2Error: There is no index, FastAPI and uvicorn are not installed, the port is taken, or a name or path
-            cannot be one.
+        S2R2Error: There is no index, its marks cannot be read, FastAPI and uvicorn are not installed, the port is
+            taken, or a name or path cannot be one.
     """
     require_extra("serve", "the search page")
     import uvicorn
@@ -58,7 +60,8 @@ def serve(
     from s2r2.search.server.app import create_app
 
     folders = [folder] if compare is None else [folder, compare]
-    app = create_app(folders, hosts=allowed_hosts(host, allow_hosts), root=root_path, backend=backend)
+    hosts = allowed_hosts(host, allow_hosts)
+    app = create_app(folders, hosts=hosts, root=root_path, backend=backend, read_only=read_only)
     listening = _listen(host, port)
     address = f"http://{_url_host(host)}:{listening.getsockname()[1]}/"
     if not is_loopback(listening.getsockname()[0]):

@@ -3,6 +3,8 @@
 DIR/index.json                 what readers go by; replaced as a whole, so they see the old index or the new one
 DIR/lock                       there while a process writes
 DIR/skipped.csv                photos that could not be read, and why
+DIR/marks.csv                  results that people marked as right or wrong; no update touches it
+DIR/marks.lock                 there while a server writes marks
 DIR/FINGERPRINT-N/             everything that one encoder made (FINGERPRINT alone in format 2); --rebuild makes another
     encoder.safetensors        a copy of that encoder
     lance/                     LanceDB's rows: the truth
@@ -23,6 +25,8 @@ from s2r2.runs import ENCODER_FILE as ENCODER
 DESCRIPTION = "index.json"
 LOCK = "lock"
 SKIPPED = "skipped.csv"
+MARKS = "marks.csv"
+MARKS_LOCK = "marks.lock"
 ROWS = "lance"
 RECORD = "rows.json"
 
@@ -76,7 +80,7 @@ def check_free_for_index(folder: Path) -> None:
         S2R2Error: There is something in ``folder`` that no index writes.
     """
     for entry in folder.iterdir():
-        if entry.name in (DESCRIPTION, LOCK, SKIPPED) or is_helper(entry.name):
+        if entry.name in (DESCRIPTION, LOCK, SKIPPED, MARKS, MARKS_LOCK) or is_helper(entry.name):
             continue
         if not GENERATION.fullmatch(entry.name):
             raise S2R2Error(f"{folder} holds something else than an index ({entry.name}): choose another --index")
