@@ -94,6 +94,6 @@ def test_a_run_with_a_head_of_one_unit_comes_to_its_end(
     assert train(photos, config, out=tmp_path / "run").steps == 1
     said = capsys.readouterr().out
     assert "held-out views have an embedding of length 0" in said
-    assert "a larger --head-hidden" in said
+    assert "a larger `head_hidden`" in said
     train(photos, dataclasses.replace(config, head_hidden=64, embedding_dimensions=16), out=tmp_path / "wide")
     assert "length 0" not in capsys.readouterr().out

@@ -12,6 +12,14 @@ class S2R2Error(Exception):
         return super().__str__().replace("\n", "\\n")
 
 
+class ArgumentError(S2R2Error, ValueError):
+    """An argument cannot be what it is.
+
+    The message names arguments in backticks, as they are given in Python: ```batch_size=64` is larger than the data``.
+    The command line shows them as its options (:mod:`s2r2.system.wording`).
+    """
+
+
 class MistakesError(S2R2Error):
     """Several mistakes at once, each on a line.
 
@@ -25,6 +33,10 @@ class MistakesError(S2R2Error):
 
     def __str__(self) -> str:
         return "\n  ".join(self.lines)
+
+
+class ArgumentsError(MistakesError, ArgumentError):
+    """Several arguments cannot be what they are."""
 
 
 class NonFiniteError(S2R2Error):

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from s2r2.distributed.launching import restarts
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.settings.renamed import with_current_names
 from s2r2.settings.values import Mistakes, fitted
 from s2r2.settings.yaml_documents import read_yaml, write_yaml
@@ -265,7 +265,7 @@ def claiming(held: ExitStack) -> Claim:
         if made:
             held.callback(_remove_empty, folder)
         wait = SECONDS_AFTER_RESTART if restarts() else 0.0
-        remedy = "wait until it has finished, or choose another --out"
+        remedy = "wait until it has finished, or choose another `out`"
         held.enter_context(locked(run.lock_file, f"training in {folder}", remedy, wait=wait))
         held.callback(run.clear_failed_start)
         run.remove_temporaries()
@@ -298,7 +298,7 @@ def make_run_folder(folder: Path | None, name: str, claim: Claim) -> Path:
         run.unfinished_start.write_bytes(b"")
     except OSError as error:
         raise S2R2Error(
-            f"cannot write to run folder {place}: {error.strerror or error}; choose another --out"
+            f"cannot write to run folder {place}: {error.strerror or error}; choose another `out`"
         ) from error
     return place
 
@@ -311,10 +311,10 @@ def _remove_empty(folder: Path) -> None:
 def _refuse_used(run: RunFolder) -> None:
     used = sorted(entry.name for entry in run.path.iterdir() if entry != run.lock_file)
     if run.has_checkpoint:
-        raise S2R2Error(f"run folder {run.path} exists: go on with --resume, or choose another --out")
+        raise ArgumentError(f"run folder {run.path} exists: continue it with `resume=True`, or choose another `out`")
     if used and run.unfinished_start.name not in used:
-        raise S2R2Error(
-            f"folder {run.path} is not empty ({used[0]}), and holds no run to go on with: choose another --out"
+        raise ArgumentError(
+            f"folder {run.path} is not empty ({used[0]}) and holds no run to continue: choose another `out`"
         )
 
 
@@ -326,4 +326,4 @@ def _free_folder(name: str) -> Path:
             folder.mkdir()
             sync_folder(folder.parent)
             return folder
-    raise S2R2Error(f"no free folder runs/{name}-N: give one with --out")
+    raise S2R2Error(f"no free folder runs/{name}-N: name one with `out`")

@@ -246,7 +246,7 @@ def test_refusals_are_one_line_and_write_nothing(encoder: Encoder, tmp_path: Pat
     assert "huggingface" in refused(encoder, tmp_path / "x.onnx", format="tensorflow")
     assert "projection head" in refused(encoder, tmp_path / "x", format="huggingface", output="embedding")
     bare = load("untrained:test_resnet", image_size=64)
-    assert "--output" in refused(bare, tmp_path / "x.onnx", format="onnx", output="embedding")
+    assert "`output`" in refused(bare, tmp_path / "x.onnx", format="onnx", output="embedding")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("kept")
     assert "file" in refused(encoder, tmp_path / "file", format="huggingface")
@@ -257,7 +257,7 @@ def test_refusals_are_one_line_and_write_nothing(encoder: Encoder, tmp_path: Pat
 
 
 def test_a_small_stem_is_none_that_timm_can_build(small_stem: Encoder, tmp_path: Path) -> None:
-    assert "--format safetensors" in refused(small_stem, tmp_path / "x", format="huggingface")
+    assert "`format='safetensors'`" in refused(small_stem, tmp_path / "x", format="huggingface")
     assert not (tmp_path / "x").exists()
 
 

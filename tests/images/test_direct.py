@@ -107,7 +107,7 @@ def test_a_step_of_which_most_is_missing_ends_the_run(photos: Path) -> None:
         images = DirectImages(source, SIDE)
         missing = [sum(i <= index for i in step) for step in np.split(order(), 3)]
         if max(missing) > 4:
-            with pytest.raises(S2R2Error, match=r"5 of the 8 images of a step cannot be read .* go on with --resume"):
+            with pytest.raises(S2R2Error, match=r"5 of the 8 images .* cannot be read .* continue with `resume=True`"):
                 batches(images)
             break
         assert len(batches(images)) == 3
@@ -140,7 +140,7 @@ def test_when_there_is_no_store(photos: Path, tmp_path: Path, monkeypatch: pytes
     assert why_direct(source, SIDE, tmp_path) == ""
     monkeypatch.setattr(direct, "MANY_IMAGES", 20)
     assert why_direct(source, SIDE, None) == "24 images are more than 20"
-    with pytest.raises(S2R2Error, match="--store none is for s2r2 train"):
+    with pytest.raises(S2R2Error, match="`store='none'` is only for training"):
         PixelStore.build(source, SIDE, NO_STORE)
 
 

@@ -157,7 +157,7 @@ def run_or_export(state: State, said: str) -> None:
 
 case("is a graph for other programs: give the run folder or an export", graph, run_or_export)
 case(
-    "output={} is not known: use 'feature' or 'embedding'",
+    "`output={}` is not known: use feature or embedding",
     lambda state: load(state.shared.run).embed([noise(0)], output="x"),  # type: ignore[arg-type]
     lambda state, said: [load(state.shared.run).embed([noise(0)], output=choice) for choice in choices(said)],  # type: ignore[arg-type]
 )
@@ -188,7 +188,7 @@ def sizes(backbone: str, size: int) -> Encoder:
 
 
 case(
-    "cannot take images of {} px ({}): choose another --image-size",
+    "cannot take images of {} px ({}): choose another `image_size`",
     lambda _: sizes("test_vit", 30),
     lambda _, said: sizes("test_vit", 32),
 )
@@ -208,7 +208,7 @@ def of_one_size(state: State) -> object:
 
 
 case(
-    "cannot be built ({}): choose another --image-size",
+    "cannot be built ({}): choose another `image_size`",
     of_one_size,
     lambda _, said: sizes("test_vit", 32),
 )
@@ -227,13 +227,13 @@ def offline(state: State) -> object:
 
 def random_weights(state: State, said: str) -> None:
     loads(named(r"(untrained:)NAME", said) + "resnet10t")
-    assert "without --pretrained" in said
+    assert "leave out `pretrained`" in said
     sizes("resnet10t", 32)
     state.patch.setattr(timm, "create_model", without_download(timm.create_model))  # connected
     loads("timm:resnet10t")
 
 
-case("connect to the internet, or take random weights", offline, random_weights)
+case("connect to the internet, or start from random weights", offline, random_weights)
 
 
 def known_weights(state: State, said: str) -> None:
@@ -253,7 +253,7 @@ def exports(state: State, *words: object) -> str:
 
 
 case(
-    "format {} is not known: use {}",
+    "`format={}` is not known: use {}",
     lambda state: export(state.shared.encoder, state.tmp / "x.bin", format="x"),  # type: ignore[arg-type]
     lambda state, said: [
         exports(state, "--format", name, "--out", state.tmp / f"x{exporting_module.SUFFIXES[name]}")  # type: ignore[index]
@@ -263,32 +263,32 @@ case(
     slow=True,
 )
 case(
-    "cannot make the folder {}: {}; choose another --out",
+    "cannot make the folder {}: {}; choose another `out`",
     lambda state: exports(state, "--out", state.write("file", "") / "x.safetensors"),
     lambda state, said: exports(state, "--out", state.tmp / "other" / "x.safetensors"),
 )
 case(
-    "writes a file, and its name must end in",
+    "writes a file whose name ends in",
     lambda state: exports(state, "--format", "torch-export", "--out", "x.bin"),
     lambda state, said: exports(state, "--format", "torch-export", "--out", "x" + said.rsplit(" ", 1)[-1].strip()),
 )
 case(
-    "writes a folder, and this is a file",
+    "writes a folder: choose another `out`",
     lambda state: exports(state, "--format", "huggingface", "--out", state.write("file", "")),
     lambda state, said: exports(state, "--format", "huggingface", "--out", state.tmp / "folder"),
 )
 case(
-    "this is a run folder; choose another one, such as",
+    "is a run folder: choose another `out`, such as",
     lambda state: exports(state, "--format", "huggingface", "--out", state.run),
     lambda state, said: exports(state, "--format", "huggingface", "--out", said.rsplit("such as ")[-1].strip()),
 )
 case(
-    "has no projection head; leave --output out",
+    "has no projection head; leave out `output`",
     lambda _: command("export", "untrained:test_resnet", "--output", "embedding", "--out", "x.safetensors"),
     lambda _, said: command("export", "untrained:test_resnet", "--out", "x.safetensors"),
 )
 case(
-    "timm has no place for a projection head; use --format",
+    "timm has no place for a projection head; use `format='onnx'` or `format='safetensors'`",
     lambda state: exports(state, "--format", "huggingface", "--output", "embedding", "--out", "x"),
     lambda state, said: [
         exports(state, "--format", name, "--output", "embedding", "--out", f"x{exporting_module.SUFFIXES[name]}")  # type: ignore[index]
@@ -308,7 +308,7 @@ def other_format(state: State, said: str) -> None:
     exports(state, "--format", name, "--out", f"x{exporting_module.SUFFIXES[name]}")  # type: ignore[index]
 
 
-case("one ONNX file holds no more than 2 GB; use --format", too_large, other_format)
+case("an ONNX file holds at most 2 GB; use `format='torch-export'`", too_large, other_format)
 
 
 def inexact(state: State) -> object:
@@ -318,7 +318,7 @@ def inexact(state: State) -> object:
 
 
 case(
-    "gives other vectors than the original (by {}): use another --format",
+    "gives other vectors than the original (by {}): use another `format`",
     inexact,
     lambda state, said: exports(state, "--format", "safetensors", "--out", "x.safetensors"),
 )
@@ -331,8 +331,7 @@ def small_stem(state: State) -> object:
 
 
 def stem_offered(state: State, said: str) -> None:
-    for name in re.findall(r"--format (\S+),|or (onnx)", said):
-        form = "".join(name)
+    for form in re.findall(r"(?:use|or) `format='([\w-]+)'`", said):
         export(state.kept["encoder"], state.tmp / f"x{exporting_module.SUFFIXES[form]}", format=form)  # type: ignore[index, arg-type]
 
 
@@ -394,17 +393,17 @@ case("cannot read {}: run s2r2 evaluate again", damaged_evaluation, evaluated_ag
 # Devices, files and locks
 
 case(
-    "--device {}: use auto, cpu, cuda or cuda:N",
+    "`device={}`: use auto, cpu, cuda or cuda:N",
     lambda _: choose_device("gpu"),
     lambda _, said: [choose_device(choice) for choice in choices(said) if "cuda" not in choice],
 )
 case(
-    "s2r2 sums in float64, which Apple's GPUs do not have; use",
+    "s2r2 sums in float64, which Apple's GPUs do not support; use",
     lambda _: choose_device("mps"),
     lambda _, said: choose_device(choices(said)[-1]),
 )
 case(
-    "this machine has {} CUDA devices; use auto or cpu",
+    "this machine has {} CUDA devices: use auto or cpu",
     lambda _: choose_device("cuda:99"),
     lambda _, said: [choose_device(choice) for choice in choices(said)],
 )

@@ -245,7 +245,7 @@ def with_protocol(train: list[str] | None, test: list[str], name: str = "low-sho
 
 
 case(
-    "labelled test images: give such as --test",
+    "labels of test images: give a labeled `test`",
     lambda state: evaluate(
         {"x": state.shared.encoder},
         None,
@@ -257,7 +257,7 @@ case(
     with_protocol(LABELLED, LABELLED),
 )
 case(
-    "labelled training images: give them as --train",
+    "labels of training images: give a labeled `train`$",
     with_protocol(None, LABELLED),
     with_protocol(LABELLED, LABELLED),
 )
@@ -346,7 +346,7 @@ def tuned(state: State, train: list[str]) -> object:
 
 
 case(
-    "fine-tuning needs labels of training images: give a labelled --train",
+    "fine-tuning needs labels of training images: give",
     lambda state: tuned(state, PLAIN),
     lambda state, said: tuned(state, LABELLED),
 )

@@ -292,8 +292,8 @@ def opens_what_it_offers(state: State, said: str) -> None:
     assert all(opened)
 
 
-case("no DATA: give {}", lambda _: open_source([]), opens_what_it_offers)
-case("no DATA: give {}", lambda state: command("train", "--out", state.tmp / "run"), opens_what_it_offers)
+case("no `data`: give {}", lambda _: open_source([]), opens_what_it_offers)
+case("no `data`: give {}", lambda state: command("train", "--out", state.tmp / "run"), opens_what_it_offers)
 case("give {}$", lambda _: open_source("nowhere"), opens_what_it_offers)
 case(
     "is not data that can be read: give {}",
@@ -579,7 +579,7 @@ def room(state: State, said: str) -> None:
     state.patch.undo()
     state.patch.setenv("S2R2_CACHE", str(state.tmp / "cache"))
     assert len(PixelStore.build(open_source(str(state.photos)), None, state.tmp / "store", progress=False)) == 16
-    assert "--image-size" in said
+    assert "`image_size`" in said
     size = PixelStore.build(open_source(str(state.photos)), 16, state.tmp / "small", progress=False)
     assert sum(image.nbytes for image in size) < 16 * 40 * 40 * 3
 
@@ -592,7 +592,7 @@ def no_folder(state: State) -> object:
 
 
 def another_store(state: State, said: str) -> None:
-    assert "--store" in said
+    assert "another `store`" in said
     command(*small(state.photos, "--store", state.tmp / "other", "--out", state.tmp / "run"))
 
 
@@ -620,17 +620,17 @@ case(
     failing(errno.ENOSPC),
     lambda state, said: all_read(state, state.photos, 16),
 )
-case("{}; choose another --store$", failing(errno.EIO), another_store)
+case("{}; choose another `store`$", failing(errno.EIO), another_store)
 
 
 def store_none(state: State, said: str) -> None:
-    assert "s2r2 train" in said
+    assert "only for training" in said
     command(*small(state.photos, "--store", "none", "--out", state.tmp / "run"))
     command("evaluate", state.shared.run, "--test", state.photos, "--store", state.tmp / "kept", "--out", state.tmp)
 
 
 case(
-    "--store none is for s2r2 train",
+    "`store='none'` is only for training",
     lambda state: command("evaluate", state.shared.run, "--test", state.photos, "--store", "none"),
     store_none,
 )
@@ -671,10 +671,12 @@ def loader(state: State, batch_size: int, world_size: int = 1) -> object:
 
 
 case(
-    "needs more than {}: use a smaller batch size", lambda state: loader(state, 17), lambda state, _: loader(state, 16)
+    "must be at least 1, and at most the number of images",
+    lambda state: loader(state, 17),
+    lambda state, _: loader(state, 16),
 )
 case(
-    "use a larger batch size",
+    "cannot share `batch_size={}`: use a larger one",
     lambda state: loader(state, 2, 4),
     lambda state, _: loader(state, 4, 4),
 )
@@ -743,7 +745,7 @@ def restored(state: State, said: str) -> None:
 
 
 case(
-    "restore them and go on with --resume",
+    "restore them and continue with `resume=True`",
     lambda state: (direct(state, 1), spoil(state, 14), direct(state, 2, "--resume")),
     restored,
 )
@@ -762,7 +764,7 @@ def full_list(state: State) -> object:
 
 
 case(
-    "free space and go on with --resume",
+    "free space and go on with `resume=True`",
     full_list,
     lambda state, said: direct(state, 3, "--resume"),
 )

@@ -49,9 +49,9 @@ def finds(state: State, *words: object) -> str:
 
 # Making an index
 
-case("batch_size {}: give at least 1", lambda s: updates(s, batch_size=0), lambda s, _: updates(s, batch_size=1))
+case("`batch_size={}`: give at least 1", lambda s: updates(s, batch_size=0), lambda s, _: updates(s, batch_size=1))
 case(
-    "--approximate-from {}: give a number of photos, from 0 on",
+    "`approximate_from={}`: give a number of photos, 0 or more",
     lambda state: indexes(state, "--approximate-from", -1),
     lambda state, _: indexes(state, "--approximate-from", 0),
 )
@@ -71,7 +71,7 @@ def waited(state: State, said: str) -> None:
 
 case("wait until it has finished$", busy, waited)
 case(
-    "cannot write the index {}: {}; free space or choose another --index",
+    "cannot write the index {}: {}; free space or choose another `folder`",
     lambda state: indexes(state, to=state.write("file", "") / "index"),
     lambda state, said: indexes(state, to=state.tmp / "other"),
 )
@@ -88,7 +88,7 @@ def full(state: State) -> object:
 
 
 case(
-    "cannot write the index {}: {}; free space or choose another --index",
+    "cannot write the index {}: {}; free space or choose another `folder`",
     full,
     lambda state, said: (indexes(state), indexes(state, to=state.tmp / "other")),
 )
@@ -101,11 +101,11 @@ def by_another(state: State) -> object:
 def rebuilt(state: State, said: str) -> None:
     words = ["index", "untrained:test_vit", state.photos, "--device", "cpu", "--index"]
     command(*words, state.tmp / "other")
-    command(*words, state.index, named(r"use (--rebuild) to", said))
+    command(*words, state.index, named(r"with (--rebuild),", said))
     finds(state)
 
 
-case("was made by another encoder ({}): use --rebuild", by_another, rebuilt)
+case("was made by another encoder ({}): replace it with `rebuild=True`", by_another, rebuilt)
 
 
 def away(state: State) -> object:
@@ -117,14 +117,14 @@ def away(state: State) -> object:
 
 def dropped_or_back(state: State, said: str) -> None:
     assert len(ImageIndex.open(state.index)) == 16  # the old one stays in force
-    indexes(state, "--rebuild", named(r"the same command with (--drop-missing)", said))
+    indexes(state, "--rebuild", named(r"repeat the update with (--drop-missing)", said))
     assert len(ImageIndex.open(state.index)) == 8
     shutil.move(state.tmp / "b", state.photos / "b")
     indexes(state)
     assert len(ImageIndex.open(state.index)) == 16
 
 
-case("if they are gone for good, the same command with --drop-missing", away, dropped_or_back)
+case("stays in use; if they are gone for good, repeat the update with `drop_missing=True`", away, dropped_or_back)
 
 
 def kept(state: State) -> object:
@@ -134,10 +134,10 @@ def kept(state: State) -> object:
 
 
 case(
-    "If they are gone for good, drop them by the same command with --drop-missing",
+    "If they are gone for good, repeat the update with `drop_missing=True`",
     kept,
     lambda state, said: (
-        indexes(state, named(r"same command with (--drop-missing)", said)),
+        indexes(state, named(r"repeat the update with (--drop-missing)", said)),
         one_half(state),
     ),
 )
@@ -148,17 +148,12 @@ def one_half(state: State) -> None:
 
 
 case(
-    "an index lies in a folder of this machine, not at an address",
-    lambda state: indexes(state, to="s3://bucket/index"),
-    lambda state, _: indexes(state),
-)
-case(
-    "an index needs a folder whose path is UTF-8 without control characters: choose another",
+    "the path of an index must be UTF-8 without control characters: choose another",
     lambda state: indexes(state, to=state.tmp / "a\nb"),
     lambda state, _: indexes(state),
 )
 case(
-    "holds something else than an index ({}): choose another --index",
+    "holds other files than an index ({}): choose another `folder`",
     lambda state: indexes(state, to=state.write("full/x.txt", "").parent),
     lambda state, _: indexes(state),
 )
@@ -237,7 +232,7 @@ case(
     lambda state, said: (finds(state, named(r"such as (\S+)", said)), finds(state, state.photos / "a" / "00.png")),
 )
 case(
-    "--box {} lies outside the image of",
+    "`box={}` lies outside the image of",
     lambda state: finds(state, "a/00.png", "--box", "0,0,99,99"),
     lambda state, said: finds(
         state, "a/00.png", "--box", ",".join(["0", "0", *re.search(r"of (\d+) x (\d+) pixels", said).groups()])
@@ -247,16 +242,16 @@ case(
 
 def boxed(state: State, said: str) -> None:
     Image.fromarray(noise(0, 96)).save(state.tmp / "large.png")
-    finds(state, state.tmp / "large.png", "--box", named(r"as in ([\d,]+)", said))
+    finds(state, state.tmp / "large.png", "--box", named(r"such as ([\d,]+)", said))
 
 
 case(
-    "--box {}: give left,top,width,height in pixels",
+    "`box={}`: give left,top,width,height in pixels",
     lambda state: finds(state, "a/00.png", "--box", "1,2"),
     boxed,
 )
 case(
-    "--threshold {}: give a similarity between 0 and 1",
+    "`threshold={}`: give a similarity between 0 and 1",
     lambda state: command("duplicates", state.index, "--threshold", 2),
     lambda state, _: [command("duplicates", state.index, "--threshold", value) for value in (0, 0.5, 1)],
 )
@@ -272,7 +267,7 @@ def looked_further(state: State, said: str) -> None:
 
 
 case(
-    "to find more, look further: --threshold",
+    "to find more, lower the threshold: `threshold={}`",
     lambda state: command("duplicates", state.index, "--threshold", 1),
     looked_further,
 )
@@ -288,7 +283,7 @@ def fewer(state: State, said: str) -> None:
     assert "warning" not in command("duplicates", state.index, "--threshold", 0.99999)
 
 
-case("use another one, or a higher --threshold", one_group, fewer)
+case("use another one, or a higher `threshold`", one_group, fewer)
 
 
 def damaged_thumbnail(state: State) -> object:
@@ -299,12 +294,16 @@ def damaged_thumbnail(state: State) -> object:
 
 
 def sheet_after_rebuilding(state: State, said: str) -> None:
-    indexes(state, named(r"use s2r2 index (--rebuild)", said))
+    indexes(state, named(r"with s2r2 index (--rebuild)", said))
     index = ImageIndex.open(state.index)
     contact_sheet(index, noise(0), index.search(noise(0), 3))
 
 
-case("the thumbnail of {} in {} is damaged ({}): use s2r2 index --rebuild", damaged_thumbnail, sheet_after_rebuilding)
+case(
+    "damaged ({}): rebuild the index with s2r2 index --rebuild",
+    damaged_thumbnail,
+    sheet_after_rebuilding,
+)
 
 
 # Writing vectors
@@ -315,7 +314,7 @@ def embeds(state: State, out: object, *words: object) -> str:
 
 
 case(
-    "--output {}: use feature or embedding",
+    "`output={}` is not known: use feature or embedding",
     lambda state: write_embeddings(
         state.shared.encoder, open_source(str(state.photos)), state.tmp / "x.parquet", output="x"
     ),  # type: ignore[arg-type]
@@ -327,22 +326,22 @@ case(
     ],
 )
 case(
-    "batch_size {}: give at least 1",
+    "`batch_size={}`: give at least 1",
     lambda s: embeds(s, "x.parquet", "--batch-size", 0),
     lambda s, _: embeds(s, "x.parquet", "--batch-size", 1),
 )
 case(
-    "--out {}: vectors are written as FILE.parquet",
+    "vectors are written as Parquet; give `out` a name that ends in .parquet",
     lambda state: embeds(state, "x.csv"),
-    lambda state, said: embeds(state, named(r"written as (\S+)", said).replace("FILE", "x")),
+    lambda state, said: embeds(state, "x" + named(r"ends in (\S+)", said)),
 )
 case(
-    "is a folder: name a file in it",
+    "is a folder: give `out` the name of a file in it",
     lambda state: (state.tmp.joinpath("x.parquet").mkdir(), embeds(state, "x.parquet")),
     lambda state, _: embeds(state, "x.parquet/y.parquet"),
 )
 case(
-    "its folder is not there, or may not be written to; choose another",
+    "its folder does not exist or is read-only; choose another `out`",
     lambda state: embeds(state, "nowhere/x.parquet"),
     lambda state, _: embeds(state, "x.parquet"),
 )
@@ -350,13 +349,13 @@ case(
 # Serving
 
 case(
-    "give the path that the proxy shows, as in",
+    "give the path that the proxy uses, such as",
     lambda _: checked_root("photos"),
-    lambda _, said: checked_root(named(r"as in (\S+)", said)),
+    lambda _, said: checked_root(named(r"such as (\S+)", said)),
 )
 case("give a path without . and ..", lambda _: checked_root("/a/../b"), lambda _, said: checked_root("/a/b"))
 case(
-    "the page's own addresses begin so; choose another",
+    "the page's own addresses begin like this; choose another",
     lambda _: checked_root("/api"),
     lambda _, said: checked_root("/photos"),
 )
@@ -397,7 +396,7 @@ def page_added(state: State, said: str) -> None:
 
 case("if this is the page itself behind a proxy, add its name with", posted, page_added)
 case(
-    "can be the name of no host: give it as it stands",
+    "is not the name of a host: give it as in",
     lambda _: allowed_hosts("127.0.0.1", ["http://photos.home/"]),
     lambda _, said: [
         allowed_hosts("127.0.0.1", [name]) for name in re.findall(r"photos\.home(?::\d+)?", said.rsplit("such as")[-1])
@@ -436,14 +435,14 @@ def taken(state: State) -> object:
 
 
 def free_port(state: State, said: str) -> None:
-    assert "another --port or --host" in said
+    assert "another `port` or `host`" in said
     port = int(named(r"127\.0\.0\.1:(\d+)", said))
     listens(port=0)
     listens("127.0.0.2", port)
     state.kept["socket"].close()
 
 
-case("choose another --port or --host", taken, free_port)
+case("choose another `port` or `host`", taken, free_port)
 
 
 def no_web(state: State) -> object:
@@ -481,12 +480,12 @@ case("the search backend {} needs {}: pip install", no_lancedb, lambda _, said: 
 def made_for_another(state: State, said: str) -> None:
     """First the search that needs nothing, then the index that the message asks for."""
     finds(state, "a/00.png", "--backend", named(r"or search with --backend (\w+)", said))
-    indexes(state, "--backend", named(r"run s2r2 index with --backend (\w+) first", said))
+    indexes(state, "--backend", named(r"update it with --backend (\w+) first", said))
     finds(state, "a/00.png", "--backend", "lancedb")
 
 
 case(
-    "or search with --backend exact",
+    "or search with `backend='exact'`",
     lambda state: finds(state, "a/00.png", "--backend", "lancedb"),
     made_for_another,
 )
@@ -510,7 +509,7 @@ def exact_or_anew(state: State, said: str) -> None:
     finds(state, "a/00.png", "--backend", "lancedb")
 
 
-case("LanceDB cannot search {} ({}): use --backend exact", unsearchable, exact_or_anew)
+case("LanceDB cannot search {} ({}): use `backend='exact'`", unsearchable, exact_or_anew)
 
 
 def open_to_all(state: State, host: str = "0.0.0.0") -> str:
@@ -519,7 +518,7 @@ def open_to_all(state: State, host: str = "0.0.0.0") -> str:
 
 
 case(
-    "there is no password and no encryption. Use --host 127.0.0.1",
+    "there is no password and no encryption. Use `host='127.0.0.1'`",
     open_to_all,
     lambda state, said: quiet(open_to_all(state, named(r"Use --host (\S+) unless", said))),
 )

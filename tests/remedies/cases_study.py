@@ -89,7 +89,7 @@ def strange_method(state: State) -> object:
 
 
 case(
-    "add --trust-method {}",
+    "add `trust_methods=[{}]`",
     strange_method,
     lambda state, said: compares(
         state, *named(r"add (--trust-method \S+)$", said).split(), methods=state.kept["methods"]
@@ -112,9 +112,9 @@ def waited_or_other(state: State, said: str) -> None:
     compares(state, "--out", state.tmp / "out")
 
 
-case("wait for it, or choose another --out", busy, waited_or_other)
+case("wait for it, or choose another `out`", busy, waited_or_other)
 case(
-    "cannot write to {}: {}; choose another --out",
+    "cannot write to {}: {}; choose another `out`",
     lambda state: compares(state, "--out", state.write("file", "") / "out"),
     lambda state, said: compares(state, "--out", state.tmp / "other"),
 )
@@ -142,7 +142,7 @@ def deleted(state: State, said: str) -> None:
     compares(state, "--out", state.tmp / "out")
 
 
-case("choose another --out, or delete that folder to run it again", lambda state: judged(state, ""), deleted)
+case("choose another `out`, or delete that folder to run it again", lambda state: judged(state, ""), deleted)
 case("{} is damaged: delete {} to run it again", lambda state: judged(state, "{"), deleted)
 
 # Several processes
@@ -157,12 +157,12 @@ def launches(state: State, devices: int = 1, nodes: int = 1, restarts: int = 0) 
 
 
 case(
-    "--devices and --nodes must be at least 1",
+    "`devices` and `nodes` must be at least 1",
     lambda state: launching.launch(["methods"], 1, 0, 0),
     lambda state, said: launches(state),
 )
 case(
-    "--devices 0 means all GPUs, but this machine has none",
+    "`devices=0` means all GPUs, but this machine has none",
     lambda state: (state.patch.setattr("torch.cuda.device_count", lambda: 0), launching.launch(["methods"], 0, 1, 0)),
     lambda state, said: launches(state, 2),
 )
@@ -179,7 +179,7 @@ def with_place(state: State, said: str) -> None:
     launches(state, 2)
 
 
-case("--devices needs a folder for temporary files ({}): set TMPDIR", no_place, with_place)
+case("several processes need a folder for temporary files ({}): set TMPDIR", no_place, with_place)
 
 
 def unknown_machines(state: State) -> object:
@@ -227,7 +227,7 @@ def locked_by(patch: pytest.MonkeyPatch, refuse: Callable[..., None], state: Sta
 
 case("knows no locks: let no other process write there", without_locks, lambda state, said: without_locks(state))
 case(
-    "each process takes one of its own; use --device cuda and as many processes as devices, or cpu",
+    "each process needs its own; use `device='cuda'` and as many processes as there are devices, or cpu",
     lambda _: choose_device("cuda:0", Processes(world_size=2, local_world_size=2)),
     lambda _, said: choose_device(named(r"or (\w+)$", said), Processes(world_size=2, local_world_size=2)),
 )
@@ -289,7 +289,7 @@ case(
     lambda state, said: [tuned_by(state, name) for name in choices(said)],
 )
 case(
-    "were evaluated on different images: choose another --out",
+    "were evaluated on different images: choose another `out`",
     lambda _: estimate([np.zeros(5), np.zeros(6)]),
     lambda _, said: estimate([np.zeros(6), np.zeros(6)]),
 )

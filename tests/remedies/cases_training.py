@@ -15,15 +15,13 @@ from s2r2.runs import RunFolder
 from s2r2.system.locking import LOCK, locked
 from s2r2.training import TrainConfig, read_config, train
 from s2r2.training.config import PRECISIONS
-from s2r2.training.methods import build_method, describe_methods, resolve
-from s2r2.training.methods.registry import find_method, method_options
+from s2r2.training.methods import build_method, resolve
 from s2r2.training.parallel import sharding
 from s2r2.training.run.checkpoint import _checksum, load_checkpoint
 from s2r2.training.run.metrics import MetricsLog
 from s2r2.training.setup.cost import out_of_memory_is_an_error
 from s2r2.training.setup.encoder import with_recipe
 from s2r2.training.setup.resuming import restarted
-from s2r2.views import get_recipe
 
 METHOD = """
 import torch
@@ -150,18 +148,18 @@ def as_utf8(state: State, said: str) -> None:
 
 case("not UTF-8: save the file as UTF-8", latin, as_utf8)
 case(
-    "is larger than the data ({} images in {}): use --batch-size",
+    "is larger than the data ({} images in {}): use `batch_size={}`",
     trains("--batch-size", 17),
     lambda state, said: trains("--batch-size", named(r"use --batch-size (\d+)", said))(state),
 )
 case(
-    "takes images of one size only: use --recipe photos, or another backbone",
+    "takes images of one size only: use `recipe='photos'`, or another `backbone`",
     lambda state: with_recipe(
         resolve(TrainConfig(backbone="inception_v4", recipe="swav-multicrop", image_size=75)), "swav-multicrop", None
     ),
     lambda state, said: (
         with_recipe(
-            resolve(TrainConfig(backbone="inception_v4", recipe=(name := named(r"use --recipe (\w+)", said)))),
+            resolve(TrainConfig(backbone="inception_v4", recipe=(name := named(r"use `recipe='(\w+)'`", said)))),
             name,
             None,
         ),
@@ -190,12 +188,12 @@ def out_of_memory(micro_batch: int = 0) -> str:
 
 def less_memory(state: State, said: str) -> None:
     """Both values that the message names: taken, and the ranking is the same in slices."""
-    for value in set(re.findall(r"--micro-batch (\w+)", said)):
+    for value in re.findall(r"`micro_batch='?(\w+)'?`", said):
         out_of_memory(int(value) if value.isdigit() else 8)
         trains("--micro-batch", value)(state)
 
 
-case("or --micro-batch auto, which gives the same ranking in less memory", lambda _: out_of_memory(), less_memory)
+case("or `micro_batch='auto'`, which gives the same ranking in less memory", lambda _: out_of_memory(), less_memory)
 
 # Methods
 
@@ -218,26 +216,15 @@ def corrected(state: State, said: str) -> None:
     with_file(GOOD)(state)
 
 
-case("or give a FILE.py with a Method of your own", trains("--method", "x"), every_method)
+case("or give a FILE.py with your own Method", trains("--method", "x"), every_method)
 case("there is no method file {} ({})", trains("--method", "no.py"), corrected)
-case("it must return the loss of the step", with_file("return 3"), corrected)
 case(
-    "must return a dict of single numbers",
-    with_file(f"{GOOD}\n\n    def statistics(self, embeddings, groups):\n        return 3"),
-    corrected,
-)
-case(
-    "--method {} cannot be made with these settings",
-    with_file(f"{GOOD}\n\n    def __init__(self, config, images):\n        raise ValueError('no')"),
-    corrected,
-)
-case(
-    "--options {}: method {} has {}{}",
+    "`options`: there is no {}; method {} has {}{}",
     trains("--options", "bnk=0"),
     lambda state, said: trains("--options", named(r"did you mean (\w+)", said) + "=0")(state),
 )
 case(
-    "--options {}={}: must be like {}",
+    "`options`: {}={} must be like {}",
     trains("--options", "bank=x"),
     lambda state, said: trains("--options", "bank=" + named(r"must be like ([^;]+);", said))(state),
 )
@@ -255,12 +242,12 @@ case(
     ),
 )
 case(
-    "--options: hold_slope is in [0, 0.25)",
+    "`options`: hold_slope must be in [0, 0.25)",
     trains("--options", "hold_slope=0.3"),
     after("--options", "hold_slope=0.2"),
 )
 case(
-    "--options: temperature_end and spread must not be negative",
+    "`options`: temperature_end and spread must not be negative",
     trains("--method", "simclr", "--options", "temperature_end=-1"),
     after("--method", "simclr", "--options", "temperature_end=1"),
 )
@@ -269,28 +256,6 @@ case(
     trains("--method", "swav", "--options", "freeze_epochs=-1"),
     after("--method", "swav", "--options", "freeze_epochs=0"),
 )
-
-
-def listed_options(state: State, said: str) -> None:
-    """Every line of what s2r2 methods lists as options can be given so."""
-    for name, listed in re.findall(r"^(\w+)$(.*?)(?=^\w|\Z)", said, re.MULTILINE | re.DOTALL):
-        words = re.search(r"--views \d+ --recipe \S+ --temperature \S+", listed)[0].split()
-        options = re.findall(r"^ +--options (\S+?=[^\s:(]*)", listed, re.MULTILINE)
-        config = small(state.shared.photos)
-        values = dict(zip(words[::2], words[1::2], strict=True))
-        made = TrainConfig(
-            method=name,
-            views=int(values["--views"]),
-            recipe=values["--recipe"],
-            temperature=float(values["--temperature"]),
-            options={option.partition("=")[0]: option.partition("=")[2] for option in options} and {},
-        )
-        assert config
-        build_method(resolve(made.checked()), 100)
-        get_recipe(values["--recipe"])
-
-
-case("  --views {} --recipe {} --temperature {}", lambda _: describe_methods(), listed_options)
 
 
 def trusted(state: State, said: str) -> None:
@@ -308,9 +273,9 @@ def strange_code(state: State) -> object:
 
 case("name it: s2r2 train --resume --out {} --method {}", strange_code, trusted)
 case(
-    "and if you trust it {}",
+    "and if you trust it, {}",
     strange_code,
-    lambda state, said: trusted(state, said.split("trust it ")[-1]),
+    lambda state, said: trusted(state, said.split("trust it, ")[-1]),
 )
 
 
@@ -323,30 +288,11 @@ def named_in_python(state: State) -> object:
 
 
 case(
-    "add --method FILE",
+    "name it as `method`",
     named_in_python,
-    lambda state, said: trains(named(r"add (--method) FILE", said), state.kept["method"])(state),
+    lambda state, said: trains("--method", state.kept["method"])(state),
 )
 
-
-def as_listed(state: State, said: str) -> None:
-    """Every option that is listed with a value can be given so."""
-    lines = re.findall(r"^ +--options (\w+=[^\s:(]+)", said, re.MULTILINE)
-    for method in ("s2r2", "simclr", "swav"):
-        known = method_options(find_method(method))
-        given = dict(line.split("=", 1) for line in lines if line.split("=", 1)[0] in known)
-        given = {
-            name: type(known[name])(value)
-            for name, value in given.items()
-            if isinstance(known[name], (int, float, str))
-        }
-        assert given
-        build_method(
-            resolve(TrainConfig(method=method, options={k: v for k, v in given.items() if v == known[k]})), 100
-        )
-
-
-case("  --options {}={}{}", lambda _: describe_methods(), as_listed)
 
 # Run folders
 
@@ -362,7 +308,7 @@ def resume_or_other(state: State, said: str) -> None:
         resumes()(state)
 
 
-case("exists: go on with --resume, or choose another --out", used, resume_or_other)
+case("exists: continue it with `resume=True`, or choose another `out`", used, resume_or_other)
 
 
 def strange_folder(state: State) -> object:
@@ -375,9 +321,9 @@ def other_out(state: State, said: str) -> None:
     command(*small(state.shared.photos, "--out", state.tmp / "other"))
 
 
-case("and holds no run to go on with: choose another --out", strange_folder, other_out)
+case("and holds no run to continue: choose another `out`", strange_folder, other_out)
 case(
-    "cannot write to run folder {}: {}; choose another --out",
+    "cannot write to run folder {}: {}; choose another `out`",
     lambda state: command(*small(state.shared.photos, "--out", state.write("file", "") / "run")),
     other_out,
 )
@@ -396,7 +342,7 @@ def waited_or_other(state: State, said: str) -> None:
     resumes("--epochs", 2)(state)
 
 
-case("wait until it has finished, or choose another --out", busy, waited_or_other)
+case("wait until it has finished, or choose another `out`", busy, waited_or_other)
 
 
 def all_taken(state: State) -> object:
@@ -405,16 +351,16 @@ def all_taken(state: State) -> object:
     return command(*small(state.shared.photos))
 
 
-case("no free folder runs/{}-N: give one with --out", all_taken, lambda state, said: trains()(state))
+case("no free folder runs/{}-N: name one with `out`", all_taken, lambda state, said: trains()(state))
 
 # Resuming
 
 case(
-    "restarts need --out",
+    "`restarts` needs `out`",
     lambda state: (state.patch.setenv("TORCHELASTIC_RESTART_COUNT", "1"), restarted(None)),
     lambda state, said: restarted(state.run),
 )
-case("--resume needs --out: the run folder", lambda _: command("train", "--resume"), lambda s, _: resumes()(s))
+case("`resume=True` needs `out`: the run folder", lambda _: command("train", "--resume"), lambda s, _: resumes()(s))
 
 
 def no_checkpoint(state: State) -> object:
@@ -424,12 +370,12 @@ def no_checkpoint(state: State) -> object:
 
 
 case(
-    "no checkpoint in {}: nothing to resume; start without --resume",
+    "no checkpoint in {}, so there is nothing to resume: leave out `resume`",
     no_checkpoint,
     lambda state, said: command(*small(state.shared.photos, "--out", state.tmp / "fresh")),
 )
 case(
-    "no checkpoint at {}: nothing to resume; start without --resume",
+    "no checkpoint at {}, so there is nothing to resume: leave out `resume`",
     lambda state: load_checkpoint(state.tmp),
     lambda state, said: (trains()(state), load_checkpoint(state.kept["out"])),
 )
@@ -462,13 +408,14 @@ def taken(state: State) -> object:
 
 
 def longer(state: State, said: str) -> None:
-    for number, option in enumerate(re.findall(r"(--\w+) N", said)):
+    settings = re.findall(r"`(\w+)`", named(r"give more (.*)", said))
+    for setting, length in zip(settings, (3, 7), strict=True):
         before = load_checkpoint(state.run)[0]["step"]
-        resumes(option, (3, 7)[number])(state)
+        train(None, TrainConfig(threads=1, **{setting: length}), out=state.run, resume=True)
         assert load_checkpoint(state.run)[0]["step"] > before
 
 
-case(", all taken: --epochs N or --steps N with a larger N trains it longer", taken, longer)
+case(", all taken: to train longer, give more `epochs` or `steps`", taken, longer)
 
 
 def lost_photos(state: State) -> object:
@@ -531,17 +478,17 @@ def restored(state: State, said: str) -> None:
 
 case("one of them was changed; restore it, or start a new run", unfit, restored)
 case(
-    "{}: start again with another --out",
+    "{}: start again with another `out`",
     lambda state: (spoil_checkpoints(state.run, None), resumes()(state)),
     other_out,
 )
 case(
-    "was started {}: leave out --store {} to resume it",
+    "was started {}: leave out `store={}` to resume it",
     resumes("--store", "none"),
     lambda state, said: resumes(*without(["--store", "none"], re.findall(r"leave out (--store) none", said)))(state),
 )
 case(
-    "--store DIR decodes all of them once, before the first step",
+    "`store=DIR` decodes all of them once, before the first step",
     trains("--store", "none"),
     lambda state, said: command(
         *small(state.shared.photos, named(r"(--store) DIR", said), state.tmp / "s", "--out", state.tmp / "r")
@@ -566,7 +513,7 @@ def full_metrics(state: State) -> object:
     return log.flush()
 
 
-case("free space, then continue with --resume", full_metrics, lambda state, said: resumes("--epochs", 2)(state))
+case("free space, then continue with `resume=True`", full_metrics, lambda state, said: resumes("--epochs", 2)(state))
 
 # Several processes' settings
 
@@ -577,22 +524,22 @@ def sharded(processes: int = 2, **settings: Any) -> object:
 
 
 case(
-    "needs several processes to share the encoder out to: add --devices N",
+    "needs several processes: start with s2r2 train --devices N",
     lambda _: sharded(1),
     lambda _, said: sharded(2),
 )
 case(
-    "which wants whole weights: use adamw or sgd",
+    "which needs whole weights: use sgd",
     lambda _: sharded(optimizer="lars"),
     lambda _, said: [sharded(optimizer=name) for name in choices(said)],
 )
 case(
-    "cannot work with --precision 16-mixed: use",
+    "does not work with `precision='16-mixed'`: use",
     lambda _: sharded(precision="16-mixed"),
     lambda _, said: [sharded(precision=name) for name in choices(said)],
 )
 case(
-    "which tries the whole encoder: give N",
+    "which needs the whole encoder: give N",
     lambda _: sharded(micro_batch="auto"),
     lambda _, said: sharded(micro_batch=16),
 )

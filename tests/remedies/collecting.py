@@ -20,7 +20,7 @@ VERBS = (
 )
 _ADVICE = re.compile(
     rf"(?:^|[:;,.(—]\s|\b(?:or|and|then|please|instead)\s)(?:{VERBS})\b"
-    r"|(?<![\w-])--[a-z][a-z-]+|\bs2r2 [a-z]+|\bpip install|\bS2R2_[A-Z]+",
+    r"|(?<![\w-])--[a-z][a-z-]+|`[a-z_]+(?:=[^`]*)?`|\bs2r2 [a-z]+|\bpip install|\bS2R2_[A-Z]+",
     re.IGNORECASE,
 )
 _ON_PAGES = re.compile(r"Error\(([`\"])(?P<error>.+?)\1\)|<code>(?P<code>.+?)</code>")
@@ -49,8 +49,17 @@ def is_piece(piece: str, text: str) -> bool:
 
 
 def pattern(piece: str) -> re.Pattern[str]:
-    """What a piece of a text, with ``{}`` for what is filled in, looks like in a message."""
-    return re.compile(".*?".join(re.escape(part) for part in piece.removesuffix("$").split("{}")), re.DOTALL)
+    """What a piece of a text, with ``{}`` for what is filled in, looks like in a message; arguments may be options."""
+    parts = re.split(r"(\{\}|`[a-z_]+(?:=[^`]*)?`)", piece.removesuffix("$"))
+    return re.compile("".join(".*?" if part == "{}" else _either(part) for part in parts), re.DOTALL)
+
+
+def _either(part: str) -> str:
+    """An argument in backticks, or the option or the position that a command has for it."""
+    if not part.startswith("`"):
+        return re.escape(part)
+    name = part.strip("`").partition("=")[0]
+    return rf"(?:`{name}(?:=[^`]*)?`|(?:--[a-z-]+|[A-Z]+)(?: '[^']*'| [^\s;:]+)?)"
 
 
 def _python() -> Iterator[Place]:

@@ -5,25 +5,25 @@ ELSEWHERE: dict[str, str] = {
         "test_messages.py::test_without_a_secret_nothing_is_sent_or_unpickled"
     ),
     "start the command again, and see that nobody else": "test_messages.py::test_a_strangers_message_is_not_unpickled",
-    "for want of memory: start the same command again": "test_several_processes.py::test_a_killed_process_is_a_line",
+    "memory ran out: start the same command again": "test_several_processes.py::test_a_killed_process_is_a_line",
     "lost another of the {} processes, which ended": "test_several_processes.py::test_a_killed_process_is_a_line",
     "run the same command again": "test_several_processes.py::test_a_killed_process_is_a_line",
     "resume from the last checkpoint with: s2r2 train": (
         "test_processes.py::test_a_frozen_process_without_restarts_is_one_clear_line"
     ),
-    "It happens again with s2r2 train --resume --out {}; add --retry-at": (
+    "It happens again with s2r2 train --resume --out {}; add `retry_at=0.5`": (
         "test_survival.py::test_a_loss_that_is_nan_names_its_photos_and_can_be_replayed"
     ),
     "and saved; resume with: s2r2 train": "test_training.py::test_interrupt_and_resume_equal_an_undisturbed_run",
     "with {} bytes a number; make them equal": "test_distributed.py::test_gradients_equal_one_process",
-    "make it anew with s2r2 index --rebuild": "test_index_damage.py::test_the_remedy_repairs_every_file",
+    "({}): rebuild it with s2r2 index --rebuild": "test_index_damage.py::test_the_remedy_repairs_every_file",
     "was cut short: run s2r2 index once more": (
         "test_index_damage.py::test_power_cuts_leave_an_index_that_opens_and_goes_on"
     ),
     "another version of s2r2 wrote it": "test_index_damage.py::test_the_remedy_repairs_every_file",
     "{} of {} trials; call again to go on": "test_study.py::test_a_killed_study_goes_on_to_the_whole_table",
     "{} of {} runs; call again to go on": "test_study.py::test_a_killed_study_goes_on_to_the_whole_table",
-    "--strategy fsdp cannot share out backbone {} ({}): leave": (
+    "`strategy='fsdp'` cannot shard backbone {} ({}): use ddp": (
         "test_sharding.py::test_a_backbone_that_cannot_be_shared_out_is_one_line"
     ),
     "Normalization is inside: give pixels": "test_exporting.py::test_the_same_vectors_without_s2r2",
@@ -90,9 +90,6 @@ NO_ADVICE: dict[str, str] = {
     "not needed with --resume.": "the help of the command line",
     "tuple[Figure, list[Axes]]": "a type",
     "list[list[str]] | list": "a type",
-    "--format onnx$": "what needs an extra",
-    "--protocol {}$": "where a name stands",
-    "--method {}$": "where a name stands",
     "train, test$": "names of parts",
     "train, test, unlabeled": "names of parts",
     "a table with a column path, and optionally label": "what a manifest is",
@@ -102,9 +99,7 @@ NO_ADVICE: dict[str, str] = {
     "retry     from the last checkpoint": "what is being done",
     "check     epoch {}": "figures",
     "run       {} epochs x": "figures",
-    "--steps {}$": "a length as it was asked for",
-    "--epochs {}$": "a length as it was asked for",
-    "--strategy fsdp {}$": "what stands before each rule of sharding",
+    "`strategy='fsdp'` {}$": "what stands before each rule of sharding",
     "Another program, not s2r2 serve, answers": "what is there, and nothing to do",
 }
 """A piece of a text that only looks like advice: what it is."""

@@ -68,13 +68,13 @@ def test_a_box_searches_for_a_part(photo_folder: Path, tmp_path: Path, encoder_n
 def test_another_encoder_is_refused_unless_asked_for(photo_folder: Path, tmp_path: Path, encoder_name: str) -> None:
     store = tmp_path / "index"
     update_index(encoder_name, photo_folder, store, progress=False)
-    with pytest.raises(S2R2Error, match="--rebuild"):
+    with pytest.raises(S2R2Error, match="`rebuild=True`"):
         update_index("untrained:test_vit", photo_folder, store, progress=False)
     before = ImageIndex.open(store).about.fingerprint
     done = update_index("untrained:test_vit", photo_folder, store, rebuild=True, progress=False)
     assert done.embedded == 24
     assert ImageIndex.open(store).about.fingerprint != before
-    with pytest.raises(S2R2Error, match="something else than an index"):
+    with pytest.raises(S2R2Error, match="other files than an index"):
         update_index(encoder_name, photo_folder, photo_folder, progress=False)
 
 
@@ -143,8 +143,8 @@ def test_a_damaged_or_missing_index_is_said(tmp_path: Path, photo_folder: Path, 
 
 def test_object_storage_is_refused_in_one_line(photo_folder: Path, encoder_name: str) -> None:
     for address in ("s3://bucket/photos.index", "gs:/bucket/photos.index"):
-        with pytest.raises(S2R2Error, match="a folder of this machine"):
+        with pytest.raises(S2R2Error, match="a folder on this machine"):
             update_index(encoder_name, photo_folder, address, progress=False)
-        with pytest.raises(S2R2Error, match="a folder of this machine"):
+        with pytest.raises(S2R2Error, match="a folder on this machine"):
             ImageIndex.open(address)
     assert not Path("s3:").exists()

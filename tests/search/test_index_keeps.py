@@ -51,7 +51,7 @@ def test_half_of_the_photos_behind_an_empty_mount_point_are_kept(update: Update,
     (photo_folder / "red" / ".DS_Store").touch()
     done = update()
     assert (len(done.index), done.kept, done.dropped, done.missing) == (24, 16, 0, 8)
-    assert "--drop-missing" in str(done)
+    assert "`drop_missing=True`" in str(done)
     assert listed(done)["red/0.jpg"].startswith("kept: ")
     assert len(done.index.search("red/0.jpg", 30)) == 23
     assert len(update(drop_missing=True).index) == 16  # the remedy, had they been gone
@@ -209,7 +209,7 @@ def test_a_tar_cut_short_keeps_what_is_behind_the_cut(encoder: object, photo_fol
 
 def test_rebuilding_while_half_is_away_leaves_the_old_index_in_force(update: Update, photo_folder: Path) -> None:
     shutil.rmtree(photo_folder / "red")
-    with pytest.raises(S2R2Error, match="--drop-missing"):
+    with pytest.raises(S2R2Error, match="`drop_missing=True`"):
         update(rebuild=True)
     assert len(ImageIndex.open(photo_folder.parent / "index")) == 24
     assert len(update(rebuild=True, drop_missing=True).index) == 16
@@ -267,7 +267,7 @@ def test_helper_files_of_systems_are_no_obstacle(update: Update, photo_folder: P
     assert len(update().index) == 25
     assert (store / "@eaDir" / "thing").exists()
     (store / "holiday.txt").touch()
-    with pytest.raises(S2R2Error, match="something else than an index"):
+    with pytest.raises(S2R2Error, match="other files than an index"):
         update()
 
 
@@ -279,7 +279,7 @@ def test_an_index_may_lie_in_a_folder_of_any_readable_name(
         assert len(update_index(encoder, "photos", name, progress=False).index) == 24
         assert len(update_index(encoder, "photos", name, progress=False).index.thumbnail(3)) > 100
     for name in (os.fsdecode(b"caf\xe9"), "new\nline"):
-        with pytest.raises(S2R2Error, match="needs a folder whose path is UTF-8"):
+        with pytest.raises(S2R2Error, match="the path of an index must be UTF-8"):
             update_index(encoder, "photos", name, progress=False)
-        with pytest.raises(S2R2Error, match="needs a folder whose path is UTF-8"):
+        with pytest.raises(S2R2Error, match="the path of an index must be UTF-8"):
             ImageIndex.open(name)

@@ -164,7 +164,7 @@ def test_code_that_a_study_names_runs_only_if_the_user_has_named_it(
         "class Mine(Method):\n    def forward(self, embeddings, groups):\n        return embeddings.sum()\n"
     )
     path = written(tmp_path, methods={"mine": {"method": str(method)}})
-    with pytest.raises(S2R2Error, match=r"would run the code .* add --trust-method") as error:
+    with pytest.raises(S2R2Error, match=r"would run the code .* add `trust_methods=\[") as error:
         compare(path, out=tmp_path / "out", minutes=0, quiet=True)
     assert not marker.exists()
     assert "\n" not in str(error.value)
@@ -290,7 +290,7 @@ def test_a_study_has_the_figures_of_evaluate_and_a_protocol_of_ones_own_in_its_t
     protocol, out = tmp_path / "mine.py", tmp_path / "out"
     protocol.write_text(NEAREST_MEAN)
     path = written(tmp_path, seeds=[0], protocols=[str(protocol)])
-    with pytest.raises(S2R2Error, match=r"protocols: .*would run the code .* add --trust-method"):
+    with pytest.raises(S2R2Error, match=r"protocols: .*would run the code .* add `trust_methods=\["):
         compare(path, out=out, minutes=0, quiet=True)
     compare(path, out=out, minutes=0, trust_methods=[protocol], quiet=True)
     cell = final_cells(read_study(path), {})[0]

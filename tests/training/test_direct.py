@@ -104,7 +104,7 @@ def test_a_resume_goes_on_as_the_run_began(photos: Path, tmp_path: Path, monkeyp
         train(photos, dataclasses.replace(TINY, checkpoint_minutes=1e-9), out=run, quiet=True)
     monkeypatch.undo()
     for store in (tmp_path / "stores", Path("other")):
-        with pytest.raises(S2R2Error, match="was started without a pixel store: leave out --store"):
+        with pytest.raises(S2R2Error, match="was started without a pixel store: leave out `store="):
             train(None, dataclasses.replace(TINY, store=store), out=run, resume=True, quiet=True)
     rows = photos.read_text()
     photos.write_text(rows.replace("00.jpg", "99.jpg"))

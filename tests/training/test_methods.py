@@ -124,7 +124,7 @@ def test_multi_crop_gives_way_where_a_backbone_takes_one_size_only(capsys: pytes
     config = resolve(TrainConfig(backbone="swin_tiny_patch4_window7_224", image_size=64))
     assert with_recipe(config, "", PlainConsole()).recipe == "photos"
     assert "one size only" in capsys.readouterr().out
-    with pytest.raises(S2R2Error, match=r"27 px.*--recipe photos"):
+    with pytest.raises(S2R2Error, match=r"27 px.*`recipe='photos'`"):
         with_recipe(config, "swav-multicrop", PlainConsole())
     for backbone in ("resnet18", "vit_tiny_patch16_224"):
         config = dataclasses.replace(config, backbone=backbone)
@@ -226,5 +226,5 @@ def test_the_example_is_short_and_learns(tmp_path: Path) -> None:
 
 def test_methods_are_listed_with_their_options() -> None:
     text = describe_methods()
-    for words in ("s2r2", "simclr", "swav", "--options form=outside", "How several positives are combined"):
+    for words in ("s2r2", "simclr", "swav", "option form=outside", "How several positives are combined"):
         assert words in text

@@ -98,7 +98,7 @@ def test_a_finished_run_is_trained_longer(
     assert rates[2:] == whole[2:]  # as the message says
     assert read_config(run)[1]["lengths"] == [{"step": 2, "steps": 2}]
     assert resume(run) == 6
-    with pytest.raises(S2R2Error, match=r"has taken 6 steps already.*--epochs 3 or more"):
+    with pytest.raises(S2R2Error, match=r"has taken 6 steps already.*`epochs=3` or more"):
         resume(run, epochs=1)
     assert resume(run, epochs=3) == 6  # the remedy
 
@@ -121,11 +121,11 @@ def test_a_value_equal_to_its_default_counts_as_given(run: Path, monkeypatch: py
         with pytest.raises(ZeroDivisionError):
             main(["train", "--resume", "--out", str(run), *words])
     assert [sorted(config.given) for config in asked] == [["epochs"], ["epochs"], ["batch_size"], []]
-    with pytest.raises(S2R2Error, match="leave out --batch-size, --head-hidden to"):
+    with pytest.raises(S2R2Error, match="leave out `batch_size`, `head_hidden` to"):
         resume(run, batch_size=64, head_hidden=1024, views=2)
     assert resume(run, **SETTINGS) == 2  # the very command that began it
     assert resume(run, views=2, lr=0.0, options={"bank": 0}, micro_batch=0) == 2  # 0: the method's, as at the beginning
-    with pytest.raises(S2R2Error, match="leave out --options to"):
+    with pytest.raises(S2R2Error, match="leave out `options` to"):
         resume(run, options={"bank": 64})
 
 
@@ -154,7 +154,7 @@ def test_a_start_that_was_killed_is_cleared_and_nothing_else_is(
     assert RunFolder(out).unfinished_start.exists()
     (out / "notes.txt").write_text("mine")
     (out / ".config.yaml.abc.tmp").write_text("half")
-    with pytest.raises(S2R2Error, match="start without --resume"):
+    with pytest.raises(S2R2Error, match="leave out `resume`"):
         resume(out)
     train(photos_here, TINY, out=out, quiet=True)
     assert (out / "notes.txt").read_text() == "mine"
@@ -328,7 +328,7 @@ def test_all_mistakes_are_said_at_once_and_numbers_of_numpy_are_taken(photos_her
         train(photos_here, TrainConfig(**{**SETTINGS, **wrong}), out=tmp_path / "run", quiet=True)
     lines = str(error.value).splitlines()
     assert lines[0] == "5 mistakes:"
-    assert {line.split()[0] for line in lines[1:]} == {f"--{name}" for name in wrong}
+    assert {line.split()[0] for line in lines[1:]} == {f"`{name}`" for name in wrong}
     with pytest.raises(S2R2Error, match="2\\^63"):
         TrainConfig(seed=99999999999999999999).checked()
     checked = TrainConfig(views=np.int64(4), lr=np.float32(0.5), options={"bank": np.int32(8)}).checked()  # type: ignore[arg-type]

@@ -181,7 +181,7 @@ def test_what_cannot_be_sharded_is_refused(settings: dict[str, str], count: int,
 
 
 def test_one_process_is_refused_before_anything_is_read_or_written(tmp_path: Path) -> None:
-    with pytest.raises(S2R2Error, match="--strategy fsdp needs several processes"):
+    with pytest.raises(S2R2Error, match="`strategy='fsdp'` needs several processes"):
         train(
             tmp_path / "photos", TrainConfig(backbone="test_vit", image_size=32, strategy="fsdp"), out=tmp_path / "run"
         )

@@ -84,7 +84,7 @@ def test_a_full_disk_is_said_wherever_figures_are_written(tmp_path: Path) -> Non
         else:
             log.path = Path("/dev/full")
         log.add(2, 0, loss=0.5)
-        with pytest.raises(S2R2Error, match=r"cannot write /dev/full: No space left.*--resume") as error:
+        with pytest.raises(S2R2Error, match=r"cannot write /dev/full: No space left.*`resume=True`") as error:
             log.flush()
         assert "\n" not in str(error.value)
         log = MetricsLog(folder, 10, resume_at=1)  # the remedy
@@ -115,7 +115,7 @@ def test_tensorboard_reads_the_curves(tmp_path: Path) -> None:
 def test_a_loss_that_is_nan_names_its_photos_and_can_be_replayed(tmp_path: Path) -> None:
     config = exploding(tmp_path, 2)
     for resume in (False, True):  # the same step again: the run is a function of its seed
-        with pytest.raises(NonFiniteError, match=r"nan: step 13, whose 32 photos .*--retry-at") as error:
+        with pytest.raises(NonFiniteError, match=r"nan: step 13, whose 32 photos .*`retry_at=0.5`") as error:
             train(None if resume else "digits:test", config if not resume else TrainConfig(), out=tmp_path / "run",
                   resume=resume, quiet=True)  # fmt: skip
         assert "\n" not in str(error.value)
@@ -280,7 +280,7 @@ def test_advice_when_memory_is_out(error: Exception) -> None:
     facts: dict[str, Any] = {"views": 512, "image_size": 96, "micro_batch": 0, "device": torch.device("cpu")}
     with (
         pytest.raises(
-            S2R2Error, match=r"512 views of 96 px .* GiB are free .* --micro-batch 128 or --micro-batch auto"
+            S2R2Error, match=r"512 views of 96 px .* GiB are free .* `micro_batch=128` or `micro_batch='auto'`"
         ),
         out_of_memory_is_an_error(**facts),
     ):

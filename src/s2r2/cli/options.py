@@ -1,6 +1,7 @@
 """What the options of several commands have in common: their types, and how they are read and shown."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -17,6 +18,15 @@ EncoderName = Annotated[str, arg(metavar="ENCODER")]
 Folder = Annotated[Path, arg(metavar="DIR")]
 File = Annotated[Path, arg(metavar="FILE")]
 SomeFile = Annotated[Path | None, arg(metavar="FILE")]
+CALLED = {
+    "allow_hosts": "allow_host",
+    "folder": "index",
+    "others": "encoder",
+    "protocols": "protocol",
+    "trust_methods": "trust_method",
+    "view_size": "image_size",
+}
+"""Arguments of the library whose options have other names."""
 REGISTRY = tyro.constructors.ConstructorRegistry()
 
 
@@ -32,17 +42,45 @@ class DeviceOptions:
     """Machines, each running this same command; see docs/scaling.md."""
 
 
+def option_names(kind: type) -> dict[str, str]:
+    """What a command calls the arguments that messages name: ``{"batch_size": "--batch-size", "data": "DATA"}``.
+
+    Args:
+        kind: Its options, perhaps in groups.
+    """
+    names = {}
+    for field, annotations in _fields(kind):
+        if dataclasses.is_dataclass(field.default_factory):
+            names |= option_names(field.default_factory)
+        else:
+            is_positional = tyro.conf.Positional in annotations
+            names[field.name] = _metavar(annotations) if is_positional else _flag(field.name)
+    return names | {argument: names[option] for argument, option in CALLED.items() if option in names}
+
+
 def required_options(kind: type) -> list[str]:
     """The options that a command cannot do without, for its line of usage: ``["--index", "DIR"]``."""
     words = []
+    for field, annotations in _fields(kind):
+        required = field.default is field.default_factory is dataclasses.MISSING
+        if required and _metavar(annotations) and tyro.conf.Positional not in annotations:
+            words += [_flag(field.name), _metavar(annotations)]
+    return words
+
+
+def _fields(kind: type) -> Iterator[tuple[dataclasses.Field[Any], tuple[Any, ...]]]:
+    """The fields of options, and how each is annotated."""
     hints = get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
-        required = field.default is field.default_factory is dataclasses.MISSING
-        annotations = get_args(hints[field.name])[1:] if get_origin(hints[field.name]) is Annotated else ()
-        metavar = next((found.metavar for found in annotations if getattr(found, "metavar", None)), None)
-        if required and metavar and tyro.conf.Positional not in annotations:
-            words += [f"--{field.name.replace('_', '-')}", metavar]
-    return words
+        yield field, get_args(hints[field.name])[1:] if get_origin(hints[field.name]) is Annotated else ()
+
+
+def _metavar(annotations: tuple[Any, ...]) -> str:
+    return next((found.metavar for found in annotations if getattr(found, "metavar", None)), "")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 @REGISTRY.primitive_rule

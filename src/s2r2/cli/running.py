@@ -1,5 +1,6 @@
 """A command from its words to its exit code."""
 
+import contextlib
 import errno
 import os
 import sys
@@ -11,6 +12,7 @@ from s2r2.distributed.launching import is_follower, is_launched
 from s2r2.errors import MistakesError, S2R2Error, SharedError
 from s2r2.system.child_processes import end_with_parent
 from s2r2.system.terminal import make_streams_fitting, say
+from s2r2.system.wording import arguments_shown_as, worded
 
 LAST_WORDS = 10.0
 """Seconds that a process waits for another to say why all of them end."""
@@ -27,10 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         end_with_parent()
     make_streams_fitting()
     words = with_current_names(sys.argv[1:] if arguments is None else arguments)
+    with contextlib.ExitStack() as while_it_runs:
+        _run(words, while_it_runs)
+
+
+def _run(words: Sequence[str], while_it_runs: contextlib.ExitStack) -> None:
     try:
         try:
             options = parse(words)
             if options is not None:
+                from s2r2.cli.options import option_names  # loads tyro: not for `s2r2 --help`
+
+                while_it_runs.enter_context(arguments_shown_as(option_names(type(options))))
                 options.execute(words)
         finally:
             sys.stdout.flush()
@@ -39,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
     except S2R2Error as error:
         first, *more = error.lines if isinstance(error, MistakesError) else [str(error)]
-        say(f"s2r2: {first}", error=True)
+        say(f"s2r2: {worded(first)}", error=True)
         for line in more:
-            say(f"  {line}", error=True)
+            say(f"  {worded(line)}", error=True)
         raise SystemExit(2) from None
     except BrokenPipeError:  # whoever read what is printed has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says so at its end

@@ -12,6 +12,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from s2r2.cli.options import Data, DeviceOptions, EncoderName, File, Folder, SomeFile
 from s2r2.distributed.launching import is_follower, launch_if_wanted
 from s2r2.system.terminal import say
+from s2r2.system.wording import worded
 
 SomeBackend = Annotated[str | None, arg(metavar="NAME")]
 
@@ -101,7 +102,7 @@ class Index:
             )
         if not is_follower():
             for line in str(done).splitlines():
-                say(line)
+                say(worded(line))
 
 
 @dataclass(frozen=True)

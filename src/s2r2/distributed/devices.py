@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from s2r2.distributed.processes import Processes
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 
 
 def choose_device(name: str, processes: Processes = Processes()) -> torch.device:  # noqa: B008 (frozen)
@@ -23,22 +23,22 @@ def choose_device(name: str, processes: Processes = Processes()) -> torch.device
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise S2R2Error(f"--device {name}: use auto, cpu, cuda or cuda:N") from error
+        raise ArgumentError(f"`device={name!r}`: use auto, cpu, cuda or cuda:N") from error
     if device.type == "mps":
-        raise S2R2Error(f"--device {name}: s2r2 sums in float64, which Apple's GPUs do not have; use cpu")
+        raise ArgumentError(f"`device={name!r}`: s2r2 sums in float64, which Apple's GPUs do not support; use cpu")
     if device.type not in ("cpu", "cuda"):
-        raise S2R2Error(f"--device {name}: use auto, cpu, cuda or cuda:N")
+        raise ArgumentError(f"`device={name!r}`: use auto, cpu, cuda or cuda:N")
     if device.type == "cpu":
         return device
     if processes.world_size > 1:
         if device.index is not None or processes.local_rank >= gpus:
-            raise S2R2Error(
-                f"--device {name} for {processes.local_world_size} processes on a machine with {gpus} CUDA devices: "
-                f"each process takes one of its own; use --device cuda and as many processes as devices, or cpu"
+            raise ArgumentError(
+                f"`device={name!r}` for {processes.local_world_size} processes on a machine with {gpus} CUDA devices: "
+                "each process needs its own; use `device='cuda'` and as many processes as there are devices, or cpu"
             )
         return torch.device("cuda", processes.local_rank)
     if (device.index or 0) >= gpus:
-        raise S2R2Error(f"--device {name}: this machine has {gpus} CUDA devices; use auto or cpu")
+        raise ArgumentError(f"`device={name!r}`: this machine has {gpus} CUDA devices: use auto or cpu")
     return device
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from s2r2.distributed.meeting_place import meeting_place
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.system.child_processes import known_to_children, module_command, module_environment
 
 DEFAULT_PORT = 29400
@@ -61,7 +61,7 @@ def secret() -> bytes:
     found = os.environ.get(SECRET, "")
     if not found:
         raise S2R2Error(
-            f"processes that s2r2 --devices has not started on one machine need a secret: set {SECRET} to the same "
+            f"processes on several machines, or not started by `devices`, need a secret: set {SECRET} to the same "
             f"random text on every machine, such as {secrets.token_hex(16)}"
         )
     return found.encode()
@@ -96,7 +96,7 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: in
 
     devices = devices or _gpus()
     if min(devices, nodes) < 1 or most_restarts < 0:
-        raise S2R2Error("--devices and --nodes must be at least 1 (--devices 0: all GPUs), --restarts at least 0")
+        raise ArgumentError("`devices` and `nodes` must be at least 1 (`devices=0`: all GPUs), `restarts` at least 0")
     if nodes > 1:
         secret()
     _silence()
@@ -119,8 +119,8 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: in
         code = 2 if 2 in failures else error.get_first_failure()[1].exitcode  # 2: that process said why
         if code < 0:
             raise S2R2Error(
-                f"process {failures[code]} was ended by {signal.Signals(-code).name}, perhaps for want of memory: "
-                "start the same command again, s2r2 train with --resume"
+                f"process {failures[code]} was ended by {signal.Signals(-code).name}, perhaps because memory ran out: "
+                "start the same command again; to continue a training run, with `resume=True`"
             ) from None
         raise SystemExit(code) from None
     except SignalException as error:  # the processes were told and have saved
@@ -182,8 +182,8 @@ def _rendezvous(nodes: int) -> dict[str, Any]:
     address = os.environ.get("MASTER_ADDR") or _first_of_slurm()
     rank = os.environ.get("NODE_RANK") or os.environ.get("SLURM_NODEID")
     if not address or rank is None:
-        raise S2R2Error(
-            f"--nodes {nodes}: set MASTER_ADDR to the first machine and NODE_RANK to this machine's number (0 to "
+        raise ArgumentError(
+            f"`nodes={nodes}`: set MASTER_ADDR to the first machine and NODE_RANK to this machine's number (0 to "
             f"{nodes - 1}), and run the same command on every machine"
         )
     port = os.environ.get("MASTER_PORT") or DEFAULT_PORT
@@ -205,5 +205,5 @@ def _gpus() -> int:
 
     count = torch.cuda.device_count()
     if not count:
-        raise S2R2Error("--devices 0 means all GPUs, but this machine has none: give the number of processes")
+        raise ArgumentError("`devices=0` means all GPUs, but this machine has none: give the number of processes")
     return count

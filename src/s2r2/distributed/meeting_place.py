@@ -32,7 +32,7 @@ def meeting_place() -> Iterator[Path]:
         held = Path(folder.name, HELD)
         held.touch()
     except OSError as error:
-        raise S2R2Error(f"--devices needs a folder for temporary files ({error}): set TMPDIR to one") from error
+        raise S2R2Error(f"several processes need a folder for temporary files ({error}): set TMPDIR to one") from error
     lock = try_lock(held)
     try:
         with folder as path:

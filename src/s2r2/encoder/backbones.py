@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 
 
 def check_backbone(name: str) -> None:
@@ -23,7 +23,7 @@ def check_backbone(name: str) -> None:
     hint = (
         f"did you mean {', '.join(near)}?" if near else "python -c 'import timm; print(timm.list_models())' lists them"
     )
-    raise S2R2Error(f"backbone {name!r} is not known to timm {timm.__version__}: {hint}")
+    raise ArgumentError(f"backbone {name!r} is not known to timm {timm.__version__}: {hint}")
 
 
 def _check_tag(name: str) -> None:
@@ -89,11 +89,11 @@ def build_backbone(
         if pretrained:
             reason = first_line.partition(". ")[0]
             raise S2R2Error(
-                f"the pretrained weights of {name!r} cannot be loaded ({reason}): connect to the internet, or take "
-                "random weights (untrained:NAME; train without --pretrained)"
+                f"the pretrained weights of {name!r} cannot be loaded ({reason}): connect to the internet, or start "
+                "from random weights (untrained:NAME; in training, leave out `pretrained`)"
             ) from error
-        raise S2R2Error(
-            f"backbone {name!r} for {image_size} px cannot be built ({first_line}): choose another --image-size"
+        raise ArgumentError(
+            f"backbone {name!r} for {image_size} px cannot be built ({first_line}): choose another `image_size`"
         ) from error
     if small_stem and isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool"):
         shrink_stem(model)

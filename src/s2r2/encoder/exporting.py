@@ -22,10 +22,11 @@ from s2r2.encoder.loading import load
 from s2r2.encoder.model import TIMM_LAYOUT_VERSION, Encoder, Output
 from s2r2.encoder.model_card import Usage, model_card
 from s2r2.encoder.timm_form import TimmForm, to_timm
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.runs import RunFolder
 from s2r2.system.extras import require_extra
 from s2r2.system.files import make_folder, write_bytes, write_text
+from s2r2.system.wording import worded
 
 Format = Literal["safetensors", "onnx", "torch-export", "huggingface"]
 SUFFIXES: dict[str, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2", "huggingface": ""}
@@ -85,16 +86,16 @@ def export(
     """
     out = Path(out)
     if format not in SUFFIXES:
-        raise S2R2Error(f"format {format!r} is not known: use {', '.join(SUFFIXES)}")
+        raise ArgumentError(f"`format={format!r}` is not known: use {', '.join(SUFFIXES)}")
     if output not in ("feature", "embedding"):
-        raise S2R2Error(f"output={output!r} is not known: use 'feature' or 'embedding'")
+        raise ArgumentError(f"`output={output!r}` is not known: use feature or embedding")
     encoder = (copy.deepcopy(source) if isinstance(source, Encoder) else load(source)).to("cpu").eval()
     _check_request(encoder, out, format, output)
     folder = out if format == "huggingface" else out.parent
     try:
         make_folder(folder)
     except OSError as error:
-        raise S2R2Error(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from error
+        raise S2R2Error(f"cannot make the folder {folder}: {error.strerror}; choose another `out`") from error
     run = None if isinstance(source, Encoder) else Path(source)
     with _quietly():
         form, difference = _write(encoder, out, format, output)
@@ -122,24 +123,27 @@ def _check_request(encoder: Encoder, out: Path, format: Format, output: Output) 
     """Refuse what cannot work before anything is written."""
     suffix = SUFFIXES[format]
     if suffix and (out.suffix.lower() != suffix or out.is_dir()):
-        raise S2R2Error(f"--out {out}: --format {format} writes a file, and its name must end in {suffix}")
+        raise ArgumentError(f"{out}: `format={format!r}` writes a file whose name ends in {suffix}")
     if not suffix and out.exists() and not out.is_dir():
-        raise S2R2Error(f"--out {out}: --format {format} writes a folder, and this is a file")
+        raise ArgumentError(f"{out} is a file, and `format={format!r}` writes a folder: choose another `out`")
     if not suffix and RunFolder(out).is_run:
-        raise S2R2Error(f"--out {out}: this is a run folder; choose another one, such as {out / 'huggingface'}")
+        raise ArgumentError(f"{out} is a run folder: choose another `out`, such as {out / 'huggingface'}")
     if output == "embedding" and encoder.head is None:
-        raise S2R2Error(f"--output embedding: {encoder.name} has no projection head; leave --output out")
+        raise ArgumentError(f"`output='embedding'`: {encoder.name} has no projection head; leave out `output`")
     if output == "embedding" and format == "huggingface":
-        raise S2R2Error("--output embedding: timm has no place for a projection head; use --format onnx or safetensors")
+        raise ArgumentError(
+            "`output='embedding'`: timm has no place for a projection head; use `format='onnx'` or "
+            "`format='safetensors'`"
+        )
     if format == "huggingface" and has_small_stem(encoder.backbone):
-        raise S2R2Error(
-            "--format huggingface: timm cannot build the stem that s2r2 gives a ResNet for images of at most 48 px; "
-            "use --format safetensors, whose card shows how, or onnx"
+        raise ArgumentError(
+            "`format='huggingface'`: timm cannot build the stem that s2r2 gives a ResNet for images of at most 48 px; "
+            "use `format='safetensors'`, whose model card shows how to, or `format='onnx'`"
         )
     if format == "onnx":
-        require_extra("export", "--format onnx")
+        require_extra("export", worded("`format='onnx'`"))
         if sum(p.numel() * p.element_size() for p in encoder.parameters()) > _ONNX_LIMIT:
-            raise S2R2Error("--format onnx: one ONNX file holds no more than 2 GB; use --format torch-export")
+            raise ArgumentError("`format='onnx'`: an ONNX file holds at most 2 GB; use `format='torch-export'`")
 
 
 def _write(encoder: Encoder, out: Path, format: Format, output: Output) -> tuple[TimmForm | None, float]:
@@ -255,7 +259,7 @@ def _checked(found: Tensor, expected: Tensor) -> float:
     difference = float((found - expected).abs().max())
     if not difference <= TOLERANCE:
         raise S2R2Error(
-            f"the exported encoder gives other vectors than the original (by {difference:.2g}): use another --format"
+            f"the exported encoder gives other vectors than the original (by {difference:.2g}): use another `format`"
         )
     return difference
 

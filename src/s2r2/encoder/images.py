@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable, reduce_array, to_array
 from s2r2.images.places import FilePlace
 from s2r2.system.prefetch import in_order
@@ -67,12 +67,12 @@ def load_image(image: ImageLike, short_side: int | None = None) -> np.ndarray:
         return to_array(image)
     array = np.asarray(image)
     if array.dtype != np.uint8:
-        raise S2R2Error(f"an image array must be uint8 in 0..255, not {array.dtype}: convert it first")
+        raise ArgumentError(f"an image array must be uint8 in 0..255, not {array.dtype}: convert it first")
     if array.ndim == 3 and array.shape[2] == 3:
         return array
     if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 4):
         return to_array(Image.fromarray(array))
-    raise S2R2Error(f"an image array must be (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
+    raise ArgumentError(f"an image array must be (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
 
 
 def as_sequence(images: Any) -> Sequence[ImageLike]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from s2r2.encoder.backbones import build_backbone, check_backbone
 from s2r2.encoder.images import ImagesLike, prepare, render_batches
-from s2r2.errors import NonFiniteError, S2R2Error
+from s2r2.errors import ArgumentError, NonFiniteError, S2R2Error
 from s2r2.runs import ENCODER_FILE
 from s2r2.system.files import make_folder, write_bytes
 
@@ -154,7 +154,7 @@ class Encoder(nn.Module):
             NonFiniteError: The encoder gives NaN or infinity for an image.
         """
         if output not in ("feature", "embedding"):
-            raise S2R2Error(f"output={output!r} is not known: use 'feature' or 'embedding'")
+            raise ArgumentError(f"`output={output!r}` is not known: use feature or embedding")
         batches = render_batches(
             images, self.image_size, mean=self.mean, std=self.std, batch_size=batch_size, progress=progress
         )
@@ -299,8 +299,8 @@ def _feature_dimensions(model: nn.Module, name: str, image_size: int) -> int:
             output = model(torch.zeros(1, 3, image_size, image_size))
     except Exception as error:
         first_line = str(error).strip().splitlines()[0]
-        raise S2R2Error(
-            f"backbone {name!r} cannot take images of {image_size} px ({first_line}): choose another --image-size"
+        raise ArgumentError(
+            f"backbone {name!r} cannot take images of {image_size} px ({first_line}): choose another `image_size`"
         ) from error
     finally:
         model.train()

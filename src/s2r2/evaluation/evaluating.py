@@ -11,7 +11,7 @@ import numpy as np
 from s2r2._version import __version__
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.evaluation.distributed import embed_shared, embed_views_shared
 from s2r2.evaluation.metrics.bootstrap import DRAWS
 from s2r2.evaluation.metrics.health import alignment, duplicates, health
@@ -77,7 +77,7 @@ def evaluate(
         S2R2Error: There is nothing to judge by, or both sets are the same images.
     """
     if train is not None and train.fingerprint == test.fingerprint:
-        raise S2R2Error(
+        raise ArgumentError(
             f"{test.name} and the training images are the same images, so every figure would be too good: "
             "give held-out images as test, or only test images"
         )
@@ -85,7 +85,7 @@ def evaluate(
     chosen = fitting_protocols(protocols, task)
     sized = [encoder for encoder in encoders.values() if isinstance(encoder, Encoder)]
     if not task.labelled and (recipe is None or not sized):
-        raise S2R2Error(f"{test.name} has no labels: give labelled test images, or a view recipe to judge views by")
+        raise ArgumentError(f"{test.name} has no labels: give labelled test images, or a view recipe to judge views by")
     side = min([LARGEST_SIDE, *(encoder.image_size for encoder in sized)])
     evaluation = Evaluation(about=_about(train, test, task, side))
     shown: list[Shown] = []
@@ -193,7 +193,7 @@ def nowhere_to_rank(
         return ""
     return (
         f"{len(lost):,} of {len(store):,} images of {store.name} have vectors of length 0, which have no place in any "
-        f"ranking, the first is {store.keys[min(lost)]}; leave them out, or train with a larger --head-hidden"
+        f"ranking, the first is {store.keys[min(lost)]}; leave them out, or train with a larger `head_hidden`"
     )
 
 

@@ -15,6 +15,7 @@ from s2r2.evaluation.metrics.bootstrap import Interval
 from s2r2.runs import EVALUATION_VERSION, RunFolder, current_evaluation
 from s2r2.system.console import PlainConsole
 from s2r2.system.terminal import visible
+from s2r2.system.wording import worded
 
 
 @dataclass(frozen=True)
@@ -161,9 +162,9 @@ class Evaluation:
                 self._print_table(console, asked_for)
         for row in self.rows:
             if row.health.get("warning"):
-                console.print(Text(visible(f"{row.title}: {row.health['warning']}"), "bold red"))
+                console.print(Text(visible(worded(f"{row.title}: {row.health['warning']}")), "bold red"))
         for note in self.notes:
-            console.print(Text(visible(note), "dim"))
+            console.print(Text(visible(worded(note)), "dim"))
 
     def _print_table(self, console: PlainConsole, names: list[str]) -> None:
         apart = " " if console.width >= 30 + 13 * len(names) else "\n"

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.losses.ranking import RankingLoss, ranking_loss
 from s2r2.losses.refusals import check_above_zero, eager, transformed
 from s2r2.losses.surrogates import create_surrogate
@@ -68,7 +68,7 @@ def smooth_ap_definition(embeddings: Tensor, groups: Tensor, temperature: float 
     # Neither torch.func nor a compiled graph knows checkpoints, nor a look at the data.
     plain = torch.compiler.is_compiling() or transformed()
     if not plain and not bool(has_positive.any()):
-        raise S2R2Error(f"no group occurs twice among {len(groups)} embeddings; give each image at least two views")
+        raise ArgumentError(f"no group occurs twice among {len(groups)} embeddings; give each image at least two views")
     queries = torch.arange(len(embeddings), device=embeddings.device).split(chunk)
     parts = [
         sum_of_losses(embeddings, part)

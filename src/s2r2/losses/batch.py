@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from s2r2.errors import NonFiniteError, S2R2Error
+from s2r2.errors import ArgumentError, NonFiniteError
 from s2r2.losses.distributed import Distributed, gather, gather_sizes, gather_with_gradient, process_group
 from s2r2.losses.groups import Relevance, count_queries, find_relevant
 from s2r2.losses.memory_bank import MemoryBank, check_bank
@@ -67,11 +67,11 @@ def check_arguments(
     """
     _check_pair("embeddings", embeddings, "groups", groups)
     if (gallery is None) != (gallery_groups is None):
-        raise S2R2Error("gallery and gallery_groups belong together; give both or neither")
+        raise ArgumentError("gallery and gallery_groups belong together; give both or neither")
     if gallery is not None and gallery_groups is not None:
         _check_pair("gallery", gallery, "gallery_groups", gallery_groups)
         if gallery.shape[1] != embeddings.shape[1] or gallery.device != embeddings.device:
-            raise S2R2Error(
+            raise ArgumentError(
                 f"gallery is {tuple(gallery.shape)} on {gallery.device}, embeddings are {tuple(embeddings.shape)} on "
                 f"{embeddings.device}; make width and device equal"
             )
@@ -79,7 +79,7 @@ def check_arguments(
         return
     if not isinstance(query_mask, Tensor) or query_mask.shape != groups.shape or query_mask.dtype != torch.bool:
         kind = f"{query_mask.dtype} {tuple(query_mask.shape)}" if isinstance(query_mask, Tensor) else type(query_mask)
-        raise S2R2Error(f"query_mask is {kind}; it must be a bool tensor {tuple(groups.shape)}")
+        raise ArgumentError(f"query_mask is {kind}; it must be a bool tensor {tuple(groups.shape)}")
 
 
 def assemble(
@@ -174,19 +174,21 @@ def _check_pair(name: str, vectors: Tensor, groups_name: str, groups: Tensor) ->
     dense = isinstance(vectors, Tensor) and vectors.layout == torch.strided and not vectors.is_meta
     if not dense or vectors.ndim != 2 or not vectors.is_floating_point():
         shape = f"{vectors.dtype} {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(vectors).__name__
-        raise S2R2Error(f"{name} must be a dense floating point tensor (N, D), got {shape}")
+        raise ArgumentError(f"{name} must be a dense floating point tensor (N, D), got {shape}")
     if vectors.shape[1] == 0:
-        raise S2R2Error(f"{name} are {tuple(vectors.shape)}: without a single number there is nothing to compare")
+        raise ArgumentError(f"{name} are {tuple(vectors.shape)}: without a single number there is nothing to compare")
     if not isinstance(groups, Tensor) or groups.is_floating_point() or groups.is_complex():
         kind = groups.dtype if isinstance(groups, Tensor) else type(groups).__name__
-        raise S2R2Error(
+        raise ArgumentError(
             f"{groups_name} must be a tensor of integers, one a row of {name}, got {kind}; "
             "number other labels first: torch.as_tensor(numpy.unique(labels, return_inverse=True)[1])"
         )
     if groups.is_meta or groups.layout != torch.strided:
-        raise S2R2Error(f"{groups_name} is on {groups.device} as {groups.layout}: give a dense tensor with its numbers")
+        raise ArgumentError(
+            f"{groups_name} is on {groups.device} as {groups.layout}: give a dense tensor with its numbers"
+        )
     if groups.shape != vectors.shape[:1]:
-        raise S2R2Error(
+        raise ArgumentError(
             f"{groups_name} is {tuple(groups.shape)} for {name} {tuple(vectors.shape)}; "
             f"give one integer a row: ({len(vectors)},)"
         )

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.losses.batch import Batch, assemble, check_arguments
 from s2r2.losses.distributed import Distributed
 from s2r2.losses.memory_bank import MemoryBank
@@ -65,7 +65,7 @@ class NTXentLoss(nn.Module):
 
     def _check_settings(self) -> None:
         if self.form not in FORMS:
-            raise S2R2Error(f"form is {self.form!r}; choose one of {', '.join(FORMS)}")
+            raise ArgumentError(f"form is {self.form!r}; choose one of {', '.join(FORMS)}")
         check_above_zero(temperature=self.temperature)
         check_rule(self.no_pairs)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.losses.batch import gather_everybody
 from s2r2.losses.distributed import Distributed
 from s2r2.losses.ranking import full_precision
@@ -73,7 +73,7 @@ def by_view(embeddings: Tensor, groups: Tensor) -> Tensor:
     _, counts = torch.unique(groups, return_counts=True)
     if len(counts) < 2 or int(counts.min()) < 2 or int(counts.min()) != int(counts.max()):
         found = f"{int(counts.min())} to {int(counts.max())} views" if len(counts) else "no views"
-        raise S2R2Error(
+        raise ArgumentError(
             f"groups has {len(counts)} images with {found}; give two or more images the same number of views, "
             "at least 2"
         )

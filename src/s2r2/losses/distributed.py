@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.losses.refusals import once
 
 Distributed = Literal["auto"] | bool | dist.ProcessGroup
@@ -28,10 +28,12 @@ def process_group(distributed: Distributed) -> dist.ProcessGroup | None:
             False: none.
     """
     if not (isinstance(distributed, bool | dist.ProcessGroup) or distributed == "auto"):
-        raise S2R2Error(f"distributed is {distributed!r:.80}; use 'auto', True, False or a process group")
+        raise ArgumentError(f"distributed is {distributed!r:.80}; use 'auto', True, False or a process group")
     if distributed is False or not dist.is_available() or not dist.is_initialized():
         if distributed not in ("auto", False):
-            raise S2R2Error("distributed is set but there is no process group; call init_process_group or use 'auto'")
+            raise ArgumentError(
+                "distributed is set but there is no process group; call init_process_group or use 'auto'"
+            )
         return None
     group = dist.group.WORLD if distributed in ("auto", True) else distributed
     return group if isinstance(group, dist.ProcessGroup) and dist.get_world_size(group) > 1 else None
@@ -49,7 +51,9 @@ def gather_sizes(local: Tensor, group: dist.ProcessGroup) -> list[int]:
     dist.all_gather_into_tensor(shapes, mine, group=group)
     sizes, widths, kinds = (list(column) for column in zip(*shapes.tolist(), strict=True))
     if len(set(widths)) > 1 or len(set(kinds)) > 1:
-        raise S2R2Error(f"processes hold embeddings of widths {widths} with {kinds} bytes a number; make them equal")
+        raise ArgumentError(
+            f"processes hold embeddings of widths {widths} with {kinds} bytes a number; make them equal"
+        )
     return sizes
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 
 
 class CachedStep(NamedTuple):
@@ -84,7 +84,7 @@ def cached_backward(
     _check_leaves(loss, [embeddings, *parameters])
     by_embedding, *by_parameter = torch.autograd.grad(loss, [embeddings, *parameters], allow_unused=True)
     if by_embedding is None:
-        raise S2R2Error("the loss does not depend on the embeddings; loss_fn must use its argument")
+        raise ArgumentError("the loss does not depend on the embeddings; loss_fn must use its argument")
     after = _RandomState.now(slices[0])
 
     gradients = by_embedding.split([len(piece) for piece in slices])
@@ -129,12 +129,12 @@ def _cut(inputs: Tensor | Sequence[Tensor], micro_batch: int | Sequence[int]) ->
     tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     sizes = [micro_batch] * len(tensors) if isinstance(micro_batch, int) else list(micro_batch)
     if len(sizes) != len(tensors) or any(size < 1 for size in sizes):
-        raise S2R2Error(
+        raise ArgumentError(
             f"micro_batch is {micro_batch} for {len(tensors)} inputs; give a number of rows above 0, or one for each"
         )
     slices = [piece for tensor, size in zip(tensors, sizes, strict=True) for piece in tensor.split(size) if len(piece)]
     if not slices:
-        raise S2R2Error("the batch is empty; give at least two views of an image")
+        raise ArgumentError("the batch is empty; give at least two views of an image")
     return slices
 
 
@@ -165,20 +165,24 @@ def _buffers_kept(model: Any) -> Iterator[None]:
 def _checked(output: Tensor, piece: Tensor) -> Tensor:
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(piece):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise S2R2Error(f"the model made {shape} of {len(piece)} inputs; it must return embeddings ({len(piece)}, D)")
+        raise ArgumentError(
+            f"the model made {shape} of {len(piece)} inputs; it must return embeddings ({len(piece)}, D)"
+        )
     return output
 
 
 def _check_leaves(loss: Tensor, known: list[Tensor]) -> None:
     """Refuse a loss with parameters that would silently get no gradient."""
     if loss.grad_fn is None or loss.numel() != 1:
-        raise S2R2Error(f"loss_fn returned {tuple(loss.shape)} without gradient or not scalar; reduce it to one number")
+        raise ArgumentError(
+            f"loss_fn returned {tuple(loss.shape)} without gradient or not scalar; reduce it to one number"
+        )
     seen, waiting = set(), [loss.grad_fn]
     while waiting:
         node = waiting.pop()
         leaf = getattr(node, "variable", None)
         if leaf is not None and not any(leaf is tensor for tensor in known):
-            raise S2R2Error(f"the loss has a parameter {tuple(leaf.shape)} of its own; name it in loss_parameters")
+            raise ArgumentError(f"the loss has a parameter {tuple(leaf.shape)} of its own; name it in loss_parameters")
         for following, _ in node.next_functions:
             if following is not None and following not in seen:
                 seen.add(following)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.losses.refusals import check_switches, check_whole
 
 
@@ -47,11 +47,11 @@ class MemoryBank(nn.Module):
         """Store embeddings ``(n, D)`` and their groups ``(n,)``; the oldest make room."""
         capacity = len(self.embeddings)
         if embeddings.ndim != 2 or embeddings.shape[1:] != self.embeddings.shape[1:]:
-            raise S2R2Error(
+            raise ArgumentError(
                 f"the memory bank holds embeddings of width {self.embeddings.shape[1]}, got {tuple(embeddings.shape)}"
             )
         if groups.shape != embeddings.shape[:1] or groups.is_floating_point():
-            raise S2R2Error(f"groups are {groups.dtype} {tuple(groups.shape)}; give one integer an embedding")
+            raise ArgumentError(f"groups are {groups.dtype} {tuple(groups.shape)}; give one integer an embedding")
         embeddings, groups = embeddings[-capacity:], groups[-capacity:]
         place = (torch.arange(len(embeddings)) + self._next) % capacity
         self.embeddings[place.to(self.embeddings.device)] = embeddings.detach().to(self.embeddings)
@@ -62,7 +62,7 @@ class MemoryBank(nn.Module):
     def contents(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """What is stored: embeddings ``(K, D)`` of the type and device of ``like``, groups ``(K,)`` on the CPU."""
         if like.shape[1] != self.embeddings.shape[1]:
-            raise S2R2Error(
+            raise ArgumentError(
                 f"the memory bank holds embeddings of width {self.embeddings.shape[1]}, the batch has {like.shape[1]}"
             )
         return self.embeddings[: self._filled].to(like), self.groups[: self._filled].cpu()
@@ -90,7 +90,7 @@ class MemoryBank(nn.Module):
 def check_bank(bank: Any) -> None:
     """Raise an S2R2Error unless it is a memory bank or None."""
     if bank is not None and not isinstance(bank, MemoryBank):
-        raise S2R2Error(f"bank is {bank!r:.80}; give a MemoryBank(capacity, width), or None")
+        raise ArgumentError(f"bank is {bank!r:.80}; give a MemoryBank(capacity, width), or None")
 
 
 def _check_state(bank: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

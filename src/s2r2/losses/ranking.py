@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.losses.backends import Evaluate, RankingProblem, choose_backend, load_backend
 from s2r2.losses.batch import assemble, check_arguments
 from s2r2.losses.distributed import Distributed
@@ -147,14 +147,14 @@ def ranking_loss(
 ) -> Tensor:
     """Functional form of :class:`RankingLoss`, which describes the arguments."""
     if reduction not in ("mean", "none"):
-        raise S2R2Error(f"reduction is {reduction!r}; choose 'mean' or 'none'")
+        raise ArgumentError(f"reduction is {reduction!r}; choose 'mean' or 'none'")
     check_above_zero(temperature=temperature)
     check_rule(no_pairs)
     check_switches(include_self=include_self, check_finite=check_finite)
     check_arguments(embeddings, groups, gallery, gallery_groups, query_mask)
     refuse_transforms(embeddings, gallery)
     if gallery is not None and (include_self or bank is not None):
-        raise S2R2Error("a gallery excludes include_self and bank: the queries are not among the candidates")
+        raise ArgumentError("a gallery excludes include_self and bank: the queries are not among the candidates")
 
     loss: Tensor
     with full_precision(embeddings.device):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 
 INSTEAD = "use s2r2.losses.smooth_ap_definition, which is slow and plain autograd"
 
@@ -81,7 +81,7 @@ def check_above_zero(**settings: Any) -> None:
     for name, value in settings.items():
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         if not (number and 0 < float(value) < math.inf):
-            raise S2R2Error(f"{name} is {value!r}; it must be a number above 0")
+            raise ArgumentError(f"{name} is {value!r}; it must be a number above 0")
 
 
 def check_whole(least: int, **settings: Any) -> None:
@@ -92,14 +92,14 @@ def check_whole(least: int, **settings: Any) -> None:
     """
     for name, value in settings.items():
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < least:
-            raise S2R2Error(f"{name} is {value!r}; it must be a whole number of at least {least}")
+            raise ArgumentError(f"{name} is {value!r}; it must be a whole number of at least {least}")
 
 
 def check_switches(**settings: Any) -> None:
     """Raise an S2R2Error that names the setting unless all are True or False."""
     for name, value in settings.items():
         if not isinstance(value, bool):
-            raise S2R2Error(f"{name} is {value!r}; it must be True or False")
+            raise ArgumentError(f"{name} is {value!r}; it must be True or False")
 
 
 def zero_without_pairs(rule: str, reason: str, queries: Tensor, candidates: Tensor) -> Tensor:
@@ -109,14 +109,14 @@ def zero_without_pairs(rule: str, reason: str, queries: Tensor, candidates: Tens
         S2R2Error: The rule is ``"error"``.
     """
     if rule == "error":
-        raise S2R2Error(f'{reason}; or let such batches count nothing: no_pairs="zero"')
+        raise ArgumentError(f'{reason}; or let such batches count nothing: no_pairs="zero"')
     return (queries * 0).sum(1) + (candidates * 0).sum()
 
 
 def check_rule(rule: str) -> None:
     """Raise an S2R2Error unless ``no_pairs`` is one of its two rules."""
     if rule not in ("error", "zero"):
-        raise S2R2Error(f"no_pairs is {rule!r}; choose 'error' or 'zero'")
+        raise ArgumentError(f"no_pairs is {rule!r}; choose 'error' or 'zero'")
 
 
 class _Last(torch.autograd.Function):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.losses.batch import check_arguments
 from s2r2.losses.ranking import full_precision
 from s2r2.losses.refusals import check_above_zero, check_whole
@@ -35,7 +35,7 @@ def ranking_statistics(
     check_whole(1, candidates=candidates)
     check_arguments(embeddings, groups)
     if len(embeddings) == 0:
-        raise S2R2Error("there are no embeddings to take statistics of; give (N, D) with N of at least 1")
+        raise ArgumentError("there are no embeddings to take statistics of; give (N, D) with N of at least 1")
     groups = groups.to(embeddings.device, non_blocking=True)
     with full_precision(embeddings.device):
         z = embeddings if embeddings.dtype == torch.float64 else embeddings.float()

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, NamedTuple, get_type_hints
 import torch
 from torch import Tensor
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.losses.refusals import check_above_zero
 from s2r2.settings.values import Mistakes, fitted, plain
 
@@ -75,7 +75,7 @@ class SmoothAP(RankSurrogate):
     def __post_init__(self) -> None:
         _fit_options(self)
         if self.outer not in ("one-minus", "log"):
-            raise S2R2Error(f"outer is {self.outer!r}; choose 'one-minus' or 'log'")
+            raise ArgumentError(f"outer is {self.outer!r}; choose 'one-minus' or 'log'")
 
     def combine(self, negatives: Tensor, among: Tensor, valid: Tensor, count: Tensor) -> Outer:
         """Loss of each query: ``mean of N/R``, or with the logarithm ``mean of log(1 + N/R+)``."""
@@ -116,7 +116,7 @@ class SupAP(RankSurrogate):
     def __post_init__(self) -> None:
         _fit_options(self)
         if not (self.slope > 0 and self.margin > 0):
-            raise S2R2Error(f"sup-ap needs slope > 0 and margin > 0, got {self.slope} and {self.margin}")
+            raise ArgumentError(f"sup-ap needs slope > 0 and margin > 0, got {self.slope} and {self.margin}")
 
     def kernel(self, differences: Tensor, temperature: float, *, positives: bool) -> tuple[Tensor, Tensor]:
         """Value and slope of H+ or H- at score differences of any shape."""
@@ -158,7 +158,9 @@ class RecallAtK(RankSurrogate):
     def __post_init__(self) -> None:
         _fit_options(self)
         if not self.k or min(self.k) < 1 or not self.rank_temperature > 0:
-            raise S2R2Error(f"recall-at-k needs k >= 1 and rank_temperature > 0, got {self.k}, {self.rank_temperature}")
+            raise ArgumentError(
+                f"recall-at-k needs k >= 1 and rank_temperature > 0, got {self.k}, {self.rank_temperature}"
+            )
 
     def combine(self, negatives: Tensor, among: Tensor, valid: Tensor, count: Tensor) -> Outer:
         """Loss of each query from the ranks of its positives."""
@@ -203,7 +205,7 @@ class QuantisedAP:
     def __post_init__(self) -> None:
         _fit_options(self)
         if self.bins < 2 or not self.similarity_range[0] < self.similarity_range[1]:
-            raise S2R2Error(
+            raise ArgumentError(
                 f"quantised-ap needs bins >= 2 and a rising similarity_range, got {self.bins}, {self.similarity_range}"
             )
 
@@ -222,11 +224,11 @@ def create_surrogate(name: str, **options: Any) -> Surrogate:
         S2R2Error: Unknown name or option.
     """
     if name not in SURROGATES:
-        raise S2R2Error(f"there is no ranking loss {name!r}; choose one of {', '.join(SURROGATES)}")
+        raise ArgumentError(f"there is no ranking loss {name!r}; choose one of {', '.join(SURROGATES)}")
     known = [field.name for field in fields(SURROGATES[name]) if field.name != "temperature"]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise S2R2Error(f"{name} has no option {unknown[0]!r}; it has {', '.join(known)}")
+        raise ArgumentError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known)}")
     return SURROGATES[name](**options)
 
 

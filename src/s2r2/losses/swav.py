@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize
 
-from s2r2.errors import NonFiniteError, S2R2Error
+from s2r2.errors import ArgumentError, NonFiniteError
 from s2r2.losses.batch import check_arguments, largest_number
 from s2r2.losses.distributed import Distributed, gather, gather_sizes, process_group
 from s2r2.losses.memory_bank import MemoryBank
@@ -125,7 +125,7 @@ class SwAVLoss(nn.Module):
         check_arguments(embeddings, groups)
         refuse_transforms(embeddings)
         if embeddings.shape[1] != self.prototypes.shape[1]:
-            raise S2R2Error(f"embeddings are {embeddings.shape[1]} wide, the prototypes {self.prototypes.shape[1]}")
+            raise ArgumentError(f"embeddings are {embeddings.shape[1]} wide, the prototypes {self.prototypes.shape[1]}")
         views = _views(embeddings, groups)  # (B, V, D)
         looked_at = self.check_finite or embeddings.device.type == "cpu"
         if looked_at and not _all_finite(views, process_group(self.distributed)):
@@ -178,6 +178,6 @@ def _views(embeddings: Tensor, groups: Tensor) -> Tensor:
     """``(B, V, D)``: the views of each image in their order."""
     _, counts = torch.unique(groups, return_counts=True)
     if not len(counts) or int(counts.min()) != int(counts.max()) or int(counts.max()) < CODED_VIEWS:
-        raise S2R2Error("SwAV needs the same number of views, two or more, of every image")
+        raise ArgumentError("SwAV needs the same number of views, two or more, of every image")
     order = torch.argsort(groups, stable=True).to(embeddings.device, non_blocking=True)
     return embeddings[order].unflatten(0, (len(counts), -1))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.search.index import ImageIndex
 
 SAMPLE = 4096
@@ -57,7 +57,7 @@ def find_duplicates(index: ImageIndex, threshold: float | None = None) -> Duplic
         S2R2Error: The threshold is not within 0 and 1.
     """
     if threshold is not None and not 0 <= threshold <= 1:
-        raise S2R2Error(f"--threshold {threshold}: give a similarity between 0 and 1")
+        raise ArgumentError(f"`threshold={threshold}`: give a similarity between 0 and 1")
     suggested = suggest_threshold(index.vectors)
     used = suggested if threshold is None else threshold
     groups = _Groups(index.catalogue.table["content"].to_numpy())

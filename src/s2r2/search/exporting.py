@@ -14,7 +14,7 @@ from pyarrow import parquet
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, store_side
 from s2r2.encoder.model import Output
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import ImageSource, Skipped, UnreadableImage, write_skipped
 from s2r2.images.sources.names import printable
 from s2r2.search.photo_reader import NO_DIRECTION, check_alike, have_direction, read_ahead
@@ -68,9 +68,9 @@ def write_embeddings(
             photos or encoder.
     """
     if output not in ("feature", "embedding"):
-        raise S2R2Error(f"--output {output}: use feature or embedding")
+        raise ArgumentError(f"`output={output!r}` is not known: use feature or embedding")
     if batch_size < 1:
-        raise S2R2Error(f"batch_size {batch_size}: give at least 1")
+        raise ArgumentError(f"`batch_size={batch_size}`: give at least 1")
     out = processes.from_leader(lambda: _checked_table(Path(out)))
     check_alike(encoder, source, processes)
     batches = [range(start, min(start + batch_size, len(source))) for start in range(0, len(source), batch_size)]
@@ -92,11 +92,11 @@ def _checked_table(out: Path) -> Path:
     """
     name = printable(str(out))
     if out.suffix.lower() != ".parquet":
-        raise S2R2Error(f"--out {name}: vectors are written as FILE.parquet")
+        raise ArgumentError(f"{name}: vectors are written as Parquet; give `out` a name that ends in .parquet")
     if out.is_dir():
-        raise S2R2Error(f"--out {name} is a folder: name a file in it")
+        raise ArgumentError(f"{name} is a folder: give `out` the name of a file in it")
     if not os.access(out.absolute().parent, os.W_OK):
-        raise S2R2Error(f"cannot write {name}: its folder is not there, or may not be written to; choose another")
+        raise ArgumentError(f"cannot write {name}: its folder does not exist or is read-only; choose another `out`")
     return out
 
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.images.decoding.decoder import Part
 from s2r2.images.places import FilePlace
@@ -70,9 +70,9 @@ class ImageIndex:
         self.backend_name = backend or remembered
         self._backend_class = get_backend(self.backend_name)
         if self.backend_name not in ("exact", about.searched_by):
-            raise S2R2Error(
-                f"the index in {folder} is made for the search backend {about.searched_by}: run s2r2 index with "
-                f"--backend {backend} first, or search with --backend exact"
+            raise ArgumentError(
+                f"the index in {folder} is made for the search backend {about.searched_by}: update it with "
+                f"`backend={backend!r}` first, or search with `backend='exact'`"
             )
 
     @classmethod
@@ -96,11 +96,11 @@ class ImageIndex:
             place = folder / about.generation
             try:
                 catalogue = Catalogue.open(place, about.number, about.photos, about.dimensions, about.files)
-                return cls(folder, about, catalogue, backend)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise layout.DamagedIndex(folder, error) from error
+            return cls(folder, about, catalogue, backend)
         raise layout.DamagedIndex(folder, "it lacks its catalogue")
 
     def __len__(self) -> int:
@@ -209,7 +209,7 @@ class ImageIndex:
         """
         vector = np.asarray(vector, np.float32)
         if vector.shape != (self.about.dimensions,) or not np.isfinite(vector).all():
-            raise S2R2Error(
+            raise ArgumentError(
                 f"a query needs {self.about.dimensions} finite numbers, as the vectors of {self.folder} have"
             )
         found = zip(*self.nearest(vector, k, mask, leave_out), strict=True)

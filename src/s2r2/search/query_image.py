@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable, reduce_array
 from s2r2.images.decoding.decoder import Part, cut
 from s2r2.images.decoding.pool import size_expendable
@@ -50,4 +50,4 @@ def _part(box: Box, columns: int, rows: int) -> Part:
         left, top, width, height = (int(side) for side in box)
         if min(left, top) >= 0 and min(width, height) >= 1 and left + width <= columns and top + height <= rows:
             return left / columns, top / rows, width / columns, height / rows
-    raise S2R2Error(f"--box {','.join(map(str, box))} lies outside the image of {columns} x {rows} pixels")
+    raise ArgumentError(f"`box={','.join(map(str, box))}` lies outside the image of {columns} x {rows} pixels")

@@ -52,7 +52,8 @@ def _decoded(index: ImageIndex, hit: Hit) -> np.ndarray:
         return decode_expendable(index.thumbnail(row), short_side=_CELL)
     except UnreadableImage as error:
         raise S2R2Error(
-            f"the thumbnail of {hit.key} in {index.folder} is damaged ({error.reason}): use s2r2 index --rebuild"
+            f"the thumbnail of {hit.key} in {index.folder} is damaged ({error.reason}): rebuild the "
+            "index with s2r2 index --rebuild"
         ) from error
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.search.duplicates import find_duplicates
 from s2r2.search.index import ImageIndex
 from s2r2.search.query_image import Box
@@ -15,6 +15,7 @@ from s2r2.system.console import PlainConsole
 from s2r2.system.files import atomic_write
 from s2r2.system.terminal import csv_safe, visible
 from s2r2.system.thumbnails import save_picture
+from s2r2.system.wording import worded
 
 SHOWN = 320
 """Short side of a query on a contact sheet: enough for its cell."""
@@ -72,11 +73,13 @@ def duplicates_and_show(folder: str | Path, threshold: float | None, out: Path |
             console.say(f"   {as_seen_from_here(index.location(row))}")
     console.say(f"{len(found.groups)} groups, {photos} photos; threshold {found.threshold:.4f} ({how})")
     if not found.groups and found.threshold > 0:
-        console.say(f"to find more, look further: --threshold {_lower(found.threshold)}")
+        console.say(worded(f"to find more, lower the threshold: `threshold={_lower(found.threshold)}`"))
     if found.groups and max(len(group.rows) for group in found.groups) > max(10, len(index) // 2):
         console.say(
-            "warning   most photos are in one group: this encoder hardly tells them apart (is it collapsed, or hardly "
-            "trained?); use another one, or a higher --threshold"
+            worded(
+                "warning   most photos are in one group: this encoder hardly tells them apart (has it collapsed, or "
+                "barely been trained?); use another one, or a higher `threshold`"
+            )
         )
     if out is not None:
         with atomic_write(out, "w") as file:
@@ -110,5 +113,5 @@ def parse_box(text: str | None) -> Box | None:
     try:
         left, top, width, height = (int(part) for part in text.split(","))
     except ValueError:
-        raise S2R2Error(f"--box {text}: give left,top,width,height in pixels, as in 10,20,64,64") from None
+        raise ArgumentError(f"`box={text}`: give left,top,width,height in pixels, such as 10,20,64,64") from None
     return left, top, width, height

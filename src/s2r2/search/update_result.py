@@ -53,8 +53,8 @@ class UpdateResult:
             text += f" (see {printable(str(folder / SKIPPED))})"
         if self.missing:
             text += (
-                f"\nkept      {self.missing:,} photos of the index were not found: is a disk away? If they are gone "
-                "for good, drop them by the same command with --drop-missing"
+                f"\nkept      {self.missing:,} photos of the index were not found: is a disk not mounted? If they "
+                "are gone for good, repeat the update with `drop_missing=True`"
             )
         settings = about.backend_settings
         if settings is None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from s2r2._version import __version__
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, load
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import ImageSource, Skipped, UnreadableImage, open_source, write_skipped
 from s2r2.images.sources.names import printable
 from s2r2.search.backends.base import AUTO, get_backend
@@ -74,9 +74,9 @@ def update_index(
     folder = Path(folder)
     layout.check_local(folder)
     if batch_size < 1:
-        raise S2R2Error(f"batch_size {batch_size}: give at least 1")
+        raise ArgumentError(f"`batch_size={batch_size}`: give at least 1")
     if approximate_from is not None and approximate_from < 0:
-        raise S2R2Error(f"--approximate-from {approximate_from}: give a number of photos, from 0 on")
+        raise ArgumentError(f"`approximate_from={approximate_from}`: give a number of photos, 0 or more")
     if backend not in (None, AUTO):
         get_backend(backend)
     encoder = encoder if isinstance(encoder, Encoder) else load(encoder, device="auto")
@@ -94,12 +94,12 @@ def update_index(
         return processes.from_leader(lambda: result)
     except OSError as error:
         problem = error.strerror or error
-        raise S2R2Error(f"cannot write the index {folder}: {problem}; free space or choose another --index") from error
+        raise S2R2Error(f"cannot write the index {folder}: {problem}; free space or choose another `folder`") from error
     except RuntimeError as error:  # LanceDB's errors are of this class, and say what the operating system said
         if "lance" not in str(error).lower():
             raise
         first = str(error).strip().splitlines()[0].partition(", /")[0]  # without the place in LanceDB's code
-        raise S2R2Error(f"cannot write the index {folder}: {first}; free space or choose another --index") from error
+        raise S2R2Error(f"cannot write the index {folder}: {first}; free space or choose another `folder`") from error
 
 
 class _Request(NamedTuple):
@@ -137,9 +137,9 @@ class _Update:
         self.fingerprint = encoder.fingerprint
         self.published = in_force(folder) if rebuild else read_published(folder)
         if self.published is not None and self.published.fingerprint != self.fingerprint and not rebuild:
-            raise S2R2Error(
+            raise ArgumentError(
                 f"the index in {folder} was made by another encoder ({self.published.encoder}): "
-                "use --rebuild to replace it, or another --index"
+                "replace it with `rebuild=True`, or choose another `folder`"
             )
         self.dimensions = encoder.dimensions("feature")
         generation = self.published.generation if self.published else None
@@ -206,8 +206,8 @@ class _Update:
         had = self.published.photos if self.published is not None and not self.in_force else 0
         if not drop_missing and too_many(had - len(self.rows), had):
             raise S2R2Error(
-                f"the new index would have {len(self.rows):,} of {had:,} photos: is a disk away? The old one stays in "
-                "force; if they are gone for good, the same command with --drop-missing"
+                f"the new index would have {len(self.rows):,} of {had:,} photos: is a disk not mounted? The old one "
+                "stays in use; if they are gone for good, repeat the update with `drop_missing=True`"
             )
         if not self.unseen:
             return 0, 0

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from s2r2.errors import MistakesError, S2R2Error
+from s2r2.errors import ArgumentError, ArgumentsError, MistakesError, S2R2Error
+from s2r2.system.wording import as_keys
 
 T = TypeVar("T")
 Where = tuple[str | int, ...]
@@ -22,15 +23,15 @@ class Mistakes:
 
     Args:
         name: Of the file, or empty.
-        flags: Whether single keys are shown as options of the command line.
+        arguments: Whether the keys are arguments of a function.
 
     Attributes:
         lines: Of the file, by the place of the value.
     """
 
-    def __init__(self, name: str = "", *, flags: bool = False) -> None:
+    def __init__(self, name: str = "", *, arguments: bool = False) -> None:
         self.name = name
-        self.flags = flags
+        self.arguments = arguments
         self.lines: dict[Where, int] = {}
         self.found: list[str] = []
 
@@ -39,8 +40,8 @@ class Mistakes:
         nearest = (self.lines.get(where[:end]) for end in range(len(where), -1, -1))
         line = line or next(filter(None, nearest), None)
         file = f"{self.name}, line {line}" if line else self.name
-        key = f"--{where[0]}".replace("_", "-") if self.flags and len(where) == 1 else _dotted(where)
-        place = f"{key} " if self.flags else f"{key}: " if key else ""
+        key = _dotted(where)
+        place = f"`{key}` is " if self.arguments and len(where) == 1 else f"{key}: " if key else ""
         self.say(f"{file}: {place}{problem}" if file else f"{place}{problem}")
 
     def say(self, mistake: str) -> None:
@@ -51,7 +52,7 @@ class Mistakes:
     def add_error(self, where: Where, error: S2R2Error) -> None:
         """Note what another check has found, which may be several mistakes."""
         for line in error.lines[1:] if isinstance(error, MistakesError) else [str(error)]:
-            self.add(where, line)
+            self.add(where, as_keys(line) if isinstance(error, ArgumentError) else line)
 
     def refuse(self) -> None:
         """Raise all mistakes so far, if there are any.
@@ -60,9 +61,10 @@ class Mistakes:
             S2R2Error: One line for each.
         """
         if len(self.found) > 1:
-            raise MistakesError([f"{len(self.found)} mistakes:", *self.found])
+            several = ArgumentsError if self.arguments else MistakesError
+            raise several([f"{len(self.found)} mistakes:", *self.found])
         if self.found:
-            raise S2R2Error(self.found[0])
+            raise (ArgumentError if self.arguments else S2R2Error)(self.found[0])
 
 
 def plain(value: Any) -> Any:
@@ -124,13 +126,13 @@ def whole_number(value: Any, low: int, high: int, name: str) -> int:
     """The value, a whole number in a range, as Python's.
 
     Raises:
-        S2R2Error: It is none; the message gives the name as an option of the command line.
+        ArgumentError: It is none; the message names it.
     """
-    mistakes = Mistakes(flags=True)
+    mistakes = Mistakes(arguments=True)
     made: int = fitted(plain(value), int, mistakes, (name,))
     mistakes.refuse()
     if not low <= made <= high:
-        raise S2R2Error(f"--{name.replace('_', '-')} {made}: must be {low} to {high:,}")
+        raise ArgumentError(f"`{name}` is {made}: must be {low} to {high:,}")
     return made
 
 
@@ -203,7 +205,7 @@ def _is_mapping(value: Any, mistakes: Mistakes, where: Where) -> bool:
         return False
     for key in value:
         if not isinstance(key, str):
-            mistakes.add(where, f"the key {show(key)} must be a text")
+            mistakes.add(where, f"{show(value)}: the key {show(key)} must be a text")
     return all(isinstance(key, str) for key in value)
 
 

@@ -68,10 +68,10 @@ def compare(
     try:
         make_folder(folder)
         doing = f"running the study in {folder}"
-        with locked(folder / LOCK, doing, "wait for it, or choose another --out", wait=5):
+        with locked(folder / LOCK, doing, "wait for it, or choose another `out`", wait=5):
             return _compare(spec, folder, deadline, processes, console)
     except OSError as error:
-        raise S2R2Error(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
+        raise S2R2Error(f"cannot write to {folder}: {error.strerror or error}; choose another `out`") from error
 
 
 def _compare(study: Study, folder: Path, deadline: float, processes: int, console: PlainConsole) -> Results:

@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.evaluation.protocols.register import find_protocols
 from s2r2.settings.renamed import with_current_names
 from s2r2.study.spec import UNTRAINED, Study, folder_name, steps_for
@@ -103,7 +102,7 @@ def check_cells(study: Study) -> None:
             config = _merged(study, settings, tried, study.seeds[0])
             where = ("methods", row) if not number else ("tuning", "search", row)
             try:
-                refuse_unnamed(config.method, "the study", f"add --trust-method {shlex.quote(config.method)}")
+                refuse_unnamed(config.method, "the study", f"add `trust_methods=[{config.method!r}]`")
                 asked = config.recipe
                 config = with_recipe(resolve(config), asked, PlainConsole(quiet=True))
                 build_method(config, config.batch_size)
@@ -112,7 +111,7 @@ def check_cells(study: Study) -> None:
                 break  # a trial of it would say the same
     for protocol in study.protocols:
         try:
-            refuse_unnamed(protocol, "the study", f"add --trust-method {shlex.quote(protocol)}")
+            refuse_unnamed(protocol, "the study", f"add `trust_methods=[{protocol!r}]`")
             find_protocols([protocol])
         except S2R2Error as error:
             mistakes.add_error(("protocols",), error)
@@ -131,8 +130,8 @@ def is_done(cell: Cell, out: Path) -> bool:
     before = judged(path)["cell"]
     if before != cell.content:
         changed = ", ".join(sorted(_differences(before, cell.content)))
-        raise S2R2Error(
-            f"{path.parent} was run with another {changed}: choose another --out, or delete that folder to run it again"
+        raise ArgumentError(
+            f"{path.parent} was run with another {changed}: choose another `out`, or delete that folder to run it again"
         )
     return True
 

@@ -81,7 +81,7 @@ def estimate(seeds: Sequence[np.ndarray]) -> Estimate:
         S2R2Error: The seeds were not evaluated on the same images.
     """
     if len({len(seed) for seed in seeds}) > 1:
-        raise S2R2Error("runs of a study were evaluated on different images: choose another --out")
+        raise S2R2Error("runs of a study were evaluated on different images: choose another `out`")
     table = np.stack(seeds)  # (S, 1 + draws)
     count = len(table)
     low, high = np.quantile(table[:, 1:].mean(0), [0.025, 0.975])

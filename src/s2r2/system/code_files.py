@@ -21,7 +21,7 @@ def load_class(file: str, base: type[Class], what: str) -> type[Class]:
     Args:
         file: Its path.
         base: The class.
-        what: How it was asked for, such as ``--method FILE.py``.
+        what: How it was asked for, such as ``method FILE.py``.
 
     Raises:
         S2R2Error: There is no such file, it does not run, or it has none or several.

@@ -89,7 +89,7 @@ class TrainConfig(OutputSettings, DeviceSettings, OptimizationSettings, DataSett
         Raises:
             S2R2Error: All of them, unless ``mistakes`` is given.
         """
-        found = mistakes or Mistakes(flags=True)
+        found = mistakes or Mistakes(arguments=True)
         hints = get_type_hints(TrainConfig, include_extras=True)
         values = {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         for name, value in values.items():

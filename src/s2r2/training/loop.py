@@ -22,6 +22,7 @@ from s2r2.runs import RunFolder, claiming, shown
 from s2r2.system.console import PlainConsole
 from s2r2.system.files import write_text
 from s2r2.system.progress import format_seconds
+from s2r2.system.wording import worded
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods import Position, build_method, loss_of, statistics_of
 from s2r2.training.online_check import OnlineCheck
@@ -94,7 +95,7 @@ def train(
                 rate = prepared.config.retry_at
                 if not rate or run.lr_scale < 1:
                     raise
-                console.say(f"warning   {error}")
+                console.say(worded(f"warning   {error}"))
                 console.say(f"retry     from the last checkpoint, at {rate:g} of the learning rate")
             again = prepare(data, config, prepared.folder, True, lambda *_: None, console, processes)
             retried = _Run(again, processes, console)
@@ -287,7 +288,7 @@ class _Run:
             write_text(listing, json.dumps(content, indent=1) + "\n")
         return NonFiniteError(
             f"{what}: step {step:,}, whose {len(photos)} photos are listed in {listing}. It happens again "
-            f"with s2r2 train --resume --out {shown(folder)}; add --retry-at 0.5 to continue from the last "
+            f"with s2r2 train --resume --out {shown(folder)}; add `retry_at=0.5` to continue from the last "
             "checkpoint at half the learning rate"
         )
 
@@ -299,7 +300,7 @@ class _Run:
             if epochs:
                 self.console.say(f"check     epoch {epochs}: {self.check.describe(self.figures)}")
             if epochs and self.check.warning:
-                self.console.say(f"warning   {self.check.warning}")
+                self.console.say(worded(f"warning   {self.check.warning}"))
         self.processes.wait()
         self.encoder.train()
 

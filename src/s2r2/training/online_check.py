@@ -55,7 +55,7 @@ class OnlineCheck:
         if lost.any():
             self.warning = (
                 f"{lost.sum()} of {len(rows)} held-out views have an embedding of length 0, so there are no figures of "
-                "views: the head's hidden units are dead; a larger --head-hidden or a smaller --lr keeps some alive"
+                "views: the head's hidden units are dead; a larger `head_hidden` or a smaller `lr` keeps some alive"
             )
             return self._knn(encoder)
         state = health(rows[:: max(1, int((groups == groups[0]).sum()))], view_embeddings=rows, view_groups=groups)

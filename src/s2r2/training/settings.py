@@ -94,7 +94,7 @@ class DeviceSettings:
     """Compile the encoder with torch.compile: worth it on a GPU and in long runs; needs a C++ compiler."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """With several processes: whether each holds the whole encoder (ddp) or a part of it (fsdp), for one that is
-    larger than a GPU. Like --devices, give it again at a resume; it may change."""
+    larger than a GPU. Not remembered: give it again at a resume; it may change."""
     timeout_minutes: float = 10.0
     """With several processes: minutes that one may fail to answer before the others give up."""
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.system.prefetch import in_order
 from s2r2.views.parameters import draw_parameters, epoch_order
 from s2r2.views.pinned import PinnedBuffers
@@ -108,11 +108,11 @@ class ViewLoader:
         drop_last: bool = True,
     ) -> None:
         if not batch_size >= 1 or (drop_last and batch_size > len(images)):
-            raise S2R2Error(f"a step of {batch_size} images needs more than {len(images)}: use a smaller batch size")
-        if batch_size < world_size:
-            raise S2R2Error(
-                f"{world_size} processes cannot share a step of {batch_size} images: use a larger batch size"
+            raise ArgumentError(
+                f"`batch_size={batch_size}`: must be at least 1, and at most the number of images ({len(images)})"
             )
+        if batch_size < world_size:
+            raise ArgumentError(f"{world_size} processes cannot share `batch_size={batch_size}`: use a larger one")
         self.images, self.recipe = images, recipe
         self.view_size, self.views, self.batch_size, self.seed = view_size, views, batch_size, seed
         self.device = torch.device(device)
@@ -232,7 +232,7 @@ class ViewLoader:
         if 2 * missing > len(there):
             raise S2R2Error(
                 f"{missing} of the {len(there)} images of a step cannot be read (skipped.csv says why): "
-                f"restore them and go on with --resume"
+                "restore them and continue with `resume=True`"
             )
         groups = torch.arange(step.low, step.low + len(there))
         outputs = [buffer[: len(there)] for buffer in step.buffers]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.settings.values import Mistakes, Where, fitted, plain, show, unknown_key
 from s2r2.settings.yaml_documents import read_yaml
 
@@ -159,7 +159,7 @@ def get_recipe(name: str) -> Recipe:
         return _read_recipe(Path(name))
     near = difflib.get_close_matches(name, RECIPES, n=1)
     hint = f"did you mean {near[0]}?" if near else f"use {', '.join(RECIPES)}, or a .yaml file"
-    raise S2R2Error(f"recipe {name!r} is not known: {hint}")
+    raise ArgumentError(f"recipe {name!r} is not known: {hint}")
 
 
 def _read_recipe(path: Path) -> Recipe:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.system.jit import numba_is_here
 from s2r2.system.terminal import say
 from s2r2.views.parameters import ViewParameters
@@ -126,14 +126,14 @@ def choose_backend(backend: Backend) -> Literal["numba", "torchvision"]:
         S2R2Error: The name is unknown, or numba is asked for and not installed.
     """
     if backend not in ("auto", "numba", "torchvision"):
-        raise S2R2Error(f"views backend {backend!r} is not known: use auto, numba or torchvision")
+        raise ArgumentError(f"views backend {backend!r} is not known: use auto, numba or torchvision")
     if backend == "torchvision":
         return "torchvision"
     if numba_is_here():
         _announce_compilation()
         return "numba"
     if backend == "numba":
-        raise S2R2Error("views backend numba is not installed: pip install numba, or use torchvision")
+        raise ArgumentError("views backend numba is not installed: pip install numba, or use torchvision")
     _warn_slow()
     return "torchvision"
 

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import Labels
 
 LabelsLike: TypeAlias = Labels | np.ndarray | Sequence[Any]
@@ -37,7 +37,7 @@ def number_labels(
     if any(array.ndim == 2 for array in arrays):
         if len({array.shape[1:] for array in arrays}) > 1:
             shapes = " and ".join(str(array.shape) for array in arrays)
-            raise S2R2Error(
+            raise ArgumentError(
                 f"labels {shapes} do not match: give all as one label an image (N,) or all as the same columns (N, C)"
             )
         return np.arange(arrays[0].shape[1]), arrays
@@ -95,7 +95,7 @@ def _array(labels: LabelsLike) -> np.ndarray:
     if array.ndim == 2 and array.dtype == bool:
         return array
     if array.ndim != 1 or array.dtype.kind not in "biufUSO":
-        raise S2R2Error(f"labels must be integers or strings (N,), or bool (N, C), not {array.dtype} {array.shape}")
+        raise ArgumentError(f"labels must be integers or strings (N,), or bool (N, C), not {array.dtype} {array.shape}")
     return np.char.decode(array, "utf-8", "surrogateescape") if array.dtype.kind == "S" else array
 
 
@@ -142,7 +142,7 @@ def _numbers(columns: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
     ]
     filled = [kind for kind, column in zip(kinds, columns, strict=True) if len(column)]
     if len(filled) > 1 and not set.intersection(*filled):
-        raise S2R2Error("some labels are numbers and the others strings, so none is the same: give both alike")
+        raise ArgumentError("some labels are numbers and the others strings, so none is the same: give both alike")
     if any(column.dtype == object for column in columns) or len({column.dtype.kind for column in columns}) > 1:
         cells = [column.tolist() for column in columns]
         names = sorted({value for column in cells for value in column}, key=lambda v: (_is_text(v), v))

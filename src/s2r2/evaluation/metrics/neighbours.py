@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.evaluation.metrics.label_encoding import LabelsLike, number_labels
 from s2r2.evaluation.metrics.retrieval import similarity_rows, unit_rows
 
@@ -105,16 +105,16 @@ def _shares(
     width: int,
 ) -> dict[int, np.ndarray]:
     if temperature <= 0 or min(ks, default=0) < 1:
-        raise S2R2Error(f"kNN with k={tuple(ks)} and temperature {temperature}: both must be above 0")
+        raise ArgumentError(f"kNN with k={tuple(ks)} and temperature {temperature}: both must be above 0")
     if len(train_labels) != len(train):
-        raise S2R2Error(f"{len(train_labels)} labels for {len(train)} training images: there must be one for each")
+        raise ArgumentError(f"{len(train_labels)} labels for {len(train)} training images: there must be one for each")
     known = train_labels.any(1) if train_labels.ndim == 2 else train_labels >= 0
     if not known.any():
-        raise S2R2Error("kNN needs labels: none of the training images has one")
+        raise ArgumentError("kNN needs labels: none of the training images has one")
     if test is None and not known.all():
-        raise S2R2Error("kNN among the training images themselves needs a label on each: leave out the others")
+        raise ArgumentError("kNN among the training images themselves needs a label on each: leave out the others")
     if test is None and known.sum() < 2:
-        raise S2R2Error("kNN among the images themselves needs two of them or more: a single one has no neighbour")
+        raise ArgumentError("kNN among the images themselves needs two of them or more: a single one has no neighbour")
     labels = train_labels[known]
     candidates = train if known.all() else train[known]
     indices, cosines = nearest(candidates if test is None else test, None if test is None else candidates, k=max(ks))
@@ -168,9 +168,9 @@ def knn_accuracy(
     names, numbers = number_labels(train_labels, *wanted, unknown=unknown)
     taught, asked = numbers[0], numbers[-1]
     if taught.ndim == 2:
-        raise S2R2Error("an accuracy needs one label an image, these have several: use knn_scores")
+        raise ArgumentError("an accuracy needs one label an image, these have several: use knn_scores")
     if len(asked) != len(train if test is None else test):
-        raise S2R2Error(
+        raise ArgumentError(
             f"{len(asked)} labels for {len(train if test is None else test)} images to judge: give one each"
         )
     known = asked >= 0

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.evaluation.metrics.label_encoding import LabelsLike
 from s2r2.evaluation.metrics.relevance import Relevance, relevance_pair
 
@@ -154,7 +154,7 @@ def retrieval_metrics(
         )
     lonely = query_relevance.known & (out[:, 0] == 0)
     if lonely.any() and without_relevant == "error":
-        raise S2R2Error(
+        raise ArgumentError(
             f"{lonely.sum()} queries have nothing relevant in the gallery, the first is number {np.argmax(lonely)}: "
             'leave them out, or use without_relevant="skip"'
         )
@@ -300,7 +300,7 @@ def _tie_rule(ties: str) -> int:
 
     rules = {"expected": EXPECTED, "optimistic": OPTIMISTIC, "pessimistic": PESSIMISTIC}
     if ties not in rules:
-        raise S2R2Error(f"ties={ties!r} is not known: use {', '.join(rules)}")
+        raise ArgumentError(f"ties={ties!r} is not known: use {', '.join(rules)}")
     return rules[ties]
 
 
@@ -315,20 +315,20 @@ def _check_options(
 ) -> None:
     if queries.ndim != 2 or (gallery is not None and (gallery.ndim != 2 or gallery.shape[1] != queries.shape[1])):
         shapes = f"{queries.shape}" + ("" if gallery is None else f" and {gallery.shape}")
-        raise S2R2Error(f"embeddings must be (N, D) with the same D, not {shapes}")
+        raise ArgumentError(f"embeddings must be (N, D) with the same D, not {shapes}")
     if (gallery is None) != (gallery_labels is None):
-        raise S2R2Error("a gallery needs gallery_labels, and the other way round")
+        raise ArgumentError("a gallery needs gallery_labels, and the other way round")
     for rows, labels, what in ((queries, query_labels, "queries"), (gallery, gallery_labels, "gallery")):
         if rows is not None and labels is not None:
             count = len(labels)
             if count != len(rows):
-                raise S2R2Error(f"{count} labels for {len(rows)} {what}: there must be one for each")
+                raise ArgumentError(f"{count} labels for {len(rows)} {what}: there must be one for each")
     if exclude is not None:
         if gallery is None:
             raise S2R2Error("exclude is for a separate gallery: without one each query is excluded already")
         if exclude.shape != (len(queries),) or exclude.max(initial=-1) >= len(gallery) or exclude.min(initial=0) < -1:
             raise S2R2Error("exclude must hold one gallery index for each query, or -1")
     if not ks or min(ks) < 1:
-        raise S2R2Error(f"ks={tuple(ks)}: cut-offs of Recall@k must be 1 or more")
+        raise ArgumentError(f"ks={tuple(ks)}: cut-offs of Recall@k must be 1 or more")
     if without_relevant not in ("skip", "zero", "error"):
-        raise S2R2Error(f"without_relevant={without_relevant!r} is not known: use skip, zero or error")
+        raise ArgumentError(f"without_relevant={without_relevant!r} is not known: use skip, zero or error")

@@ -17,8 +17,8 @@ from s2r2.images import PixelStore
 class Need(Enum):
     """What a protocol asks of the images; the value says what to give."""
 
-    LABELS = "labelled test images: give such as --test"
-    TRAINING_LABELS = "labelled training images: give them as --train"
+    LABELS = "labels of test images: give a labeled `test`"
+    TRAINING_LABELS = "labels of training images: give a labeled `train`"
     SINGLE_LABELS = "images with one label each; these have several: use svm"
     FOLDS = "training images with predefined folds, as stl10:train has them"
 

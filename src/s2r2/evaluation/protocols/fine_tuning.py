@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2r2.encoder import Encoder
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.evaluation.metrics.bootstrap import Interval
 from s2r2.evaluation.protocols.base import Caution, Protocol, Space
 from s2r2.evaluation.protocols.register import register_protocol
@@ -69,7 +69,7 @@ def fine_tune(
         S2R2Error: There are no training labels, or the share is not in (0, 1].
     """
     if task.train is None or not task.has_train_labels:
-        raise S2R2Error("fine-tuning needs labels of training images: give a labelled --train")
+        raise ArgumentError("fine-tuning needs labels of training images: give a labeled `train`")
     outcome = task.outcome(_fine_tuned_scores(encoder, train, test, task, share, plan or FineTuningPlan()))
     return outcome.interval(draws=task.draws, seed=task.seed)
 
@@ -93,7 +93,7 @@ def labelled_share(task: Task, share: float) -> np.ndarray:
         S2R2Error: The share is not in (0, 1].
     """
     if not 0 < share <= 1:
-        raise S2R2Error(f"share {share} of the labels: it must be above 0 and at most 1")
+        raise ArgumentError(f"share {share} of the labels: it must be above 0 and at most 1")
     assert task.train is not None
     generator = np.random.default_rng(task.seed)
     order = generator.permutation(np.flatnonzero(task.train_labelled))

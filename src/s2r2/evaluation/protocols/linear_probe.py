@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.evaluation.metrics.bootstrap import weighted_average_precision
 from s2r2.evaluation.metrics.label_encoding import LabelsLike, number_labels
 from s2r2.evaluation.protocols.base import Protocol, Space
@@ -88,11 +88,11 @@ def fit_linear_probe(
     """
     candidates = (strengths,) if isinstance(strengths, int | float) else tuple(sorted(strengths))
     if not candidates or candidates[0] <= 0:
-        raise S2R2Error(f"strengths={strengths}: C must be above 0")
+        raise ArgumentError(f"strengths={strengths}: C must be above 0")
     names, (targets,) = number_labels(labels, classes=classes)
     known = int((targets >= 0).sum()) if targets.ndim == 1 else len(targets)
     if features.ndim != 2 or not 0 < len(features) == len(targets) == known:
-        raise S2R2Error(f"a linear probe needs one label for each image: {len(features)} images, {known} labels")
+        raise ArgumentError(f"a linear probe needs one label for each image: {len(features)} images, {known} labels")
     if not np.isfinite(features).all():
         row = int(np.argmin(np.isfinite(features).all(1)))
         raise S2R2Error(f"row {row} of the features is not finite: the encoder is broken there, look at that image")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.evaluation.metrics.bootstrap import DRAWS, Interval
 from s2r2.evaluation.metrics.label_encoding import LabelsLike, number_labels
 from s2r2.evaluation.protocols.base import Caution, Need, Protocol, Space
@@ -117,7 +117,7 @@ def draw_shots(labels: np.ndarray, shots: int, subsets: int, seed: int) -> list[
     classes, counts = np.unique(labels[labels >= 0], return_counts=True)
     if len(classes) == 0 or counts.min() < shots:
         fewest = int(counts.min()) if len(counts) else 0
-        raise S2R2Error(f"low-shot with {shots} images of each class: the smallest class has {fewest}; use fewer")
+        raise ArgumentError(f"low-shot with {shots} images of each class: the smallest class has {fewest}; use fewer")
     if counts.max() == shots:
         return [np.flatnonzero(labels >= 0)]
     generator = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.evaluation.protocols.base import Protocol, Space
 from s2r2.evaluation.task import Outcome, Task
 from s2r2.system.code_files import is_code_file, load_class
@@ -33,12 +33,12 @@ def find_protocols(names: Iterable[str]) -> list[Protocol]:
     found = [protocol for protocol in known.values() if protocol.usual]
     for name in dict.fromkeys(names):
         if is_code_file(name):
-            found.append(load_class(name, Protocol, f"--protocol {name}")())  # type: ignore[type-abstract]
+            found.append(load_class(name, Protocol, f"protocol {name}")())  # type: ignore[type-abstract]
         elif name in known:
             found += [known[name]] if known[name] not in found else []
         else:
             asked = ", ".join(protocol.name for protocol in known.values() if not protocol.usual)
-            raise S2R2Error(f"protocol {name!r} is not known: use {asked}, or give a FILE.py with a Protocol")
+            raise ArgumentError(f"protocol {name!r} is not known: use {asked}, or give a FILE.py with a Protocol")
     return sorted(found, key=lambda protocol: protocol.place)
 
 

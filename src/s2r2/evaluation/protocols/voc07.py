@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.evaluation.metrics.bootstrap import (
     DRAWS,
     Interval,
@@ -68,7 +68,7 @@ def voc07_svm(
         S2R2Error: The label columns of the two sets differ, or no label can be trained.
     """
     if train_targets.ndim != 2 or train_targets.shape[1:] != test_targets.shape[1:]:
-        raise S2R2Error(
+        raise ArgumentError(
             f"VOC07 SVM needs the same label columns for both sets, not {train_targets.shape} and {test_targets.shape}"
         )
     scores, chosen = _scores(train, train_targets, test, costs, seed)

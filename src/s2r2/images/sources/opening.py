@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images.places import os_reason
 from s2r2.images.remote import is_remote, local
 from s2r2.images.sources.joining import JoinedSource
@@ -27,7 +27,7 @@ def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:
     if not isinstance(data, str | Path):
         sources = [open_source(part) for part in data]
         if not sources:
-            raise S2R2Error(f"no DATA: give {what_data_may_be()}")
+            raise ArgumentError(f"no `data`: give {what_data_may_be()}")
         return sources[0] if len(sources) == 1 else JoinedSource(sources)
     text = local(str(data))
     try:

@@ -65,7 +65,7 @@ def bring_up_to_date(source: ImageSource, short_side: int | None, place: Path, w
             return _Build(source, short_side, place, workers, progress).run()
     except OSError as error:
         raise S2R2Error(
-            f"cannot write the pixel store in {place}: {error.strerror or error}; free space or choose another --store"
+            f"cannot write the pixel store in {place}: {error.strerror or error}; free space or choose another `store`"
         ) from error
 
 

@@ -125,7 +125,7 @@ class DirectImages:
                 self._list(self.listing, key, entry.reason)
             except OSError as error:
                 raise S2R2Error(
-                    f"cannot write {self.listing}: {error.strerror or error}; free space and go on with --resume"
+                    f"cannot write {self.listing}: {error.strerror or error}; free space and go on with `resume=True`"
                 ) from error
 
     def _list(self, path: Path, key: str, reason: str) -> None:

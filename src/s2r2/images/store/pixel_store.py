@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.source import ImageSource
 from s2r2.images.store.building import SUSPECT, Built, bring_up_to_date
@@ -86,8 +86,8 @@ class PixelStore:
                 made (``none``).
         """
         if folder == NO_STORE:
-            raise S2R2Error(
-                "--store none is for s2r2 train: here photos are decoded into a store, name a folder for it"
+            raise ArgumentError(
+                "`store='none'` is only for training: here photos are decoded into a store; name its folder"
             )
         place = store_path(source, short_side, folder)
         built = bring_up_to_date(source, short_side, place, workers or os.cpu_count() or 1, progress)

@@ -168,7 +168,7 @@ def _refuse_if_too_large(
     if needed + SPARE_DISK > free and needed:
         raise S2R2Error(
             f"the pixel store needs about {_size(needed)} in {place}, {_size(free)} are free: free space, choose "
-            f"another --store, or smaller images (--image-size)"
+            "another `store`, or use smaller images (`image_size`)"
         )
 
 
@@ -185,7 +185,7 @@ def _size(count: int) -> str:
 
 def _full(error: OSError, place: Path, done: int, total: int) -> S2R2Error:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        why = f"the disk is full after {done:,} of {total:,} images: free space and run again, it goes on from there"
+        why = f"the disk is full after {done:,} of {total:,} images: free space and run again; it continues from there"
     else:
-        why = f"{error.strerror or error}; choose another --store"
+        why = f"{error.strerror or error}; choose another `store`"
     return S2R2Error(f"cannot write the pixel store in {place}: {why}")

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.losses.backends.problem import PairGradient, RankingProblem
 from s2r2.losses.surrogates import QuantisedAP, Surrogate
 
@@ -46,7 +46,7 @@ def choose_backend(name: str, surrogate: Surrogate, embeddings: Tensor) -> str:
         S2R2Error: Unknown backend, or one that cannot compute this loss on this device.
     """
     if name not in BACKENDS:
-        raise S2R2Error(f"backend is {name!r}; choose one of {', '.join(BACKENDS)}")
+        raise ArgumentError(f"backend is {name!r}; choose one of {', '.join(BACKENDS)}")
     device = embeddings.device.type
     if isinstance(surrogate, QuantisedAP) and name in ("auto", "torch"):
         return "histogram"
@@ -58,13 +58,17 @@ def choose_backend(name: str, surrogate: Surrogate, embeddings: Tensor) -> str:
     if name == "torch":
         return name
     if not surrogate.sigmoid_kernel:
-        raise S2R2Error(f"backend {name!r} knows only losses with a sigmoid kernel; use backend='torch' for this one")
+        raise ArgumentError(
+            f"backend {name!r} knows only losses with a sigmoid kernel; use backend='torch' for this one"
+        )
     if name == "numba" and device != "cpu":
-        raise S2R2Error(f"backend 'numba' works on the CPU, the embeddings are on {device}; use 'triton' or 'torch'")
+        raise ArgumentError(
+            f"backend 'numba' works on the CPU, the embeddings are on {device}; use 'triton' or 'torch'"
+        )
     if name == "triton" and device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise S2R2Error(f"backend 'triton' works on CUDA, the embeddings are on {device}; use 'numba' or 'torch'")
+        raise ArgumentError(f"backend 'triton' works on CUDA, the embeddings are on {device}; use 'numba' or 'torch'")
     if name == "triton" and embeddings.dtype == torch.float64:
-        raise S2R2Error("backend 'triton' computes in float32; use backend='torch' for float64 embeddings")
+        raise ArgumentError("backend 'triton' computes in float32; use backend='torch' for float64 embeddings")
     return name if _installed(name) else "torch"
 
 

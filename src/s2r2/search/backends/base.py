@@ -19,7 +19,7 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.system.extras import require_extra
 from s2r2.system.plugins import load_plugins
 
@@ -39,7 +39,7 @@ class SearchBackend(abc.ABC):
         settings: What :meth:`build` has returned.
 
     Attributes:
-        name: What ``--backend`` calls it.
+        name: By which it is asked for.
         extra: The extra of s2r2 that installs what it imports; empty if none does.
         packages: What it imports beyond that. Import it in the methods only, so that other backends do not wait for it.
         automatic_from: From how many photos on it is chosen unless the user chooses; None: never.
@@ -106,7 +106,7 @@ def get_backend(name: str) -> type[SearchBackend]:
     """
     names = backend_names()
     if name not in _registered:
-        raise S2R2Error(f"no search backend {name!r} is registered: use {', '.join(names)}")
+        raise ArgumentError(f"no search backend {name!r} is registered: use {', '.join(names)}")
     backend = _registered[name]
     if backend.extra:
         require_extra(backend.extra, f"the search backend {name}")

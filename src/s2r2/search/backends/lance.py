@@ -74,8 +74,8 @@ class LanceSearch(SearchBackend):
         except Exception as error:  # LanceDB has no narrower class
             reason = str(error).partition("\n")[0][:200]
             raise S2R2Error(
-                f"LanceDB cannot search {self.folder} ({reason}): use --backend exact, or make the index "
-                "anew with s2r2 index --rebuild"
+                f"LanceDB cannot search {self.folder} ({reason}): use `backend='exact'`, or rebuild the index "
+                "with s2r2 index --rebuild"
             ) from error
         return top_k(self.vectors, query, k, rows)
 

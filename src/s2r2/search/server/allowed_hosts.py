@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import idna
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PORTS = {"http": 80, "https": 443}
@@ -96,8 +96,8 @@ def allowed_hosts(listening: str, allow: Sequence[str] = ()) -> AllowedHosts:
     """The names of a server that listens on an address.
 
     Args:
-        listening: ``--host``.
-        allow: More names: ``--allow-host``.
+        listening: The address that the server listens on.
+        allow: More names.
 
     Raises:
         S2R2Error: One of ``allow`` can be the name of no host.
@@ -110,9 +110,9 @@ def allowed_hosts(listening: str, allow: Sequence[str] = ()) -> AllowedHosts:
     for text in allow:
         host = parse_host(text)
         if host is None:
-            raise S2R2Error(
-                f"--allow-host {text!r} can be the name of no host: give it as it stands in the browser's address, "
-                "such as photos.home or photos.home:8443, each name by itself"
+            raise ArgumentError(
+                f"`allow_hosts`: {text!r} is not the name of a host: give it as in the browser's address bar, such as "
+                "photos.home or photos.home:8443, each name by itself"
             )
         more.append(host)
     return AllowedHosts(sorted(own), more)

@@ -38,6 +38,7 @@ from s2r2.search.server.served_index import Background, LiveIndex
 from s2r2.search.server.uploads import MAX_BYTES, Uploads, decode_upload
 from s2r2.search.storage.layout import DamagedIndex, IndexGone
 from s2r2.search.storage.marks import MarkBook, read_marks
+from s2r2.system.wording import worded
 
 PAGE = Path(__file__).resolve().parent.parent / "page"
 _TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -91,12 +92,12 @@ def create_app(
 def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(S2R2Error)
     async def refused(_: Request, error: Exception) -> Response:
-        return JSONResponse({"error": str(error)}, 422)
+        return JSONResponse({"error": worded(str(error))}, 422)
 
     @app.exception_handler(IndexGone)
     @app.exception_handler(DamagedIndex)
     async def unavailable(_: Request, error: Exception) -> Response:
-        return JSONResponse({"error": str(error)}, 503, {"retry-after": "2"})  # by then it was looked at again
+        return JSONResponse({"error": worded(str(error))}, 503, {"retry-after": "2"})  # by then it was looked at again
 
     @app.exception_handler(StarletteHTTPException)
     async def stated(_: Request, error: Exception) -> Response:

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.search.server.allowed_hosts import AllowedHosts
 
 MAX_TARGET = 4096
@@ -86,11 +86,11 @@ def checked_root(path: str) -> str:
     """
     root = path.rstrip("/")
     if root and not re.fullmatch(r"(/[\w.~-]+)+", root, re.ASCII):
-        raise S2R2Error(f"--root-path {path!r}: give the path that the proxy shows, as in /photos")
+        raise ArgumentError(f"`root_path={path!r}`: give the path that the proxy uses, such as /photos")
     if {".", ".."} & set(root.split("/")):
-        raise S2R2Error(f"--root-path {path!r}: give a path without . and ..")
+        raise ArgumentError(f"`root_path={path!r}`: give a path without . and ..")
     if root.split("/")[1:2] and root.split("/")[1] in ROOMS:
-        raise S2R2Error(f"--root-path {path!r}: the page's own addresses begin so; choose another")
+        raise ArgumentError(f"`root_path={path!r}`: the page's own addresses begin like this; choose another")
     return root
 
 

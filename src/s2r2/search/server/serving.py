@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.system.allocator import return_freed_memory
 from s2r2.system.extras import require_extra
 from s2r2.system.terminal import say
+from s2r2.system.wording import worded
 
 if TYPE_CHECKING:
     import uvicorn
@@ -66,8 +67,10 @@ def serve(
     address = f"http://{_url_host(host)}:{listening.getsockname()[1]}/"
     if not is_loopback(listening.getsockname()[0]):
         say(
-            f"WARNING   everybody who can reach {host} can see and search these photos; there is no password and no "
-            "encryption. Use --host 127.0.0.1 unless you want that.",
+            worded(
+                f"WARNING   anyone who can reach {host} can see and search these photos; there is no password and no "
+                "encryption. Use `host='127.0.0.1'` unless you want that."
+            ),
             error=True,
         )
     say(f"serving   {address}   (Ctrl-C ends it)")
@@ -136,14 +139,14 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 def _listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
-        raise S2R2Error(f"--port {port}: a port is a number from 0 to 65535")
+        raise ArgumentError(f"`port={port}`: a port is a number from 0 to 65535")
     try:
         family, _, _, _, address = socket.getaddrinfo(host.strip("[]") or "0.0.0.0", port, type=socket.SOCK_STREAM)[0]
         # asyncio sends small answers at once only on sockets that say they are TCP; 40 ms each otherwise
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise S2R2Error(f"--host {host}: no such address ({reason}); give one of this machine's") from error
+        raise ArgumentError(f"`host={host!r}`: no such address ({reason}); give one of this machine's") from error
     try:
         if os.name != "nt":  # there it would share the port with another program
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -152,7 +155,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise S2R2Error(
-            f"cannot listen on {_url_host(host)}:{port} ({error.strerror or error}): choose another --port or --host"
+            f"cannot listen on {_url_host(host)}:{port} ({error.strerror or error}): choose another `port` or `host`"
         ) from error
     return listening
 

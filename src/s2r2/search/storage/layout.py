@@ -5,7 +5,7 @@ DIR/lock                       there while a process writes
 DIR/skipped.csv                photos that could not be read, and why
 DIR/marks.csv                  results that people marked as right or wrong; no update touches it
 DIR/marks.lock                 there while a server writes marks
-DIR/FINGERPRINT-N/             everything that one encoder made (FINGERPRINT alone in format 2); --rebuild makes another
+DIR/FINGERPRINT-N/             everything that one encoder made (FINGERPRINT alone in format 2); a rebuild makes another
     encoder.safetensors        a copy of that encoder
     lance/                     LanceDB's rows: the truth
     rows.json                  which files of the rows are on disk for good, with a checksum each
@@ -18,7 +18,7 @@ import os
 import re
 from pathlib import Path
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images.sources.names import is_helper, printable
 from s2r2.runs import ENCODER_FILE as ENCODER
 
@@ -45,11 +45,11 @@ LANCE_TEMPORARY = re.compile(r".+\.\w+#\d+|\.tmp\w{6}")
 
 
 class DamagedIndex(S2R2Error):
-    """Something in an index is not what was written; ``--rebuild`` makes it anew."""
+    """Something in an index is not what was written; a rebuild makes it anew."""
 
     def __init__(self, folder: Path, why: object) -> None:
         said = next(iter(str(why).strip().splitlines()), "unreadable")[:300]
-        super().__init__(f"the index in {folder} is damaged ({said}): make it anew with s2r2 index --rebuild")
+        super().__init__(f"the index in {folder} is damaged ({said}): rebuild it with s2r2 index --rebuild")
 
 
 class IndexGone(S2R2Error):
@@ -64,12 +64,11 @@ def check_local(folder: Path) -> None:
     """
     address = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):/", str(folder))
     if address is not None:
-        raise S2R2Error(f"--index {folder}: an index lies in a folder of this machine, not at an address {address[1]}:")
+        raise ArgumentError(f"{folder}: an index must be in a folder on this machine, not at an address {address[1]}:")
     whole = os.path.abspath(folder)
     if printable(whole) != whole or re.search(r"[\x00-\x1f\x7f]", whole):
-        raise S2R2Error(
-            f"--index {printable(whole)!a}: an index needs a folder whose path is UTF-8 without control characters: "
-            "choose another"
+        raise ArgumentError(
+            f"{printable(whole)!a}: the path of an index must be UTF-8 without control characters: choose another"
         )
 
 
@@ -83,7 +82,7 @@ def check_free_for_index(folder: Path) -> None:
         if entry.name in (DESCRIPTION, LOCK, SKIPPED, MARKS, MARKS_LOCK) or is_helper(entry.name):
             continue
         if not GENERATION.fullmatch(entry.name):
-            raise S2R2Error(f"{folder} holds something else than an index ({entry.name}): choose another --index")
+            raise ArgumentError(f"{folder} holds other files than an index ({entry.name}): choose another `folder`")
 
 
 def generation_for(folder: Path, fingerprint: str, published: str | None, rebuild: bool) -> str:

@@ -34,7 +34,7 @@ class Unseen:
 
     Attributes:
         drop: Keys of photos that are known to be gone.
-        missing: Those that are not where they were, though nobody knows, and why; ``--drop-missing`` drops them.
+        missing: Those that are not where they were, though nobody knows, and why; ``drop_missing`` drops them.
         unreadable: Those that are there, or whose folder cannot be looked at, and why.
     """
 

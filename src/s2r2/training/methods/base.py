@@ -23,7 +23,7 @@ class Position:
 class Method(nn.Module, ABC):
     """Base of all methods. A method of one's own overrides :meth:`forward` and, where it needs them, the rest.
 
-    Options of the method are keyword arguments of its constructor, with their defaults; ``--options NAME=VALUE``
+    Options of the method are keyword arguments of its constructor, with their defaults; ``options={"name": value}``
     reaches them. Its parameters are trained with the encoder's, its state is part of the checkpoint.
 
     Args:
@@ -31,10 +31,10 @@ class Method(nn.Module, ABC):
         images: Number of images in the training data.
 
     Attributes:
-        views: Default of ``--views``.
-        recipe: Default of ``--recipe``.
-        temperature: Default of ``--temperature``.
-        learning_rates: Default of ``--lr`` for each optimizer, for 512 views in a step.
+        views: Default of ``views``.
+        recipe: Default of ``recipe``.
+        temperature: Default of ``temperature``.
+        learning_rates: Default of ``lr`` for each optimizer, for 512 views in a step.
     """
 
     views: ClassVar[int] = 8
@@ -90,7 +90,7 @@ def loss_of(method: Method, embeddings: Tensor, groups: Tensor) -> Tensor:
     else:
         return loss.reshape(())
     raise S2R2Error(
-        f"--method {method.config.method}: {type(method).__name__}.forward returned {wrong}; it must return the loss "
+        f"method {method.config.method}: {type(method).__name__}.forward returned {wrong}; it must return the loss "
         "of the step: a tensor with one number, computed from the embeddings by torch"
     )
 
@@ -108,7 +108,7 @@ def statistics_of(method: Method, embeddings: Tensor, groups: Tensor) -> dict[st
     )
     if not single:
         raise S2R2Error(
-            f"--method {method.config.method}: {type(method).__name__}.statistics must return a dict of single numbers "
+            f"method {method.config.method}: {type(method).__name__}.statistics must return a dict of single numbers "
             "by name"
         )
     return figures

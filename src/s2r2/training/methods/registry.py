@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.settings.values import Mistakes, fitted, show
 from s2r2.system.code_files import is_code_file, load_class
 from s2r2.training.config import TrainConfig
@@ -46,8 +46,8 @@ def find_method(name: str) -> type[Method]:
     if name in METHODS:
         return METHODS[name]
     if not is_code_file(name):
-        raise S2R2Error(f"--method {name}: choose {', '.join(METHODS)}, or give a FILE.py with a Method of your own")
-    return load_class(name, Method, f"--method {name}")  # type: ignore[type-abstract]
+        raise ArgumentError(f"`method={name!r}`: choose {', '.join(METHODS)}, or give a FILE.py with your own Method")
+    return load_class(name, Method, f"method {name}")  # type: ignore[type-abstract]
 
 
 def method_options(method: type[Method]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def build_method(config: TrainConfig, images: int) -> Method:
             raise
         except Exception as error:
             raise S2R2Error(
-                f"--method {config.method} cannot be made with these settings: {type(error).__name__}: {error}"
+                f"method {config.method} cannot be made with these settings: {type(error).__name__}: {error}"
             ) from error
     return made
 
@@ -101,19 +101,19 @@ def check_options(config: TrainConfig, method: type[Method]) -> Options:
     """
     known = method_options(method)
     listed = ", ".join(f"{name}={default}" for name, default in known.items()) or "none"
-    mistakes, options = Mistakes(), dict(config.options)
+    mistakes, options = Mistakes(arguments=True), dict(config.options)
     for name, value in config.options.items():
         near = difflib.get_close_matches(name, known, n=1)
         default = known.get(name)
         attempt = Mistakes()
         if name not in known:
             hint = f"; did you mean {near[0]}?" if near else ""
-            mistakes.say(f"--options {name}: method {config.method} has {listed}{hint}")
+            mistakes.say(f"`options`: there is no {name}; method {config.method} has {listed}{hint}")
         elif isinstance(default, (bool, int, float, str)):
             options[name] = fitted(value, type(default), attempt)
         if attempt.found:
             mistakes.say(
-                f"--options {name}={show(value)}: must be like {default!r}; method {config.method} has {listed}"
+                f"`options`: {name}={show(value)} must be like {default!r}; method {config.method} has {listed}"
             )
     mistakes.refuse()
     return options
@@ -130,10 +130,10 @@ def _describe(name: str, method: type[Method]) -> str:
     title = ((inspect.getmodule(method).__doc__ or "").strip().splitlines() or [""])[0]
     lines = [
         f"{name}: {title}" if title else name,
-        f"  --views {method.views} --recipe {method.recipe} --temperature {method.temperature:g}",
+        f"  views {method.views}, recipe {method.recipe}, temperature {method.temperature:g}",
     ]
     words = _argument_docs(inspect.getdoc(method) or "")
-    lines += [f"  --options {o}={d}" + f"  {words.get(o, '')}".rstrip() for o, d in method_options(method).items()]
+    lines += [f"  option {o}={d}" + f"  {words.get(o, '')}".rstrip() for o, d in method_options(method).items()]
     return "\n".join(lines)
 
 

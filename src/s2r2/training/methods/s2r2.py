@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, tensor
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.losses import MemoryBank, NTXentLoss, RankingLoss, SpreadLoss, ranking_statistics
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods.base import Method, Position, scheduled_temperature
@@ -51,12 +51,13 @@ class S2R2(Method):
     ) -> None:
         super().__init__(config, images)
         if outer != "one-minus" and surrogate != "smooth-ap":
-            raise S2R2Error(f"--options outer={outer} belongs to surrogate=smooth-ap, not to {surrogate}")
+            raise ArgumentError(f"`options`: outer={outer} belongs to surrogate=smooth-ap, not to {surrogate}")
         if temperature_end and hold_slope:
-            raise S2R2Error("--options temperature_end and hold_slope both set the temperature: give one of them")
+            raise ArgumentError("`options`: temperature_end and hold_slope both set the temperature: give one of them")
         if not 0 <= hold_slope < 0.25 or min(temperature_end, contrastive, spread) < 0:
-            raise S2R2Error(
-                "--options: hold_slope is in [0, 0.25); temperature_end, contrastive and spread are not negative"
+            raise ArgumentError(
+                "`options`: hold_slope must be in [0, 0.25), and temperature_end, contrastive and spread must not be "
+                "negative"
             )
         memory = MemoryBank(bank, config.embedding_dimensions) if bank else None
         choice: dict[str, Any] = {"outer": outer} if surrogate == "smooth-ap" else {}

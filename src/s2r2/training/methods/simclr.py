@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.losses import MemoryBank, NTXentLoss, SpreadLoss
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods.base import Method, Position, scheduled_temperature
@@ -37,7 +37,7 @@ class SimCLR(Method):
     ) -> None:
         super().__init__(config, images)
         if min(temperature_end, spread) < 0:
-            raise S2R2Error("--options: temperature_end and spread must not be negative")
+            raise ArgumentError("`options`: temperature_end and spread must not be negative")
         memory = MemoryBank(bank, config.embedding_dimensions) if bank else None
         self.contrast = NTXentLoss(config.temperature, form=form, bank=memory, check_finite=False)
         self.temperature_end = temperature_end

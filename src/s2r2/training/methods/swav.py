@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.losses import SwAVLoss
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods.base import Method, Position
@@ -19,7 +19,7 @@ USUAL_EPSILON, SHARP_EPSILON, MANY_IMAGES = 0.05, 0.01, 1024
 class SwAV(Method):
     """Codes from the two full-size views, predicted by all others.
 
-    The gradient cache (``--micro-batch``) applies: codes and predictions are taken from the whole step. A memory
+    The gradient cache (``micro_batch``) applies: codes and predictions are taken from the whole step. A memory
     bank of negatives does not: there are no negatives; the queue makes codes only.
 
     Args:
@@ -52,7 +52,7 @@ class SwAV(Method):
     ) -> None:
         super().__init__(config, images)
         if min(queue_epoch, freeze_epochs) < 0:
-            raise S2R2Error("--options: queue_epoch and freeze_epochs must not be negative")
+            raise ArgumentError("`options`: queue_epoch and freeze_epochs must not be negative")
         coded = config.batch_size + queue
         self.loss = SwAVLoss(
             config.embedding_dimensions,

@@ -19,23 +19,29 @@ from torch.nn.utils import get_total_norm
 
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.training.config import TrainConfig
 
 
 def refuse_what_cannot_be_sharded(config: TrainConfig, processes: Processes) -> None:
-    """Raise an S2R2Error that names the first setting with which ``--strategy fsdp`` cannot work."""
+    """Raise an S2R2Error that names the first setting that fsdp does not work with."""
     if config.strategy != "fsdp":
         return
     rules = [
-        (processes.world_size == 1, "needs several processes to share the encoder out to: add --devices N"),
-        (config.optimizer == "lars", "cannot work with --optimizer lars, which wants whole weights: use adamw or sgd"),
-        (config.precision == "16-mixed", "cannot work with --precision 16-mixed: use bf16-mixed or 32-true"),
-        (config.micro_batch == "auto", "cannot work with --micro-batch auto, which tries the whole encoder: give N"),
+        (processes.world_size == 1, "needs several processes: start with s2r2 train --devices N, or under torchrun"),
+        (
+            config.optimizer == "lars",
+            "does not work with `optimizer='lars'`, which needs whole weights: use sgd",
+        ),
+        (config.precision == "16-mixed", "does not work with `precision='16-mixed'`: use bf16-mixed or 32-true"),
+        (
+            config.micro_batch == "auto",
+            "does not work with `micro_batch='auto'`, which needs the whole encoder: give N",
+        ),
     ]
     for wrong, message in rules:
         if wrong:
-            raise S2R2Error(f"--strategy fsdp {message}")
+            raise ArgumentError(f"`strategy='fsdp'` {message}")
 
 
 def shard(encoder: Encoder, device: torch.device, *, bf16: bool) -> None:
@@ -65,7 +71,7 @@ def shard(encoder: Encoder, device: torch.device, *, bf16: bool) -> None:
         fully_shard(encoder.backbone, mesh=mesh, reshard_after_forward=True, mp_policy=outer)
     except (ValueError, NotImplementedError) as error:
         name, reason = encoder.architecture["backbone"], str(error).strip().splitlines()[0]
-        raise S2R2Error(f"--strategy fsdp cannot share out backbone {name} ({reason}): leave it out") from error
+        raise ArgumentError(f"`strategy='fsdp'` cannot shard backbone {name} ({reason}): use ddp") from error
     if encoder.head is not None:
         fully_shard(encoder.head, mesh=mesh, reshard_after_forward=True)
     # Pooling may be x[:, 0]; the head begins with a matrix, so nothing changes it in place.

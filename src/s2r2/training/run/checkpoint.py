@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.runs import RunFolder
 from s2r2.system.files import atomic_write, make_folder
 from s2r2.training.config import MOST_STEPS
@@ -87,13 +87,13 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], str]:
     run = RunFolder(folder)
     last, previous = run.checkpoint, run.previous_checkpoint
     if not run.has_checkpoint:
-        raise S2R2Error(f"no checkpoint at {last}: nothing to resume; start without --resume")
+        raise ArgumentError(f"no checkpoint at {last}, so there is nothing to resume: leave out `resume`")
     try:
         return _read(last), ""
     except _DamagedError as damage:
         with contextlib.suppress(_DamagedError):
             return _read(previous), f"{damage}: going on from the one before"
-        raise S2R2Error(f"{damage}: start again with another --out") from damage
+        raise S2R2Error(f"{damage}: start again with another `out`") from damage
 
 
 class _DamagedError(Exception):

@@ -125,5 +125,5 @@ def _full_disk_is_said(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise S2R2Error(
-            f"cannot write {path}: {error.strerror or error}; free space, then continue with --resume"
+            f"cannot write {path}: {error.strerror or error}; free space, then continue with `resume=True`"
         ) from error

@@ -29,7 +29,7 @@ def method_hash(method: str) -> str:
         return hashlib.sha256(Path(method).read_bytes()).hexdigest()
     except OSError as error:
         raise S2R2Error(
-            f"there is no method file {method} ({error.strerror}); a resumed run takes --method FILE"
+            f"there is no method file {method} ({error.strerror}); if it was moved, give its new place as `method`"
         ) from error
 
 
@@ -62,7 +62,7 @@ def refuse_unnamed(method: str, source: str, remedy: str) -> None:
     if digest and digest not in _known():
         raise S2R2Error(
             f"{source} would run the code in {method}, which was not named on this machine, or has changed since: look "
-            f"at it, and if you trust it {remedy}"
+            f"at it, and if you trust it, {remedy}"
         )
 
 

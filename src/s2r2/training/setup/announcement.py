@@ -5,6 +5,7 @@ from s2r2.encoder import Encoder
 from s2r2.runs import RunFolder
 from s2r2.system.console import PlainConsole
 from s2r2.system.progress import format_seconds
+from s2r2.system.wording import worded
 from s2r2.training.setup.cost import seconds_per_pixel
 from s2r2.training.setup.plan import Preparation
 
@@ -31,7 +32,7 @@ def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, pro
     done = prepared.resumed["step"] if prepared.resumed else 0
     left = f", resumed at step {done + 1:,}" if done else ""
     if done == prepared.steps:
-        left = ", all taken: --epochs N or --steps N with a larger N trains it longer"
+        left = worded(", all taken: to train longer, give more `epochs` or `steps`")
     time_left = ""
     if config.strategy != "fsdp":  # measured on the whole encoder, which need not fit
         seconds = _seconds_per_step(prepared, encoder) / processes.world_size * (prepared.steps - done)

@@ -109,8 +109,8 @@ def out_of_memory_is_an_error(*, views: int, image_size: int, micro_batch: int, 
         at_once = min(micro_batch or views, views)
         raise S2R2Error(
             f"out of memory with {at_once:,} views of {image_size} px in the encoder at once "
-            f"({free_memory(device) / 2**30:.1f} GiB are free on {device} now): use --micro-batch "
-            f"{max(8, at_once // 4)} or --micro-batch auto, which gives the same ranking in less memory"
+            f"({free_memory(device) / 2**30:.1f} GiB are free on {device} now): use "
+            f"`micro_batch={max(8, at_once // 4)}` or `micro_batch='auto'`, which gives the same ranking in less memory"
         ) from error
 
 

@@ -7,7 +7,7 @@ import torch
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, create_encoder
 from s2r2.encoder.backbones import check_backbone, takes_another_size
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.system.console import PlainConsole
 from s2r2.training.config import TrainConfig
 from s2r2.training.setup.cost import fitting_micro_batch
@@ -45,9 +45,9 @@ def with_recipe(config: TrainConfig, asked: str, console: PlainConsole) -> Train
     if smallest == config.image_size or takes_another_size(config.backbone, config.image_size, smallest):
         return config
     if asked:
-        raise S2R2Error(
-            f"--recipe {asked} has views of {config.image_size} and of {smallest} px, and backbone {config.backbone!r} "
-            f"takes images of one size only: use --recipe photos, or another backbone"
+        raise ArgumentError(
+            f"`recipe={asked!r}` has views of {config.image_size} and of {smallest} px, and backbone "
+            f"{config.backbone!r} takes images of one size only: use `recipe='photos'`, or another `backbone`"
         )
     console.say(f"note      {config.backbone} takes images of one size only: views by photos, not by {config.recipe}")
     return dataclasses.replace(config, recipe="photos")

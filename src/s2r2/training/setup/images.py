@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError
 from s2r2.images import DirectImages, ImageSource, PixelStore, why_direct, write_skipped
 from s2r2.images.store.direct import DIRECT
 from s2r2.images.store.pixel_store import NO_STORE
 from s2r2.runs import RunFolder
 from s2r2.system.console import PlainConsole
+from s2r2.system.wording import worded
 
 
 def open_images(
@@ -18,7 +19,7 @@ def open_images(
     Args:
         source: The images.
         short_side: To which they are reduced.
-        asked: ``--store``: a folder, ``none``, or None, which leaves the choice to :func:`s2r2.images.why_direct`.
+        asked: A folder, ``none``, or None, which leaves the choice to :func:`s2r2.images.why_direct`.
         folder: The run folder.
         saved: At a resume the fingerprint of the images as the run was started with them, else None.
         console: Where to say it.
@@ -33,8 +34,10 @@ def open_images(
         write_skipped(listing, store.skipped)
         return store
     console.say(
-        f"store     none ({reason}): photos are decoded when a step needs them; --store DIR decodes all of them once, "
-        "before the first step",
+        worded(
+            f"store     none ({reason}): photos are decoded when a step needs them; `store=DIR` decodes all of them "
+            "once, before the first step"
+        )
     )
     if saved is None:
         write_skipped(listing, [])
@@ -46,7 +49,7 @@ def _as_started(saved: str, asked: Path | None, folder: Path) -> str:
     direct = saved.startswith(DIRECT)
     if asked is not None and direct != (asked == NO_STORE):
         started = "without a pixel store" if direct else "with a pixel store"
-        raise S2R2Error(f"{folder} was started {started}: leave out --store {asked} to resume it")
+        raise ArgumentError(f"{folder} was started {started}: leave out `store={str(asked)!r}` to resume it")
     return "as this run was started" if direct else ""
 
 

@@ -14,7 +14,7 @@ from s2r2.distributed.devices import choose_device
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import store_side
 from s2r2.encoder.backbones import check_backbone
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import DirectImages, ImageSource, absolute_data, open_source
 from s2r2.runs import Claim, RunFolder, make_run_folder, shown
 from s2r2.system.console import PlainConsole
@@ -138,17 +138,17 @@ def _open(request: Request) -> ImageSource:
 
 def _refuse_processes(config: TrainConfig, processes: Processes) -> None:
     if config.batch_size % processes.world_size:
-        raise S2R2Error(
-            f"--batch-size {config.batch_size} cannot be shared equally by {processes.world_size} processes: "
+        raise ArgumentError(
+            f"`batch_size={config.batch_size}` cannot be shared equally by {processes.world_size} processes: "
             f"use a multiple of {processes.world_size}"
         )
 
 
 def _refuse_small(count: int, config: TrainConfig, what: str) -> None:
     if count < config.batch_size:
-        raise S2R2Error(
-            f"--batch-size {config.batch_size} is larger than the data ({count} images in {what}): "
-            f"use --batch-size {max(2, count)} or less"
+        raise ArgumentError(
+            f"`batch_size={config.batch_size}` is larger than the data ({count} images in {what}): "
+            f"use `batch_size={max(2, count)}` or less"
         )
 
 

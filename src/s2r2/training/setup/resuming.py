@@ -12,7 +12,7 @@ from s2r2._version import __version__
 from s2r2.distributed.devices import processor_name
 from s2r2.distributed.launching import restarts
 from s2r2.distributed.processes import Processes
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import DirectImages, PixelStore
 from s2r2.images.sources.register import what_data_may_be
 from s2r2.images.store.pixel_store import NO_STORE
@@ -54,7 +54,7 @@ def restarted(out: Path | None) -> bool:
     if not restarts():
         return False
     if out is None:
-        raise S2R2Error("restarts need --out: without it nobody knows which run to resume")
+        raise ArgumentError("`restarts` needs `out`: the run folder to resume after a restart")
     return RunFolder(out).has_checkpoint
 
 
@@ -71,14 +71,14 @@ def read_request(
         name_method(asked.method)
     if not resume:
         if data is None:
-            raise S2R2Error(f"no DATA: give {what_data_may_be()}")
-        refuse_unnamed(asked.method, "the config", "add --method FILE")
+            raise ArgumentError(f"no `data`: give {what_data_may_be()}")
+        refuse_unnamed(asked.method, "the config", "name it as `method`")
         return Request(out, asked, None, data, {})
     if out is None:
-        raise S2R2Error("--resume needs --out: the run folder to resume")
+        raise ArgumentError("`resume=True` needs `out`: the run folder to resume")
     saved, about = read_config(out)
     if not RunFolder(out).has_checkpoint:
-        raise S2R2Error(f"no checkpoint in {out}: nothing to resume; start without --resume")
+        raise ArgumentError(f"no checkpoint in {out}, so there is nothing to resume: leave out `resume`")
     claim(out, False)
     merged = _merged(saved, asked, config.given, out)
     state, warning = load_checkpoint(out)
@@ -93,7 +93,7 @@ def _merged(saved: TrainConfig, asked: TrainConfig, given: frozenset[str], out: 
     Raises:
         S2R2Error: A setting was given that would change what the run computes: all of them.
     """
-    config = dataclasses.replace(saved, strategy=asked.strategy)  # goes with --devices, which is not kept either
+    config = dataclasses.replace(saved, strategy=asked.strategy)  # like the number of processes
     if is_code_file(saved.method) and is_code_file(asked.method) and "method" in given:
         config = dataclasses.replace(config, method=asked.method)  # it may have been moved
     how = f"name it: s2r2 train --resume --out {shown(out)} --method {shlex.quote(config.method)}"
@@ -106,13 +106,13 @@ def _merged(saved: TrainConfig, asked: TrainConfig, given: frozenset[str], out: 
     would = resolve(dataclasses.replace(config, **{k: v for k, v in wanted.items() if k not in OPERATIONAL}))
     usual = method_options(find_method(config.method))
     changed = [
-        f"--{name.replace('_', '-')}"
+        f"`{name}`"
         for name in wanted
         if name not in OPERATIONAL
         and _comparable(getattr(would, name), usual) != _comparable(getattr(config, name), usual)
     ]
     if changed:
-        raise S2R2Error(
+        raise ArgumentError(
             f"{out} was started with other settings: leave out {', '.join(sorted(changed))} to resume it, "
             "or start a new run"
         )
@@ -150,16 +150,16 @@ def check_length(prepared: Preparation) -> None:
     """
     done = prepared.steps_done
     if done > prepared.steps:
-        raise S2R2Error(
+        raise ArgumentError(
             f"{prepared.folder} has taken {done:,} steps already, and this would make it a run of {prepared.steps:,}: "
-            f"give --steps {done} or more, or --epochs {-(-done // prepared.steps_per_epoch)} or more"
+            f"give `steps={done}` or more, or `epochs={-(-done // prepared.steps_per_epoch)}` or more"
         )
 
 
 def announce_length(prepared: Preparation, before: int, console: PlainConsole) -> None:
     """Say that a run has another length than it had, and how its schedules continue."""
     config, done = prepared.config, prepared.steps_done
-    asked = f"--steps {config.steps}" if config.steps else f"--epochs {config.epochs}"
+    asked = f"{config.steps:,} steps" if config.steps else f"{config.epochs:,} epochs"
 
     def rate(steps: int) -> float:
         warmup = warmup_steps(config, prepared.steps_per_epoch, steps)
