@@ -53,7 +53,7 @@ ELSEWHERE: dict[str, str] = {
     "marks come faster than they are kept: wait a second": (
         "test_marks.py::test_marks_are_bounded_in_number_and_in_rate"
     ),
-    "the server was started with --read-only": (
+    "the server was started by s2r2 serve --read-only": (
         "test_marks.py::test_a_server_that_may_not_write_shows_marks_and_refuses_new_ones"
     ),
     "the terminal of s2r2 serve says why": (

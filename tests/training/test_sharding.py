@@ -131,7 +131,7 @@ def test_weights_are_gathered_in_bfloat16_but_not_those_of_batch_norm() -> None:
 def test_a_backbone_that_cannot_be_shared_out_is_one_line() -> None:
     encoder = small_encoder()
     encoder.backbone.scale = nn.Parameter(torch.tensor(1.0))
-    with pytest.raises(S2R2Error, match="cannot share out backbone test_vit"):
+    with pytest.raises(S2R2Error, match="cannot shard backbone test_vit"):
         shard(encoder, CPU, bf16=False)
     whole = small_encoder()  # without --strategy fsdp nothing is shared out
     whole.backbone.scale = nn.Parameter(torch.tensor(1.0))
@@ -170,7 +170,7 @@ def test_slices_are_as_many_in_every_process(monkeypatch: pytest.MonkeyPatch) ->
         ({}, 1, "--devices N"),
         ({"optimizer": "lars"}, 2, "lars"),
         ({"precision": "16-mixed"}, 2, "16-mixed"),
-        ({"micro_batch": "auto"}, 2, "micro-batch"),
+        ({"micro_batch": "auto"}, 2, "micro_batch"),
     ],
 )
 def test_what_cannot_be_sharded_is_refused(settings: dict[str, str], count: int, word: str) -> None:

@@ -52,7 +52,7 @@ def add_marks(app: FastAPI, served: Sequence[LiveIndex], book: MarkBook, *, writ
     ) -> dict[str, Any]:
         """Keep a mark, or take it back."""
         if not writable:
-            raise HTTPException(403, "marks are not kept here: the server was started with --read-only")
+            raise HTTPException(403, "marks are not kept here: the server was started by s2r2 serve --read-only")
         query = asked(identity, of, box)
         shown, row = find_photo(served, index, photo)
         await in_thread(_write, book, query, key_of(shown, row), _VALUES[mark], limiter=limiter)
