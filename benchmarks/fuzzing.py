@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from raw_photo import raw_photo
 from s2r2.errors import MistakesError, S2R2Error
 from s2r2.images import UnreadableImage
 
@@ -228,9 +229,12 @@ def encoded(name: str, number: int = 0, **options: Any) -> bytes:
 def images(scratch: Path) -> Target:
     """Image files of every format that is read."""
     from s2r2.images import decode
+    from s2r2.images.decoding.formats import FORMATS, openable
 
-    names = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "MPO", "AVIF", "JPEG2000")
+    names = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "MPO", "AVIF", "JPEG2000", "HEIF")
     Image.init()
+    if "HEIF" in FORMATS:
+        openable(b"\0\0\0\x10ftypheic")  # adds it to Pillow
     seeds = [encoded(name) for name in names if name in Image.SAVE]
     seeds += [
         encoded("JPEG", progressive=True),
@@ -240,6 +244,9 @@ def images(scratch: Path) -> Target:
     exif = Image.Exif()
     exif[0x0112] = 6
     seeds.append(encoded("JPEG", exif=exif))
+    seeds.append(encoded("TIFF", save_all=True, append_images=[picture(1, (50, 60)), picture(2)]))
+    if "RAW" in FORMATS:
+        seeds += [raw_photo(encoded("JPEG")), raw_photo(encoded("JPEG"), encoded("JPEG", 1))]
 
     def read(content: bytes) -> None:
         decode(content, short_side=32)

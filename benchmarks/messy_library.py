@@ -33,6 +33,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from raw_photo import raw_photo
+from s2r2.images.decoding import formats
 from s2r2.images.sources.names import printable
 from s2r2.system.terminal import csv_plain
 
@@ -78,6 +80,8 @@ def photo(number: int, mode: str = "RGB", side: tuple[int, int] = (60, 44)) -> I
 
 def saved(image: Image.Image, name: str, **options: object) -> bytes:
     """A photo as a file of a format."""
+    if name == "HEIF":
+        formats.openable(b"\0\0\0\x10ftypheic")  # adds it to Pillow
     buffer = io.BytesIO()
     image.save(buffer, name, **options)
     return buffer.getvalue()
@@ -98,6 +102,11 @@ def make_library(folder: Path, files: int = 2000) -> Library:
             library.put(f"{name}.jpg", content[: len(content) // 3], library.listed)
         elif kind == 1:
             library.put(f"{name}.HEIC", b"\0\0\0\x18ftypheic" + bytes(200), library.listed)
+        elif kind == 5:
+            library.put(f"{name}.heic", *_if("HEIF", lambda n=number: saved(photo(n), "HEIF"), library))
+        elif kind == 6:  # as cameras write both
+            library.put(f"{name}.JPG", content, library.read)
+            library.put(f"{name}.CR2", raw_photo(content), library.listed)
         elif kind == 2:
             library.put(f"{name}.xmp", b"<x:xmpmeta/>", library.passed)
         elif kind == 3:
@@ -108,9 +117,25 @@ def make_library(folder: Path, files: int = 2000) -> Library:
     return library
 
 
+def _if(form: str, content: Callable[[], bytes], library: Library) -> tuple[bytes, set[str]]:
+    """A photo of a format that is read only where its decoder is installed, and where it must be found then."""
+    return (content(), library.read) if form in formats.FORMATS else (b"?", library.listed)
+
+
 def _formats(library: Library) -> None:
     """One of each format and mode that is read."""
     good = library.read
+    for name, form in (("new.avif", "AVIF"), ("new.jp2", "JPEG2000"), ("new.HEIC", "HEIF"), ("camera.hif", "HEIF")):
+        library.put(f"formats/{name}", *_if(form, lambda f=form: saved(photo(45), f), library))  # type: ignore[misc]
+    for number, ending in enumerate(formats.RAW):
+        turned = number % 8 + 1
+        preview = saved(photo(70 + number), "JPEG")
+        library.put(
+            f"formats/raw.{ending}",
+            *_if("RAW", lambda p=preview, t=turned: raw_photo(p, orientation=t), library),  # type: ignore[misc]
+        )
+    library.put("formats/both.JPG", saved(photo(46), "JPEG"), good)
+    library.put("formats/both.NEF", raw_photo(saved(photo(46), "JPEG")), library.listed)
     for number, mode in enumerate(("RGB", "L", "CMYK")):
         library.put(f"formats/{mode}.jpg", saved(photo(number, mode), "JPEG"), good)
     for number, mode in enumerate(("1", "L", "LA", "P", "RGB", "RGBA", "I;16")):
@@ -203,7 +228,7 @@ def _damaged(library: Library) -> None:
 
 
 def _not_read(library: Library) -> None:
-    """What a person would call a photo, of formats that are not read; these could not be, whatever is installed."""
+    """What a person would call a photo and is not read: of other formats, or no more than called so."""
     for ending in ["heic", "heif", "jxl", "dng", "cr2", "cr3", "nef", "arw", "orf", "rw2", "raf", "psd", "svg", "eps"]:
         library.put(f"not_read/photo.{ending}", b"not really one" * 20, library.listed)
 

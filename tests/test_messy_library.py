@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "messy_library.py"
+sys.path.append(str(BENCHMARK.parent))
 
 
 @pytest.mark.slow

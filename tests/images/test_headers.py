@@ -13,7 +13,8 @@ from PIL import Image, ImageCms
 from sklearn.datasets import load_sample_images
 
 from s2r2.images import UnreadableImage, decode
-from s2r2.images.decoding.decoder import EXTENSIONS, FORMATS, decoded_size
+from s2r2.images.decoding.decoder import decoded_size
+from s2r2.images.decoding.formats import EXTENSIONS, FORMATS
 
 PHOTO = Image.fromarray(load_sample_images().images[0]).resize((320, 212))
 PATIENCE = 2.0
@@ -152,7 +153,7 @@ SIZE = ((256, 3, 1, 8), (257, 3, 1, 8), (262, 3, 1, 1), (258, 3, 1, 8), (273, 4,
 
 
 def test_tiffs_whose_tags_cost_without_end_are_refused() -> None:
-    lying = tuple((50_000 + i, 1, 1 << 20, 8) for i in range(4_000))
+    lying = tuple((51_000 + i, 1, 1 << 20, 8) for i in range(4_000))
     assert "tags are larger than the file" in refused(tiff(*SIZE, *lying, extra=b"\0" * (1 << 20)))
     assert "more than 4,096 tags" in refused(tiff(*SIZE, *((50_000, 3, 1, 1),) * 60_000))
     big = b"II+\0\x08\0\0\0" + (16).to_bytes(8, "little") + (1_000_000).to_bytes(8, "little")
@@ -172,8 +173,6 @@ def test_a_tiff_that_is_not_read_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b"\0\0\0\x18ftypheic" + b"\0" * 40, "a HEIC photo, which is not read: convert it to JPEG"),
-        (b"\0\0\0\x18ftypcrx " + b"\0" * 40, "a raw photo"),
         (b"\0\0\0\x18ftypisom" + b"\0" * 40, "a film"),
         (b"\xff\x0a" + b"\0" * 40, "a JPEG XL photo"),
         (b"8BPS" + b"\0" * 40, "a Photoshop file"),

@@ -404,7 +404,7 @@ def test_every_photo_of_a_folder_is_read_or_listed(tmp_path: Path) -> None:
     assert set(listed) == {*unread, "pipe.png", "self.png", "round", "up", "none.png", "sub"} - {"sub/y.CR2"} | {
         "in/y.CR2"
     }
-    assert listed["x.heic"] == "HEIC is not read: convert it to JPEG, PNG or WebP"
+    assert listed["x.jxl"] == "JXL is not read: convert it to JPEG, PNG or WebP"
     assert all(listed.values())
 
 
@@ -427,10 +427,10 @@ def test_a_folder_of_tars_lists_what_is_not_in_them(tmp_path: Path) -> None:
         make_tar(tmp_path / name, [(f"{name}.png", png("red"))])
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/c.tar").write_bytes(b"?")
-    (tmp_path / "x.HEIC").write_bytes(b"?")
+    (tmp_path / "x.JXL").write_bytes(b"?")
     source = open_source(tmp_path)
     assert sorted(source.keys) == ["a/a.tar.png", "b/b.tar.png"]
-    assert set(reasons(source)) == {"sub/c.tar", "x.HEIC"}
+    assert set(reasons(source)) == {"sub/c.tar", "x.JXL"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes")
@@ -444,7 +444,7 @@ def test_what_is_no_file_is_a_line(name: str, tmp_path: Path) -> None:
 
 def test_a_kept_list_of_members_that_is_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S2R2_CACHE", str(tmp_path / "cache"))
-    make_tar(tmp_path / "s-0.tar", [("a.png", png("red")), ("x.heic", b"?"), ("b.png", png("blue"))])
+    make_tar(tmp_path / "s-0.tar", [("a.png", png("red")), ("x.jxl", b"?"), ("b.png", png("blue"))])
     pattern = str(tmp_path / "s-{0..0}.tar")
     first = open_source(pattern)
     (kept,) = (tmp_path / "cache/shards").iterdir()
@@ -455,7 +455,7 @@ def test_a_kept_list_of_members_that_is_damaged_is_made_again(tmp_path: Path, mo
         assert (again.keys, reasons(again)) == (first.keys, reasons(first))
         assert [again.place(index) for index in range(2)] == [first.place(index) for index in range(2)]
         assert kept.read_bytes() == content
-    assert reasons(first) == {f"{tmp_path / 's-0.tar'}::x.heic": "HEIC is not read: convert it to JPEG, PNG or WebP"}
+    assert reasons(first) == {f"{tmp_path / 's-0.tar'}::x.jxl": "JXL is not read: convert it to JPEG, PNG or WebP"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes such names")

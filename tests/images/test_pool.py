@@ -290,5 +290,5 @@ def test_what_an_earlier_decoder_could_not_read_is_tried_again(tmp_path: Path, m
     source = open_source(tmp_path / "photos")
     assert PixelStore.build(source, 24, tmp_path / "stores", progress=False).decoded == 2
     assert PixelStore.build(source, 24, tmp_path / "stores", progress=False).decoded == 0
-    monkeypatch.setattr("s2r2.images.store.building.DECODER", 3)
+    monkeypatch.setattr("s2r2.images.decoding.formats.DECODER", 99)
     assert PixelStore.build(source, 24, tmp_path / "stores", progress=False).decoded == 1

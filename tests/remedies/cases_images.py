@@ -2,6 +2,7 @@
 
 import errno
 import importlib.metadata
+import importlib.util
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import tarfile
 import tomllib
 from collections.abc import Callable
@@ -17,17 +19,23 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pyarrow
+import pytest
 from performing import State, case, choices, command, named, noise, small
 from PIL import Image
 from pyarrow import parquet
 
 from s2r2.images import PixelStore, open_source
+from s2r2.images.decoding import formats
+from s2r2.images.sources import names as naming
 from s2r2.images.sources.source import ArraySource
 from s2r2.images.store import writer as writing
 from s2r2.images.store.direct import DirectImages
 from s2r2.views import RECIPES
 from s2r2.views.loader import ViewLoader
 from s2r2.views.rendering import choose_backend
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from raw_photo import raw_photo
 
 
 def store(state: State, data: object, **settings: object) -> PixelStore:
@@ -51,11 +59,11 @@ def jpeg() -> bytes:
     return content.getvalue()
 
 
-def unread(piece: str, name: str, content: bytes, kind: str = "JPEG") -> None:
+def unread(piece: str, name: str, content: bytes | Callable[[], bytes], kind: str = "JPEG") -> None:
     """A photo that is not read; in its place the same, converted to a format that the message names."""
 
     def wrong(state: State) -> str:
-        (state.photos / name).write_bytes(content)
+        (state.photos / name).write_bytes(content if isinstance(content, bytes) else content())
         return reasons(state, state.photos)
 
     def right(state: State, said: str) -> None:
@@ -68,12 +76,54 @@ def unread(piece: str, name: str, content: bytes, kind: str = "JPEG") -> None:
     case(piece, wrong, right)
 
 
-unread("a HEIC photo, which is not read", "a/x.jpg", b"\0\0\0\x18ftypheic" + bytes(80))
-unread("a raw photo of a camera, which is not read", "a/x.jpg", b"\0\0\0\x18ftypcrx " + bytes(80), "TIFF")
 unread("{}, which is not read: convert it to JPEG or PNG", "a/x.jpg", b"8BPS" + bytes(80), "PNG")
 unread("{} is not read: convert it to JPEG, PNG or WebP", "a/x.psd", b"8BPS" + bytes(80), "WebP")
-unread("{}, raw data of a camera, is not read: save it as", "a/x.nef", b"MM\0*" + bytes(80), "TIFF")
 unread("a video: save pictures of it as JPEG", "a/x.mp4", b"\0\0\0\x18ftypisom" + bytes(80))
+
+
+def extra(piece: str, library: str, ending: str, content: Callable[[], bytes], kind: str) -> None:
+    """A photo that is read with an extra; without it, the same as a JPEG or TIFF."""
+
+    def wrong(state: State) -> str:
+        less = frozenset(f".{name}" for name in (*formats.HEIC, *formats.RAW))
+        state.patch.setattr(naming, "EXTENSIONS", formats.EXTENSIONS - less)
+        (state.photos / "a" / f"x.{ending}").write_bytes(content())
+        return reasons(state, state.photos)
+
+    def right(state: State, said: str) -> None:
+        provides(said, library)
+        assert kind in said
+        converted = state.photos / "b" / f"x.{kind.lower()}"
+        Image.fromarray(noise(0)).save(converted)
+        assert len(store(state, state.photos)) == 17
+        converted.unlink()
+        if importlib.util.find_spec(library.replace("-", "_")):
+            state.patch.undo()
+            all_read(state, state.photos, 17)
+
+    case(piece, wrong, right)
+
+
+def heic() -> bytes:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    content = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(noise(0))).save(content)
+    return content.getvalue()
+
+
+extra("needs pillow-heif: pip install", "pillow-heif", "heic", heic, "JPEG")
+extra("needs rawpy: pip install", "rawpy", "nef", lambda: raw_photo(jpeg()), "TIFF")
+
+
+def without_preview() -> bytes:
+    pytest.importorskip("rawpy")
+    content = bytearray(raw_photo(jpeg()))
+    start = content.index(b"\xff\xd8\xff")
+    content[start : start + 400] = bytes(400)
+    return bytes(content)
+
+
+unread("a raw photo without a preview that is read: save it", "a/x.dng", without_preview, "TIFF")
 
 
 def tiff(values: np.ndarray) -> bytes:

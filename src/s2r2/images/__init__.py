@@ -7,11 +7,11 @@ from s2r2.system.lazy_imports import lazy_imports
 if TYPE_CHECKING:
     from s2r2.errors import UnreadableImage as UnreadableImage
     from s2r2.images.decoding.decoder import (
-        EXTENSIONS as EXTENSIONS,
         decode as decode,
         reduce_array as reduce_array,
         to_array as to_array,
     )
+    from s2r2.images.decoding.formats import EXTENSIONS as EXTENSIONS
     from s2r2.images.decoding.pool import decode_expendable as decode_expendable
     from s2r2.images.sources.labels import Labels as Labels
     from s2r2.images.sources.opening import absolute_data as absolute_data, open_source as open_source

@@ -15,6 +15,8 @@ EXTRAS = {
     "study": _TRAIN,
     "export": (*_ENCODER, "onnx", "onnxruntime", "onnxscript"),
     "remote": ("fsspec",),
+    "heic": ("pillow_heif",),
+    "raw": ("rawpy",),
 }
 """The modules that ``pip install 's2r2[EXTRA]'`` adds to the core (torch, NumPy and numba)."""
 

@@ -11,26 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image, features
+from PIL import ExifTags, Image
 
 from s2r2.errors import S2R2Error, UnreadableImage
-from s2r2.images.decoding.headers import Refused, cleaned, is_complete, unidentified
+from s2r2.images.decoding.formats import is_raw_photo, openable, unidentified
+from s2r2.images.decoding.headers import cleaned, is_complete
+from s2r2.images.decoding.nclx import profile_of
+from s2r2.images.decoding.raw import preview
 from s2r2.images.decoding.srgb import in_srgb, plain
 
-FORMATS = (
-    *("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF"),
-    *(("AVIF",) if features.check("avif") else ()),
-    *(("JPEG2000",) if features.check("jpg_2000") else ()),
-)
-"""Pillow's decoders that are tried; all others (EPS starts a program) are never given a stranger's file."""
-_AVIF = frozenset((".avif", ".avifs"))
-_JPEG_2000 = frozenset((".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"))
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
-).union(_AVIF if "AVIF" in FORMATS else (), _JPEG_2000 if "JPEG2000" in FORMATS else ())
-"""Endings of the files that are read."""
-DECODER = 2
-"""Grows when more files are read: what a pixel store lists as unreadable is then tried again."""
 DEFAULT_MAX_PIXELS = 178_956_970
 """Larger images count as decompression bombs (Pillow's own limit for an error); ``S2R2_MAX_PIXELS`` changes it."""
 
@@ -78,7 +67,8 @@ def decode(
 ) -> np.ndarray:
     """Decode an image file's content to RGB, in this process: what strangers sent goes through the pool instead.
 
-    JPEG, MPO, PNG, WebP, BMP, TIFF and GIF (first picture), and AVIF and JPEG 2000 where Pillow has them; EXIF
+    JPEG, MPO, PNG, WebP, BMP, TIFF and GIF; AVIF and JPEG 2000 where Pillow has them; HEIC and the previews of raw
+    photos with the extras ``heic`` and ``raw``. Of several pictures the first, of a TIFF's pages the largest; EXIF
     orientation applied; greyscale, palette, CMYK, 16-bit and colour profiles converted to sRGB; transparency laid over
     white.
 
@@ -129,10 +119,11 @@ def _decode(
             ratio = 2 * short_side / min(image.size)
             image.draft(None, (math.ceil(image.width * ratio), math.ceil(image.height * ratio)))
         if ask is not None:  # a progressive JPEG is in memory as a whole, however much it is reduced
-            twice = full if image.info.get("progressive") or image.has_transparency_data else 0  # or copied onto white
+            whole = image.info.get("progressive") or image.format == "HEIF"  # which libheif hands over as a copy
+            twice = full if whole or image.has_transparency_data else 0  # or copied onto white
             ask(image.width * image.height + twice)
         image.load()
-        pixels = _pixels(image, short_side, orientation)
+        pixels = _pixels(image, short_side, orientation, image.info.get("icc_profile") or profile_of(content))
     return pixels if part is None else cut(pixels, part)
 
 
@@ -164,7 +155,7 @@ def to_array(image: Image.Image, short_side: int | None = None) -> np.ndarray:
     """
     with _reasons(None), _quiet(0):
         image.load()
-        return _pixels(image, short_side, _orientation(image))
+        return _pixels(image, short_side, _orientation(image), image.info.get("icc_profile"))
 
 
 def reduce_array(pixels: np.ndarray, short_side: int | None) -> np.ndarray:
@@ -175,19 +166,24 @@ def reduce_array(pixels: np.ndarray, short_side: int | None) -> np.ndarray:
 
 
 def _cleaned(content: bytes) -> bytes:
+    """The file that holds the picture, of a raw photo its preview, with no more than that."""
     if not content:
         raise UnreadableImage("empty file (0 bytes)")
-    try:
-        return cleaned(content)
-    except Refused as error:
-        raise UnreadableImage(str(error)) from None
+    if is_raw_photo(content):
+        with _reasons(None):
+            content = preview(content)
+    return cleaned(content)
 
 
 @contextlib.contextmanager
 def _opened(content: bytes, max_pixels: int | None) -> Iterator[Image.Image]:
     """The image with its header read and its size found allowed; any error becomes an UnreadableImage."""
     limit = max_pixels_allowed() if max_pixels is None else max_pixels
-    with _reasons(limit, content), _quiet(limit), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    with (
+        _reasons(limit, content),
+        _quiet(limit),
+        Image.open(io.BytesIO(content), formats=openable(content)) as image,
+    ):
         width, height = image.size
         if width * height > limit:
             raise UnreadableImage(_too_large(f"{width} x {height} = {width * height:,}", limit))
@@ -207,7 +203,7 @@ def _reasons(limit: int | None, content: bytes = b"") -> Iterator[None]:
         count = re.search(r"\((\d+) pixels\)", str(error))
         raise UnreadableImage(_too_large(f"{int(count[1]):,}" if count else "", limit)) from None
     except Image.UnidentifiedImageError:
-        raise UnreadableImage(unidentified(content, FORMATS)) from None
+        raise UnreadableImage(unidentified(content)) from None
     except MemoryError:
         raise UnreadableImage("not enough memory to decode it") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError ...
@@ -262,13 +258,13 @@ class _Quiet:
 _quiet = _Quiet()
 
 
-def _pixels(image: Image.Image, short_side: int | None, orientation: int) -> np.ndarray:
+def _pixels(image: Image.Image, short_side: int | None, orientation: int, profile: bytes | None) -> np.ndarray:
     """Palettes and transparency first, since they cannot be averaged; then size, colours and orientation."""
     flat = plain(image)
     size = _reduced(flat.size, short_side)
     if size != flat.size:
         flat = flat.resize(size, Image.Resampling.BICUBIC)
-    flat = in_srgb(flat, image.info.get("icc_profile"))
+    flat = in_srgb(flat, profile)
     turn = _UPRIGHT.get(orientation)
     return np.array(flat if turn is None else flat.transpose(turn))
 
@@ -286,6 +282,8 @@ def _reduced(size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
 
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1..8; damaged EXIF is no reason to lose a photo."""
+    if image.format == "TIFF":  # Pillow turns these itself
+        return 1
     exif = image.info.get("exif")
     if isinstance(exif, bytes) and len(exif) > _EXIF_BYTES:  # reading it takes the square of its length
         image.info["exif"] = exif[:_EXIF_BYTES]

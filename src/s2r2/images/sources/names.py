@@ -2,9 +2,9 @@
 
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from s2r2.images.decoding.decoder import EXTENSIONS
+from s2r2.images.decoding.formats import EXTENSIONS, HEIC, NEEDS_HEIC, NEEDS_RAW, RAW
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -16,20 +16,22 @@ _HELPERS = frozenset(
 )
 
 _PICTURES = (
-    "heic heif hif heics avif avifs jxl jxr wdp hdp jp2 j2k jpf jpx jpm j2c jpc apng psd psb xcf svg svgz eps ico tga "
+    "avif avifs jxl jxr wdp hdp jp2 j2k jpf jpx jpm j2c jpc apng psd psb xcf svg svgz eps ico tga "
     "exr hdr pcx ppm pgm pbm pnm pfm dds qoi flif bpg fits fit dcm wmf emf"
 )
-_RAW = "dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 rwl raf pef srw x3f raw 3fr fff iiq erf mrw kdc dcr gpr mos mef"
 _VIDEOS = "mp4 mov avi mkv webm m4v wmv mpg mpeg 3gp mts m2ts flv"
 _ARCHIVES = "tar tgz tbz2 txz zip 7z rar gz bz2 xz zst"
 _ARCHIVE = "an archive is not opened here: unpack it, or name a .tar as DATA of its own"
 _UNREAD = (
     *((name, f"{name.upper()} is not read: convert it to JPEG, PNG or WebP") for name in _PICTURES.split()),
-    *((name, f"{name.upper()}, raw data of a camera, is not read: save it as JPEG or TIFF") for name in _RAW.split()),
+    *((name, f"{name.upper()} {NEEDS_HEIC}") for name in HEIC),
+    *((name, f"{name.upper()}, raw data of a camera, {NEEDS_RAW}") for name in RAW),
     *((name, "a video: save pictures of it as JPEG to have them read") for name in _VIDEOS.split()),
     *((name, _ARCHIVE) for name in _ARCHIVES.split()),
 )
-_WHY_UNREAD = {f".{name}": reason for name, reason in _UNREAD if f".{name}" not in EXTENSIONS}
+_RAW = frozenset(f".{name}" for name in RAW)
+_SHOWN = frozenset((".jpg", ".jpeg", ".heic", ".heif", ".hif"))
+_WHY_UNREAD = {f".{name}": reason for name, reason in _UNREAD}
 
 
 def printable(text: str) -> str:
@@ -56,7 +58,19 @@ def is_image(name: str) -> bool:
 
 def why_unread(name: str) -> str | None:
     """Why what people call a photo, a video or an archive is not read, and what to do; None for everything else."""
-    return _WHY_UNREAD.get(ending(name))
+    return None if is_image(name) else _WHY_UNREAD.get(ending(name))
+
+
+def raw_beside(names: Collection[str]) -> dict[str, str]:
+    """Why raw photos are left out that a camera has written as JPEG or HEIC as well, in the same folder."""
+    raws = [name for name in names if ending(name) in _RAW]
+    shown = {name[: name.rfind(".")]: name for name in names if ending(name) in _SHOWN} if raws else {}
+    pairs = ((name, shown.get(name[: name.rfind(".")])) for name in raws)
+    return {
+        name: f"the same photo as {printable(posixpath.basename(other))}, which is read"
+        for name, other in pairs
+        if other
+    }
 
 
 def is_helper(name: str) -> bool:

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from s2r2.errors import S2R2Error, UnreadableImage
+from s2r2.images.decoding.formats import EXTENSIONS
 from s2r2.images.places import FilePlace, RemotePlace, Stamp
 from s2r2.images.remote import file_system, reason
-from s2r2.images.sources.names import ending, inside, is_helper, is_image, printable, why_unread
+from s2r2.images.sources.names import ending, inside, is_helper, is_image, printable, raw_beside, why_unread
 from s2r2.images.sources.skipped import Skipped
 from s2r2.images.sources.strings import from_arrow
 from s2r2.images.sources.tar_headers import (
@@ -91,7 +92,10 @@ def tar_index(shard: FilePlace | RemotePlace, written: str) -> TarIndex:
         stamp = shard.stamp()
     except UnreadableImage as error:
         raise S2R2Error(f"cannot read the shard {printable(written)}: {error.reason}") from None
-    digest = hashlib.blake2b(json.dumps([VERSION, shard[0], stamp]).encode(), digest_size=12).hexdigest()
+    identity = json.dumps(
+        [VERSION, shard[0], stamp, sorted(EXTENSIONS)]
+    )  # an extra that was installed since reads more
+    digest = hashlib.blake2b(identity.encode(), digest_size=12).hexdigest()
     kept = cache_folder() / "shards" / f"{digest}.arrow"
     index = _load(kept, stamp)
     if index is None:
@@ -158,8 +162,11 @@ def read_contents(tar: FilePlace | RemotePlace, written: str, *, tables: bool = 
     except Exception as error:  # each kind of address has its own
         raise S2R2Error(f"cannot read the tar {where}: {getattr(error, 'strerror', None) or reason(error)}") from None
     found.dotted = all(header.name.startswith("./") for name, header in members.items() if is_image(name))
+    twice = raw_beside([name for name in members if is_image(name)])
     for name in members:
-        if is_image(name):
+        if why := twice.get(name):
+            found.problems.append(Skipped(f"{where}::{name}", why))
+        elif is_image(name):
             _take_image(found, where, name, members)
         elif why := why_unread(name):
             found.problems.append(Skipped(f"{where}::{name}", why))

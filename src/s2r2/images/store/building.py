@@ -14,11 +14,11 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import PIL
-
 from s2r2.errors import S2R2Error, UnreadableImage
-from s2r2.images.decoding.decoder import DECODER, max_pixels_allowed
+from s2r2.images.decoding.decoder import max_pixels_allowed
+from s2r2.images.decoding.formats import DECODER, readers
 from s2r2.images.places import Stamp
+from s2r2.images.sources.names import ending
 from s2r2.images.sources.skipped import Skipped
 from s2r2.images.sources.source import ImageSource
 from s2r2.images.store.cache import DESCRIPTION, LOCK
@@ -30,6 +30,8 @@ from s2r2.system.terminal import say
 
 SUSPECT = "suspect"
 """A file of this name says that a pixel was found changed: the next build checks all of them."""
+CHANGED = frozenset((".tif", ".tiff", ".avif", ".avifs"))
+"""Files of which decoders before the third made other pixels: turned twice, another page, colors that numbers name."""
 PACK_BYTES = 64 << 20
 """A store is packed when more than this, and more than half of it, belongs to images that are gone or changed."""
 
@@ -80,7 +82,7 @@ class _Build:
         self.progress = progress
         self.description = _read_description(place)
         self.generation = int(self.description.get("generation", 0))
-        self.limits = {"max_pixels": max_pixels_allowed(), "pillow": PIL.__version__, "decoder": DECODER}
+        self.limits = {"max_pixels": max_pixels_allowed(), **readers()}
 
     @property
     def pixels(self) -> Path:
@@ -158,6 +160,8 @@ class _Build:
             entry = known.get(key)
             # What was refused under another limit, or by another decoder, may be readable now.
             if entry is not None and entry.reason and not (same_limits or unfinished):
+                entry = None
+            if entry is not None and int(self.description.get("decoder", DECODER)) < 3 and ending(key) in CHANGED:
                 entry = None
             if entry is not None and entry.stamp == stamp:
                 current[key] = entry

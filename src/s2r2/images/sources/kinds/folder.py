@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 from s2r2.errors import S2R2Error
-from s2r2.images.decoding.decoder import EXTENSIONS
+from s2r2.images.decoding.formats import EXTENSIONS
 from s2r2.images.places import os_reason
 from s2r2.images.sources.kinds.shards import open_shards, shards_of_folder
 from s2r2.images.sources.labels import folder_labels
-from s2r2.images.sources.names import is_helper, is_image, printable, unique, why_unread
+from s2r2.images.sources.names import is_helper, is_image, printable, raw_beside, unique, why_unread
 from s2r2.images.sources.register import Data, parts_of_data, register_source
 from s2r2.images.sources.skipped import Skipped
 from s2r2.images.sources.source import FileSource, ImageSource
@@ -39,6 +39,9 @@ def open_folder(data: Data) -> ImageSource | None:
         )
     problems: list[Skipped] = []
     found = sorted(_walk(folder, problems))
+    twice = raw_beside(found)
+    problems += [Skipped(printable(name), reason) for name, reason in twice.items()]
+    found = [name for name in found if name not in twice]
     if not found and (shards := shards_of_folder(folder)):
         source = open_shards(str(folder), shards)
         opened = {printable(os.path.basename(shard)) for shard in shards}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from s2r2.errors import S2R2Error
-from s2r2.images.decoding.decoder import EXTENSIONS
+from s2r2.images.decoding.formats import EXTENSIONS
 from s2r2.images.places import place_of
 from s2r2.images.remote import file_system, is_remote, reason
 from s2r2.images.sources.labels import Labels

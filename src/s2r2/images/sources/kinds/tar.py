@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from s2r2.errors import S2R2Error, UnreadableImage
-from s2r2.images.decoding.decoder import EXTENSIONS
+from s2r2.images.decoding.formats import EXTENSIONS
 from s2r2.images.places import FilePlace
 from s2r2.images.sources.joining import part_of
 from s2r2.images.sources.labels import Labels, folder_labels
