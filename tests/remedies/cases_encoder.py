@@ -268,7 +268,7 @@ case(
     lambda state, said: exports(state, "--out", state.tmp / "other" / "x.safetensors"),
 )
 case(
-    "writes a file whose name ends in",
+    "writes a file, and its name must end in",
     lambda state: exports(state, "--format", "torch-export", "--out", "x.bin"),
     lambda state, said: exports(state, "--format", "torch-export", "--out", "x" + said.rsplit(" ", 1)[-1].strip()),
 )

@@ -75,16 +75,17 @@ NOT_HERE: dict[str, str] = {
 """A piece of the message: why one machine with what it has installed cannot perform its remedy."""
 
 NO_ADVICE: dict[str, str] = {
-    "Train an image encoder on unlabelled photos by ranking": "the help of the command line",
+    "Train an image encoder on unlabeled photos by ranking": "the help of the command line",
     "Train an encoder on photos, without labels.": "the help of the command line",
     "List the training methods": "the help of the command line",
     "Evaluate an encoder on images it has not seen": "the help of the command line",
     "List the evaluation protocols": "the help of the command line",
-    "Compare methods side by side": "the help of the command line",
-    "Write the vectors of photos into a table.": "the help of the command line",
+    "Compare methods at equal budgets": "the help of the command line",
+    "Write the vectors of photos to a table.": "the help of the command line",
     "Make a searchable index of photos": "the help of the command line",
-    "Write an encoder for programs": "the help of the command line",
-    "List the decoded photos": "the help of the command line",
+    "Export an encoder for programs": "the help of the command line",
+    "Save a picture of what the encoder will see": "the help of the command line",
+    "List or delete the decoded photos": "the help of the command line",
     "s2r2 [-h] [--version]": "the help of the command line",
     "commands (s2r2 COMMAND --help": "the help of the command line",
     "not needed with --resume.": "the help of the command line",

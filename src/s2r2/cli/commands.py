@@ -18,7 +18,7 @@ from s2r2.system.extras import require_extra
 from s2r2.system.terminal import say
 
 _POINTERS = ("For full helptext", "Argument helptext")
-DESCRIPTION = "Train an image encoder on unlabelled photos by ranking (S2R2), evaluate it, and search with it."
+DESCRIPTION = "Train an image encoder on unlabeled photos by ranking (S2R2), evaluate it, and search photos with it."
 
 
 class Options(Protocol):
@@ -56,56 +56,56 @@ COMMANDS = {
         "training_commands",
         "Methods",
         "train",
-        "List the training methods: what each does, its defaults, its options.",
+        "List the training methods with their defaults and options.",
     ),
     "evaluate": Command(
         "evaluation_commands",
         "Evaluate",
         "train",
-        "Evaluate an encoder on images it has not seen, beside raw pixels and, for a run, itself untrained.",
+        "Evaluate an encoder on images it has not seen, beside raw pixels and the untrained encoder.",
     ),
     "protocols": Command(
         "evaluation_commands",
         "Protocols",
         "train",
-        "List the evaluation protocols, of s2r2 evaluate and of studies: what each does.",
+        "List the evaluation protocols of s2r2 evaluate and of studies.",
     ),
     "compare": Command(
         "evaluation_commands",
         "Compare",
         "study",
-        "Compare methods side by side at equal encoded pixels, with several seeds and intervals; call again to go on.",
+        "Compare methods at equal budgets, with several seeds and intervals; the same command continues a study.",
     ),
-    "embed": Command("search_commands", "Embed", "search", "Write the vectors of photos into a table."),
+    "embed": Command("search_commands", "Embed", "search", "Write the vectors of photos to a table."),
     "index": Command(
         "search_commands",
         "Index",
         "search",
-        "Make a searchable index of photos, or bring it up to date: only what is new or changed is embedded.",
+        "Make a searchable index of photos, or update it: only new and changed photos are embedded.",
         {"store": "index"},
     ),
-    "search": Command("search_commands", "Search", "search", "Find the photos most similar to one."),
+    "search": Command("search_commands", "Search", "search", "Find the photos that are most similar to a query photo."),
     "duplicates": Command(
         "search_commands",
         "Duplicates",
         "search",
-        "Find near-duplicates: photos saved twice, in another size, slightly cropped.",
+        "Find near-duplicates: photos saved twice, resized or slightly cropped.",
     ),
-    "serve": Command("search_commands", "Serve", "serve", "Search in the browser, until Ctrl-C."),
+    "serve": Command("search_commands", "Serve", "serve", "Serve a search page for the browser, until Ctrl-C."),
     "export": Command(
         "photo_commands",
         "Export",
         "encoder",
-        "Write an encoder for programs that know nothing of s2r2, with a model card beside it.",
+        "Export an encoder for programs without s2r2, with a model card.",
     ),
     "views": Command(
         "photo_commands",
         "Views",
         "encoder",
-        "Show what the encoder will see: photos, and random views of them, as a picture.",
+        "Save a picture of what the encoder will see: photos and random views of them.",
     ),
     "cache": Command(
-        "photo_commands", "Cache", "encoder", "List the decoded photos that are kept on disk, or delete them."
+        "photo_commands", "Cache", "encoder", "List or delete the decoded photos that are cached on disk."
     ),
 }
 
@@ -181,7 +181,11 @@ def _unfolded() -> Iterator[None]:
 def _in_one_line(box: str) -> str:
     """What tyro says in a box of several lines, less its title and its pointers to the help."""
     lines = [" ".join(part.split()) for part in re.split("[─-]{5,}", re.sub("[╭╮╰╯│]", " ", box).partition("\n")[2])]
-    return "; ".join(line.rstrip(".") for line in lines if line and not line.startswith(_POINTERS))
+    said = "; ".join(line.rstrip(".") for line in lines if line and not line.startswith(_POINTERS))
+    start = re.match(r"Missing from s2r2 \w+: ", said)
+    if start is None:
+        return said
+    return f"missing {', '.join(re.findall(r'(?:^|[)] )(--[^ ]+ [^ ]+|[^ ]+)', said[start.end() :]))}"
 
 
 def print_overview() -> None:

@@ -19,21 +19,21 @@ class Evaluate:
     """Options of ``s2r2 evaluate``."""
 
     run: Positional[EncoderName]
-    """Run folder of s2r2 train; evaluation.json goes there, and report.html is extended. Or encoder.safetensors,
-    timm:NAME, untrained:NAME."""
+    """Run folder of s2r2 train, whose evaluation.json is written and whose report.html is extended.
+    Or encoder.safetensors, timm:NAME or untrained:NAME."""
     test: Data
     """Images to evaluate on."""
     train: SomeData = None
-    """Images whose labels kNN, the linear probe and the protocols may use."""
+    """Labeled images from which kNN, the linear probe and the protocols learn."""
     encoder: UseAppendAction[list[EncoderName]] = field(default_factory=list)
-    """Evaluate these beside it: another run folder, timm:NAME or untrained:NAME; may be repeated."""
+    """Evaluate this encoder beside it: another run folder, timm:NAME or untrained:NAME; may be repeated."""
     protocol: UseAppendAction[list[ProtocolName]] = field(default_factory=list)
-    """Also evaluate by this protocol, such as low-shot or svm, or FILE.py with one of your own; s2r2 protocols lists
-    them; may be repeated."""
+    """Also evaluate by this protocol, such as low-shot or svm, or FILE.py with one of your own; may be repeated.
+    s2r2 protocols lists them."""
     out: Path | None = None
     """Where evaluation.json goes instead of the run folder."""
     seed: int = 0
-    """Of resamples, splits and views."""
+    """Seed of resamples, splits and views."""
     store: Path | None = None
     """Where decoded photos are kept; by default a cache folder."""
     device: DeviceOptions = field(default_factory=DeviceOptions)
@@ -86,14 +86,14 @@ class Compare:
     out: Path | None = None
     """Folder of the study; by default runs/NAME."""
     data: Path | None = None
-    """Folder that paths in the study start from; by default S2R2_DATA, else the working folder."""
+    """Folder that paths in the study are relative to; by default S2R2_DATA, else the working folder."""
     minutes: float | None = None
-    """Stop after about this many minutes and save; the same command continues."""
+    """Stop after about this many minutes and save; the same command continues the study."""
     processes: int = 0
-    """Runs at once; 0: one for each GPU, without GPUs one for each core."""
+    """Runs at the same time; 0: one per GPU, without GPUs one per core."""
     trust_method: UseAppendAction[list[File]] = field(default_factory=list)
-    """A method or protocol of the study that is a file of code, and may run; needed once for each of its contents;
-    may be repeated."""
+    """A file of code that the study names as a method or protocol, and that may run; may be repeated.
+    Needed once, and again whenever the file has changed."""
 
     def execute(self, words: Sequence[str]) -> None:
         """Run the study, or go on with it."""

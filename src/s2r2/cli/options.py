@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.conf import arg
@@ -27,6 +27,7 @@ CALLED = {
     "view_size": "image_size",
 }
 """Arguments of the library whose options have other names."""
+T = TypeVar("T")
 REGISTRY = tyro.constructors.ConstructorRegistry()
 
 
@@ -37,7 +38,7 @@ class DeviceOptions:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     devices: int = 1
-    """Processes on this machine that share the work; 0: one for each GPU."""
+    """Processes on this machine that share the work; 0: one per GPU."""
     nodes: int = 1
     """Machines, each running this same command; see docs/scaling.md."""
 
@@ -86,13 +87,23 @@ def _flag(name: str) -> str:
 @REGISTRY.primitive_rule
 def _optional_folder(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path | None] | None:
     """A folder that may be left out; settings of training know nothing of the command line."""
-    if kind.type != Path | None:
+    return _optional(kind, Path, "DIR")
+
+
+@REGISTRY.primitive_rule
+def _optional_number(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[float | None] | None:
+    """A number that may be left out."""
+    return _optional(kind, float, "FLOAT")
+
+
+def _optional(kind: PrimitiveTypeInfo, made: type[T], metavar: str) -> PrimitiveConstructorSpec[T | None] | None:
+    if kind.type != made | None:
         return None
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar="DIR",
-        instance_from_str=lambda words: Path(words[0]),
-        is_instance=lambda value: value is None or isinstance(value, Path),
+        metavar=metavar,
+        instance_from_str=lambda words: made(words[0]),  # type: ignore[call-arg]
+        is_instance=lambda value: value is None or isinstance(value, made),
         str_from_instance=lambda value: [str(value)],
     )
 

@@ -18,10 +18,9 @@ class Export:
     encoder: Positional[EncoderName]
     """Run folder, encoder.safetensors or timm:NAME."""
     out: Annotated[Path, arg(metavar="PATH")]
-    """FILE.safetensors, FILE.onnx, FILE.pt2, or for huggingface a folder."""
+    """FILE.safetensors, FILE.onnx or FILE.pt2; for huggingface a folder."""
     format: Literal["safetensors", "onnx", "torch-export", "huggingface"] = "safetensors"
-    """safetensors and huggingface are for timm; onnx and torch-export hold the whole graph, with the
-    normalisation inside."""
+    """safetensors and huggingface are for timm; onnx and torch-export hold the whole graph, with normalization."""
     output: Literal["feature", "embedding"] = "feature"
     """feature (backbone) or embedding (after the projection head)."""
 
@@ -42,17 +41,17 @@ class Views:
     data: Positional[Data]
     """The photos."""
     recipe: str = "swav-multicrop"
-    """Of s2r2 train by default swav-multicrop; photos, mild, documents, aerial, or a .yaml file."""
+    """photos, mild, documents, aerial, swav-multicrop, or a .yaml file."""
     image_size: int = 96
     """Side of a view in pixels."""
     views: int = 8
     """Views of each photo."""
     images: int = 6
-    """Photos, taken evenly from the data."""
+    """Number of photos, taken evenly from the data."""
     seed: int = 0
-    """Another seed, other views."""
+    """Seed of the random views."""
     picture: File = Path("views.png")
-    """Where to write the picture."""
+    """Where to save the picture."""
 
     def execute(self, words: Sequence[str]) -> None:
         """Write the picture."""
@@ -85,4 +84,4 @@ class Cache:
         for kept in list_stores(self.store):
             say(f"{kept.size / 1e6:10,.1f} MB  {kept.images:>9,} images  {kept.name}  {kept.path}")
         if self.clear:
-            say(f"{clear_stores(self.store) / 1e6:10,.1f} MB set free")
+            say(f"{clear_stores(self.store) / 1e6:10,.1f} MB freed")

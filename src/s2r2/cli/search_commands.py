@@ -22,11 +22,11 @@ class Embed:
     """Options of ``s2r2 embed``."""
 
     encoder: Positional[EncoderName]
-    """Run folder, encoder.safetensors, an export as safetensors, timm:NAME or untrained:NAME."""
+    """Run folder, encoder.safetensors, a safetensors export, timm:NAME or untrained:NAME."""
     data: Positional[Data]
     """The photos."""
     out: File
-    """FILE.parquet: path, label and vector of each photo; what is unreadable goes into FILE.skipped.csv."""
+    """FILE.parquet for the path, label and vector of each photo; FILE.skipped.csv lists unreadable ones."""
     output: Literal["feature", "embedding"] = "feature"
     """feature (backbone) or embedding (after the projection head)."""
     batch_size: int = 64
@@ -62,20 +62,20 @@ class Index:
     """Options of ``s2r2 index``."""
 
     encoder: Positional[EncoderName]
-    """Run folder, encoder.safetensors, an export as safetensors, timm:NAME or untrained:NAME."""
+    """Run folder, encoder.safetensors, a safetensors export, timm:NAME or untrained:NAME."""
     data: Positional[Data]
     """The photos."""
     index: Folder
     """Folder of the index."""
     rebuild: bool = False
-    """Build it again: another encoder made it, or it is damaged. The old one is used until the new one is complete."""
+    """Build it anew, for another encoder or after damage; the old one is used until the new one is complete."""
     drop_missing: bool = False
-    """Drop missing photos even if their disk may only be unmounted: see docs/search.md."""
+    """Drop missing photos even if their disk may only be unmounted; see docs/search.md."""
     backend: SomeBackend = None
-    """Search backend: exact, lancedb (approximate; its recall is measured), another registered one, or auto, which
-    decides by the number of photos. By default the one chosen before, or auto."""
+    """Search backend: exact, lancedb (approximate, with measured recall), another registered one, or auto.
+    auto decides by the number of photos. By default the one chosen before, else auto."""
     approximate_from: int = 500_000
-    """Number of photos from which auto takes lancedb."""
+    """Number of photos from which auto chooses lancedb."""
     device: DeviceOptions = field(default_factory=DeviceOptions)
 
     def execute(self, words: Sequence[str]) -> None:
@@ -114,13 +114,13 @@ class Search:
     query: Positional[Annotated[str, arg(metavar="QUERY")]]
     """An image file, or the key of a photo in the index."""
     k: Annotated[int, arg(aliases=["-k"])] = 10
-    """How many."""
+    """How many photos to find."""
     box: Annotated[str | None, arg(metavar="X,Y,W,H")] = None
-    """Search for a part of the query only: left, top, width, height in pixels."""
+    """Search only for this part of the query: left, top, width, height in pixels."""
     picture: SomeFile = None
-    """Also write the query and its ranking as a contact sheet (.png, .jpg)."""
+    """Also save the query and its ranking as a contact sheet (.png, .jpg)."""
     backend: SomeBackend = None
-    """exact, or by default the search backend for which the index was made."""
+    """exact, or by default the search backend that the index was made for."""
 
     def execute(self, words: Sequence[str]) -> None:
         """Print the ranking."""
@@ -137,7 +137,7 @@ class Duplicates:
     index: Positional[Annotated[Path, arg(metavar="INDEX")]]
     """Folder of the index."""
     threshold: float | None = None
-    """Similarity from which two photos count as near-duplicates; by default chosen from the scores."""
+    """Similarity (0 to 1) from which photos count as near-duplicates; by default chosen from the scores."""
     out: SomeFile = None
     """Also write all groups into FILE.csv."""
 
@@ -158,19 +158,19 @@ class Serve:
     compare: Annotated[Path | None, arg(metavar="INDEX")] = None
     """A second index of the same photos, shown beside it."""
     host: str = "127.0.0.1"
-    """Address to listen on; anything but loopback lets others on the network see the photos."""
+    """Address to listen on; any but the loopback address lets others on the network see the photos."""
     port: int = 8765
-    """Port to listen on; 0 takes a free one."""
+    """Port to listen on; 0: any free one."""
     allow_host: UseAppendAction[list[Annotated[str, arg(metavar="NAME")]]] = field(default_factory=list)
-    """Another name under which the page may be opened, such as a reverse proxy's; may be repeated."""
+    """Another host name under which the page may be opened, such as a reverse proxy's; may be repeated."""
     root_path: Annotated[str, arg(metavar="/PATH")] = ""
-    """Path under which a reverse proxy shows the page, such as /photos."""
+    """Path under which a reverse proxy serves the page, such as /photos."""
     open_browser: bool = False
-    """Open the page."""
+    """Open the page in the browser."""
     read_only: bool = False
     """Write nothing: marks last as long as the page."""
     backend: SomeBackend = None
-    """exact, or by default the search backend for which the index was made."""
+    """exact, or by default the search backend that the index was made for."""
 
     def execute(self, words: Sequence[str]) -> None:
         """Serve the page."""

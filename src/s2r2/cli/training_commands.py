@@ -33,24 +33,24 @@ class _Data(DataSettings):
 
 @dataclass(frozen=True)
 class _Device(DeviceSettings):
-    """What it runs on."""
+    """What the run is computed on."""
 
     devices: int = 1
-    """Processes on this machine that share each step; 0: one for each GPU."""
+    """Processes on this machine that share each step; 0: one per GPU."""
     nodes: int = 1
     """Machines, each running this same command; see docs/scaling.md."""
     restarts: int = 0
-    """How often to start all processes again, from the last checkpoint, when one is lost (needs --out)."""
+    """How often to restart all processes from the last checkpoint when one is lost (needs --out)."""
 
 
 @dataclass(frozen=True)
 class _Output(OutputSettings):
-    """What the run leaves, and where."""
+    """What the run writes, and where."""
 
     out: Path | None = None
     """Run folder; by default the first free runs/DATA-BACKBONE."""
     resume: bool = False
-    """Continue the run in --out at the step where it stopped; with --epochs or --steps, to another length."""
+    """Continue the run in --out at the step where it stopped; with --epochs or --steps, up to another length."""
 
 
 @dataclass(frozen=True)

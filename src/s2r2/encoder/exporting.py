@@ -123,7 +123,7 @@ def _check_request(encoder: Encoder, out: Path, format: Format, output: Output) 
     """Refuse what cannot work before anything is written."""
     suffix = SUFFIXES[format]
     if suffix and (out.suffix.lower() != suffix or out.is_dir()):
-        raise ArgumentError(f"{out}: `format={format!r}` writes a file whose name ends in {suffix}")
+        raise ArgumentError(f"{out}: `format={format!r}` writes a file, and its name must end in {suffix}")
     if not suffix and out.exists() and not out.is_dir():
         raise ArgumentError(f"{out} is a file, and `format={format!r}` writes a folder: choose another `out`")
     if not suffix and RunFolder(out).is_run:
