@@ -149,6 +149,35 @@ def test_the_largest_page_of_a_tiff_is_shown(options: dict[str, object]) -> None
         assert decoded_size(content) == sides[largest - 1]
 
 
+def grey_pages(order: str, *sides: tuple[int, int]) -> bytes:
+    """A TIFF of grey pages, each lighter than the one before, of a byte order."""
+    content, place = (b"II*\0" if order == "<" else b"MM\0*"), 4
+    for number, (width, height) in enumerate(sides, 1):
+        content += struct.pack(f"{order}I", len(content) + 4) if number == 1 else b""
+        if number > 1:
+            content = content[:place] + struct.pack(f"{order}I", len(content)) + content[place + 4 :]
+        behind = len(content) + 2 + 9 * 12 + 4
+        short = [
+            (256, 3, width), (257, 3, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, behind), (277, 3, 1),
+            (278, 3, height), (279, 4, width * height),
+        ]  # fmt: skip
+        rows = (
+            struct.pack(f"{order}HHI", tag, kind, 1) + struct.pack(f"{order}I" if kind == 4 else f"{order}Hxx", value)
+            for tag, kind, value in short
+        )
+        content += struct.pack(f"{order}H", len(short)) + b"".join(rows)
+        place, content = len(content), content + bytes(4) + bytes((number * 50,)) * (width * height)
+    return content
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_pages_of_either_byte_order(order: str) -> None:
+    for sides, largest in ((((9, 9), (80, 60)), 2), (((80, 60), (9, 9)), 1), (((2, 300), (30, 30), (5, 5)), 2)):
+        pixels = decode(grey_pages(order, *sides))
+        assert pixels.shape == (sides[largest - 1][1], sides[largest - 1][0], 3)
+        assert (pixels == largest * 50).all()
+
+
 def test_pages_that_go_round_or_are_masks_do_not_count() -> None:
     content = bytearray(pages((40, 30), (80, 60)))
     directories = list(tiff._directories(bytes(content)))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         reduce_array as reduce_array,
         to_array as to_array,
     )
+    from s2r2.images.decoding.facts import PhotoFacts as PhotoFacts
     from s2r2.images.decoding.formats import EXTENSIONS as EXTENSIONS
     from s2r2.images.decoding.pool import decode_expendable as decode_expendable
     from s2r2.images.sources.labels import Labels as Labels

@@ -14,11 +14,13 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from s2r2.errors import S2R2Error, UnreadableImage
+from s2r2.images.decoding.facts import PhotoFacts, facts_of
 from s2r2.images.decoding.formats import is_raw_photo, openable, unidentified
 from s2r2.images.decoding.headers import cleaned, is_complete
 from s2r2.images.decoding.nclx import profile_of
-from s2r2.images.decoding.raw import preview
+from s2r2.images.decoding.raw import is_raw, preview
 from s2r2.images.decoding.srgb import in_srgb, plain
+from s2r2.images.decoding.tiff import is_tiff
 
 DEFAULT_MAX_PIXELS = 178_956_970
 """Larger images count as decompression bombs (Pillow's own limit for an error); ``S2R2_MAX_PIXELS`` changes it."""
@@ -64,6 +66,7 @@ def decode(
     short_side: int | None = None,
     part: Part | None = None,
     ask: Callable[[int], None] | None = None,
+    tell: Callable[[PhotoFacts], None] | None = None,
 ) -> np.ndarray:
     """Decode an image file's content to RGB, in this process: what strangers sent goes through the pool instead.
 
@@ -80,6 +83,7 @@ def decode(
             it is more than 64 times as long); never enlarge it.
         part: Only this part of the upright image.
         ask: Called before pixels are made, with how many there will be in memory.
+        tell: Called with what the file says of the photo.
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -87,13 +91,15 @@ def decode(
     Raises:
         UnreadableImage: It is empty, of another format, truncated, damaged or too large.
     """
-    content = _cleaned(content)
+    file, content = content, _cleaned(content)
+    see = None if tell is None else lambda image, turn: tell(_facts(image, turn, file))
     if not content.startswith(b"\xff\xd8") or is_complete(content):
-        return _decode(content, max_pixels, short_side, part, ask)
+        return _decode(content, max_pixels, short_side, part, ask, see)
     # Whether only the end marker is missing, or data too: then what follows in the data's place changes pixels.
     content = content.rstrip(b"\xff")
     pixels, others = (
-        _decode(content + filling + b"\xff\xd9", max_pixels, short_side, part, ask) for filling in (b"", b"\x55" * 4096)
+        _decode(content + filling + b"\xff\xd9", max_pixels, short_side, part, ask, see)
+        for filling in (b"", b"\x55" * 4096)
     )
     if not np.array_equal(pixels, others):
         raise UnreadableImage("damaged: the file ends before the image does")
@@ -106,9 +112,12 @@ def _decode(
     short_side: int | None,
     part: Part | None,
     ask: Callable[[int], None] | None,
+    see: Callable[[Image.Image, int], None] | None,
 ) -> np.ndarray:
     with _opened(content, max_pixels) as image:
         orientation = _orientation(image)
+        if see is not None:
+            see(image, orientation)
         if short_side is not None and part is not None:
             width, height = image.size if orientation < 5 else image.size[::-1]
             shorter = max(1.0, min(part[2] * width, part[3] * height))
@@ -145,6 +154,24 @@ def decoded_size(content: bytes, *, max_pixels: int | None = None, short_side: i
     with _opened(_cleaned(content), max_pixels) as image:
         width, height = _reduced(image.size, short_side)
         return (width, height) if _orientation(image) < 5 else (height, width)
+
+
+def photo_facts(content: bytes, *, max_pixels: int | None = None) -> PhotoFacts:
+    """What a file says of its photo, without decoding it.
+
+    Raises:
+        UnreadableImage: The header is that of no image, or of one that is too large.
+    """
+    with _opened(_cleaned(content), max_pixels) as image:
+        return _facts(image, _orientation(image), content)
+
+
+def _facts(image: Image.Image, orientation: int, file: bytes) -> PhotoFacts:
+    """What EXIF says, of a TIFF or a raw photo in its own tags; and how large the upright picture is."""
+    exif = file if is_tiff(file) else image.info.get("exif")
+    found = facts_of(exif if isinstance(exif, bytes) else b"", changed_is_taken=is_raw(file))
+    width, height = image.size if orientation < 5 else image.size[::-1]
+    return found._replace(width=width, height=height)
 
 
 def to_array(image: Image.Image, short_side: int | None = None) -> np.ndarray:

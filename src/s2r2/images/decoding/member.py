@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from s2r2.errors import S2R2Error
+from s2r2.images.decoding.facts import read_facts
 from s2r2.images.decoding.protocol import ASKING, HEADER, READY, UNREADABLE, Answer, Job, Settings
 from s2r2.system.child_processes import known_to_children
 
@@ -148,7 +149,7 @@ class Member:
             try:
                 count = int.from_bytes(self._read(process, 4), "little")
                 headers = np.frombuffer(self._read(process, count * HEADER.itemsize), HEADER)
-                body = self._read(process, int(headers["bytes"].sum()))
+                body = self._read(process, int(headers["bytes"].sum() + headers["facts"].sum()))
             finally:
                 self._deadline = None
             self._release()
@@ -162,10 +163,10 @@ class Member:
                 process.stdin.write(b"\n")
                 process.stdin.flush()
             if len(headers):
-                ends = np.cumsum(headers["bytes"]).tolist()
+                ends = np.cumsum(headers["bytes"] + headers["facts"]).tolist()
                 return [
-                    Answer._make((*header[:5], body[end - header[5] : end]))
-                    for header, end in zip(headers.tolist(), ends, strict=True)
+                    Answer._make((*header, body[end - size - told : end - told], read_facts(body[end - told : end])))
+                    for (*header, size, told), end in zip(headers.tolist(), ends, strict=True)
                 ]
 
     def _read(self, process: "subprocess.Popen[bytes]", size: int) -> memoryview:

@@ -1,9 +1,8 @@
 """A TIFF's directories: which page is shown, whether it is a raw photo of a camera, and why it is not read."""
 
+import struct
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
-
-import numpy as np
 
 from s2r2.errors import UnreadableImage
 
@@ -13,7 +12,7 @@ MOST_PAGES = 1_000
 SPARE_BYTES = 1 << 20
 
 _ORDERS = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">", b"II\0*": "<", b"MM*\0": ">"}
-_SIZES = np.array([0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8], float)
+_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
 _WHOLE_NUMBERS = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}
 """Bytes of each type that holds counts and offsets."""
 
@@ -24,17 +23,30 @@ _SENSOR = (32803, 34892)
 """Kinds of colors of a sensor's own values: one color in each place, or all of them but linear."""
 
 
+class Entry(NamedTuple):
+    """A tag's type, how many values it has, and these, or where they are."""
+
+    kind: int
+    values: int
+    value: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of all values."""
+        return _SIZES[min(self.kind, len(_SIZES) - 1)] * self.values
+
+
 class Directory(NamedTuple):
     """One of a TIFF's directories.
 
     Attributes:
         start: Where it begins.
-        tags: Its entries: ``tag``, ``type``, ``count``, ``value``.
+        tags: Its entries by their tags; of several for one the first.
         next: Where the next one begins; 0 if it is the last.
     """
 
     start: int
-    tags: np.ndarray
+    tags: dict[int, Entry]
     next: int
 
 
@@ -56,8 +68,7 @@ def shown_page(content: bytes) -> bytes:
             best, largest = directory, width * height
     if best is None:
         return content
-    sizes = _SIZES[np.minimum(best.tags["type"], len(_SIZES) - 1)] * best.tags["count"].astype(float)
-    if sizes.sum() > 2 * len(content) + SPARE_BYTES:
+    if sum(entry.size for entry in best.tags.values()) > 2 * len(content) + SPARE_BYTES:
         raise UnreadableImage("damaged: a TIFF whose tags are larger than the file")
     place, width = _first_offset(content)
     start = best.start.to_bytes(width, _spelled(content))
@@ -69,12 +80,23 @@ def is_raw_tiff(content: bytes) -> bool:
     if content[8:10] == b"CR":  # CR2 says so behind its header
         return True
     for directory in _directories(content, most=8):
-        inner = (d for start in _offsets(content, directory) if (d := _directory(content, start)) is not None)
+        inner = (
+            d for start in numbers(content, directory, _INNER, 16) if (d := directory_at(content, start)) is not None
+        )
         if any(_number(content, found, _PHOTOMETRIC) in _SENSOR for found in (directory, *inner)):
             return True
-        if (directory.tags["tag"] == _DNG_VERSION).any():
+        if _DNG_VERSION in directory.tags:
             return True
     return False
+
+
+def first_directory(content: bytes) -> Directory | None:
+    """The first directory; None if it lies outside.
+
+    Raises:
+        UnreadableImage: It has more tags than any program writes.
+    """
+    return next(_directories(content, most=1), None)
 
 
 def why_not_read(content: bytes) -> str:
@@ -109,51 +131,59 @@ def _directories(content: bytes, most: int = MOST_PAGES) -> Iterator[Directory]:
     seen: set[int] = set()
     while start and start not in seen and len(seen) < most:
         seen.add(start)
-        directory = _directory(content, start)
+        directory = directory_at(content, start)
         if directory is None:
             return
         yield directory
         start = directory.next
 
 
-def _directory(content: bytes, start: int) -> Directory | None:
+def directory_at(content: bytes, start: int) -> Directory | None:
     """The directory that begins there; None if it lies outside.
 
     Raises:
         UnreadableImage: It has more tags than any program writes.
     """
     order, big = _ORDERS[content[:4]], b"+" in content[:4]
-    wide, short = (f"{order}u8", f"{order}u8") if big else (f"{order}u4", f"{order}u2")
-    row = np.dtype([("tag", f"{order}u2"), ("type", f"{order}u2"), ("count", wide), ("value", wide)])
-    try:
-        count = int(np.frombuffer(content, short, 1, start)[0])
-        if count > MOST_TAGS:
-            raise UnreadableImage(f"refused: a TIFF of more than {MOST_TAGS:,} tags")
-        first = start + (8 if big else 2)
-        tags = np.frombuffer(content, row, min(count, (len(content) - first) // row.itemsize), first)
-    except (ValueError, OverflowError):
+    short, row = (f"{order}Q", f"{order}HHQQ") if big else (f"{order}H", f"{order}HHII")
+    first = start + struct.calcsize(short)
+    if first > len(content):
         return None
-    end = first + count * row.itemsize
+    (count,) = struct.unpack_from(short, content, start)
+    if count > MOST_TAGS:
+        raise UnreadableImage(f"refused: a TIFF of more than {MOST_TAGS:,} tags")
+    width = struct.calcsize(row)
+    end = first + count * width
+    tags: dict[int, Entry] = {}
+    for tag, *entry in struct.iter_unpack(
+        row, content[first : first + min(count, (len(content) - first) // width) * width]
+    ):
+        tags.setdefault(tag, Entry(*entry))
     return Directory(start, tags, int.from_bytes(content[end : end + (8 if big else 4)], _spelled(content)))
 
 
 def _number(content: bytes, directory: Directory, tag: int, otherwise: int = 0) -> int:
     """The first number of a tag."""
-    return next(iter(_numbers(content, directory, tag, 1)), otherwise)
+    return next(iter(numbers(content, directory, tag, 1)), otherwise)
 
 
-def _offsets(content: bytes, directory: Directory) -> list[int]:
-    """Where the directories inside a page begin."""
-    return _numbers(content, directory, _INNER, 16)
+def numbers(content: bytes, directory: Directory, tag: int, most: int) -> list[int]:
+    """The first whole numbers of a tag; none if it is not there, of another type, or outside the file."""
+    entry = directory.tags.get(tag)
+    size = _WHOLE_NUMBERS.get(entry.kind, 0) if entry is not None else 0
+    found = value_of(content, directory, tag, size * most)
+    order = _spelled(content)
+    return (
+        [int.from_bytes(found[at : at + size], order) for at in range(0, len(found) - size + 1, size)] if size else []
+    )
 
 
-def _numbers(content: bytes, directory: Directory, tag: int, most: int) -> list[int]:
-    for entry in directory.tags[directory.tags["tag"] == tag][:1]:
-        size, count = _WHOLE_NUMBERS.get(int(entry["type"]), 0), min(int(entry["count"]), most)
-        found = entry["value"].tobytes()
-        if size * int(entry["count"]) > len(found):
-            start = int(entry["value"])
-            found = content[start : start + size * count]
-        if size and len(found) >= size * count:
-            return np.frombuffer(found, f"{_ORDERS[content[:4]]}u{size}", count).tolist()
-    return []
+def value_of(content: bytes, directory: Directory, tag: int, most: int) -> bytes:
+    """Up to so many bytes of a tag's value as they lie there; none if it is not there, or outside the file."""
+    entry = directory.tags.get(tag)
+    if entry is None:
+        return b""
+    size, width = entry.size, 8 if b"+" in content[:4] else 4
+    if size > width:
+        return content[entry.value : entry.value + min(size, most)]
+    return entry.value.to_bytes(width, _spelled(content))[: min(size, most)]

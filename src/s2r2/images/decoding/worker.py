@@ -13,13 +13,15 @@ import os
 import signal
 import time
 import zlib
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from s2r2.errors import UnreadableImage
-from s2r2.images.decoding.decoder import decode, decoded_size
-from s2r2.images.decoding.protocol import ASKING, DECODED, HEADER, READY, SIZE, UNCHANGED, UNREADABLE, Settings
+from s2r2.images.decoding.decoder import decode, decoded_size, photo_facts
+from s2r2.images.decoding.facts import PhotoFacts
+from s2r2.images.decoding.protocol import ASKING, DECODED, FACTS, HEADER, READY, SIZE, UNCHANGED, UNREADABLE, Settings
 from s2r2.images.places import FilePlace
 from s2r2.system.allocator import return_freed_memory
 from s2r2.system.child_processes import end_with_parent
@@ -65,14 +67,18 @@ class _Request:
     def serve(self, jobs: list[list[Any]], contents: list[bytes | None]) -> None:
         for job, content in zip(jobs, contents, strict=True):
             _limit("RLIMIT_CPU", int(time.process_time() + self.settings.seconds) + 1)
-            header, payload = self._answer(job, content)
-            self.headers.append((*header, len(payload)))
-            self.payloads.append(payload)
+            facts: list[PhotoFacts] = []
+            header, payload = self._answer(job, content, facts.append)
+            told = json.dumps(facts[-1]).encode() if facts and header[0] in (DECODED, FACTS) else b""
+            self.headers.append((*header, len(payload), len(told)))
+            self.payloads += [payload, told]
             if sum(map(len, self.payloads)) >= MESSAGE_BYTES or time.monotonic() - self.began > MESSAGE_SECONDS:
                 self._send()
         self._send()
 
-    def _answer(self, job: list[Any], content: bytes | None) -> tuple[tuple[int, ...], bytes | memoryview]:
+    def _answer(
+        self, job: list[Any], content: bytes | None, tell: Callable[[PhotoFacts], None]
+    ) -> tuple[tuple[int, ...], bytes | memoryview]:
         path, offset, size, checksum, kind, _ = job
         content_checksum = 0
         limits = {"max_pixels": self.settings.max_pixels, "short_side": self.settings.short_side}
@@ -81,10 +87,14 @@ class _Request:
             if kind == "size":
                 width, height = decoded_size(content, **limits)
                 return (SIZE, height, width, 0, 0), b""
+            if kind == "facts":
+                tell(photo_facts(content, max_pixels=self.settings.max_pixels))
+                return (FACTS, 0, 0, 0, 0), b""
             content_checksum = zlib.crc32(content)
             if content_checksum == checksum:
                 return (UNCHANGED, 0, 0, content_checksum, 0), b""
-            pixels = decode(content, **limits, part=self.settings.part, ask=self._ask)
+            told = tell if self.settings.facts else None
+            pixels = decode(content, **limits, part=self.settings.part, ask=self._ask, tell=told)
         except UnreadableImage as error:
             return (UNREADABLE, 0, 0, content_checksum, 0), error.reason.encode("utf-8", "backslashreplace")
         flat = np.ascontiguousarray(pixels).reshape(-1).data
@@ -92,7 +102,7 @@ class _Request:
 
     def _ask(self, pixels: int) -> None:
         if pixels > UNASKED:
-            self.headers.append((ASKING, 0, 0, pixels // 1000, 0, 0))
+            self.headers.append((ASKING, 0, 0, pixels // 1000, 0, 0, 0))
             self._send()
             if not self.requests.readline():
                 os._exit(0)

@@ -5,6 +5,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from s2r2.images.decoding.facts import PhotoFacts, checked
 from s2r2.images.places import Stamp
 
 
@@ -20,6 +21,7 @@ class Entry(NamedTuple):
         offset: Where its pixels begin.
         checksum: CRC-32 of its pixels.
         reason: Why it could not be decoded, else empty.
+        facts: What its file says of the photo; None where earlier versions decoded it, or it has no file.
     """
 
     key: str
@@ -30,6 +32,7 @@ class Entry(NamedTuple):
     offset: int = 0
     checksum: int = 0
     reason: str = ""
+    facts: PhotoFacts | None = None
 
     @property
     def size(self) -> int:
@@ -53,7 +56,8 @@ def parse_line(line: bytes) -> Entry | None:
         if int(line[:8], 16) != zlib.crc32(line[9:]):
             return None
         key, stamp, *rest = json.loads(line[9:])
-        return Entry(key, tuple(stamp), *rest)
+        entry = Entry(key, tuple(stamp), *rest)
+        return entry._replace(facts=checked(entry.facts))
     except (ValueError, TypeError):
         return None
 

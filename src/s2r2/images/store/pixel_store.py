@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from s2r2.errors import ArgumentError, S2R2Error
+from s2r2.images.decoding.facts import PhotoFacts
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.source import ImageSource
 from s2r2.images.store.building import SUSPECT, Built, bring_up_to_date
 from s2r2.images.store.cache import stores_folder
+from s2r2.images.store.facts import look_up_facts
 from s2r2.images.store.journal import Entry
 
 STORE_VERSION = 2
@@ -58,7 +60,7 @@ class PixelStore:
         self.decoded = built.decoded
         self.fingerprint = _hash_of(entries, "")
         self.former_fingerprint = _hash_of(entries, source.former_prefix)
-        self._entries = entries
+        self._entries, self._source, self._indices = entries, source, indices
         # A plain array over the map: every slice of a memmap runs Python code of NumPy's.
         self._pixels = np.asarray(np.memmap(built.pixels, np.uint8, mode="r"))
         self._checked = np.zeros(len(entries), bool)
@@ -120,6 +122,18 @@ class PixelStore:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[index] for index in range(len(self)))
+
+    def facts(self) -> list[PhotoFacts]:
+        """When, where and with what each photo was taken, as its file says; a file of which that is not kept is read.
+
+        Raises:
+            S2R2Error: Such a file is to be read, and no process can be started.
+        """
+        found = [entry.facts for entry in self._entries]
+        unknown = [number for number, facts in enumerate(found) if facts is None]
+        looked_up = look_up_facts(self._source, [self._indices[number] for number in unknown])
+        later = dict(zip(unknown, looked_up, strict=True))
+        return [later[number] if facts is None else facts for number, facts in enumerate(found)]
 
     def some(self, count: int) -> list[np.ndarray]:
         """Up to ``count`` images, taken evenly."""

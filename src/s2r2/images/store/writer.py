@@ -64,7 +64,7 @@ class Writer:
         Raises:
             S2R2Error: The images will not fit, or did not.
         """
-        settings = Settings(short_side, max_pixels_allowed())
+        settings = Settings(short_side, max_pixels_allowed(), facts=True)
         entries: dict[str, Entry] = {}
         lines: list[bytes] = []
         with open(self.pixels, "ab") as pixels, open(self.journal, "ab") as journal:
@@ -106,9 +106,8 @@ class Writer:
             return Entry(task.key, task.stamp, answer.content_checksum, reason=answer.reason)
         offset = self.pixels_end
         self.pixels_end += len(answer.payload)
-        return Entry(
-            task.key, task.stamp, answer.content_checksum, answer.height, answer.width, offset, answer.pixel_checksum
-        )
+        pixels = (answer.height, answer.width, offset, answer.pixel_checksum)
+        return Entry(task.key, task.stamp, answer.content_checksum, *pixels, facts=answer.facts)
 
     @staticmethod
     def _discard(*files: object) -> None:
@@ -131,15 +130,18 @@ def _answers(
     files = shared_pool().run([job for job in jobs if job is not None], settings, workers)
     try:
         for task, job in zip(tasks, jobs, strict=True):
-            yield next(files) if job is not None else _read(source, task.index, settings.short_side)
+            yield next(files) if job is not None else _read(source, task.index, settings)
     finally:
         files.close()  # type: ignore[attr-defined]
 
 
-def _read(source: ImageSource, index: int, short_side: int | None) -> Answer:
-    """An array's pixels as if a worker had decoded them."""
+def _read(source: ImageSource, index: int, settings: Settings) -> Answer:
+    """What is at an address, fetched here and decoded by a worker; an array's pixels as if one had decoded them."""
     try:
-        pixels = np.ascontiguousarray(source.read(index, short_side))
+        place = source.place(index)
+        if isinstance(place, RemotePlace):
+            return shared_pool().one(Job("", content=place.read()), settings)
+        pixels = np.ascontiguousarray(source.read(index, settings.short_side))
     except UnreadableImage as error:
         return Answer(UNREADABLE, 0, 0, 0, 0, error.reason.encode("utf-8", "backslashreplace"))
     flat = pixels.reshape(-1).data
