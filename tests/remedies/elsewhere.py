@@ -17,6 +17,11 @@ ELSEWHERE: dict[str, str] = {
     "and saved; resume with: s2r2 train": "test_training.py::test_interrupt_and_resume_equal_an_undisturbed_run",
     "with {} bytes a number; make them equal": "test_distributed.py::test_gradients_equal_one_process",
     "({}): rebuild it with s2r2 index --rebuild": "test_index_damage.py::test_the_remedy_repairs_every_file",
+    ", all trained: to train longer, give more `minutes`": (
+        "test_minutes.py::test_a_run_ends_with_its_time_and_says_how_far_it_came"
+    ),
+    "{} and {} both say how long the run is: leave one": "test_minutes.py::test_two_lengths_are_refused",
+    "has trained {} minutes already, and this would": "test_minutes.py::test_less_time_than_was_trained_is_refused",
     "was cut short: run s2r2 index once more": (
         "test_index_damage.py::test_power_cuts_leave_an_index_that_opens_and_goes_on"
     ),
@@ -101,6 +106,8 @@ NO_ADVICE: dict[str, str] = {
     "check     epoch {}": "figures",
     "run       {} epochs x": "figures",
     "`strategy='fsdp'` {}$": "what stands before each rule of sharding",
+    "run       {} minutes{}$": "how long a run is",
+    "chosen    for {} minutes and {} photos": "what was chosen, as options",
     "Another program, not s2r2 serve, answers": "what is there, and nothing to do",
 }
 """A piece of a text that only looks like advice: what it is."""

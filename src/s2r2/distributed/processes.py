@@ -204,6 +204,14 @@ class Processes:
         dist.all_reduce(wanted, dist.ReduceOp.MAX, group=self.prompt)
         return tuple(int(value) for value in wanted)
 
+    def numbers_of_leader(self, *values: float) -> tuple[float, ...]:
+        """The first process's numbers, in every process."""
+        if self.world_size == 1:
+            return values
+        told = torch.tensor(values, dtype=torch.float64)
+        dist.broadcast(told, 0, group=self.prompt)
+        return tuple(told.tolist())
+
     @contextlib.contextmanager
     def errors_said_once(self, how_to_go_on: str) -> Iterator[None]:
         """Let the first process that fails say why, and turn what the backends say of its end into silence, or a line.

@@ -146,7 +146,8 @@ def judged(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         costs, cell = content["costs"], content["cell"]
         if all(isinstance(costs[name], int | float) for name in _COSTS) and isinstance(cell["config"], dict):
-            return {**content, "cell": {**cell, "config": with_current_names(cell["config"])}}
+            config = {**_of_cells(TrainConfig()), **with_current_names(cell["config"])}  # newer settings: as they were
+            return {**content, "cell": {**cell, "config": config}}
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise S2R2Error(f"{path} is damaged: delete {path.parent} to run it again")
@@ -164,11 +165,16 @@ def _cell(
         "tasks": {name: dataclasses.asdict(task) for name, task in images.tasks.items()},
         "held_out": study.tuning.held_out if study.tuning is not None and stage == "tuning" else study.held_out,
         "untrained": untrained,
-        "config": {name: value for name, value in config.to_dict().items() if name not in ("store", "device")},
+        "config": _of_cells(config),
         "settings": settings,
         **({"protocols": study.protocols} if study.protocols else {}),
     }
     return Cell(stage, data, method, seed, budget, trial, json.loads(json.dumps(content)))
+
+
+def _of_cells(config: TrainConfig) -> dict[str, Any]:
+    """The settings that a cell is known by."""
+    return {name: value for name, value in config.to_dict().items() if name not in ("store", "device")}
 
 
 def _config(study: Study, method: dict[str, Any], settings: dict[str, Any], seed: int, budget: int) -> TrainConfig:

@@ -21,7 +21,7 @@ UNTRAINED = "untrained"
 FIGURES = ("map", "knn", "linear")
 """Of the usual protocols, by which trials can be compared."""
 MOST_CELLS = 100_000
-_NOT_SHARED = ("seed", "steps", "epochs", "store", "device", "threads")
+_NOT_SHARED = ("seed", "steps", "epochs", "minutes", "store", "device", "threads")
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "image_size": (_between(8, MOST_SIDE), f"use at least 8 pixels, {MOST_SIDE} at most"),
     "epochs": (_between(1, MOST_STEPS), "use at least 1"),
     "steps": (_between(0, MOST_STEPS), "must not be negative (0: epochs decides)"),
+    "minutes": (_between(0, 1e6), "must not be negative, a million at most (0: epochs or steps decide)"),
     "micro_batch": (
         lambda v: v == "auto" or 0 <= v <= MOST_IMAGES * MOST_VIEWS,
         "must be auto or not negative (0: the whole step)",

@@ -6,7 +6,6 @@ import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from s2r2.system.wording import worded
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods import Position, build_method, loss_of, statistics_of
 from s2r2.training.online_check import OnlineCheck
-from s2r2.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
+from s2r2.training.optimizer import build_optimizer, set_learning_rate
 from s2r2.training.parallel.batch_norm import synchronize_batch_norm
 from s2r2.training.parallel.exchange import all_rows, average_gradients, mean
 from s2r2.training.parallel.fabric import build_fabric, place
@@ -35,12 +34,13 @@ from s2r2.training.progress import StepClock, TrainingProgress
 from s2r2.training.run.checkpoint import fits_its_config, random_state, restore_random_state, save_checkpoint
 from s2r2.training.run.interrupt import Interrupted, StopOnInterrupt
 from s2r2.training.run.metrics import MetricsLog
+from s2r2.training.schedule import Clock, build_schedule
 from s2r2.training.setup.announcement import announce
 from s2r2.training.setup.cost import out_of_memory_is_an_error
 from s2r2.training.setup.encoder import build_encoder
-from s2r2.training.setup.images import say_skipped
+from s2r2.training.setup.images import open_loader, say_skipped
 from s2r2.training.setup.plan import Preparation
-from s2r2.training.setup.preparation import prepare
+from s2r2.training.setup.preparation import prepare, write_steps_taken
 from s2r2.training.setup.resuming import facts
 from s2r2.views import ViewBatch, ViewLoader
 
@@ -65,6 +65,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     quiet: bool = False,
+    clock: Clock = time.monotonic,
 ) -> TrainingResult:
     """Train an encoder on photos, without labels: by ranking random views (S2R2, arXiv 2010.07258), or another method.
 
@@ -77,6 +78,7 @@ def train(
         out: The run folder; by default the first free ``runs/DATA-BACKBONE``.
         resume: Continue the run in ``out`` at the step where it stopped.
         quiet: Print nothing.
+        clock: Gives the seconds by which ``minutes`` are told, from any beginning.
 
     Raises:
         S2R2Error: The request cannot work, or the disk is full; one line says what to do.
@@ -88,7 +90,7 @@ def train(
         prepared = prepare(data, config, Path(out) if out else None, resume, claiming(held), console, processes)
         how = f"resume from the last checkpoint with: s2r2 train --resume --out {shown(prepared.folder)}"
         with processes.errors_said_once(how):
-            run = _Run(prepared, processes, console)
+            run = _Run(prepared, processes, console, clock)
             try:
                 return run.train()
             except NonFiniteError as error:
@@ -98,7 +100,7 @@ def train(
                 console.say(worded(f"warning   {error}"))
                 console.say(f"retry     from the last checkpoint, at {rate:g} of the learning rate")
             again = prepare(data, config, prepared.folder, True, lambda *_: None, console, processes)
-            retried = _Run(again, processes, console)
+            retried = _Run(again, processes, console, clock)
             retried.lr_scale = rate
             return retried.train()
 
@@ -106,7 +108,7 @@ def train(
 class _Run:
     """One run in one process, from its first or next step to its last."""
 
-    def __init__(self, prepared: Preparation, processes: Processes, console: PlainConsole) -> None:
+    def __init__(self, prepared: Preparation, processes: Processes, console: PlainConsole, clock: Clock) -> None:
         self.prepared, self.processes, self.console = prepared, processes, console
         config, device, resumed = prepared.config, prepared.device, prepared.resumed
         self.config = config
@@ -137,6 +139,8 @@ class _Run:
         self.log = MetricsLog(
             prepared.folder if processes.leader else None, prepared.steps, self.step if resumed else None
         )
+        self.schedule = build_schedule(prepared, processes, clock)
+        self.tenth = int(10 * self.schedule.progress(self.step))
         self.figures: dict[str, float] = {}
         self.saved = time.monotonic()
         self._unseen: list[tuple[int, Tensor, ViewBatch]] = []
@@ -160,58 +164,56 @@ class _Run:
             self._save()  # a run that is killed early can be resumed, and a full disk is found before hours of work
         self.trained.train()
 
-    def _loader(self) -> ViewLoader:
-        config = self.config
-        return ViewLoader(
-            self.prepared.store,
-            self.prepared.recipe,
-            view_size=config.image_size,
-            views=config.views,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            device=self.prepared.device,
-            threads=config.threads or None,
-            rank=self.processes.rank,
-            world_size=self.processes.world_size,
-        )
-
     def train(self) -> TrainingResult:
         """Take the steps that are left."""
-        prepared, config = self.prepared, self.config
-        loader = self._loader()
-        progress = TrainingProgress(self.console, prepared.steps, self.step, config.epochs)
+        loader = open_loader(self.prepared, self.processes)
         started = time.monotonic()
+        self.schedule.watch.start()
         self._start()
+        progress = TrainingProgress(
+            self.console, self.schedule, self.step, 0 if self.config.minutes else self.config.epochs
+        )
         with loader, progress, StopOnInterrupt() as interrupt:
-            per_epoch = prepared.steps_per_epoch
-            for epoch in range(self.step // per_epoch, config.epochs):
-                batches = islice(
-                    loader.epoch(epoch, start_step=self.step % per_epoch), max(0, prepared.steps - self.step)
-                )
-                clock = StepClock(loader)
-                for batch in batches:
-                    loss = self._step(batch, clock)
-                    if prepared.device.type == "cpu" or self.step % STEPS_BETWEEN_LOOKS == 0:
-                        self._refuse_non_finite()
-                        progress.show(self.step, epoch, float(loss), clock)
-                        self._save_if_wanted(interrupt)
-                if (epoch + 1) % config.epochs_between_checks == 0 or self.step == prepared.steps:
-                    self._refuse_non_finite()
-                    self._check_online(epoch + 1)
+            while not self.schedule.ended(self.step):
+                self._epoch(loader, progress, interrupt)
+        self.schedule.finish()
         self._save()
         self.log.flush()
-        self.console.say(f"trained   {prepared.steps:,} steps in {format_seconds(time.monotonic() - started)}")
-        say_skipped(prepared.store, prepared.folder, self.console)
-        return TrainingResult(prepared.folder, self.encoder.eval(), self.step, self.figures)
+        if self.config.minutes and self.processes.leader:
+            write_steps_taken(self.prepared, self.step)
+        self.console.say(f"trained   {self.step:,} steps in {format_seconds(time.monotonic() - started)}")
+        say_skipped(self.prepared.store, self.prepared.folder, self.console)
+        return TrainingResult(self.prepared.folder, self.encoder.eval(), self.step, self.figures)
+
+    def _epoch(self, loader: ViewLoader, progress: TrainingProgress, interrupt: StopOnInterrupt) -> None:
+        """The steps that are left of an epoch, or of the run, and a check if it is time for one."""
+        epoch, begun = divmod(self.step, self.prepared.steps_per_epoch)
+        clock = StepClock(loader)
+        for batch in loader.epoch(epoch, start_step=begun):
+            loss = self._step(batch, clock)
+            if self.prepared.device.type == "cpu" or self.step % STEPS_BETWEEN_LOOKS == 0:
+                self._refuse_non_finite()
+                self.schedule.look(self.step)
+                progress.show(self.step, epoch, float(loss), clock)
+                self._save_if_wanted(interrupt)
+            if self.schedule.ended(self.step):
+                break
+        if self._wants_check(epoch + 1):
+            self._refuse_non_finite()
+            self._check_online(epoch + 1)
+
+    def _wants_check(self, epochs: int) -> bool:
+        """Whether to check the encoder after so many epochs."""
+        if self.config.minutes and not self.config.check_every:
+            before, self.tenth = self.tenth, int(10 * self.schedule.progress(self.step))
+            return self.tenth > before
+        return epochs % self.config.epochs_between_checks == 0 or self.schedule.ended(self.step)
 
     def _step(self, batch: ViewBatch, clock: StepClock) -> Tensor:
         """One step; returns the loss over all processes, on the device."""
-        prepared = self.prepared
-        learning_rate = self.lr_scale * learning_rate_at(
-            self.step, peak=self.config.lr, steps=prepared.steps, warmup=prepared.warmup_steps
-        )
+        learning_rate = self.lr_scale * self.schedule.learning_rate(self.step, self.config.lr)
         set_learning_rate(self.optimizer, learning_rate)
-        self.method.begin_step(Position(self.step, prepared.steps, batch.epoch))
+        self.method.begin_step(Position(self.step, self.schedule.steps(self.step), batch.epoch))
         self.fabric_optimizer.zero_grad(set_to_none=True)
         loss, embeddings = self._backward(batch)
         average_gradients(self.processes, self.method.parameters())
@@ -303,6 +305,7 @@ class _Run:
                 self.console.say(worded(f"warning   {self.check.warning}"))
         self.processes.wait()
         self.encoder.train()
+        self.schedule.look_at_ending("check")
 
     def _save_if_wanted(self, interrupt: StopOnInterrupt) -> None:
         """Save when it is time or a signal asks for it, in all processes at the same step."""
@@ -314,7 +317,7 @@ class _Run:
         if signal:
             self.processes.wait(patiently=True)  # one that leaves earlier makes torchrun end the one that writes
             raise Interrupted(
-                f"stopped after step {self.step:,} of {self.prepared.steps:,} and saved; resume with: "
+                f"stopped after {self.schedule.describe(self.step)} and saved; resume with: "
                 f"s2r2 train --resume --out {shown(self.prepared.folder)}",
                 signal,
             )
@@ -336,8 +339,10 @@ class _Run:
                 step=self.step,
                 random=states,
                 lr_scale=self.lr_scale,
+                seconds=self.schedule.watch.seconds,
                 facts=facts(self.prepared.store, self.config, self.processes),
             )
             RunFolder(self.prepared.folder).start_is_over()
             self.encoder.save(self.prepared.folder, weights)
         self.saved = time.monotonic()
+        self.schedule.look_at_ending("checkpoint")

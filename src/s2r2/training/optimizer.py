@@ -11,6 +11,8 @@ from s2r2.training.config import TrainConfig
 
 WEIGHT_DECAY = {"adamw": 0.01, "sgd": 5e-4, "lars": 1e-6}
 """Usual weight decay of each optimizer; AdamW's is decoupled."""
+WARMUP_SHARE = 0.1
+"""Of a run, the most that warm-up takes."""
 
 
 def build_optimizer(
@@ -47,7 +49,7 @@ def learning_rate_at(step: int, *, peak: float, steps: int, warmup: int) -> floa
 
 def warmup_steps(config: TrainConfig, steps_per_epoch: int, steps: int) -> int:
     """Steps of linear warm-up in a run of so many: at most a tenth."""
-    return max(1, round(min(steps_per_epoch * config.warmup_epochs, steps / 10)))
+    return max(1, round(min(steps_per_epoch * config.warmup_epochs, steps * WARMUP_SHARE)))
 
 
 def set_learning_rate(optimizer: optim.Optimizer, value: float) -> None:

@@ -4,6 +4,7 @@ import time
 
 from s2r2.system.console import PlainConsole
 from s2r2.system.progress import ProgressLine, format_seconds
+from s2r2.training.schedule import Schedule
 from s2r2.views import ViewLoader
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -26,21 +27,30 @@ class StepClock:
 
 
 class TrainingProgress(ProgressLine):
-    """Shows loss, views per second, the share of time spent waiting for views, and the time left."""
+    """Shows loss, views per second, the share of time spent waiting for views, and the time left.
 
-    def __init__(self, console: PlainConsole, steps: int, done: int, epochs: int) -> None:
-        super().__init__("training", steps, done=done, console=console, kept=True)
-        self.console, self.steps, self.epochs = console, steps, epochs
-        self._first, self._began, self._last_line = done, time.monotonic(), 0.0
+    Args:
+        console: Where.
+        schedule: Of the run.
+        step: Steps taken before.
+        epochs: Of the whole run; 0 where nobody knows.
+    """
+
+    def __init__(self, console: PlainConsole, schedule: Schedule, step: int, epochs: int) -> None:
+        done, total = schedule.bar(step)
+        super().__init__("training", total, done=done, console=console, kept=True)
+        self.console, self.schedule, self.epochs = console, schedule, epochs
+        self._first, self._began, self._last_line = schedule.progress(step), time.monotonic(), 0.0
 
     def show(self, step: int, epoch: int, loss: float, clock: StepClock) -> None:
         """Show the state after a step (counted from 1) of an epoch (counted from 0)."""
-        where = f"epoch {epoch + 1}/{self.epochs}"
+        where = f"epoch {epoch + 1}/{self.epochs}" if self.epochs else f"epoch {epoch + 1}"
         figures = f"loss {loss:.4f}  {clock.views_per_second:,.0f} views/s  waiting {clock.wait_share:.0%}"
-        self.update(step, where, figures)
-        now = time.monotonic()
-        if self.shown or (now - self._last_line < SECONDS_BETWEEN_LINES and step < self.steps):
+        self.update(self.schedule.bar(step)[0], where, figures)
+        now, progress = time.monotonic(), self.schedule.progress(step)
+        if self.shown or (now - self._last_line < SECONDS_BETWEEN_LINES and progress < 1):
             return
         self._last_line = now
-        left = (now - self._began) / max(1, step - self._first) * (self.steps - step)
-        self.console.say(f"{where}  step {step}/{self.steps}  {figures}  left {format_seconds(left)}")
+        left = (now - self._began) / max(1e-9, progress - self._first) * (1 - progress)
+        of = f"/{self.schedule.steps(step)}" if self.epochs else ""
+        self.console.say(f"{where}  step {step}{of}  {figures}  left {format_seconds(left)}")

@@ -65,6 +65,9 @@ class OptimizationSettings:
     """How often every image is seen."""
     steps: int = 0
     """Length of the run in steps, in place of epochs; 0: as epochs says."""
+    minutes: float = 0.0
+    """Length of the run in minutes, in place of epochs; settings that are not given are chosen to suit this time, the
+    machine and the number of photos (see docs/own_photos.md). 0: as epochs or steps say."""
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
     """AdamW, SGD with momentum 0.9, or LARS (for very large steps)."""
     lr: float = 0.0

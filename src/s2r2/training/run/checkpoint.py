@@ -31,6 +31,7 @@ def save_checkpoint(
     step: int,
     random: list[dict[str, Any]],
     lr_scale: float,
+    seconds: float,
     facts: dict[str, Any],
 ) -> None:
     """Write weights, optimizer, random state and position to ``checkpoints/last.ckpt``, with a checksum.
@@ -46,6 +47,7 @@ def save_checkpoint(
         step: Steps taken in the whole run.
         random: :func:`random_state` of every process.
         lr_scale: What learning rates are multiplied by since a retry, else 1.
+        seconds: Time trained so far.
         facts: Plain values to compare at resume (the store's fingerprint, versions, threads).
 
     Raises:
@@ -65,6 +67,7 @@ def save_checkpoint(
         "step": step,
         "random": random,
         "lr_scale": lr_scale,
+        "seconds": seconds,
         "facts": facts,
     }
     content = io.BytesIO()  # torch.save hides a full disk behind an error of its own
@@ -118,6 +121,7 @@ def _read(path: Path) -> dict[str, Any]:
     if version != CHECKPOINT_VERSION:
         age = "a newer" if version > CHECKPOINT_VERSION else "an older"
         raise S2R2Error(f"checkpoint {path} was written by {age} s2r2 (format {version}): use that one")
+    state.setdefault("seconds", 0.0)  # not in checkpoints of version 0.1
     for name, fits in _PARTS.items():
         if name not in state or not fits(state[name]):
             raise _DamagedError(f"checkpoint {path} is damaged ({name} is not what it should be)")
@@ -165,6 +169,7 @@ _PARTS: dict[str, Callable[[Any], bool]] = {
     "step": _is_count,
     "random": _is_random,
     "lr_scale": lambda part: isinstance(part, (int, float)) and 0 < part <= 1,
+    "seconds": lambda part: isinstance(part, (int, float)) and 0 <= part < MOST_STEPS,
     "facts": _are_facts,
 }
 

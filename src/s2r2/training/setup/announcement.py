@@ -31,6 +31,9 @@ def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, pro
     )
     done = prepared.resumed["step"] if prepared.resumed else 0
     left = f", resumed at step {done + 1:,}" if done else ""
+    if config.minutes:
+        _announce_minutes(prepared, console)
+        return
     if done == prepared.steps:
         left = worded(", all taken: to train longer, give more `epochs` or `steps`")
     time_left = ""
@@ -41,6 +44,18 @@ def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, pro
         f"run       {prepared.steps / prepared.steps_per_epoch:.4g} epochs x {prepared.steps_per_epoch:,} steps = "
         f"{prepared.steps:,} steps{left}{time_left}",
     )
+    console.say(f"folder    {prepared.folder}")
+
+
+def _announce_minutes(prepared: Preparation, console: PlainConsole) -> None:
+    minutes, trained, done = prepared.config.minutes, prepared.seconds_done / 60, prepared.steps_done
+    if trained >= minutes:
+        left = worded(", all trained: to train longer, give more `minutes`")
+    elif done:
+        left = f", resumed at step {done + 1:,} after {trained:.1f} minutes"
+    else:
+        left = f", about {prepared.steps / prepared.steps_per_epoch:.4g} epochs = {prepared.steps:,} steps (estimated)"
+    console.say(f"run       {minutes:g} minutes{left}")
     console.say(f"folder    {prepared.folder}")
 
 

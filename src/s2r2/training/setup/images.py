@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from s2r2.distributed.processes import Processes
 from s2r2.errors import ArgumentError
 from s2r2.images import DirectImages, ImageSource, PixelStore, why_direct, write_skipped
 from s2r2.images.store.direct import DIRECT
@@ -9,6 +10,8 @@ from s2r2.images.store.pixel_store import NO_STORE
 from s2r2.runs import RunFolder
 from s2r2.system.console import PlainConsole
 from s2r2.system.wording import worded
+from s2r2.training.setup.plan import Preparation
+from s2r2.views import ViewLoader
 
 
 def open_images(
@@ -64,6 +67,23 @@ def open_images_again(
         return PixelStore.build(source, short_side, asked, progress=False)
     listing = RunFolder(folder).skipped_file
     return DirectImages(source, short_side, listing if listing.exists() else None)
+
+
+def open_loader(prepared: Preparation, processes: Processes) -> ViewLoader:
+    """The views of a run, or this process's share of them."""
+    config = prepared.config
+    return ViewLoader(
+        prepared.store,
+        prepared.recipe,
+        view_size=config.image_size,
+        views=config.views,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        device=prepared.device,
+        threads=config.threads or None,
+        rank=processes.rank,
+        world_size=processes.world_size,
+    )
 
 
 def say_skipped(images: PixelStore | DirectImages, folder: Path, console: PlainConsole) -> None:

@@ -52,13 +52,18 @@ class Preparation(Plan):
 
     @property
     def steps(self) -> int:
-        """Steps of the whole run."""
-        return self.config.steps or self.steps_per_epoch * self.config.epochs
+        """Steps of the whole run; of one with ``minutes`` an estimate."""
+        return (not self.config.minutes and self.config.steps) or self.steps_per_epoch * self.config.epochs
 
     @property
     def steps_done(self) -> int:
         """Steps taken before a resume."""
         return int(self.resumed["step"]) if self.resumed is not None else 0
+
+    @property
+    def seconds_done(self) -> float:
+        """Time trained before a resume."""
+        return float(self.resumed["seconds"]) if self.resumed is not None else 0.0
 
     @property
     def warmup_steps(self) -> int:

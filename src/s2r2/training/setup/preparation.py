@@ -4,7 +4,6 @@ import dataclasses
 import platform
 import time
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -35,6 +34,7 @@ from s2r2.training.setup.resuming import (
     read_request,
     restarted,
 )
+from s2r2.training.setup.time_limit import choose_for_time
 from s2r2.views import Recipe, get_recipe, views_sheet
 
 Data = str | Path | ImageSource | None
@@ -74,8 +74,13 @@ def prepare(
 
 def _prepare(request: Request, claim: Claim, console: PlainConsole, processes: Processes) -> Preparation:
     """What the first process does."""
+    device, data = choose_device(request.config.device, processes), request.data
+    if request.config.minutes and request.resumed is None:
+        resolve(request.config)  # mistakes are said before photos are looked for
+        source = _open(request)
+        chosen = choose_for_time(request.config, request.given, len(source), device, processes, console)
+        request = request._replace(data=source, config=chosen)
     config, recipe = _with_views(request, console)
-    device = choose_device(config.device, processes)
     refuse_what_cannot_be_sharded(config, processes)
     config = with_micro_batch(config, recipe, device, processes)
     _refuse_processes(config, processes)
@@ -91,15 +96,15 @@ def _prepare(request: Request, claim: Claim, console: PlainConsole, processes: P
     _refuse_small(len(store), config, f"{source.name}, readable")
     if saved is not None:
         check_facts(saved, store, facts(store, config, processes), folder, console)
-    if config.steps:
+    if config.steps and not config.minutes:
         config = dataclasses.replace(config, epochs=-(-config.steps // (len(store) // config.batch_size)))
-    name = absolute_data(request.data) if isinstance(request.data, str | Path) else source.name
+    name = absolute_data(data) if isinstance(data, str | Path) else source.name
     direct = isinstance(store, DirectImages)
     prepared = Preparation(folder, config, recipe, name, request.resumed, direct, store, device)
     if request.resumed is None:
         _write_start(prepared)
     else:
-        _write_length(prepared, request.about, console)
+        _write_length(prepared, request, console)
     return prepared
 
 
@@ -157,16 +162,28 @@ def _default_name(data: str, backbone: str) -> str:
     return f"{Path(data).stem or 'photos'}-{backbone.split('.')[0]}".replace("/", "-").replace(":", "-")
 
 
-def _write_length(prepared: Preparation, about: dict[str, Any], console: PlainConsole) -> None:
+def _write_length(prepared: Preparation, request: Request, console: PlainConsole) -> None:
     """At a resume: check how long the run will be, and write it down if that has changed."""
-    check_length(prepared)
-    before = about.get("steps", prepared.steps)
-    if before == prepared.steps:
+    assert request.before is not None
+    minutes, minutes_before = prepared.config.minutes, request.before.minutes
+    before = request.about.get("steps", prepared.steps)
+    same = minutes == minutes_before and (minutes or before == prepared.steps)
+    if minutes != minutes_before or not minutes:
+        check_length(prepared)
+    if same:
         return
-    announce_length(prepared, before, console)
-    changes = [*about.get("lengths", []), {"step": prepared.steps_done, "steps": before}]
-    about = {**about, "data": prepared.data, "steps": prepared.steps, "lengths": changes}
+    announce_length(prepared, request.before, before, console)
+    changes = [*request.about.get("lengths", []), {"step": prepared.steps_done, "steps": before}]
+    about = {**request.about, "data": prepared.data, "steps": prepared.steps, "lengths": changes}
     RunFolder(prepared.folder).write_config(prepared.config.to_dict(), about)
+
+
+def write_steps_taken(prepared: Preparation, steps: int) -> None:
+    """Write down how many steps a run with ``minutes`` has taken in its time, in place of the estimate."""
+    run = RunFolder(prepared.folder)
+    epochs = max(1, -(-steps // prepared.steps_per_epoch))
+    about = {**run.read_config().about, "steps": steps}
+    run.write_config(dataclasses.replace(prepared.config, epochs=epochs).to_dict(), about)
 
 
 def _write_start(prepared: Preparation) -> None:

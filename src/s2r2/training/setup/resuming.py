@@ -1,6 +1,7 @@
 """Resuming a run: what is taken from its folder, and what must be as it was."""
 
 import dataclasses
+import math
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ from s2r2.training.setup.plan import Preparation
 
 # Settings that change where or how fast a run goes, not what it computes: a resume may change them.
 OPERATIONAL = ("device", "threads", "store", "checkpoint_minutes", "retry_at", "timeout_minutes", "strategy")
-LENGTH = ("epochs", "steps")
+LENGTH = ("minutes", "steps", "epochs")
 
 
 class Request(NamedTuple):
@@ -40,6 +41,8 @@ class Request(NamedTuple):
         resumed: The saved state at a resume, else None.
         data: What to train on.
         about: At a resume ``run`` of ``config.yaml``.
+        given: Names of the settings that the user gave.
+        before: At a resume the settings as they were, else None.
     """
 
     folder: Path | None
@@ -47,6 +50,8 @@ class Request(NamedTuple):
     resumed: dict[str, Any] | None
     data: Any
     about: dict[str, Any]
+    given: frozenset[str]
+    before: TrainConfig | None = None
 
 
 def restarted(out: Path | None) -> bool:
@@ -67,13 +72,14 @@ def read_request(
         S2R2Error: There is nothing to resume, or a setting was given that would change what the run computes.
     """
     asked = _with_places(config.checked())
+    _refuse_two_lengths(asked, config.given)
     if "method" in config.given:
         name_method(asked.method)
     if not resume:
         if data is None:
             raise ArgumentError(f"no `data`: give {what_data_may_be()}")
         refuse_unnamed(asked.method, "the config", "name it as `method`")
-        return Request(out, asked, None, data, {})
+        return Request(out, asked, None, data, {}, config.given)
     if out is None:
         raise ArgumentError("`resume=True` needs `out`: the run folder to resume")
     saved, about = read_config(out)
@@ -84,7 +90,13 @@ def read_request(
     state, warning = load_checkpoint(out)
     if warning:
         console.say(f"warning   {warning}")
-    return Request(out, merged, state, data if data is not None else about["data"], about)
+    return Request(out, merged, state, data if data is not None else about["data"], about, config.given, saved)
+
+
+def _refuse_two_lengths(asked: TrainConfig, given: frozenset[str]) -> None:
+    lengths = [f"`{name}={getattr(asked, name):g}`" for name in LENGTH if name in given and getattr(asked, name)]
+    if len(lengths) > 1 and asked.minutes:
+        raise ArgumentError(f"{lengths[0]} and {lengths[1]} both say how long the run is: leave one of them out")
 
 
 def _merged(saved: TrainConfig, asked: TrainConfig, given: frozenset[str], out: Path) -> TrainConfig:
@@ -117,10 +129,12 @@ def _merged(saved: TrainConfig, asked: TrainConfig, given: frozenset[str], out: 
             "or start a new run"
         )
     config = dataclasses.replace(config, **{k: v for k, v in wanted.items() if k in OPERATIONAL})
+    if "minutes" in given and asked.minutes:
+        return dataclasses.replace(config, minutes=asked.minutes)
     if "steps" in given and asked.steps:
-        return dataclasses.replace(config, steps=asked.steps)
+        return dataclasses.replace(config, minutes=0.0, steps=asked.steps)
     if "epochs" in given:
-        return dataclasses.replace(config, steps=0, epochs=asked.epochs)
+        return dataclasses.replace(config, minutes=0.0, steps=0, epochs=asked.epochs)
     return config
 
 
@@ -146,30 +160,49 @@ def check_length(prepared: Preparation) -> None:
     """Refuse a length that is less than what was trained already.
 
     Raises:
-        S2R2Error: The run has taken more steps.
+        S2R2Error: The run has taken more steps, or more time.
     """
-    done = prepared.steps_done
-    if done > prepared.steps:
+    done, minutes = prepared.steps_done, prepared.config.minutes
+    trained = prepared.seconds_done / 60
+    if minutes and trained > minutes:
+        raise ArgumentError(
+            f"{prepared.folder} has trained {trained:.1f} minutes already, and this would make it a run of "
+            f"{minutes:g}: give `minutes={math.ceil(trained)}` or more"
+        )
+    if not minutes and done > prepared.steps:
         raise ArgumentError(
             f"{prepared.folder} has taken {done:,} steps already, and this would make it a run of {prepared.steps:,}: "
             f"give `steps={done}` or more, or `epochs={-(-done // prepared.steps_per_epoch)}` or more"
         )
 
 
-def announce_length(prepared: Preparation, before: int, console: PlainConsole) -> None:
-    """Say that a run has another length than it had, and how its schedules continue."""
+def announce_length(prepared: Preparation, before: TrainConfig, steps: int, console: PlainConsole) -> None:
+    """Say that a run has another length than it had, and how its schedules continue.
+
+    Args:
+        prepared: The run as it will be.
+        before: Its settings before.
+        steps: Its steps before.
+        console: Where to say it.
+    """
     config, done = prepared.config, prepared.steps_done
-    asked = f"{config.steps:,} steps" if config.steps else f"{config.epochs:,} epochs"
-
-    def rate(steps: int) -> float:
-        warmup = warmup_steps(config, prepared.steps_per_epoch, steps)
-        return learning_rate_at(min(done, steps - 1), peak=config.lr, steps=steps, warmup=warmup)
-
+    asked = next(f"{getattr(config, name):,.6g} {name}" for name in LENGTH if getattr(config, name))
+    rates = ""
+    if not config.minutes and not before.minutes:
+        now, was = (_rate(prepared, length) for length in (prepared.steps, steps))
+        rates = f" (learning rate {now:.2g}, was {was:.2g})"
+    length = f"{config.minutes:g} minutes" if config.minutes else f"{prepared.steps:,} steps"
+    length_before = f"{before.minutes:g} minutes" if before.minutes else f"{steps:,}"
     console.say(
-        f"length    {prepared.steps:,} steps instead of {before:,}: from step {done + 1:,} on, the learning rate and "
-        f"all else with a schedule continue as in a run started with {asked} "
-        f"(learning rate {rate(prepared.steps):.2g}, was {rate(before):.2g})",
+        f"length    {length} instead of {length_before}: from step {done + 1:,} on, the learning rate and "
+        f"all else with a schedule continue as in a run started with {asked}{rates}",
     )
+
+
+def _rate(prepared: Preparation, steps: int) -> float:
+    """Learning rate of the next step in a run of so many."""
+    warmup = warmup_steps(prepared.config, prepared.steps_per_epoch, steps)
+    return learning_rate_at(min(prepared.steps_done, steps - 1), peak=prepared.config.lr, steps=steps, warmup=warmup)
 
 
 def facts(store: PixelStore | DirectImages, config: TrainConfig, processes: Processes) -> dict[str, Any]:

@@ -1,0 +1,85 @@
+"""``--minutes``: settings for a run of so much time, from a table, by how fast this machine is."""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import torch
+
+from s2r2.distributed.processes import Processes
+from s2r2.system.console import PlainConsole
+from s2r2.system.wording import worded
+from s2r2.training.config import TrainConfig
+from s2r2.training.methods import resolve
+from s2r2.training.setup.cost import seconds_per_pixel
+from s2r2.training.setup.encoder import first_encoder
+from s2r2.views import get_recipe, view_sizes
+
+_TRIAL_VIEWS = 64
+_SHOWN = ("backbone", "image_size", "batch_size", "views", "recipe")
+
+
+class Choice(NamedTuple):
+    """Settings that are good from a number of epochs on; with fewer, a cheaper choice is better.
+
+    Attributes:
+        epochs: The fewest.
+        backbone: A timm model.
+        image_size: Side of a view in pixels.
+    """
+
+    epochs: int
+    backbone: str
+    image_size: int
+
+
+TABLE = (Choice(60, "test_resnet", 48), Choice(0, "test_resnet", 32))
+"""The most expensive first. ``benchmarks/quality_per_minute.py`` has the figures."""
+BATCH_SIZE, LEAST_STEPS_PER_EPOCH = 64, 8
+
+
+def choose_for_time(
+    config: TrainConfig, given: frozenset[str], images: int, device: torch.device, processes: Processes,
+    console: PlainConsole,
+) -> TrainConfig:  # fmt: skip
+    """The config with all that was not given chosen for its ``minutes``, and the epochs that they allow, estimated.
+
+    Each choice of the table is tried on this machine, the most expensive first, until one is fast enough.
+
+    Args:
+        config: The settings.
+        given: Names of those that the user gave, which stay.
+        images: Photos that there are.
+        device: Where the run will be.
+        processes: All that train.
+        console: Where to say what was chosen.
+    """
+    batch = max(2, min(BATCH_SIZE, images // LEAST_STEPS_PER_EPOCH) // processes.world_size * processes.world_size)
+    config = _filled(config, given, batch_size=batch)
+    fixed = given & {"backbone", "pretrained"}
+    for choice in TABLE:
+        asked = _filled(config, given, image_size=choice.image_size, **({} if fixed else {"backbone": choice.backbone}))
+        epochs = epochs_in_time(asked, images, device, processes)
+        if epochs >= choice.epochs:
+            break
+    shown = resolve(asked)
+    settings = ", ".join(f"`{name}={getattr(shown, name)!r}`" for name in _SHOWN)
+    console.say(
+        worded(f"chosen    for {config.minutes:g} minutes and {images:,} photos: {settings}, `lr={shown.lr:.2g}`")
+    )
+    return dataclasses.replace(asked, epochs=max(1, math.ceil(epochs)))
+
+
+def epochs_in_time(config: TrainConfig, images: int, device: torch.device, processes: Processes) -> float:
+    """Epochs that the time allows, by a few passes of the encoder forward and backward on this machine."""
+    config = resolve(config)
+    recipe = get_recipe(config.recipe)
+    encoder = first_encoder(dataclasses.replace(config, pretrained=False), recipe).to(device)
+    each = seconds_per_pixel(encoder, config.image_size, min(_TRIAL_VIEWS, config.batch_size * config.views))
+    pixels = images * sum(size**2 for size in view_sizes(recipe, config.image_size, config.views))
+    return 60 * config.minutes * processes.world_size / (each * pixels)
+
+
+def _filled(config: TrainConfig, given: frozenset[str], **chosen: object) -> TrainConfig:
+    """The config with these settings, but for those that were given."""
+    return dataclasses.replace(config, **{name: value for name, value in chosen.items() if name not in given})  # type: ignore[arg-type]
