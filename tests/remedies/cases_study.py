@@ -19,7 +19,7 @@ from s2r2.distributed import launching
 from s2r2.distributed.devices import choose_device
 from s2r2.distributed.processes import Processes
 from s2r2.study import read_study, results
-from s2r2.study.plan import JUDGED_FILE, final_cells, is_done
+from s2r2.study.plan import RESULT_FILE, final_cells, is_done
 from s2r2.study.spec import TuningSpec
 from s2r2.study.statistics import estimate
 from s2r2.system.locking import LOCK, locked
@@ -127,7 +127,7 @@ def judged(state: State, content: str) -> object:
     folder.mkdir(parents=True, exist_ok=True)
     costs = dict.fromkeys(("pixels", "seconds", "steps", "peak_memory"), 1)
     changed = {**cell.content, "seed": 99}
-    (folder / JUDGED_FILE).write_text(content or json.dumps({"cell": changed, "costs": costs}))
+    (folder / RESULT_FILE).write_text(content or json.dumps({"cell": changed, "costs": costs}))
     return is_done(cell, state.tmp / "out")
 
 

@@ -95,7 +95,6 @@ NO_ADVICE: dict[str, str] = {
     "commands (s2r2 COMMAND --help": "the help of the command line",
     "not needed with --resume.": "the help of the command line",
     "tuple[Figure, list[Axes]]": "a type",
-    "list[list[str]] | list": "a type",
     "train, test$": "names of parts",
     "train, test, unlabeled": "names of parts",
     "a table with a column path, and optionally label": "what a manifest is",

@@ -24,7 +24,7 @@ from s2r2.images import PixelStore, open_source
 from s2r2.study import Estimate, compare, difference, figure, read_study
 from s2r2.study.cell import run_cell
 from s2r2.study.near_duplicates import CopiesSource
-from s2r2.study.plan import CELL_FILE, JUDGED_FILE, SCORES_FILE, final_cells, is_done, tuning_cells
+from s2r2.study.plan import CELL_FILE, RESULT_FILE, SCORES_FILE, final_cells, is_done, tuning_cells
 from s2r2.study.report_page import write_page
 from s2r2.study.results import Comparison, Results, choose_settings, to_dict
 from s2r2.study.spec import folder_name, parse_study, steps_for
@@ -180,7 +180,7 @@ def test_damaged_results_are_one_line(tmp_path: Path) -> None:
     folder = cell.folder(tmp_path / "out")
     folder.mkdir(parents=True)
     for content in ("{", "[1]", '{"cell": 1, "costs": {}}'):
-        (folder / JUDGED_FILE).write_text(content)
+        (folder / RESULT_FILE).write_text(content)
         with pytest.raises(S2R2Error, match="is damaged: delete"):
             is_done(cell, tmp_path / "out")
 
@@ -196,7 +196,7 @@ def test_results_and_specifications_with_former_names_of_settings_hold(
     folder.mkdir(parents=True)
     costs = {"pixels": 1, "seconds": 1.0, "steps": 1, "peak_memory": 1}
     config = {"optimiser" if name == "optimizer" else name: v for name, v in cell.content["config"].items()}
-    (folder / JUDGED_FILE).write_text(json.dumps({"cell": {**cell.content, "config": config}, "costs": costs}))
+    (folder / RESULT_FILE).write_text(json.dumps({"cell": {**cell.content, "config": config}, "costs": costs}))
     assert is_done(cell, tmp_path / "out")
 
 
@@ -387,9 +387,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     environment = {**os.environ, "S2R2_CACHE": str(folder / "cache")}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and not list(out.rglob(JUDGED_FILE)):
+    while time.monotonic() < deadline and not list(out.rglob(RESULT_FILE)):
         time.sleep(0.1)
-    assert list(out.rglob(JUDGED_FILE)), "no cell was finished"
+    assert list(out.rglob(RESULT_FILE)), "no cell was finished"
     assert not (out / "study.html").exists()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -447,9 +447,9 @@ def test_tuning_takes_the_best_trial_and_looks_at_no_test_image(finished: tuple[
 def test_a_second_call_runs_nothing_and_another_setting_is_refused(finished: tuple[Path, Path], tmp_path: Path) -> None:
     path, out = finished
     study = read_study(path)
-    before = {file: file.stat().st_mtime_ns for file in out.rglob(JUDGED_FILE)}
+    before = {file: file.stat().st_mtime_ns for file in out.rglob(RESULT_FILE)}
     assert compare(study, out=out, quiet=True).done == 6
-    assert {file: file.stat().st_mtime_ns for file in out.rglob(JUDGED_FILE)} == before
+    assert {file: file.stat().st_mtime_ns for file in out.rglob(RESULT_FILE)} == before
     other = dataclasses.replace(study, config={**study.config, "head_hidden": 64})
     with pytest.raises(S2R2Error, match="another head_hidden"):
         compare(other, out=out, quiet=True)

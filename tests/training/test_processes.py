@@ -378,7 +378,7 @@ def test_moments_and_long_waits_have_limits_of_their_own(tmp_path: Path, monkeyp
         with monkeypatch.context() as patch:
             patch.setattr(dist, "get_world_size", lambda group=None: 2)
             with Processes.joined(timeout_minutes=3) as processes:
-                groups = (processes.prompt, processes.patient)
+                groups = (processes.timed, processes.untimed)
         cpu = torch.device("cpu")
         limits = [group._get_backend(cpu).options._timeout for group in groups if group is not None]
         assert limits == [timedelta(minutes=3), timedelta(days=30)]

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,16 @@ def test_a_run_with_former_names_of_settings_goes_on(run: Path, capfd: pytest.Ca
     assert load_checkpoint(run)[0]["step"] == 4
     assert "s2r2: --optimiser is now called --optimizer" in capfd.readouterr().err
     assert "optimizer: adamw" in config.read_text("utf-8")
+
+
+def test_the_former_name_of_a_setting_works_in_python_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match="optimiser is now called optimizer") as warned:
+        config = TrainConfig(optimiser="lars", views=4)
+    assert warned[0].filename == __file__
+    assert (config.optimizer, config.given) == ("lars", {"optimizer", "views"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert dataclasses.replace(config, views=2) == TrainConfig(optimizer="lars", views=2)
 
 
 def test_a_value_equal_to_its_default_counts_as_given(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

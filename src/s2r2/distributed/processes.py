@@ -22,7 +22,7 @@ TIMEOUT_MINUTES = 30.0
 AT_ONCE = 8
 """Results of each process that travel together: fewer messages, and nobody waits for the slower one at each result."""
 _FIRST_TO_FAIL = "first to fail"
-_PATIENCE = timedelta(days=30)  # decoding a data set for the first time may take long; the others wait
+_NO_TIMEOUT = timedelta(days=30)  # decoding a data set for the first time may take long; the others wait
 _LOST = ("timed out", "timeout", "connection", "peer", "gloo", "nccl")
 
 
@@ -35,8 +35,8 @@ class Processes:
         world_size: How many there are.
         local_rank: Its number on this machine.
         local_world_size: How many there are on this machine.
-        prompt: A group for what takes moments, where a process that does not answer is lost; None in a single process.
-        patient: A group for waits that may be long.
+        timed: A group for what takes moments, where a process that does not answer is lost; None in a single process.
+        untimed: A group for waits that may be long.
         store: Where the first to fail leaves word; None if the caller made the processes known to each other.
         timeout_minutes: How long a process may fail to answer before the others give up.
     """
@@ -45,8 +45,8 @@ class Processes:
     world_size: int = 1
     local_rank: int = 0
     local_world_size: int = 1
-    prompt: dist.ProcessGroup | None = None
-    patient: dist.ProcessGroup | None = None
+    timed: dist.ProcessGroup | None = None
+    untimed: dist.ProcessGroup | None = None
     store: dist.Store | None = None
     timeout_minutes: float = TIMEOUT_MINUTES
 
@@ -79,18 +79,18 @@ class Processes:
         if not dist.is_initialized() or dist.get_world_size() == 1:
             yield cls()
             return
-        limits = (timedelta(minutes=timeout_minutes), _PATIENCE)
-        prompt, patient = (dist.new_group(backend="gloo", timeout=limit) for limit in limits)
-        assert isinstance(prompt, dist.ProcessGroup)
-        assert isinstance(patient, dist.ProcessGroup)
+        limits = (timedelta(minutes=timeout_minutes), _NO_TIMEOUT)
+        timed, untimed = (dist.new_group(backend="gloo", timeout=limit) for limit in limits)
+        assert isinstance(timed, dist.ProcessGroup)
+        assert isinstance(untimed, dist.ProcessGroup)
         world = dist.get_world_size()
         processes = cls(
             rank=dist.get_rank(),
             world_size=world,
             local_rank=local_rank,
             local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", str(world))),
-            prompt=prompt,
-            patient=patient,
+            timed=timed,
+            untimed=untimed,
             store=store,
             timeout_minutes=timeout_minutes,
         )
@@ -125,16 +125,16 @@ class Processes:
             try:
                 outcome[0] = action()
             except S2R2Error as error:
-                messages.broadcast([None, str(error)], self.patient)
+                messages.broadcast([None, str(error)], self.untimed)
                 raise
-        outcome = messages.broadcast(outcome, self.patient)
+        outcome = messages.broadcast(outcome, self.untimed)
         if outcome[1]:
             raise SharedError(outcome[1])
         value: T = outcome[0]
         return value
 
-    def hear(self) -> Any:
-        """What the first process says next by :meth:`from_leader`; for the others.
+    def receive(self) -> Any:
+        """What the first process sends next by :meth:`from_leader`; for the others.
 
         Raises:
             SharedError: The error that it met instead.
@@ -145,7 +145,7 @@ class Processes:
         """What ``action`` returns here; the first process does it first, so that files it makes serve the others."""
         if self.leader:
             value = action()
-        self.wait(patiently=True)
+        self.wait(without_timeout=True)
         return value if self.leader else action()
 
     def check_alike(self, what: str, fingerprint: str) -> None:
@@ -154,7 +154,7 @@ class Processes:
         Raises:
             S2R2Error: It is not.
         """
-        self.wait(patiently=True)
+        self.wait(without_timeout=True)
         found = self.collect(fingerprint)
         for rank, other in enumerate(found):
             if other != found[0]:
@@ -181,27 +181,27 @@ class Processes:
             return
         own = iter(mine)
         for _ in range(0, count, AT_ONCE * self.world_size):
-            parts = messages.gather(list(islice(own, AT_ONCE)), self.prompt)
+            parts = messages.gather(list(islice(own, AT_ONCE)), self.timed)
             for place in range(AT_ONCE):
                 yield from (part[place] for part in parts if place < len(part))
 
-    def wait(self, patiently: bool = False) -> None:
-        """Return when every process has come here; patiently: however long that takes."""
+    def wait(self, without_timeout: bool = False) -> None:
+        """Return when every process has come here; ``without_timeout``: however long that takes."""
         if self.world_size > 1:
-            dist.barrier(group=self.patient if patiently else self.prompt)
+            dist.barrier(group=self.untimed if without_timeout else self.timed)
 
     def collect(self, value: T) -> list[T]:
         """Every process's (picklable) value, in order of the processes."""
         if self.world_size == 1:
             return [value]
-        return messages.gather(value, self.prompt, to_all=True)
+        return messages.gather(value, self.timed, to_all=True)
 
     def largest(self, *values: int) -> tuple[int, ...]:
         """The largest of each number over the processes: what one of them wants, all do."""
         if self.world_size == 1:
             return values
         wanted = torch.tensor(values)
-        dist.all_reduce(wanted, dist.ReduceOp.MAX, group=self.prompt)
+        dist.all_reduce(wanted, dist.ReduceOp.MAX, group=self.timed)
         return tuple(int(value) for value in wanted)
 
     def numbers_of_leader(self, *values: float) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ from s2r2.encoder.model import Encoder, Output
 from s2r2.encoder.timm_form import TimmForm
 from s2r2.errors import S2R2Error
 from s2r2.runs import ENCODER_FILE, RunFolder
+from s2r2.system.markdown import markdown_table
 from s2r2.system.terminal import visible
 
 _PREPARE = '''import io
@@ -246,12 +247,11 @@ def _figures(evaluation: dict[str, Any] | None) -> str:
         f"On {about['test_images']:,} photos of `{_name_only(about['test'])}`{trained}; per cent, "
         f"with 95 % intervals over test photos:",
         "",
-        "| | " + " | ".join(columns.values()) + " |",
-        "|---|" + "---|" * len(columns),
+        *markdown_table(
+            ["", *columns.values()],
+            ([_title(row), *(_cell(row["figures"].get(name)) for name in columns)] for row in evaluation["rows"]),
+        ),
     ]
-    for row in evaluation["rows"]:
-        cells = [_title(row), *(_cell(row["figures"].get(name)) for name in columns)]
-        lines += [f"| {' | '.join(cells)} |"]
     return "\n".join(lines)
 
 

@@ -102,7 +102,7 @@ def evaluate(
         else:
             shown.append(_judge(row, space, task, chosen))
     if not processes.leader:
-        found_by_leader: Evaluation = processes.hear()
+        found_by_leader: Evaluation = processes.receive()
         return found_by_leader
     if not shown:
         raise S2R2Error(" ".join(evaluation.notes))
@@ -161,7 +161,7 @@ def _encoded_spaces(
     """Every output of every encoder, in the first process; the others help to embed and yield nothing."""
     for name, encoder in encoders.items():
         for output in _outputs(encoder):
-            processes.wait(patiently=True)  # until the first one has judged those before
+            processes.wait(without_timeout=True)  # until the first one has judged those before
             train_rows = None if train is None else _embed(encoder, train, output, progress, processes)
             test_rows = _embed(encoder, test, output, progress, processes)
             view_rows = _embed_views(encoder, output, views, processes)

@@ -162,9 +162,9 @@ class Evaluation:
                 self._print_table(console, asked_for)
         for row in self.rows:
             if row.health.get("warning"):
-                console.print(Text(visible(worded(f"{row.title}: {row.health['warning']}")), "bold red"))
+                console.print(worded(f"{row.title}: {row.health['warning']}"), style="bold red")
         for note in self.notes:
-            console.print(Text(visible(worded(note)), "dim"))
+            console.print(worded(note), style="dim")
 
     def _print_table(self, console: PlainConsole, names: list[str]) -> None:
         apart = " " if console.width >= 30 + 13 * len(names) else "\n"

@@ -78,7 +78,7 @@ def write_embeddings(
     embedded = processes.in_turn(mine, len(batches))
     if not processes.leader:
         deque(embedded, maxlen=0)
-        written: Written = processes.hear()
+        written: Written = processes.receive()
         return written
     written = _write(embedded, source, out, encoder.dimensions(output))
     return processes.from_leader(lambda: written)

@@ -18,7 +18,7 @@ from s2r2.search.backends.base import AUTO, get_backend
 from s2r2.search.photo_reader import PhotoReader, ReadPhoto, check_alike
 from s2r2.search.publishing import backend_for, is_whole, names_in_use, write_for_searches
 from s2r2.search.storage import layout
-from s2r2.search.storage.missing_photos import Judge, settle, too_many
+from s2r2.search.storage.missing_photos import MissingPhotos, settle, too_many
 from s2r2.search.storage.published import Published, decoding_side, in_force, read_published
 from s2r2.search.storage.row_files import RowFiles
 from s2r2.search.storage.rows import Known, Rows
@@ -49,7 +49,7 @@ def update_index(
     Rows are committed to LanceDB in batches: a process killed at any moment leaves whole rows, and the next update
     does the rest. What searches read is replaced at the end, so that they see the old index or the new one. With
     ``rebuild`` the old index stays in force until the new one is complete. Rows of photos that cannot be read now, or
-    that are not known to be gone (see :class:`s2r2.search.storage.missing_photos.Judge`), are kept.
+    that are not known to be gone (see :class:`s2r2.search.storage.missing_photos.MissingPhotos`), are kept.
 
     Args:
         encoder: Makes the vectors: an encoder, or what :func:`s2r2.load` takes. A copy of it is kept in the index.
@@ -119,7 +119,7 @@ class _Request(NamedTuple):
 def _help(encoder: Encoder, source: ImageSource, batch_size: int, processes: Processes) -> UpdateResult:
     """The part of a process other than the first: read and encode as asked, until there is a result."""
     fingerprint = encoder.fingerprint
-    while isinstance(said := processes.hear(), _Request):
+    while isinstance(said := processes.receive(), _Request):
         reader = PhotoReader(source, encoder, fingerprint, said.contents, said.side)
         deque(reader.encoded(said.wanted, batch_size, processes), maxlen=0)
     result: UpdateResult = said
@@ -212,9 +212,9 @@ class _Update:
         if not self.unseen:
             return 0, 0
         unseen = {key: self.known[key] for key in self.unseen}
-        judge = Judge(self.source, self.failed, self.known.keys() - self.unseen)
-        judged = judge.judge(unseen, self.rows.files(self.unseen))
-        settled = settle(judged, self.known, self.arrived, len(self.known), drop_missing)
+        absent = MissingPhotos(self.source, self.failed, self.known.keys() - self.unseen)
+        found = absent.classify(unseen, self.rows.files(self.unseen))
+        settled = settle(found, self.known, self.arrived, len(self.known), drop_missing)
         self.rows.drop(settled.drop)
         kept = settled.unreadable | settled.missing
         self.skipped = [entry for entry in self.skipped if printable(entry.key) not in kept]

@@ -16,7 +16,7 @@ from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, open_source
 from s2r2.runs import RunFolder
 from s2r2.study.near_duplicates import CopiesSource
-from s2r2.study.plan import CELL_FILE, JUDGED_FILE, RUN_FOLDER, SCORES_FILE
+from s2r2.study.plan import CELL_FILE, RESULT_FILE, RUN_FOLDER, SCORES_FILE
 from s2r2.study.spec import TaskSpec
 from s2r2.study.tasks import evaluate_task
 from s2r2.system.child_processes import end_with_parent
@@ -73,7 +73,7 @@ def _run(folder: Path) -> dict[str, Any]:
         "tasks": tasks,
         "costs": {**costs, "evaluation_seconds": time.monotonic() - began, "peak_memory": peak_memory()},
     }
-    write_text(folder / JUDGED_FILE, json.dumps(result, indent=1) + "\n")
+    write_text(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
     return result
 
 

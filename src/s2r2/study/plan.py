@@ -19,7 +19,7 @@ from s2r2.training.setup.encoder import with_recipe
 from s2r2.views import get_recipe, view_sizes
 
 _COSTS = ("pixels", "seconds", "steps", "peak_memory")
-CELL_FILE, JUDGED_FILE, SCORES_FILE, RUN_FOLDER = "cell.json", "judged.json", "scores.npz", "run"
+CELL_FILE, RESULT_FILE, SCORES_FILE, RUN_FOLDER = "cell.json", "judged.json", "scores.npz", "run"
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ def is_done(cell: Cell, out: Path) -> bool:
     Raises:
         S2R2Error: It was run with other settings than the study now asks for.
     """
-    path = cell.folder(out) / JUDGED_FILE
+    path = cell.folder(out) / RESULT_FILE
     if not path.is_file():
         return False
-    before = judged(path)["cell"]
+    before = read_result(path)["cell"]
     if before != cell.content:
         changed = ", ".join(sorted(_differences(before, cell.content)))
         raise ArgumentError(
@@ -136,7 +136,7 @@ def is_done(cell: Cell, out: Path) -> bool:
     return True
 
 
-def judged(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> dict[str, Any]:
     """What a cell has written down of itself: ``cell`` and ``costs``.
 
     Raises:

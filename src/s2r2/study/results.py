@@ -10,7 +10,7 @@ import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.runs import RunFolder
-from s2r2.study.plan import JUDGED_FILE, RUN_FOLDER, SCORES_FILE, Cell, is_done, judged
+from s2r2.study.plan import RESULT_FILE, RUN_FOLDER, SCORES_FILE, Cell, is_done, read_result
 from s2r2.study.spec import UNTRAINED, DataSpec, Study
 from s2r2.study.statistics import Estimate, estimate, resampled_run, value_of
 from s2r2.study.tasks import TARGETS
@@ -95,7 +95,7 @@ def collect(study: Study, cells: list[Cell], out: Path, tuning: dict[str, dict[s
         for budget in study.budgets:
             chosen = [c for c in done if c.data == data and (c.budget == budget or c.method == UNTRAINED)]
             scores = {(c.method, c.seed): _scores(c, out) for c in chosen}
-            records = [_judged(c, out) for c in chosen]
+            records = [_result(c, out) for c in chosen]
             for task in spec.tasks if scores else ():
                 found = [record["tasks"][task] for record in records if "tasks" in record]
                 comparison = _comparison(data, task, budget, scores, found)
@@ -204,13 +204,13 @@ def _scores(cell: Cell, out: Path) -> dict[str, np.ndarray]:
         return {name: content[name] for name in content.files}
 
 
-def _judged(cell: Cell, out: Path) -> dict[str, Any]:
-    return judged(cell.folder(out) / JUDGED_FILE)
+def _result(cell: Cell, out: Path) -> dict[str, Any]:
+    return read_result(cell.folder(out) / RESULT_FILE)
 
 
-def _costs(judged: list[dict[str, Any]]) -> Costs:
-    size = judged[0]["cell"]["config"]["image_size"]
-    costs = [entry["costs"] for entry in judged]
+def _costs(results: list[dict[str, Any]]) -> Costs:
+    size = results[0]["cell"]["config"]["image_size"]
+    costs = [entry["costs"] for entry in results]
     return Costs(
         float(np.mean([c["pixels"] for c in costs])) / size**2,
         float(np.mean([c["seconds"] for c in costs])),
@@ -221,8 +221,8 @@ def _costs(judged: list[dict[str, Any]]) -> Costs:
 
 def _curve(cell: Cell, out: Path) -> np.ndarray:
     """Online kNN accuracy over million pixels encoded."""
-    judged = _judged(cell, out)
-    per_step = judged["costs"]["pixels"] / max(1, judged["costs"]["steps"])
+    result = _result(cell, out)
+    per_step = result["costs"]["pixels"] / max(1, result["costs"]["steps"])
     lines = RunFolder(cell.folder(out) / RUN_FOLDER).read_metrics()
     points = [(line["step"] * per_step / 1e6, line["check"]["knn"]) for line in lines if "knn" in line.get("check", {})]
     return np.array(points).reshape(-1, 2)

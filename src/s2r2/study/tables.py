@@ -7,6 +7,7 @@ from typing import Any
 
 from s2r2.study.results import TITLES, Comparison, Results
 from s2r2.study.statistics import Estimate
+from s2r2.system.markdown import markdown_table
 
 COST_TITLES = ("views", "seconds", "MiB", "seeds")
 
@@ -129,10 +130,10 @@ def to_markdown(results: Results) -> str:
         about = f"Per cent; {explanation(results, comparison)}; {comparison.images:,} test images."
         titles = list(comparison.titles.values())
         header = ["", *titles, *(f"lead of {results.reference}: {title}" for title in titles), *COST_TITLES]
-        parts += [f"## {title}", "", about, "", *_markdown_table(header, _cells(results, comparison)), ""]
+        parts += [f"## {title}", "", about, "", *markdown_table(header, _cells(results, comparison)), ""]
         parts += [*(f"- {note}" for note in comparison.notes), ""] if comparison.notes else []
     if results.tuning:
-        table = _markdown_table(["data", "method", "chosen", "figures of the trials"], tuning_rows(results))
+        table = markdown_table(["data", "method", "chosen", "figures of the trials"], tuning_rows(results))
         parts += ["## Settings chosen", "", tuning_explanation(results), "", *table, ""]
     return "\n".join(parts)
 
@@ -148,7 +149,3 @@ def _cells(results: Results, comparison: Comparison) -> list[list[str]]:
         ]
         for row in table_rows(results, comparison)
     ]
-
-
-def _markdown_table(header: list[str], rows: "list[list[str]] | list[tuple[str, str, str, str]]") -> list[str]:
-    return ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]

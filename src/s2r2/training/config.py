@@ -1,13 +1,14 @@
 """What a training run is asked to do, as plain data: command line, ``config.yaml`` and Python share it."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, get_type_hints
 
 from s2r2.runs import RunFolder
-from s2r2.settings.renamed import with_current_names
+from s2r2.settings.renamed import RENAMED, with_current_names
 from s2r2.settings.values import Mistakes, Where, fitted, plain, show, unknown_key
 from s2r2.training.settings import (
     DataSettings,
@@ -68,12 +69,20 @@ class TrainConfig(OutputSettings, DeviceSettings, OptimizationSettings, DataSett
     """
 
     given: ClassVar[frozenset[str]] = frozenset()
+    optimiser: dataclasses.InitVar[Any] = None
+    """The former name of ``optimizer``; it works in this version for the last time."""
+
+    def __post_init__(self, optimiser: Any) -> None:
+        if optimiser is not None:
+            warnings.warn("TrainConfig: optimiser is now called optimizer", DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "optimizer", optimiser)
 
     def __new__(cls, *args: Any, **settings: Any) -> "TrainConfig":
         """Remember which settings were given: at a resume these are asked for, and no others."""
         made = super().__new__(cls)
         names = (field.name for field in dataclasses.fields(cls))
-        object.__setattr__(made, "given", frozenset([*(name for name, _ in zip(names, args, strict=False)), *settings]))
+        given = (*(name for name, _ in zip(names, args, strict=False)), *settings)
+        object.__setattr__(made, "given", frozenset(RENAMED.get(name, name) for name in given))
         return made
 
     def only(self, given: Iterable[str]) -> "TrainConfig":

@@ -315,7 +315,7 @@ class _Run:
             return
         self._save()
         if signal:
-            self.processes.wait(patiently=True)  # one that leaves earlier makes torchrun end the one that writes
+            self.processes.wait(without_timeout=True)  # one that leaves earlier makes torchrun end the one that writes
             raise Interrupted(
                 f"stopped after {self.schedule.describe(self.step)} and saved; resume with: "
                 f"s2r2 train --resume --out {shown(self.prepared.folder)}",

@@ -43,7 +43,7 @@ class Unseen:
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
-class Judge:
+class MissingPhotos:
     """Tells photos that are gone from those that are out of reach.
 
     A photo is gone when its folder can be read, is not empty, and does not have it; or when its folder is gone in the
@@ -63,7 +63,7 @@ class Judge:
         self._names: dict[str, set[str] | OSError] = {}
         self._alive: set[str] | None = None
 
-    def judge(self, known: Mapping[str, Known], files: Mapping[str, bytes]) -> Unseen:
+    def classify(self, known: Mapping[str, Known], files: Mapping[str, bytes]) -> Unseen:
         """Sort the photos of which the index has rows, but that were not read.
 
         Args:
@@ -168,26 +168,24 @@ def _on_one_disk(folder: str) -> set[str]:
     return found
 
 
-def settle(
-    judged: Unseen, known: Mapping[str, Known], arrived: Counter[str], photos: int, drop_missing: bool
-) -> Unseen:
+def settle(found: Unseen, known: Mapping[str, Known], arrived: Counter[str], photos: int, drop_missing: bool) -> Unseen:
     """Decide with all of an update in view: what moved is not missed, and a great loss at once is not believed.
 
     Args:
-        judged: What :class:`Judge` says.
+        found: What :class:`MissingPhotos` found.
         known: What the index remembers of these photos.
         arrived: How many photos of which content came under new names.
         photos: How many the index had.
         drop_missing: Whether the user says that what was not found is gone.
     """
-    lost = _without_arrivals([*judged.drop, *judged.missing], known, arrived)
-    drop = judged.drop | (judged.missing.keys() - lost)
-    missing = {key: why for key, why in judged.missing.items() if key in lost}
-    if too_many(len(lost & judged.drop), photos):
-        missing |= dict.fromkeys(lost & judged.drop, "gone together with more than a tenth of all")
+    lost = _without_arrivals([*found.drop, *found.missing], known, arrived)
+    drop = found.drop | (found.missing.keys() - lost)
+    missing = {key: why for key, why in found.missing.items() if key in lost}
+    if too_many(len(lost & found.drop), photos):
+        missing |= dict.fromkeys(lost & found.drop, "gone together with more than a tenth of all")
     if drop_missing:
-        return Unseen(drop | missing.keys(), {}, judged.unreadable)
-    return Unseen(drop - missing.keys(), missing, judged.unreadable)
+        return Unseen(drop | missing.keys(), {}, found.unreadable)
+    return Unseen(drop - missing.keys(), missing, found.unreadable)
 
 
 def too_many(lost: int, photos: int) -> bool:
