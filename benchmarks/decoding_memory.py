@@ -1,6 +1,6 @@
 """Memory of this process and its decoders while photos of 175 megapixels are decoded at once.
 
-    python benchmarks/decoding_memory.py             eight PNGs each of colours, with transparency, and grey
+    python benchmarks/decoding_memory.py             eight PNGs each of colors, with transparency, and gray
 
 Each is reduced to a short side of 256 px. Exits with 1 if all processes together hold 2 GiB at any time.
 """

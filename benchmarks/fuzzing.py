@@ -215,7 +215,7 @@ def settings(generator: random.Random, seeds: list[bytes]) -> bytes:
 
 
 def picture(number: int = 0, side: tuple[int, int] = (40, 30)) -> Image.Image:
-    """A small photo of coloured noise."""
+    """A small photo of colored noise."""
     pixels = np.random.default_rng(number).integers(0, 255, (5, 4, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize(side)
 

@@ -4,7 +4,7 @@
     python benchmarks/quality_per_minute.py --data FOLDER --minutes 3 --cells minutes "test_resnet*" raw_pixels
 
 FOLDER holds intel_scenes_train_a.tar and intel_scenes_test.tar. Each cell is trained in a process of its own on the
-training photos, without labels, for the same time; then kNN (20 neighbours, cosine) and a linear probe learn from the
+training photos, without labels, for the same time; then kNN (20 neighbors, cosine) and a linear probe learn from the
 training labels and are judged on the test photos, and mAP ranks the test photos among themselves. Rows are added to the
 JSON file as they come; an interrupted run continues with those that are missing.
 

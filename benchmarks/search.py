@@ -6,7 +6,7 @@
 Vectors are synthetic, clustered as those of photos are (benchmarks/synthetic_index.py); queries are others of the same
 kind, never in the index. One thread each. faiss's approximate indexes get the cheapest setting that reaches a recall@10
 of 0.97 on 200 other queries; s2r2 chooses its own for the same recall, on photos of the index. Latencies are wall times
-of single queries for 10 neighbours, the methods taking turns query by query in one process; ratios are medians of each
+of single queries for 10 neighbors, the methods taking turns query by query in one process; ratios are medians of each
 query's. What an index costs in building and in memory is measured in a process of its own. s2r2's index also holds the
 rows (here with empty thumbnails; faiss has no place for them) and the encoder, 45 MB.
 """
@@ -146,7 +146,7 @@ def latency(folder: Path, methods: list[str]) -> dict[str, Any]:
 
 
 def prepare(count: int, folder: Path) -> None:
-    """Vectors, queries and the true neighbours of these, by another way than the methods go."""
+    """Vectors, queries and the true neighbors of these, by another way than the methods go."""
     from synthetic_index import write_vectors
 
     write_vectors(folder / "vectors.npy", count, 0)

@@ -1,7 +1,7 @@
 """Vectors like those of photos, and an index of any number of them without a single photo.
 
 The vectors imitate a network's pooled features after ReLU: groups of very different sizes and widths in a space of few
-dimensions (48), mapped into 512, made positive, with a little noise, at length 1. Nearest neighbours are then as
+dimensions (48), mapped into 512, made positive, with a little noise, at length 1. Nearest neighbors are then as
 uneven as those of real photos; isotropic noise would make every approximate index look bad.
 """
 

@@ -3,7 +3,7 @@
     python benchmarks/views.py                        scikit-learn's two sample photos, cut to size (2 minutes)
     python benchmarks/views.py --data PHOTOS.tar      any photos
 
-SimCLR's recipe everywhere (crop, flip, colour jitter, greyscale, blur, normalisation), one thread, CPU time, rounds
+SimCLR's recipe everywhere (crop, flip, color jitter, grayscale, blur, normalization), one thread, CPU time, rounds
 interleaved; a ratio is the median of the rounds' ratios. Each pipeline is used as its documentation shows: lightly and
 torchvision get what they ask for (PIL images; uint8 tensors), albumentations does not antialias. Every pipeline ends
 with the 64 views of 8 photos in one float32 batch, as training needs them.

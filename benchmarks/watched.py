@@ -165,7 +165,7 @@ class Event:
 class Recording:
     """What a process did to the files below a folder, and how the disk would look after a power cut in between.
 
-    Two disks are modelled. ``strict``: what an fsync has not reached is gone; a file's content is that of its last
+    Two disks are modeled. ``strict``: what an fsync has not reached is gone; a file's content is that of its last
     fsync, and a name exists, or is gone, only from the fsync of its folder on. ``names``: names are safe at once, as on
     file systems that order them alone, contents by fsync only. Real ones lie in between.
     """

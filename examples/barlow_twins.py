@@ -28,7 +28,7 @@ class BarlowTwins(Method):
         self.redundancy = redundancy
 
     def forward(self, embeddings: Tensor, groups: Tensor) -> Tensor:
-        """Distance of the cross-correlation of two views from the identity, averaged over neighbouring views."""
+        """Distance of the cross-correlation of two views from the identity, averaged over neighboring views."""
         by_image = embeddings[groups.argsort(stable=True)].unflatten(0, (-1, self.config.views))  # (B, V, D)
         views = [(view - view.mean(0)) / (view.std(0) + 1e-6) for view in by_image.unbind(1)]
         losses = [self._distance(a, b) for a, b in pairwise(views)]

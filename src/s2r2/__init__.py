@@ -1,6 +1,6 @@
 """Self-supervised image representation learning by ranking (S2R2, arXiv 2010.07258).
 
-Train an encoder on unlabelled photos, then search them:
+Train an encoder on unlabeled photos, then search them:
 
     import s2r2
     s2r2.train("photos/", s2r2.TrainConfig(epochs=50), out="runs/mine")

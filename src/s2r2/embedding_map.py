@@ -44,7 +44,7 @@ def positions(vectors: np.ndarray, *, landmarks: int = LANDMARKS, seed: int = 0)
 
 
 def _tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
-    if len(vectors) < 8:  # too few for neighbours
+    if len(vectors) < 8:  # too few for neighbors
         angle = np.linspace(0, 2 * np.pi, len(vectors), endpoint=False)
         return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
     from sklearn.decomposition import PCA

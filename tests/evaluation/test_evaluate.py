@@ -112,7 +112,7 @@ def test_without_training_images_knn_asks_the_other_test_images(stores):
     evaluation = evaluate({"oracle": oracle}, None, stores[1], draws=20)
     assert evaluation.row("oracle").figures["knn@4"].value == 1
     assert "probe" not in evaluation.columns
-    assert any("No labelled training images" in note for note in evaluation.notes)
+    assert any("No labeled training images" in note for note in evaluation.notes)
 
 
 def test_multi_label_images_get_their_own_protocols(tmp_path, build_store, striped_photos):

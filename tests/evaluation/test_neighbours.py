@@ -1,4 +1,4 @@
-"""Nearest neighbours and their votes against slow definitions."""
+"""Nearest neighbors and their votes against slow definitions."""
 
 import numpy as np
 import pytest

@@ -17,7 +17,7 @@ from s2r2.evaluation.protocols.low_shot import draw_shots
 
 
 def features(count: int, dimensions: int, classes: int, seed: int = 0, noise: float = 1.5):
-    """Correlated, positive features such as a network's, and labels; the centres are always the same."""
+    """Correlated, positive features such as a network's, and labels; the centers are always the same."""
     centres = np.random.default_rng(99).standard_normal((classes, dimensions))
     mixing = np.random.default_rng(98).standard_normal((dimensions, dimensions)) * np.logspace(0, -2, dimensions)
     generator = np.random.default_rng(seed)

@@ -150,7 +150,7 @@ def test_the_largest_page_of_a_tiff_is_shown(options: dict[str, object]) -> None
 
 
 def grey_pages(order: str, *sides: tuple[int, int]) -> bytes:
-    """A TIFF of grey pages, each lighter than the one before, of a byte order."""
+    """A TIFF of gray pages, each lighter than the one before, of a byte order."""
     content, place = (b"II*\0" if order == "<" else b"MM\0*"), 4
     for number, (width, height) in enumerate(sides, 1):
         content += struct.pack(f"{order}I", len(content) + 4) if number == 1 else b""
@@ -251,7 +251,7 @@ def test_colors_that_are_named_by_numbers_are_those_of_a_profile() -> None:
     assert np.abs(found - in_srgb_by_hand(COLORS)).max() <= 1
     bright = decode(encoded("HEIF", patches, color_primaries=9, transfer_characteristics=16, **lossless))[8, 8::16]
     assert (np.diff(bright[[3, 5], 0].astype(int)) >= 0).all()
-    assert bright[3].tolist() == pytest.approx([np.mean(bright[3])] * 3, abs=2)  # grey stays grey
+    assert bright[3].tolist() == pytest.approx([np.mean(bright[3])] * 3, abs=2)  # gray stays gray
     plain = decode(encoded("HEIF", patches, color_primaries=1, transfer_characteristics=13, **lossless))[8, 8::16]
     assert np.abs(plain - COLORS).max() <= 1
 

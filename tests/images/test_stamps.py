@@ -11,7 +11,7 @@ from s2r2.system.files import stamp
 
 
 def write(path: Path, colour: str) -> None:
-    Image.new("RGB", (24, 24), colour).save(path, "BMP")  # of equal size whatever the colour
+    Image.new("RGB", (24, 24), colour).save(path, "BMP")  # of equal size whatever the color
 
 
 @pytest.mark.parametrize("replace", [False, True])

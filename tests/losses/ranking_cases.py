@@ -10,7 +10,7 @@ from torch import Tensor
 def make_batch(
     sizes: list[int], separation: float, seed: int, width: int = 6, dtype: torch.dtype = torch.float64
 ) -> tuple[Tensor, Tensor]:
-    """Unit embeddings around one centre a group, in random order: separation 0 mixes the groups, inf collapses each."""
+    """Unit embeddings around one center a group, in random order: separation 0 mixes the groups, inf collapses each."""
     generator = torch.Generator().manual_seed(seed)
     numbers = torch.randperm(1000, generator=generator)[: len(sizes)] - 300
     groups = numbers.repeat_interleave(torch.tensor(sizes))

@@ -64,7 +64,7 @@ def test_two_views_make_every_form_nt_xent_as_lightly_has_it(form: str) -> None:
 
     expected, expected_gradient = value_and_gradient(peer, embeddings)
 
-    def ours(z: Tensor) -> Tensor:  # lightly's normalises too, which its gradient shows
+    def ours(z: Tensor) -> Tensor:  # lightly's normalizes too, which its gradient shows
         return NTXentLoss(0.2, form=form)(normalize(z, dim=1), groups)
 
     found, gradient = value_and_gradient(ours, embeddings)

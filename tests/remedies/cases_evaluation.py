@@ -68,7 +68,7 @@ def labels_or_views(state: State, said: str) -> None:
     )
 
 
-case("give labelled test images, or a view recipe to judge views by", without_labels, labels_or_views)
+case("give labeled test images, or a view recipe to judge views by", without_labels, labels_or_views)
 
 
 def collapsed(rows: np.ndarray) -> Callable[[State], str]:
@@ -106,7 +106,7 @@ case(
 )
 
 
-# Labels and neighbours
+# Labels and neighbors
 
 case(
     "give all as one label an image (N,) or all as the same columns (N, C)",

@@ -556,7 +556,7 @@ case(
 
 
 def sparse(state: State, *options: str) -> Path:
-    """Packed by GNU tar; a BMP of one colour has holes."""
+    """Packed by GNU tar; a BMP of one color has holes."""
     photo = state.photos / "hole.bmp"
     with open(photo, "wb") as file:
         content = io.BytesIO()

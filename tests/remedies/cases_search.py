@@ -274,7 +274,7 @@ case(
 
 
 def one_group(state: State) -> object:
-    """All photos look alike to an encoder that never learnt."""
+    """All photos look alike to an encoder that never learned."""
     return command("duplicates", state.index, "--threshold", 0.05)
 
 

@@ -105,7 +105,7 @@ class State:
 
     @property
     def photos(self) -> Path:
-        """A copy of the photos, to be spoilt."""
+        """A copy of the photos, to be spoiled."""
         return self._copy(self.shared.photos)
 
     @property

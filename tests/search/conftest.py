@@ -1,4 +1,4 @@
-"""A small index of coloured, striped photos, a server of it, and a disk that forgets what was not synced."""
+"""A small index of colored, striped photos, a server of it, and a disk that forgets what was not synced."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from PIL import Image
 
 
 def striped(label: int, number: int) -> np.ndarray:
-    """A photo whose class is its colour and the direction of its stripes."""
+    """A photo whose class is its color and the direction of its stripes."""
     generator = np.random.default_rng(100 * label + number)
     rows, columns = np.mgrid[0:60, 0:80] / 6
     wave = np.sin(rows if label % 2 else columns + generator.uniform(0, 6))

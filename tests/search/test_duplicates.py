@@ -96,6 +96,6 @@ def test_twenty_thousand_equal_photos_are_one_group_in_little_memory() -> None:
 
 def test_very_many_photos_are_joined_by_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "_PAIRWISE_UP_TO", 10)
-    vectors = np.eye(3, 8, dtype=np.float32)[np.arange(60) % 3]  # each has more twins than neighbours are looked at
+    vectors = np.eye(3, 8, dtype=np.float32)[np.arange(60) % 3]  # each has more twins than neighbors are looked at
     found = find_duplicates(Photos(vectors, [str(number) for number in range(60)]), 0.9).groups
     assert [len(group.rows) for group in found] == [20, 20, 20]

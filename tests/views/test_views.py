@@ -240,7 +240,7 @@ def reference_crops(
     first, found = fits.argmax(axis=1)[:, None], fits.any(axis=1)
     width, height = np.take_along_axis(width, first, 1)[:, 0], np.take_along_axis(height, first, 1)[:, 0]
     rows, columns = rows[:, 0], columns[:, 0]
-    # No crop fitted: the largest one in the centre whose ratio is allowed.
+    # No crop fitted: the largest one in the center whose ratio is allowed.
     centre_width = np.where(columns / rows > wide, np.rint(rows * wide), columns)
     centre_height = np.where(columns / rows < narrow, np.rint(columns / narrow), rows)
     width = np.where(found, width, np.clip(centre_width, 1, columns))

@@ -112,7 +112,7 @@ def describe(encoder: Encoder, output: Output) -> dict[str, Any]:
         "backbone": encoder.architecture["backbone"],
         "input": f"pixels: (N, 3, {encoder.image_size}, {encoder.image_size}) float32, RGB in [0, 1], not normalized",
         "preprocessing": f"bicubic reduction to a short side of {store_side(encoder.image_size)} px (JPEG: drafted to "
-        "twice that at least), largest centred square, antialiased bilinear resize; normalization is in the graph",
+        "twice that at least), largest centered square, antialiased bilinear resize; normalization is in the graph",
         "image_size": encoder.image_size,
         "output": f"vectors: (N, {encoder.dimensions(output)}) float32, rows of length 1",
         "vectors": output,

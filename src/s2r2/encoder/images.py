@@ -93,7 +93,7 @@ def render_batches(
     batch_size: int,
     progress: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Yield normalized centre crops ``(n, 3, size, size)`` float32, the next batches being prepared meanwhile."""
+    """Yield normalized center crops ``(n, 3, size, size)`` float32, the next batches being prepared meanwhile."""
     sequence = as_sequence(images)
     starts, side = range(0, len(sequence), batch_size), store_side(size)
 

@@ -134,7 +134,7 @@ class Encoder(nn.Module):
     def embed(
         self, images: ImagesLike, *, output: Output = "feature", batch_size: int = 64, progress: bool = False
     ) -> np.ndarray:
-        """Embed images: each is reduced to a short side of :func:`store_side`, cropped to its centre, and encoded.
+        """Embed images: each is reduced to a short side of :func:`store_side`, cropped to its center, and encoded.
 
         A file is decoded as ``s2r2 embed``, ``index`` and the search page do, in a process of its own: one photo, one
         vector. A JPEG given as an array has been decoded elsewhere, at its full size: its vector differs a little.

@@ -27,7 +27,7 @@ TURNS = {{2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}}  # what undoes each EXIF or
 
 
 def pixels(path):
-    """The largest centred square of a photo: (3, SIZE, SIZE) float32 in [0, 1], RGB."""
+    """The largest centered square of a photo: (3, SIZE, SIZE) float32 in [0, 1], RGB."""
     image = Image.open(path, formats=FORMATS)
     turn, profile = TURNS.get(image.getexif().get(0x0112)), image.info.get("icc_profile")
     if image.format in ("JPEG", "MPO") and min(image.size) > SIDE:  # libjpeg reduces while it decodes
@@ -210,7 +210,7 @@ def _preprocessing(encoder: Encoder, usage: Usage) -> str:
     text = (
         f"The photo upright (EXIF), in sRGB, transparency laid over white; where its shorter side is longer than "
         f"{store_side(size)} pixels, reduced to that by Pillow's `BICUBIC` (a JPEG first by libjpeg as it is decoded, "
-        f"to no less than twice that); its largest centred square; resized to {size} x {size} by Pillow's `BILINEAR`, "
+        f"to no less than twice that); its largest centered square; resized to {size} x {size} by Pillow's `BILINEAR`, "
         f"which is antialiased, on 32-bit float channels as above. {normalize} This is how s2r2 decodes: the vectors "
         f"are the same to 0.00001; only deep grayscale (16 bits or more) and CMYK with a profile are treated otherwise "
         f"here. Whatever is simpler gives vectors that differ in the second to fourth place."

@@ -1,4 +1,4 @@
-"""Embeddings to figures: retrieval, nearest neighbours, probes, S2R2's own task, health, and the report."""
+"""Embeddings to figures: retrieval, nearest neighbors, probes, S2R2's own task, health, and the report."""
 
 from typing import TYPE_CHECKING
 

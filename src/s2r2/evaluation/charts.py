@@ -1,4 +1,4 @@
-"""Charts as SVG, drawn by matplotlib and coloured by the page that they stand in; readable without scripts."""
+"""Charts as SVG, drawn by matplotlib and colored by the page that they stand in; readable without scripts."""
 
 import io
 import re

@@ -53,7 +53,7 @@ def evaluate(
 
     Retrieval ranks the test images for each of them, itself left out. kNN and the linear probe learn from the labels
     of the training images only. Images without label take no part in either. With a ``recipe``, S2R2's own task is
-    judged as well: AP of held-out random views of the test images; for unlabelled images that and the health figures
+    judged as well: AP of held-out random views of the test images; for unlabeled images that and the health figures
     are all there is.
 
     Args:
@@ -62,7 +62,7 @@ def evaluate(
         train: Images whose labels kNN and probe may use; None: kNN among the test images, no probe.
         test: Images to judge on.
         recipe: Distribution of the random views for S2R2's own task.
-        raw_pixels: Whether to judge the pixels themselves: the centred square at the encoder's image size, at most
+        raw_pixels: Whether to judge the pixels themselves: the centered square at the encoder's image size, at most
             32 px, minus the mean image, flattened.
         ks: Cut-offs of Recall@k.
         folder: Run folder; ``evaluation.json`` and the pictures of some rankings go there for the report.
@@ -85,7 +85,7 @@ def evaluate(
     chosen = fitting_protocols(protocols, task)
     sized = [encoder for encoder in encoders.values() if isinstance(encoder, Encoder)]
     if not task.labelled and (recipe is None or not sized):
-        raise ArgumentError(f"{test.name} has no labels: give labelled test images, or a view recipe to judge views by")
+        raise ArgumentError(f"{test.name} has no labels: give labeled test images, or a view recipe to judge views by")
     side = min([LARGEST_SIDE, *(encoder.image_size for encoder in sized)])
     evaluation = Evaluation(about=_about(train, test, task, side))
     shown: list[Shown] = []
@@ -286,14 +286,14 @@ def _notes(evaluation: Evaluation, train: PixelStore | None, test: PixelStore, t
         if counts["unlabelled_queries"]:
             notes.append(f"{counts['unlabelled_queries']:,} test images without label were left out.")
         if not task.has_train_labels:
-            notes.append("No labelled training images: kNN asks the other test images, and there is no linear probe.")
+            notes.append("No labeled training images: kNN asks the other test images, and there is no linear probe.")
         ks = usual_neighbours(int(task.train_labelled.sum() if task.has_train_labels else task.test_labelled.sum()))
         if max(ks) < 200:
-            notes.append(f"kNN with {max(ks)} instead of the usual 200 neighbours: a tenth of the labelled images.")
+            notes.append(f"kNN with {max(ks)} instead of the usual 200 neighbours: a tenth of the labeled images.")
     if len(test) == 1 and "view_ap" in evaluation.columns:
         notes.append("There is only one test image: its views cannot be taken for those of another (n/a).")
     side = evaluation.about["raw_pixels_side"]
     if any(row.kind == RowKind.PIXELS for row in evaluation.rows):
-        notes.append(f"Raw pixels: the centred square at {side} x {side} px, minus the mean image.")
+        notes.append(f"Raw pixels: the centered square at {side} x {side} px, minus the mean image.")
     notes.append("± is half of the 95 % interval over resampled test images; it does not cover other training runs.")
     return notes

@@ -60,7 +60,7 @@ class Task:
 
     @property
     def has_train_labels(self) -> bool:
-        """Whether there are labelled training images."""
+        """Whether there are labeled training images."""
         return bool(self.train_labelled.any())
 
     def bits(self, labels: np.ndarray) -> np.ndarray:

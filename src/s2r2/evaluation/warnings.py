@@ -11,7 +11,7 @@ from s2r2.evaluation.protocols.base import Basis, Caution, Protocol
 from s2r2.evaluation.task import Task
 
 FEW_IMAGES = 10
-"""Below so many labelled test images a table says that its figures mean little."""
+"""Below so many labeled test images a table says that its figures mean little."""
 
 
 def cautions(task: Task, retrieval: dict[str, Any], protocols: Sequence[Protocol] = ()) -> list[Caution]:
@@ -49,12 +49,12 @@ def _of_rankings(task: Task, retrieval: dict[str, Any]) -> list[Caution]:
     # Without training labels the test images vote.
     bases = (Basis.RANKING,) if task.has_train_labels else (Basis.RANKING, Basis.TRAINING_LABELS)
     if retrieval["queries"] == 0:
-        text = "No labelled test image has another one to be found: rankings cannot be judged (n/a)."
+        text = "No labeled test image has another one to be found: rankings cannot be judged (n/a)."
         return [Caution(text, bases=bases)]
     wrong = retrieval["most_wrong"]
     if wrong == 0:
         same = "has a label in common with all others" if task.several else "is of one class"
-        text = f"Every labelled test image {same}: any ranking is perfect, so no figure of one is given (n/a)."
+        text = f"Every labeled test image {same}: any ranking is perfect, so no figure of one is given (n/a)."
         more = " kNN and linear figures are of that class alone." if task.has_train_labels and not task.several else ""
         return [Caution(text + more, bases=bases)]
     certain = [k for k in task.ks if k > wrong]
@@ -82,10 +82,10 @@ def _of_teaching(task: Task) -> list[Caution]:
         )
         found.append(Caution(text, bases=learned if none else ()))
     if len(taught) == 1:
-        text = "All labelled training images are of one class: kNN and probe have nothing to tell apart (n/a)."
+        text = "All labeled training images are of one class: kNN and probe have nothing to tell apart (n/a)."
         found.append(Caution(text, bases=learned))
     elif task.several and len(tested) == 1:
-        text = "All labelled test images have the same label: its AP is always perfect (n/a)."
+        text = "All labeled test images have the same label: its AP is always perfect (n/a)."
         found.append(Caution(text, bases=learned))
     return found
 

@@ -1,4 +1,4 @@
-"""The S2R2 objective, on one page: maximise the average precision of ranking views by image.
+"""The S2R2 objective, on one page: maximize the average precision of ranking views by image.
 
 Every view q is a retrieval query. Its positives P_q are the other views of its image (its *group*), its candidates
 all views but itself. With similarities ``s_qj = z_q . z_j``, sigma the sigmoid and T the temperature,

@@ -22,7 +22,7 @@ _NO_SKIP = torch.iinfo(torch.int64).max
 class Relevance:
     """Queries that have a positive, and where their positives lie among M candidates.
 
-    The queries are ordered by falling number of positives, so that neighbours need about equal padding.
+    The queries are ordered by falling number of positives, so that neighbors need about equal padding.
 
     Attributes:
         rows: Row of each valid query in the query tensor, ``(Q,)`` int64.

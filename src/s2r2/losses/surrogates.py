@@ -182,8 +182,8 @@ class QuantisedAP:
     """Average precision of a histogram of similarities (Revaud et al., ICCV 2019, arXiv 1906.07589).
 
     Also He et al., CVPR 2018 (arXiv 1705.08562, eq. 6), on binary codes.
-    ``bins`` triangular bins, centred from the upper to the lower end of ``similarity_range``, share each candidate
-    between its two neighbours; scores outside fall into the end bins. With h_b all candidates and h+_b the positives
+    ``bins`` triangular bins, centered from the upper to the lower end of ``similarity_range``, share each candidate
+    between its two neighbors; scores outside fall into the end bins. With h_b all candidates and h+_b the positives
     in bin b (Revaud et al., eq. 4 to 6):
 
         AP   = (1 / |P|) sum over b of  h+_b * (sum over c <= b of h+_c) / (sum over c <= b of h_c)

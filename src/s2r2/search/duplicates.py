@@ -68,8 +68,8 @@ def find_duplicates(index: ImageIndex, threshold: float | None = None) -> Duplic
 def suggest_threshold(vectors: np.ndarray, *, sample: int = SAMPLE, seed: int = 0) -> float:
     """Cosine that separates near-duplicates from photos that are merely similar.
 
-    How similar a photo's nearest neighbour is depends on encoder and photos, so no fixed value serves. Taken are the
-    distances to the nearest neighbour of a sample, as logarithms; the threshold lies 3.5 robust standard deviations
+    How similar a photo's nearest neighbor is depends on encoder and photos, so no fixed value serves. Taken are the
+    distances to the nearest neighbor of a sample, as logarithms; the threshold lies 3.5 robust standard deviations
     (median absolute deviations times 1.4826) below their median. It is meant to find few false ones rather than all.
 
     Args:

@@ -60,7 +60,7 @@ class PhotoReader:
 
     Args:
         source: The photos.
-        encoder: Says what size and normalisation its input has, and whose fingerprint goes into the rows.
+        encoder: Says what size and normalization its input has, and whose fingerprint goes into the rows.
         fingerprint: Of the encoder.
         contents: Hashes of content that the index has already: such photos are not decoded.
         side: Short side to which they are reduced for the encoder; a thumbnail may be made of more pixels.

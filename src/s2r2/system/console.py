@@ -1,4 +1,4 @@
-"""Tables, colours and bars on a terminal, by rich: for text that may come from strangers, as in ``terminal``."""
+"""Tables, colors and bars on a terminal, by rich: for text that may come from strangers, as in ``terminal``."""
 
 from typing import IO, Any
 
@@ -25,7 +25,7 @@ class _Stream:
 
 
 class PlainConsole(Console):
-    """A console for text that is not ours: no markup, no emoji codes, no guessed colours; control characters shown.
+    """A console for text that is not ours: no markup, no emoji codes, no guessed colors; control characters shown.
 
     Args:
         stderr: Speak there instead of stdout.

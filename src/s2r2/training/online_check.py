@@ -23,7 +23,7 @@ LEAST_KNN_IMAGES = 8
 class OnlineCheck:
     """Average precision of views that training never draws and, where images have one label each, kNN accuracy.
 
-    Eight full-size views of up to 128 images, whatever the method trains on. For kNN up to 1,024 labelled images are
+    Eight full-size views of up to 128 images, whatever the method trains on. For kNN up to 1,024 labeled images are
     taken evenly; each is classified by the others. Labels are looked at here only: nothing of the check flows into
     training.
 
@@ -69,7 +69,7 @@ class OnlineCheck:
         }
 
     def _knn(self, encoder: Encoder) -> dict[str, float]:
-        """Accuracy among the labelled images that can be read and whose features have a direction."""
+        """Accuracy among the labeled images that can be read and whose features have a direction."""
         if not len(self._knn_images):
             return {}
         features, there = self._features(encoder)

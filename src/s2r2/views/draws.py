@@ -50,7 +50,7 @@ def draw_crops(sizes, scales, log_ratios, uniform, tries, place, crops):
                 top = math.floor(uniform[row, place] * (rows - height + 1))
                 left = math.floor(uniform[row, place + 1] * (columns - width + 1))
                 break
-        else:  # the largest one in the centre whose ratio is allowed
+        else:  # the largest one in the center whose ratio is allowed
             shape, narrowest, widest = columns / rows, math.exp(narrow), math.exp(wide)
             width = np.rint(rows * widest) if shape > widest else columns
             height = np.rint(columns / narrowest) if shape < narrowest else rows

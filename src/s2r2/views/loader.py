@@ -50,7 +50,7 @@ class ViewBatch:
     """The views of a step.
 
     Attributes:
-        pixels: One tensor ``(n, 3, P, P)`` float32, normalised, for each size of view (one unless multi-crop).
+        pixels: One tensor ``(n, 3, P, P)`` float32, normalized, for each size of view (one unless multi-crop).
         groups: For each of them ``(n,)`` int64: the position in the global batch of the image a view comes from.
         images: ``(B,)`` numbers of this process's images in the data, without those that could not be read.
         epoch: Which epoch.
@@ -78,7 +78,7 @@ class ViewLoader:
         views: Views of each image.
         batch_size: Images in a step, over all processes.
         seed: The run's seed.
-        device: Where the views go. To a GPU they travel as bytes, asynchronously, and are normalised there.
+        device: Where the views go. To a GPU they travel as bytes, asynchronously, and are normalized there.
         threads: Threads that render; by default one for each core.
         backend: ``"numba"``, ``"torchvision"`` or ``"auto"``.
         prefetch: Steps prepared ahead.

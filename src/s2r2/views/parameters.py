@@ -14,7 +14,7 @@ import numpy as np
 from s2r2.views.recipe import Recipe, view_sizes
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_TRIES = 10  # torchvision's RandomResizedCrop: so many crops are drawn before it takes the centre
+_TRIES = 10  # torchvision's RandomResizedCrop: so many crops are drawn before it takes the center
 _SCALE, _RATIO, _TOP, _LEFT, _FLIP, _FLOP, _TURN = 0, _TRIES, 2 * _TRIES, 21, 22, 23, 24
 _JITTER, _FACTORS, _HUE, _ORDER, _GREY, _BLUR, _SIGMA, _SOLARISE = 25, 26, 29, 30, 34, 35, 36, 37
 _NUMBERS = 38
@@ -33,11 +33,11 @@ class ViewParameters:
         flip: Mirror left and right, bool.
         flop: Mirror top and bottom, bool.
         turns: Quarter turns counter-clockwise, int32.
-        jitter: Whether colours are jittered, bool.
+        jitter: Whether colors are jittered, bool.
         order: ``(N, 4)`` int32, the order of brightness (0), contrast (1), saturation (2) and hue (3).
         factors: ``(N, 3)`` float32 factors of brightness, contrast and saturation.
-        hue: Shift of the hue as a part of the colour circle, float32.
-        grey: Whether colour is taken away, bool.
+        hue: Shift of the hue as a part of the color circle, float32.
+        grey: Whether color is taken away, bool.
         sigma: Standard deviation of the blur in pixels, 0 for none, float32.
         solarise: Whether pixels above one half are inverted, bool.
     """

@@ -18,8 +18,8 @@ LARGEST = 1000.0
 class Recipe:
     """Distributions of the random views of an image.
 
-    The operations, in this order: crop and antialiased resize, flips, quarter turns, colour jitter (its four parts
-    in an order drawn for each view), greyscale, Gaussian blur, solarisation, normalisation. The meaning of each
+    The operations, in this order: crop and antialiased resize, flips, quarter turns, color jitter (its four parts
+    in an order drawn for each view), grayscale, Gaussian blur, solarization, normalization. The meaning of each
     setting is torchvision's; the defaults are SimCLR's (Chen et al. 2020, appendix A).
 
     Attributes:
@@ -31,13 +31,13 @@ class Recipe:
         brightness: b: factor drawn from [max(0, 1 - b), 1 + b].
         contrast: Likewise.
         saturation: Likewise.
-        hue: h <= 0.5: shift drawn from [-h, h], as a part of the colour circle.
-        jitter_probability: Probability of colour jitter.
-        grey_probability: Probability of greyscale.
+        hue: h <= 0.5: shift drawn from [-h, h], as a part of the color circle.
+        jitter_probability: Probability of color jitter.
+        grey_probability: Probability of grayscale.
         blur_probability: Probability of blur.
         blur_sigma: Its standard deviation in pixels of the view; the kernel is a tenth of the view wide.
         solarise_probability: Probability of inverting the pixels above one half.
-        mean: Channel means that the pixels in [0, 1] are normalised with.
+        mean: Channel means that the pixels in [0, 1] are normalized with.
         std: Channel standard deviations, likewise.
         large_views: Multi-crop: how many of the views are of full size; 0 means all.
         small_size: Multi-crop: side of the other views as a share of the full side.
@@ -143,7 +143,7 @@ RECIPES: dict[str, Recipe] = {
     "aerial": Recipe(crop_scale=(0.2, 1.0), vertical_flip=0.5, quarter_turns=True, hue=0.1),
     "swav-multicrop": Recipe(crop_scale=(0.14, 1.0), large_views=2),
 }  # fmt: skip
-"""SimCLR's views for photos; milder ones; for scans and handwriting (no mirror, no colour); from above (any way up);
+"""SimCLR's views for photos; milder ones; for scans and handwriting (no mirror, no color); from above (any way up);
 SwAV's two full and several small crops (Caron et al. 2020)."""
 
 

@@ -42,12 +42,12 @@ def render_views(
         images: B arrays ``(H, W, 3)`` uint8.
         parameters: ``B * V`` rows, those of an image together, all with ``size == view_size``.
         view_size: Side of the views in pixels.
-        mean: Channel means to normalise with; by default pixels stay in [0, 1].
+        mean: Channel means to normalize with; by default pixels stay in [0, 1].
         std: Channel standard deviations.
         backend: ``"numba"`` (the fused kernel), ``"torchvision"`` (the reference), or whichever there is.
         threads: Threads for the kernel; one by default.
         out: Where to write, ``(B * V, 3, P, P)`` of ``dtype``, C-contiguous; made if None.
-        dtype: ``"float32"``, normalised; or ``"uint8"``, rounded to 0..255 and not normalised.
+        dtype: ``"float32"``, normalized; or ``"uint8"``, rounded to 0..255 and not normalized.
 
     Returns:
         ``(B * V, 3, P, P)``.
@@ -79,7 +79,7 @@ def render_views(
 
 
 def centre_parameters(images: Sequence[np.ndarray], size: int) -> ViewParameters:
-    """The table whose views are the images' largest centred squares, resized and otherwise as they are."""
+    """The table whose views are the images' largest centered squares, resized and otherwise as they are."""
     sides = np.array([image.shape[:2] for image in images], np.int32).reshape(-1, 2)
     side = sides.min(axis=1)
     n = len(images)
@@ -101,7 +101,7 @@ def render_centre(
     threads: int | None = None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """What an encoder sees of whole images: centred square, antialiased resize, normalised.
+    """What an encoder sees of whole images: centered square, antialiased resize, normalized.
 
     Args:
         images: B arrays ``(H, W, 3)`` uint8.

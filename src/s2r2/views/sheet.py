@@ -37,7 +37,7 @@ def views_sheet(
     seed: int = 0,
     backend: Backend = "auto",
 ) -> Image.Image:
-    """A row for each image: the image itself, then V random views of it, colours as people see them.
+    """A row for each image: the image itself, then V random views of it, colors as people see them.
 
     Args:
         images: Arrays ``(H, W, 3)`` uint8.

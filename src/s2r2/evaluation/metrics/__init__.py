@@ -1,1 +1,1 @@
-"""Figures from embeddings and labels: retrieval, neighbours, intervals, health of an embedding space."""
+"""Figures from embeddings and labels: retrieval, neighbors, intervals, health of an embedding space."""

@@ -64,7 +64,7 @@ def mean_average_precision_interval(
 
     Equal scores form one step of the precision-recall curve, as in scikit-learn. Labels that no image has are left
     out; ``count`` is the number of labels used. In a resample, labels that it lacks are left out likewise. The
-    interval is centred on the figure: resamples alone overestimate the AP of rare labels.
+    interval is centered on the figure: resamples alone overestimate the AP of rare labels.
 
     Args:
         scores: ``(N, C)``.
@@ -133,7 +133,7 @@ def _resampled_average_precision(
         total[there] += precision[there]
         labels += there
     means = total / np.maximum(labels, 1)
-    # A resample repeats images, which raises the AP of rare labels; the spread is right, its centre is not.
+    # A resample repeats images, which raises the AP of rare labels; the spread is right, its center is not.
     if draws:
         means[1:] += means[0] - means[1:].mean()
     return means

@@ -1,4 +1,4 @@
-"""Which classes are taken for which: the classes of nearest neighbours."""
+"""Which classes are taken for which: the classes of nearest neighbors."""
 
 from typing import Any
 

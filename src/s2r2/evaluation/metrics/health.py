@@ -38,13 +38,13 @@ class Health:
 
 
 def effective_rank(embeddings: np.ndarray) -> float:
-    """RankMe: exp of the entropy of the normalised singular values.
+    """RankMe: exp of the entropy of the normalized singular values.
 
     Source: Garrido et al. 2023, *RankMe: Assessing the Downstream Performance of Pretrained Self-Supervised
     Representations by Their Rank*, equation 1.
 
     Args:
-        embeddings: ``(N, D)``, as they are (neither centred nor normalised here).
+        embeddings: ``(N, D)``, as they are (neither centered nor normalized here).
     """
     rows = np.asarray(embeddings, np.float64)
     gram = rows.T @ rows if rows.shape[0] >= rows.shape[1] else rows @ rows.T
@@ -57,7 +57,7 @@ def alignment(embeddings: np.ndarray, groups: np.ndarray) -> float:
     """Mean squared distance between two views of the same image (Wang and Isola 2020, section 4.1), in 0..4.
 
     Args:
-        embeddings: ``(N, D)``, normalised here.
+        embeddings: ``(N, D)``, normalized here.
         groups: ``(N,)`` the image of each view.
     """
     units = unit_rows(embeddings).astype(np.float64)
@@ -73,7 +73,7 @@ def uniformity(embeddings: np.ndarray, *, images: int = 4096) -> float:
     """Log mean exp(-2 |x - y|^2) over pairs of images (Wang and Isola 2020, section 4.1); at most ``images`` are used.
 
     Args:
-        embeddings: ``(N, D)``, normalised here.
+        embeddings: ``(N, D)``, normalized here.
         images: Taken evenly, if there are more.
     """
     chosen = np.unique(np.linspace(0, len(embeddings) - 1, num=min(images, len(embeddings)), dtype=np.int64))

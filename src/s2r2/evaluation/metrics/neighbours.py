@@ -1,4 +1,4 @@
-"""Nearest neighbours, and classification by their votes."""
+"""Nearest neighbors, and classification by their votes."""
 
 from collections.abc import Sequence
 
@@ -66,7 +66,7 @@ def knn_scores(
 ) -> dict[int, np.ndarray]:
     """Share of the votes that each label gets from a test image's k nearest training images.
 
-    A neighbour of cosine s votes for its label or labels with weight exp(s / T).
+    A neighbor of cosine s votes for its label or labels with weight exp(s / T).
     Source: Wu et al. 2018, *Unsupervised Feature Learning via Non-Parametric Instance Discrimination*, 3.4.
 
     Args:
@@ -75,7 +75,7 @@ def knn_scores(
             images without label do not vote.
         test: ``(N, D)`` features; None for the training images themselves, each left out of its own vote.
         unknown: A number that means an unknown label, such as -1; by default every number is a label.
-        ks: Numbers of neighbours; where there are fewer images, all vote.
+        ks: Numbers of neighbors; where there are fewer images, all vote.
         temperature: T.
         classes: C, if labels are numbers from 0 to C - 1; by default, where they are numbers from 0 to at most 65,535,
             the largest one and 1.
@@ -156,7 +156,7 @@ def knn_accuracy(
     k: int = 20,
     temperature: float = TEMPERATURE,
 ) -> float:
-    """Share of labelled test images whose class the vote finds, in 0..1; leave-one-out without test images.
+    """Share of labeled test images whose class the vote finds, in 0..1; leave-one-out without test images.
 
     Cheap enough for a check during training: see :func:`knn_scores` for the arguments.
 

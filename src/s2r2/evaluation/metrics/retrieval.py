@@ -30,13 +30,13 @@ class RetrievalResult:
         average_precision_at_r: ``(Q,)`` AP over the first R ranks divided by R, R the number of relevant images.
         r_precision: ``(Q,)`` share of relevant images among the first R.
         recall: k to ``(Q,)``: whether a relevant image is among the first k (a chance where ties decide).
-        ndcg: ``(Q,)`` normalised discounted cumulative gain over the whole ranking, the gain being the Jaccard
+        ndcg: ``(Q,)`` normalized discounted cumulative gain over the whole ranking, the gain being the Jaccard
             overlap of labels; None when not asked for.
         relevant: ``(Q,)`` relevant gallery images of each query, 0 for a query without label.
         gallery: Gallery images that have labels.
         unlabelled_queries: Queries left out because they have no label.
         unlabelled_gallery: Gallery images left out for the same reason.
-        without_relevant: Labelled queries for which nothing in the gallery is relevant (singletons).
+        without_relevant: Labeled queries for which nothing in the gallery is relevant (singletons).
         tie_span: ``(Q,)`` best minus worst AP over the orders of equal scores: 0 where ties do not matter.
         ties: The tie rule.
     """
@@ -111,7 +111,7 @@ def retrieval_metrics(
     does), or the best or worst order.
 
     Args:
-        queries: ``(Q, D)`` embeddings; any length, they are normalised here.
+        queries: ``(Q, D)`` embeddings; any length, they are normalized here.
         query_labels: Labels or groups: ``Labels``, ``(Q,)`` integers or strings of any kind (None, NaN and ``""`` are
             unknown) or ``(Q, C)`` bool.
         gallery: ``(M, D)`` embeddings, also a memory map; None for leave-one-out.
@@ -289,7 +289,7 @@ def _measure(
 
 
 def _positions(indices: np.ndarray, columns: np.ndarray, count: int) -> np.ndarray:
-    """Gallery indices as positions among the labelled ``columns``; -1 where there is none."""
+    """Gallery indices as positions among the labeled ``columns``; -1 where there is none."""
     position = np.full(count + 1, -1, np.int64)  # the last entry answers for index -1
     position[columns] = np.arange(len(columns))
     return position[np.asarray(indices, np.int64)]

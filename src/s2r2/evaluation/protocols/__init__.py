@@ -1,1 +1,1 @@
-"""What is asked of an encoder: neighbours and retrieval, probes, few labels, fine-tuning, held-out views."""
+"""What is asked of an encoder: neighbors and retrieval, probes, few labels, fine-tuning, held-out views."""

@@ -27,7 +27,7 @@ class FineTuningPlan:
     """How to fine-tune; the same for every encoder, and nothing in it is chosen on test images.
 
     Attributes:
-        epochs: Times that each labelled image is seen; more where that would be fewer than 200 steps.
+        epochs: Times that each labeled image is seen; more where that would be fewer than 200 steps.
         batch_size: Images in a step.
         learning_rate: Of the backbone, after warm-up over a tenth of the steps; cosine decay to zero.
         head_learning_rate: Of the new linear layer.
@@ -52,14 +52,14 @@ def fine_tune(
     share: float = 1.0,
     plan: FineTuningPlan | None = None,
 ) -> Interval:
-    """Train a copy of the backbone with a new linear layer on a share of the labelled images, and judge it.
+    """Train a copy of the backbone with a new linear layer on a share of the labeled images, and judge it.
 
     Args:
         encoder: It is left as it is.
         train: Training images.
         test: Test images.
         task: Their labels; its seed draws the share (at least one image of each class) and the crops.
-        share: Of the labelled training images, in (0, 1].
+        share: Of the labeled training images, in (0, 1].
         plan: Steps and rates.
 
     Returns:
@@ -87,7 +87,7 @@ def _fine_tuned_scores(
 
 
 def labelled_share(task: Task, share: float) -> np.ndarray:
-    """Sorted indices of a share of the labelled training images, of each class at least one.
+    """Sorted indices of a share of the labeled training images, of each class at least one.
 
     Raises:
         S2R2Error: The share is not in (0, 1].
@@ -152,7 +152,7 @@ def _train(
 
 
 def _plain_crops(encoder: Encoder, plan: FineTuningPlan) -> Recipe:
-    """Random crops, mirrored half the time, colours as they are."""
+    """Random crops, mirrored half the time, colors as they are."""
     return Recipe.from_dict(
         {
             "crop_scale": [plan.smallest_crop, 1.0],
@@ -195,7 +195,7 @@ class FineTuning(Protocol):
 
     def columns(self, task: Task) -> dict[str, Column]:
         """A figure for each share."""
-        text = "The whole encoder trained on {:.0%} of the labelled images, all its weights free."
+        text = "The whole encoder trained on {:.0%} of the labeled images, all its weights free."
         return {f"fine-tuning@{share:g}": asked_for(f"tuned {share:.0%}", text.format(share)) for share in SHARES}
 
     def applies_to(self, space: Space) -> bool:
@@ -221,6 +221,6 @@ class FineTuning(Protocol):
         for share in SHARES:
             taken = len(labelled_share(task, share))
             if taken > 1.5 * share * labelled:
-                text = f"Fine-tuning on {share:.0%} took {taken} of {labelled} labelled images"
+                text = f"Fine-tuning on {share:.0%} took {taken} of {labelled} labeled images"
                 found.append(Caution(f"{text}: at least one of each class."))
         return found

@@ -28,7 +28,7 @@ class HeldOutViews:
     """Random views that training never draws, rendered once so that every check sees the same.
 
     Attributes:
-        pixels: ``(N, 3, P, P)`` float32, normalised.
+        pixels: ``(N, 3, P, P)`` float32, normalized.
         groups: ``(N,)`` int64, the image that each view comes from.
     """
 

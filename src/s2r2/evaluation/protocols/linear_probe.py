@@ -1,6 +1,6 @@
 """Logistic regression on cached features: what a linear layer can read out of them.
 
-The objective is scikit-learn's, C * sum of losses + |W|^2 / 2 with a free bias, on standardised features, and so is
+The objective is scikit-learn's, C * sum of losses + |W|^2 / 2 with a free bias, on standardized features, and so is
 its minimum; only the way there differs. In the coordinates of the features' principal axes, each scaled by the loss's
 curvature along it at the start, the problem is nearly round, and L-BFGS needs tens of steps where it otherwise needs
 hundreds. All strengths of a search share the axes.
@@ -247,7 +247,7 @@ class LinearClassifier(Protocol):
         return {"probe": Column("linear", text)}
 
     def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
-        """Fit it to the labelled training images."""
+        """Fit it to the labeled training images."""
         rows, labels = space.training(task)
         probe = fit_linear_probe(rows, labels, classes=len(task.names), seed=task.seed, device=space.device)
         details = {"strength": probe.strength, "validation": {str(k): v for k, v in probe.validation.items()}}

@@ -28,7 +28,7 @@ class LowShot:
     Attributes:
         interval: Mean over sets; the interval resamples both sets and test images.
         accuracies: Accuracy from each set.
-        right: ``(S, N)`` bool: which labelled test images the probe from each set gets right.
+        right: ``(S, N)`` bool: which labeled test images the probe from each set gets right.
     """
 
     interval: Interval

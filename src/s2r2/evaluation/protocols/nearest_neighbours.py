@@ -1,4 +1,4 @@
-"""Nearest neighbours: the labelled images most similar to a test image vote for its label."""
+"""Nearest neighbours: the labeled images most similar to a test image vote for its label."""
 
 from s2r2.evaluation.metrics.neighbours import knn_scores, usual_neighbours
 from s2r2.evaluation.protocols.base import Need, Protocol, Space
@@ -12,18 +12,18 @@ class NearestNeighbours(Protocol):
     """kNN accuracy, or mean AP where images have several labels; without training labels the test images vote."""
 
     name = "knn"
-    summary = "the weighted vote of the 20 and 200 nearest labelled images"
+    summary = "the weighted vote of the 20 and 200 nearest labeled images"
     needs = (Need.LABELS,)
     usual = True
     place = 20
 
     def columns(self, task: Task) -> dict[str, Column]:
-        """A figure for each number of neighbours."""
+        """A figure for each number of neighbors."""
         ks = _neighbours(task)
         if task.several:
-            text = "Labels guessed by a vote of the {} nearest labelled images; mean AP over labels."
+            text = "Labels guessed by a vote of the {} nearest labeled images; mean AP over labels."
         else:
-            text = "Share of test images whose class the vote of the {} nearest labelled images finds."
+            text = "Share of test images whose class the vote of the {} nearest labeled images finds."
         return {f"knn@{k}": Column(f"kNN {k}", text.format(k), main=k == min(ks)) for k in ks}
 
     def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
@@ -36,7 +36,7 @@ class NearestNeighbours(Protocol):
         return {f"knn@{k}": task.outcome(share) for k, share in shares.items()}
 
     def compared(self, task: Task) -> dict[str, str]:
-        """The figure of the fewest neighbours."""
+        """The figure of the fewest neighbors."""
         return {"knn": f"knn@{min(ks)}"} if (ks := _neighbours(task)) else {}
 
 

@@ -9,7 +9,7 @@ LARGEST_SIDE = 32
 
 
 def raw_pixels(store: PixelStore, side: int) -> np.ndarray:
-    """Each image's centred square at ``side`` pixels, flattened: ``(N, 3 * side * side)`` float32 in [0, 1]."""
+    """Each image's centered square at ``side`` pixels, flattened: ``(N, 3 * side * side)`` float32 in [0, 1]."""
     parts = []
     for start in range(0, len(store), 256):
         images = [store[i] for i in range(start, min(start + 256, len(store)))]

@@ -157,7 +157,7 @@ class Voc07Svm(Protocol):
         return not space.is_pixels
 
     def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
-        """Train them on the labelled training images."""
+        """Train them on the labeled training images."""
         (rows, labels), (test_rows, test_labels) = space.training(task), space.testing(task)
         targets, wanted = task.bits(labels), task.bits(test_labels)
         if not trainable(targets).any():

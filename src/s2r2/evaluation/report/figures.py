@@ -90,7 +90,7 @@ def health_rows(evaluation: Evaluation) -> list[dict[str, str]]:
 
 
 def confusion_table(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Shares of neighbours by class in per cent with a shade for each cell, and the most frequent confusions."""
+    """Shares of neighbors by class in per cent with a shade for each cell, and the most frequent confusions."""
     found = evaluation.pictures.get("confusion")
     if not found or len(found["names"]) < 2:
         return None

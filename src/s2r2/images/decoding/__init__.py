@@ -1,1 +1,1 @@
-"""From bytes to pixels: headers first, in processes that may be lost, colours as a viewer shows them."""
+"""From bytes to pixels: headers first, in processes that may be lost, colors as a viewer shows them."""

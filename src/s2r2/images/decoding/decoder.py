@@ -72,7 +72,7 @@ def decode(
 
     JPEG, MPO, PNG, WebP, BMP, TIFF and GIF; AVIF and JPEG 2000 where Pillow has them; HEIC and the previews of raw
     photos with the extras ``heic`` and ``raw``. Of several pictures the first, of a TIFF's pages the largest; EXIF
-    orientation applied; greyscale, palette, CMYK, 16-bit and colour profiles converted to sRGB; transparency laid over
+    orientation applied; grayscale, palette, CMYK, 16-bit and color profiles converted to sRGB; transparency laid over
     white.
 
     Args:
@@ -286,7 +286,7 @@ _quiet = _Quiet()
 
 
 def _pixels(image: Image.Image, short_side: int | None, orientation: int, profile: bytes | None) -> np.ndarray:
-    """Palettes and transparency first, since they cannot be averaged; then size, colours and orientation."""
+    """Palettes and transparency first, since they cannot be averaged; then size, colors and orientation."""
     flat = plain(image)
     size = _reduced(flat.size, short_side)
     if size != flat.size:

@@ -1,4 +1,4 @@
-"""Any image to 8 bits a channel and to sRGB: deep greyscale, palettes, transparency, colour profiles."""
+"""Any image to 8 bits a channel and to sRGB: deep grayscale, palettes, transparency, color profiles."""
 
 import functools
 import io
@@ -16,7 +16,7 @@ _SAME = 3
 
 
 def plain(image: Image.Image) -> Image.Image:
-    """The image in mode ``L``, ``RGB``, or ``CMYK`` where a profile says which colours that is; over white."""
+    """The image in mode ``L``, ``RGB``, or ``CMYK`` where a profile says which colors that is; over white."""
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_eight_bits(image))
     if image.has_transparency_data:
@@ -37,7 +37,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """An image from :func:`plain` as ``RGB`` in sRGB. A profile that is damaged or of other colours is ignored."""
+    """An image from :func:`plain` as ``RGB`` in sRGB. A profile that is damaged or of other colors is ignored."""
     if profile and len(profile) <= LARGEST_PROFILE:
         transform = _transform(bytes(profile), image.mode)
         if transform is not None:
@@ -49,7 +49,7 @@ def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 @functools.lru_cache(8)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The way from a profile's colours to sRGB; None where there is none or it is not needed."""
+    """The way from a profile's colors to sRGB; None where there is none or it is not needed."""
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         transform = ImageCms.buildTransform(
@@ -73,7 +73,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _eight_bits(image: Image.Image) -> np.ndarray:
-    """Deep greyscale as uint8, by its range and never by its content, so that photos stay comparable."""
+    """Deep grayscale as uint8, by its range and never by its content, so that photos stay comparable."""
     values = np.asarray(image)
     white: float
     if image.mode.startswith("I;"):

@@ -62,7 +62,7 @@ def photo_id(key: str) -> int:
 
 
 def content_hash(content: bytes) -> str:
-    """Hash of a file, by which it is recognised under another name."""
+    """Hash of a file, by which it is recognized under another name."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""S2R2: rank all views of a step for each of them, and maximise average precision (Varamesh et al., 2010.07258)."""
+"""S2R2: rank all views of a step for each of them, and maximize average precision (Varamesh et al., 2010.07258)."""
 
 import math
 from typing import Any, ClassVar

@@ -1,7 +1,7 @@
-"""The fused kernel: from images and a table of parameters to normalised views, without the GIL.
+"""The fused kernel: from images and a table of parameters to normalized views, without the GIL.
 
-For each view: crop and antialiased resize (:mod:`resize`), mirror, colour jitter with exact hue in the row's own order
-and greyscale (:mod:`jitter`), blur (:mod:`blur`), solarisation, normalisation and quarter turns (here). It agrees with
+For each view: crop and antialiased resize (:mod:`resize`), mirror, color jitter with exact hue in the row's own order
+and grayscale (:mod:`jitter`), blur (:mod:`blur`), solarization, normalization and quarter turns (here). It agrees with
 the torchvision float pipeline of :mod:`s2r2.views.reference` to 0.001/255 on average.
 
 Two rules make the loops fast. Indices are unsigned, so that there are no wrap-around checks and the compiler makes

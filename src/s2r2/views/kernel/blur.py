@@ -1,6 +1,6 @@
 """Separable Gaussian blur with reflected borders.
 
-A plane is laid into a larger one with its borders reflected. There a neighbour is a constant distance away, along the
+A plane is laid into a larger one with its borders reflected. There a neighbor is a constant distance away, along the
 rows and down the columns alike, so each direction is a few long loops over the whole plane.
 """
 
@@ -24,7 +24,7 @@ def blur_margin(kernel):
 
 @njit(**OPTIONS)
 def blur_weights(sigma, kernel, weight):
-    """Weights of the centre and of each distance from it, 0 beyond the reach; returns an even reach."""
+    """Weights of the center and of each distance from it, 0 beyond the reach; returns an even reach."""
     reach = min(kernel // 2, math.ceil(BLUR_REACH * sigma))
     total = 0.0
     for t in range(len(weight)):
@@ -61,7 +61,7 @@ def blur(pixels, begin, size, reach, weight, padded, half_blurred):
 
 @njit(**OPTIONS)
 def _convolve(result, values, first, step, n, reach, weight):
-    """Symmetric sum over neighbours ``step`` places apart, four distances at a time."""
+    """Symmetric sum over neighbors ``step`` places apart, four distances at a time."""
     at, step, n = u64(first), u64(step), u64(n)
     if reach == 2:
         _begin_two(result, values, at, step, n, weight)

@@ -12,7 +12,7 @@ u64, f32 = np.uint64, np.float32
 _CONTRAST = 1  # its number in the order
 _BLOCK = 2048  # pixels; their three planes fill 24 KiB
 _ZERO, _ONE, _TWO, _FOUR, _SIX = f32(0), f32(1), f32(2), f32(4), f32(6)
-_RED, _GREEN, _BLUE = f32(0.2989), f32(0.587), f32(0.114)  # torchvision's weights of grey
+_RED, _GREEN, _BLUE = f32(0.2989), f32(0.587), f32(0.114)  # torchvision's weights of gray
 
 
 @njit(**OPTIONS)
@@ -68,14 +68,14 @@ def _sum_of_grey(pixels, a, n, plane):
 
 @njit(**OPTIONS)
 def _contrast(pixels, a, n, factor, offset):
-    """Blend with the mean grey of the view; ``offset`` is the mean times ``1 - factor``."""
+    """Blend with the mean gray of the view; ``offset`` is the mean times ``1 - factor``."""
     for x in range(n):
         pixels[a + x] = max(_ZERO, min(pixels[a + x] * factor + offset, _ONE))
 
 
 @njit(**OPTIONS)
 def saturate(pixels, a, n, plane, factor):
-    """Blend each of ``n`` pixels from ``a`` on with its grey; factor 0 is greyscale."""
+    """Blend each of ``n`` pixels from ``a`` on with its gray; factor 0 is grayscale."""
     rest = _ONE - factor
     b, c = a + plane, a + plane + plane
     for x in range(n):

@@ -1,4 +1,4 @@
-"""One tar, read in place: its images, labelled by tables inside it, by a file beside each, or by folder."""
+"""One tar, read in place: its images, labeled by tables inside it, by a file beside each, or by folder."""
 
 import io
 import os
@@ -31,7 +31,7 @@ LABELS = ("labels", "label", "categories")
     parts="those in the column split of a table in it",
 )
 def open_tar(data: Data) -> ImageSource | None:
-    """The images of a tar, labelled by tables inside it, by a ``.cls`` beside each image, or by folder.
+    """The images of a tar, labeled by tables inside it, by a ``.cls`` beside each image, or by folder.
 
     What follows a damaged header is left out and listed among the skipped.
 
