@@ -112,8 +112,19 @@ def run_or_timm(state: State, said: str) -> None:
     if "an encoder.safetensors" in said:
         loads(state.shared.run / "encoder.safetensors")
     if "timm:NAME" in said:
-        state.patch.setattr(timm, "create_model", without_download(timm.create_model))
+        connected(state)
         loads("timm:resnet10t")
+    if "timm:NAME@" in said:
+        state.patch.undo()
+        file = named(r"timm:NAME@(\S+)", said)
+        save_file(timm.create_model("test_vit").state_dict(), file)
+        loads(f"timm:test_vit@{file}")
+
+
+def connected(state: State) -> None:
+    """The machine has internet, and timm's weights are fetched."""
+    state.patch.setattr("s2r2.encoder.weights.refuse_offline", lambda name: None)
+    state.patch.setattr(timm, "create_model", without_download(timm.create_model))
 
 
 def without_download(create: Callable[..., Any]) -> Callable[..., Any]:
@@ -221,6 +232,7 @@ def offline(state: State) -> object:
         return create(*_, **options)
 
     create = timm.create_model
+    state.patch.setattr("s2r2.encoder.weights.refuse_offline", lambda name: None)
     state.patch.setattr(timm, "create_model", refuse)
     return load("timm:resnet10t")
 
@@ -229,16 +241,45 @@ def random_weights(state: State, said: str) -> None:
     loads(named(r"(untrained:)NAME", said) + "resnet10t")
     assert "leave out `pretrained`" in said
     sizes("resnet10t", 32)
-    state.patch.setattr(timm, "create_model", without_download(timm.create_model))  # connected
+    connected(state)
     loads("timm:resnet10t")
 
 
-case("connect to the internet, or start from random weights", offline, random_weights)
+case("cannot be loaded ({}): connect to the internet, or start from random weights", offline, random_weights)
+case("and cannot be fetched ({}): connect to the internet", lambda _: load("timm:resnet10t"), random_weights)
+
+
+def with_weights(content: object, file: str = "x.pth") -> Callable[[State], object]:
+    def fails(state: State) -> object:
+        torch.save(content, state.tmp / file)
+        return load(f"timm:test_vit@{state.tmp / file}")
+
+    return fails
+
+
+def saved_again(state: State, said: str) -> None:
+    tensors = timm.create_model("test_vit").state_dict()
+    if "safetensors" in said:
+        save_file(tensors, state.tmp / "y.safetensors")
+        loads(f"timm:test_vit@{state.tmp / 'y.safetensors'}")
+    torch.save(tensors, state.tmp / "y.pth")
+    loads(f"timm:test_vit@{state.tmp / 'y.pth'}")
+
+
+def model_named(state: State, said: str) -> None:
+    torch.save(timm.create_model("test_vit").state_dict(), state.tmp / "x.pth")
+    loads(f"timm:test_vit@{state.tmp / 'x.pth'}")
+
+
+case("cannot be read as weights ({}): save them again", with_weights({"a": named}), saved_again)
+case("holds no weights by name: save a state_dict", with_weights([1, 2]), saved_again)
+case("({}): name the model that they belong to", with_weights({"a": torch.zeros(1)}), model_named)
+case("no checkpoint at {}: check its path", lambda _: load("timm:test_vit@x.pth"), model_named)
 
 
 def known_weights(state: State, said: str) -> None:
     """Names that the message lists are known to timm; no weights are fetched here."""
-    state.patch.setattr(timm, "create_model", without_download(timm.create_model))
+    connected(state)
     for name in choices(said.partition(": ")[-1]):
         load(f"timm:{name}", image_size=32)
 

@@ -39,7 +39,8 @@ def _weights_hint(name: str) -> str:
     return f"use {', '.join(known[:5])}" if known else f"there are none of {architecture}, only random weights"
 
 
-def _check_weights(name: str) -> None:
+def check_weights(name: str) -> None:
+    """Raise an S2R2Error that names other tags when timm has no pretrained weights of a model that it knows."""
     stated = timm.get_pretrained_cfg(name)
     if stated is None or not stated.has_weights:
         raise S2R2Error(f"timm {timm.__version__} has no pretrained weights of {name!r}: {_weights_hint(name)}")
@@ -75,17 +76,36 @@ def takes_another_size(backbone: str, image_size: int, other: int) -> bool:
 
 
 def build_backbone(
-    name: str, image_size: int, *, pretrained: bool, small_stem: bool, several_sizes: bool = False
+    name: str,
+    image_size: int,
+    *,
+    pretrained: bool,
+    small_stem: bool,
+    several_sizes: bool = False,
+    overlay: dict[str, Any] | None = None,
 ) -> nn.Module:
-    """The timm model without classifier, told the image size where it wants to know it (vision transformers)."""
-    if pretrained:
-        _check_weights(name)
+    """The timm model without classifier, told the image size where it wants to know it (vision transformers).
+
+    Args:
+        name: Of timm.
+        image_size: Side of the input in pixels.
+        pretrained: Whether it gets weights.
+        small_stem: Whether a ResNet gets the stem for tiny images.
+        several_sizes: Whether a vision transformer shall take images of other sizes as well.
+        overlay: With weights: what replaces timm's own statement of where they are.
+    """
+    given = overlay is not None and "state_dict" in overlay
     try:
-        with warnings.catch_warnings(), _quiet_download():
+        with warnings.catch_warnings(), _quiet_download(), _all_weights_fit(given):
             warnings.simplefilter("ignore")
-            model = _with_sizes(name, image_size, pretrained, several_sizes)
+            model = _with_sizes(name, image_size, pretrained, several_sizes, overlay)
     except Exception as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if given:
+            raise S2R2Error(
+                f"the weights do not fit {name!r} of timm {timm.__version__} ({first_line:.200}): name the model that "
+                "they belong to"
+            ) from error
         if pretrained:
             reason = first_line.partition(". ")[0]
             raise S2R2Error(
@@ -100,14 +120,60 @@ def build_backbone(
     return model.to(memory_format=torch.channels_last) if gains_from_channels_last(model) else model
 
 
-def _with_sizes(name: str, image_size: int, pretrained: bool, several_sizes: bool) -> nn.Module:
+def _with_sizes(
+    name: str, image_size: int, pretrained: bool, several_sizes: bool, overlay: dict[str, Any] | None
+) -> nn.Module:
     """The timm model with as many of the arguments about image sizes as it knows."""
     known: dict[str, Any] = {"img_size": image_size}
     several = {"dynamic_img_size": True, "dynamic_img_pad": True}
+    others: dict[str, Any] = {"pretrained_cfg_overlay": overlay} if overlay else {}
     for sizes in ([{**known, **several}] if several_sizes else []) + [known]:
         with contextlib.suppress(TypeError):
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, **sizes)
-    return timm.create_model(name, pretrained=pretrained, num_classes=0)  # a convolutional network takes any size
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **sizes, **others)
+    return timm.create_model(name, pretrained=pretrained, num_classes=0, **others)  # a convolutional network
+
+
+class _Missing(logging.Handler):
+    """Keeps what timm says of weights that a checkpoint lacks: it leaves these random."""
+
+    said = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look at one record."""
+        if record.getMessage().startswith("Missing keys"):
+            self.said = record.getMessage()
+
+
+@contextlib.contextmanager
+def _all_weights_fit(wanted: bool) -> Iterator[None]:
+    """Make an error of weights that are missing in a checkpoint, if that is wanted.
+
+    Raises:
+        ValueError: Some are missing.
+    """
+    if not wanted:
+        yield
+        return
+    handler, log = _Missing(), logging.getLogger("timm.models._builder")
+    before, propagates = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
+        log.propagate = propagates
+    if handler.said:
+        raise ValueError(handler.said)
+
+
+def other_size(model: nn.Module, image_size: int) -> None:
+    """Prepare a model that was built for another size; position embeddings of a vision transformer are resampled."""
+    set_size = getattr(model, "set_input_size", None)
+    if set_size is not None:
+        set_size(img_size=image_size)
 
 
 def shrink_stem(model: Any) -> None:

@@ -24,7 +24,7 @@ def read_description(text: str | None, file: Path, newest: int) -> dict[str, Any
         S2R2Error: The file is not ours, is of a newer version, or says what cannot be.
     """
     if text is None:
-        raise S2R2Error(f"{file} was not written by s2r2: give a run folder, or timm:NAME for a timm backbone")
+        raise by_others(file)
     if len(text) > LONGEST:
         raise _wrong(file, f"its description has {len(text):,} characters")
     try:
@@ -49,6 +49,14 @@ def read_description(text: str | None, file: Path, newest: int) -> dict[str, Any
         if key not in architecture or not good(architecture[key]):
             raise _wrong(file, f"{key} is {architecture.get(key)!r:.40}")
     return content
+
+
+def by_others(file: Path) -> S2R2Error:
+    """The error of a file that is not ours, and may hold the weights of a timm model."""
+    return S2R2Error(
+        f"{file} was not written by s2r2: give a run folder, or timm:NAME for a timm backbone; if the file holds its "
+        f"weights, timm:NAME@{file}"
+    )
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

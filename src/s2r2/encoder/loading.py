@@ -8,39 +8,70 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from s2r2.encoder.backbones import build_backbone, check_backbone
-from s2r2.encoder.description import read_description
+from s2r2.encoder.description import by_others, read_description
 from s2r2.encoder.model import (
     TIMM_LAYOUT_VERSION,
     Encoder,
     ProjectionHead,
     create_encoder,
+    with_image_size,
 )
 from s2r2.encoder.timm_form import from_timm
+from s2r2.encoder.weights import Pretrained, find_pretrained, is_timm_folder
 from s2r2.errors import S2R2Error
 from s2r2.runs import ENCODER_FILE
 
 
-def load(source: str | Path, *, device: str | torch.device = "cpu", image_size: int | None = None) -> Encoder:
+def load(
+    source: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    image_size: int | None = None,
+    several_sizes: bool = False,
+) -> Encoder:
     """Load an encoder, ready to embed.
 
     Args:
-        source: A run folder, an ``encoder.safetensors`` or an export in that format, ``timm:NAME`` (timm's
-            pretrained weights) or ``untrained:NAME`` (the same backbone with random weights, always the same ones).
+        source: A run folder, an ``encoder.safetensors`` or an export in that format; ``timm:NAME`` for timm's
+            pretrained weights, where NAME may be ``hf-hub:OWNER/NAME``, ``local-dir:PATH`` or ``MODEL@FILE`` (a
+            checkpoint of timm's model MODEL, as safetensors or .pth); ``untrained:NAME`` for the same backbone with
+            random weights, always the same ones.
         device: Where to put it; ``"auto"`` takes a GPU if there is one.
-        image_size: Input side in pixels for ``timm:`` and ``untrained:``; by default what timm states.
+        image_size: Input side in pixels; by default the encoder's own.
+        several_sizes: Let a vision transformer look at images of other sizes as well, where timm's can.
 
     Raises:
         S2R2Error: There is no encoder, the file is damaged or of a newer version, or timm cannot give the weights.
     """
     text = str(source)
-    if text.startswith(("timm:", "untrained:")):
-        kind, _, name = text.partition(":")
-        encoder = _from_timm(name, pretrained=kind == "timm", image_size=image_size, title=text)
+    if text.startswith("timm:"):
+        encoder = _from_timm(text.removeprefix("timm:"), image_size, text, several_sizes)
+    elif text.startswith("untrained:"):
+        encoder = _untrained(text.removeprefix("untrained:"), image_size, text)
     else:
-        encoder = _from_file(_encoder_file(Path(source)))
+        encoder = _from_place(Path(source), image_size, several_sizes)
     if str(device) == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return _placed(encoder, device)
+
+
+def _from_place(path: Path, image_size: int | None, several_sizes: bool) -> Encoder:
+    """The encoder at a path: ours, or a folder in the form in which timm's are shared."""
+    if is_timm_folder(path) and not _has_ours(path):
+        return _from_timm(f"local-dir:{path}", image_size, str(path), several_sizes)
+    encoder = _from_file(_encoder_file(path), several_sizes)
+    return with_image_size(encoder, image_size) if image_size else encoder
+
+
+def _has_ours(folder: Path) -> bool:
+    """Whether a folder has weights that s2r2 wrote; of those that cannot be read it says what is wrong."""
+    try:
+        with safe_open(_encoder_file(folder), framework="pt") as content:
+            return "s2r2" in (content.metadata() or {})
+    except S2R2Error:
+        return False
+    except (SafetensorError, OSError):
+        return True
 
 
 def untrained_like(encoder: Encoder, seed: int = 0) -> Encoder:
@@ -63,13 +94,15 @@ def _encoder_file(path: Path) -> Path:
     if found := next((file for file in files if file.is_file()), None):
         if found.suffix.lower() in (".onnx", ".pt2"):
             raise S2R2Error(f"{found} is a graph for other programs: give the run folder or an export as .safetensors")
+        if found.suffix.lower() != ".safetensors":
+            raise by_others(found)
         return found
     if path.is_dir():
         raise S2R2Error(f"no {ENCODER_FILE} in {path}: give a run folder of s2r2 train, or finish that training")
     raise S2R2Error(f"no encoder at {path}: give a run folder, an {ENCODER_FILE}, or timm:NAME")
 
 
-def _from_file(file: Path) -> Encoder:
+def _from_file(file: Path, several_sizes: bool) -> Encoder:
     try:
         with safe_open(file, framework="pt") as content:
             description = read_description((content.metadata() or {}).get("s2r2"), file, TIMM_LAYOUT_VERSION)
@@ -87,7 +120,12 @@ def _from_file(file: Path) -> Encoder:
             raise S2R2Error(f"{file}: {name} is not finite; the file is damaged or its training diverged, take another")
         if name.endswith("running_var") and bool((tensor < 0).any()):
             raise S2R2Error(f"{file}: {name} has a negative variance; the file is damaged, copy it again")
-    encoder = _build(description["architecture"], description["name"], trained=description["trained"])
+    encoder = _build(
+        description["architecture"],
+        description["name"],
+        trained=description["trained"],
+        several_sizes=several_sizes,
+    )
     try:
         if description.get("layout") == "timm":
             encoder.backbone.load_state_dict(from_timm(tensors))
@@ -110,12 +148,16 @@ def _check_shapes(architecture: dict[str, Any], shapes: dict[str, list[int]], fi
         raise S2R2Error(f"{file}: its head is not of the size that it states; the file is damaged, copy it again")
 
 
-def _build(architecture: dict[str, Any], name: str, *, trained: bool) -> Encoder:
+def _build(architecture: dict[str, Any], name: str, *, trained: bool, several_sizes: bool = False) -> Encoder:
     """Modules with fresh weights from the plain data that ``Encoder.architecture`` holds."""
     backbone = architecture["backbone"]
     check_backbone(backbone)
     model = build_backbone(
-        backbone, architecture["image_size"], pretrained=False, small_stem=architecture["small_stem"]
+        backbone,
+        architecture["image_size"],
+        pretrained=False,
+        small_stem=architecture["small_stem"],
+        several_sizes=several_sizes,
     )
     head = None
     if architecture["has_head"]:
@@ -125,20 +167,39 @@ def _build(architecture: dict[str, Any], name: str, *, trained: bool) -> Encoder
     return Encoder(model, head, dict(architecture), name, trained=trained)
 
 
-def _from_timm(name: str, *, pretrained: bool, image_size: int | None, title: str) -> Encoder:
+def _from_timm(name: str, image_size: int | None, title: str, several_sizes: bool) -> Encoder:
+    """The model of timm's with its pretrained weights, its own size and normalization."""
+    found = find_pretrained(name)
+    return _bare(found.backbone, found.stated, image_size, title, several_sizes=several_sizes, found=found)
+
+
+def _untrained(name: str, image_size: int | None, title: str) -> Encoder:
+    """The model of timm's with random weights, always the same ones."""
     check_backbone(name)
     stated = timm.get_pretrained_cfg(name)
-    size = image_size or (stated.input_size[-1] if stated else 224)
-    mean, std = (stated.mean, stated.std) if stated else ((0.5,) * 3, (0.5,) * 3)
+    return _bare(name, stated.to_dict() if stated else {}, image_size, title)
+
+
+def _bare(
+    backbone: str,
+    stated: dict[str, Any],
+    image_size: int | None,
+    title: str,
+    *,
+    several_sizes: bool = False,
+    found: Pretrained | None = None,
+) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return create_encoder(
-            name,
-            image_size=size,
-            pretrained=pretrained,
+            backbone,
+            image_size=image_size or (stated.get("input_size") or (224,))[-1],
+            pretrained=found is not None,
             embedding_dimensions=0,
-            mean=mean,
-            std=std,
+            mean=stated.get("mean") or (0.5,) * 3,
+            std=stated.get("std") or (0.5,) * 3,
             name=title,
-            trained=pretrained,
+            trained=found is not None,
+            several_sizes=several_sizes,
+            overlay=found.overlay if found else None,
         )

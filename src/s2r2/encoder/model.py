@@ -13,7 +13,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s2r2.encoder.backbones import build_backbone, check_backbone
+from s2r2.encoder.backbones import build_backbone, check_backbone, check_weights, other_size
 from s2r2.encoder.images import ImagesLike, prepare, render_batches
 from s2r2.errors import ArgumentError, NonFiniteError, S2R2Error
 from s2r2.runs import ENCODER_FILE
@@ -248,6 +248,7 @@ def create_encoder(
     name: str | None = None,
     several_sizes: bool = False,
     trained: bool = True,
+    overlay: dict[str, Any] | None = None,
 ) -> Encoder:
     """Build an encoder on any timm backbone.
 
@@ -265,12 +266,15 @@ def create_encoder(
         several_sizes: Let a vision transformer look at images of other sizes as well (multi-crop training), where
             timm's can: position embeddings are then resampled. Convolutional networks do in any case.
         trained: Whether it has learned weights, or will have; False for one that others are compared with.
+        overlay: With ``pretrained``: where the weights are, see :mod:`s2r2.encoder.weights`.
 
     Raises:
         S2R2Error: The backbone is unknown (near matches are named), its weights cannot be loaded, or it cannot
             take images of this size.
     """
     check_backbone(backbone)
+    if pretrained and overlay is None:
+        check_weights(backbone)
     small_stem = image_size <= 48 and not pretrained
     architecture: dict[str, Any] = {
         "backbone": backbone,
@@ -281,7 +285,7 @@ def create_encoder(
         "std": list(std),
     }
     model = build_backbone(
-        backbone, image_size, pretrained=pretrained, small_stem=small_stem, several_sizes=several_sizes
+        backbone, image_size, pretrained=pretrained, small_stem=small_stem, several_sizes=several_sizes, overlay=overlay
     )
     features = _feature_dimensions(model, backbone, image_size)
     head = ProjectionHead(features, head_hidden, embedding_dimensions) if embedding_dimensions else None
@@ -289,6 +293,20 @@ def create_encoder(
     architecture["embedding_dimensions"] = embedding_dimensions or features
     architecture["has_head"] = head is not None
     return Encoder(model, head, architecture, name or backbone, trained=trained)
+
+
+def with_image_size(encoder: Encoder, image_size: int) -> Encoder:
+    """The encoder, from now on for square images of another size.
+
+    Raises:
+        S2R2Error: Its backbone cannot take them.
+    """
+    if image_size != encoder.image_size:
+        with contextlib.suppress(Exception):  # the trial below says what is wrong
+            other_size(encoder.backbone, image_size)
+        _feature_dimensions(encoder.backbone, encoder.architecture["backbone"], image_size)
+        encoder.image_size = encoder.architecture["image_size"] = image_size
+    return encoder
 
 
 def _feature_dimensions(model: nn.Module, name: str, image_size: int) -> int:
