@@ -126,6 +126,23 @@ def test_a_preview_that_is_a_bitmap_is_turned_as_well(monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(decode(raw_photo(encoded("JPEG"))), np.rot90(pixels, -1))
 
 
+@pytest.mark.parametrize("form", ["AVIF", "HEIF"])
+def test_a_cut_file_of_boxes_is_listed_and_what_follows_them_changes_nothing(form: str) -> None:
+    if form not in formats.FORMATS:
+        pytest.skip(f"no {form}")
+    content = encoded(form, corner((300, 200)).rotate(20))
+    for missing in (1, 5, len(content) // 3):
+        with pytest.raises(UnreadableImage, match="the file ends before the image does"):
+            decode(content[:-missing])
+    whole = decode(content)
+    for behind in (b"x", b"SEFT" * 20, bytes(50), b"\0\0\0\x18sefd" + bytes(16)):
+        np.testing.assert_array_equal(decode(content + behind), whole)
+    start = content.index(b"mdat") - 4  # as phones write it: the length in eight bytes
+    long = content[:start] + (1).to_bytes(4) + b"mdat" + (len(content) - start).to_bytes(8) + content[start + 16 :]
+    with pytest.raises(UnreadableImage, match="the file ends before the image does"):
+        decode(long[:-5])
+
+
 # TIFF
 
 
@@ -328,6 +345,34 @@ def test_a_package_that_cannot_be_loaded_is_a_line(monkeypatch: pytest.MonkeyPat
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(UnreadableImage, match="cannot be loaded: "):
             decode(content)
+
+
+def test_a_pillow_without_avif_and_jpeg_2000_lists_them(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded("PNG"))
+    for name in ("b.avif", "c.jp2"):
+        (tmp_path / name).write_bytes(b"?")
+    program = (
+        "import sys\n"
+        "from PIL import features\n"
+        "features.check = lambda name: False\n"
+        "from s2r2.images import decode, open_source\n"
+        "source = open_source(sys.argv[1])\n"
+        "print(list(source.keys), [f'{p.key}: {p.reason}' for p in source.problems])\n"
+        "for content in (b'\\0\\0\\0\\x10ftypavif', b'\\xff\\x4f\\xff\\x51'):\n"
+        "    try:\n"
+        "        decode(content + bytes(40))\n"
+        "    except Exception as error:\n"
+        "        print(error)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, timeout=100)
+    listed, avif, jpeg_2000 = done.stdout.splitlines()
+    assert listed == (
+        "['a.png'] ['b.avif: AVIF is not read: convert it to JPEG, PNG or WebP', "
+        "'c.jp2: JP2 is not read: convert it to JPEG, PNG or WebP']"
+    )
+    assert avif.startswith("an AVIF photo that this Pillow does not read")
+    assert jpeg_2000 == "a JPEG 2000 photo, which is not read: convert it to JPEG or PNG"
 
 
 def test_avif_of_any_brand_is_not_taken_for_heic() -> None:

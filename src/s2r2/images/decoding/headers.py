@@ -14,6 +14,7 @@ MOST_SCANS = 100
 """Progressive JPEGs have about ten; each one more costs a pass over the whole image."""
 MOST_SEGMENTS = 5_000
 MOST_CHUNKS = 500_000
+MOST_BOXES = 1_000
 LARGEST_PROFILE = 1 << 20
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -36,12 +37,28 @@ def cleaned(content: bytes) -> bytes:
         return _png(content)
     if content.startswith((b"GIF87a", b"GIF89a")):
         return _gif(content)
+    if content[4:8] == b"ftyp":
+        _check_boxes(content)
     return shown_page(content) if is_tiff(content) else content
 
 
 def is_complete(jpeg: bytes) -> bool:
     """Whether a cleaned JPEG has its end marker."""
     return jpeg.endswith(b"\xff\xd9")
+
+
+def _check_boxes(content: bytes) -> None:
+    """Refuse HEIC and AVIF without the end of their data: libheif would show grey in its place."""
+    position = 0
+    for _ in range(MOST_BOXES):
+        length, kind = int.from_bytes(content[position : position + 4]), content[position + 4 : position + 8]
+        if length == 1:
+            length = int.from_bytes(content[position + 8 : position + 16])
+        if length < 8 or len(kind) < 4:  # the last box, or what a phone has put behind it
+            return
+        position += length
+        if position > len(content) and kind in (b"mdat", b"meta"):
+            raise UnreadableImage("damaged: the file ends before the image does")
 
 
 def _jpeg(content: bytes) -> bytes:
