@@ -82,16 +82,26 @@ class Index:
         """Make the index, or bring it up to date."""
         _sleep_while_waiting()
         launch_if_wanted(words, self.device.devices, self.device.nodes)
+        from s2r2.images import open_source
+
+        source = None
+        if self._may_be_unchanged():
+            from s2r2.search.unchanged import nothing_new
+
+            source = open_source(self.data)
+            same = nothing_new(self.encoder, source, self.index, self.backend, self.approximate_from)
+            if same is not None:
+                _say_lines(same)
+                return
         from s2r2.distributed.devices import choose_device
         from s2r2.distributed.processes import Processes
         from s2r2.encoder import load
-        from s2r2.images import open_source
         from s2r2.search import update_index
 
         with Processes.joined() as processes:
             done = update_index(
                 load(self.encoder, device=choose_device(self.device.device, processes)),
-                processes.leader_first(lambda: open_source(self.data)),
+                source or processes.leader_first(lambda: open_source(self.data)),
                 self.index,
                 rebuild=self.rebuild,
                 drop_missing=self.drop_missing,
@@ -101,8 +111,12 @@ class Index:
                 processes=processes,
             )
         if not is_follower():
-            for line in str(done).splitlines():
-                say(worded(line))
+            _say_lines(done)
+
+    def _may_be_unchanged(self) -> bool:
+        """Whether the index may be as it should be already, which is seen without torch; a GPU asked for is checked."""
+        alone = "WORLD_SIZE" not in os.environ
+        return alone and self.device.device in ("auto", "cpu") and not (self.rebuild or self.drop_missing)
 
 
 @dataclass(frozen=True)
@@ -187,6 +201,11 @@ class Serve:
             backend=self.backend,
             read_only=self.read_only,
         )
+
+
+def _say_lines(text: object) -> None:
+    for line in str(text).splitlines():
+        say(worded(line))
 
 
 def _sleep_while_waiting() -> None:

@@ -6,13 +6,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from s2r2.distributed.processes import Processes
-from s2r2.encoder import Encoder
 from s2r2.errors import NonFiniteError
 from s2r2.images import ImageSource, UnreadableImage, decode_expendable
 from s2r2.images.places import FilePlace
@@ -21,6 +19,10 @@ from s2r2.search.storage.rows import content_hash, photo_id
 from s2r2.search.storage.thumbnails import seal
 from s2r2.system.prefetch import in_order
 from s2r2.system.thumbnails import jpeg
+
+if TYPE_CHECKING:
+    from s2r2.distributed.processes import Processes
+    from s2r2.encoder import Encoder
 
 T = TypeVar("T")
 Read = TypeVar("Read")
@@ -55,22 +57,15 @@ class ReadPhoto:
         return self.pixels is None and not self.reason and "vector" not in self.row
 
 
-class PhotoReader:
-    """Reads photos of a source for an encoder.
+class PhotoNames:
+    """Keys, labels and places of a source's photos, as an index has them.
 
     Args:
         source: The photos.
-        encoder: Says what size and normalization its input has, and whose fingerprint goes into the rows.
-        fingerprint: Of the encoder.
-        contents: Hashes of content that the index has already: such photos are not decoded.
-        side: Short side to which they are reduced for the encoder; a thumbnail may be made of more pixels.
     """
 
-    def __init__(
-        self, source: ImageSource, encoder: Encoder, fingerprint: str, contents: frozenset[str], side: int
-    ) -> None:
-        self.source, self.encoder, self.fingerprint, self.contents = source, encoder, fingerprint, contents
-        self.side = side
+    def __init__(self, source: ImageSource) -> None:
+        self.source = source
         self._keys = unique([printable(key) for key in source.keys])
         self.labels = [[]] * len(source) if source.labels is None else source.labels.lists()
 
@@ -89,7 +84,27 @@ class PhotoReader:
         """Labels of a photo joined by ``;``."""
         return ";".join(map(printable, self.labels[index]))
 
-    def encoded(self, wanted: Sequence[tuple[int, str]], size: int, processes: Processes) -> Iterator[list[ReadPhoto]]:
+
+class PhotoReader(PhotoNames):
+    """Reads photos of a source for an encoder.
+
+    Args:
+        source: The photos.
+        encoder: Says what size and normalization its input has, and whose fingerprint goes into the rows.
+        fingerprint: Of the encoder.
+        contents: Hashes of content that the index has already: such photos are not decoded.
+        side: Short side to which they are reduced for the encoder; a thumbnail may be made of more pixels.
+    """
+
+    def __init__(
+        self, source: ImageSource, encoder: "Encoder", fingerprint: str, contents: frozenset[str], side: int
+    ) -> None:
+        super().__init__(source)
+        self.encoder, self.fingerprint, self.contents, self.side = encoder, fingerprint, contents, side
+
+    def encoded(
+        self, wanted: Sequence[tuple[int, str]], size: int, processes: "Processes"
+    ) -> Iterator[list[ReadPhoto]]:
         """Photos in the given order with their vectors, ``size`` at a time; several processes share the batches.
 
         Args:
@@ -173,7 +188,7 @@ def read_ahead(read: Callable[[T], Read], batches: Sequence[Sequence[T]], thread
             yield list(islice(found, len(batch)))
 
 
-def have_direction(vectors: np.ndarray, encoder: Encoder) -> np.ndarray:
+def have_direction(vectors: np.ndarray, encoder: "Encoder") -> np.ndarray:
     """Which of the vectors ``(n, D)`` can be searched: those of length 0 are near to nothing.
 
     Raises:
@@ -189,7 +204,7 @@ def have_direction(vectors: np.ndarray, encoder: Encoder) -> np.ndarray:
     return found
 
 
-def check_alike(encoder: Encoder, source: ImageSource, processes: Processes) -> None:
+def check_alike(encoder: "Encoder", source: ImageSource, processes: "Processes") -> None:
     """Make sure that all processes embed the same photos with the same encoder.
 
     Raises:

@@ -15,6 +15,7 @@ from s2r2.search.storage.published import read_sealed, write_sealed
 from s2r2.system.files import checksum, sync_file, sync_folder
 
 _CHANGING = "latest_version_hint.json"
+_LARGEST_VERSION = 2**64 - 1  # newer versions come first in an alphabetic list
 
 
 class RowFiles:
@@ -54,6 +55,19 @@ class RowFiles:
         return self._known is not None and any(
             name not in self._known and path.suffix == ".manifest" for name, path in self._present().items()
         )
+
+    def holds_only(self, version: int) -> bool:
+        """Whether all files are what was written down, and no update wrote any after this version of LanceDB's.
+
+        Raises:
+            DamagedIndex: A file is not what was written down.
+        """
+        present = self._present()
+        if self._known is None or present.keys() != self._known.keys():
+            return False
+        self._check(list(present))
+        manifests = [path.stem for path in present.values() if path.suffix == ".manifest"]
+        return manifests in ([f"{version}"], [f"{_LARGEST_VERSION - version:020}"])
 
     def check_for_reading(self) -> None:
         """Check what is small: versions and deletions; the data tell of themselves.
