@@ -228,7 +228,8 @@ def encoded(name: str, number: int = 0, **options: Any) -> bytes:
 
 def images(scratch: Path) -> Target:
     """Image files of every format that is read."""
-    from s2r2.images import decode
+    from s2r2.images import PhotoFacts, decode
+    from s2r2.images.decoding.facts import checked
     from s2r2.images.decoding.formats import FORMATS, openable
 
     names = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "MPO", "AVIF", "JPEG2000", "HEIF")
@@ -242,14 +243,18 @@ def images(scratch: Path) -> Target:
         encoded("PNG", interlace=True),
     ]
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112], exif[271] = 6, "Maker"
+    exif.get_ifd(0x8769).update({36867: "2024:05:01 12:34:56", 36881: "+02:00"})
+    exif.get_ifd(0x8825).update({1: "N", 2: (47.0, 22.0, 30.0), 3: "E", 4: (8.0, 32.0, 0.0)})
     seeds.append(encoded("JPEG", exif=exif))
     seeds.append(encoded("TIFF", save_all=True, append_images=[picture(1, (50, 60)), picture(2)]))
     if "RAW" in FORMATS:
         seeds += [raw_photo(encoded("JPEG")), raw_photo(encoded("JPEG"), encoded("JPEG", 1))]
 
     def read(content: bytes) -> None:
-        decode(content, short_side=32)
+        facts: list[PhotoFacts] = []
+        decode(content, short_side=32, tell=facts.append)
+        assert checked(list(facts[-1])) == facts[-1], "facts of the wrong types"
 
     return Target(seeds, read)
 
