@@ -36,10 +36,10 @@ demo: $(if $(wildcard $(READY)),$(READY),$(VENV)/.ready-for-demo)
 	@$(BIN)/python examples/demo.py --data "$(DATA)" --out demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 slow: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

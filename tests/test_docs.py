@@ -109,6 +109,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_reference_has_every_command_and_every_public_name(site: Path) -> None:
     page = (site / "reference/commands.html").read_text(encoding="utf-8")
     for command in COMMANDS:
@@ -119,12 +120,14 @@ def test_reference_has_every_command_and_every_public_name(site: Path) -> None:
             assert f'id="s2r2.{room}.{name}"' in content, f"s2r2.{room}.{name}"
 
 
+@pytest.mark.slow
 def test_the_method_on_one_page_is_the_example_itself(site: Path) -> None:
     page = re.sub(r"<[^>]+>", "", (site / "from_scratch.html").read_text(encoding="utf-8"))
     example = text("examples/s2r2_from_scratch.py")
     assert "".join(example.split()) in "".join(html.unescape(page).split())
 
 
+@pytest.mark.slow
 def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > 15
@@ -157,6 +160,7 @@ def test_loading_from_elsewhere_would_be_noticed(content: str) -> None:
     assert not loads_from_elsewhere('<a href="https://arxiv.org/abs/2010.07258">')
 
 
+@pytest.mark.slow
 def test_pages_ask_no_other_host_in_a_browser(site: Path) -> None:
     """What scripts would load at run time shows only in a browser."""
     sync = pytest.importorskip("playwright.sync_api")

@@ -110,6 +110,7 @@ def assert_equal_indexes(first: Path, second: Path) -> None:
     assert thumbnails[0] == thumbnails[1]
 
 
+@pytest.mark.slow
 def test_index(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alone = one(capsys, "index", ENCODER, folder, "--index", tmp_path / "alone")
     assert "129 embedded, 0 moved, 0 unchanged, 0 dropped, 2 skipped" in alone
@@ -140,8 +141,9 @@ WATCHED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks into /proc")
-@pytest.mark.parametrize("command", [pytest.param(c, marks=[pytest.mark.slow] * (c != "embed")) for c in WATCHED])
+@pytest.mark.parametrize("command", WATCHED)
 def test_nobody_else_reaches_the_processes(command: str, folder: Path, tmp_path: Path) -> None:
     """No process listens beyond loopback, what they meet by is a file of this user, and all end with the launcher."""
     place = tmp_path / "temporary"
@@ -224,6 +226,7 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in done.stderr.splitlines() if line.startswith("s2r2: ")]
 
 
+@pytest.mark.slow
 def test_what_the_first_process_meets_is_said_once(folder: Path, tmp_path: Path) -> None:
     (said,) = lines(two("embed", ENCODER, folder, "--out", tmp_path / "none" / "vectors.parquet"))
     assert "cannot write" in said

@@ -26,6 +26,7 @@ SHAPES = [  # sizes of groups, width: widths that are no multiple of a block, P 
 ]
 
 
+@pytest.mark.slow
 @installed
 @pytest.mark.skipif(INTERPRETED or DEVICE == "cuda", reason="the inner process, or a GPU: the tests below run in it")
 def test_kernels_under_the_interpreter():

@@ -270,6 +270,7 @@ def test_half_sent_requests_stop_nothing_and_ctrl_c_ends_all(
         client.close()
 
 
+@pytest.mark.slow
 def test_plain_searches_go_on_among_large_uploads_slow_and_hostile_clients(
     served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

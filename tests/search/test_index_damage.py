@@ -81,6 +81,7 @@ def test_every_flipped_bit_is_harmless_or_said(store: Path, tmp_path: Path) -> N
     assert said > 12
 
 
+@pytest.mark.slow
 def test_the_remedy_repairs_every_file(encoder: Encoder, photos: Path, store: Path, tmp_path: Path) -> None:
     right = answers(store)
     for number, name in enumerate(path.relative_to(store) for path in list(files_of(store))):

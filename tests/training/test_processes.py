@@ -350,6 +350,7 @@ def test_sigterm_saves_in_all_processes_and_the_resume_ends_alike(
     assert torch.equal(weights(tmp_path / "run"), weights(whole))
 
 
+@pytest.mark.slow
 def test_a_mistake_is_said_once_and_leaves_with_its_own_code(photos_folder: Path, tmp_path: Path) -> None:
     wrong = command(photos_folder, tmp_path / "run", "--backbone", "test_resnet", "--devices", "2", "--batch-size", "7")
     done = subprocess.run(wrong, capture_output=True, text=True, timeout=120, check=False)

@@ -129,6 +129,7 @@ def test_a_loss_that_is_nan_names_its_photos_and_can_be_replayed(tmp_path: Path)
     assert max(rates(tmp_path / "run")) == 20
 
 
+@pytest.mark.slow
 def test_one_retry_at_a_lower_learning_rate(tmp_path: Path) -> None:
     config = dataclasses.replace(exploding(tmp_path, 1), retry_at=0.5)
     train("digits:test", config, out=tmp_path / "run", quiet=True)
@@ -201,11 +202,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize(
-    ("point", "step"), [("written", 11), pytest.param("synced", 11, marks=pytest.mark.slow),
-                        pytest.param("renamed", 12, marks=pytest.mark.slow)],
-)  # fmt: skip
+@pytest.mark.parametrize(("point", "step"), [("written", 11), ("synced", 11), ("renamed", 12)])
 def test_killed_while_a_checkpoint_is_written(
     point: str, step: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

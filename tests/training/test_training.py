@@ -69,6 +69,7 @@ def test_it_learns_to_rank(tmp_path: Path) -> None:
     assert after > 2 * before
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run(run: Path, tmp_path: Path) -> None:
     train("digits:test", TINY, out=tmp_path / "again", quiet=True)
     assert losses(tmp_path / "again") == losses(run)
@@ -110,6 +111,7 @@ def test_interrupt_and_resume_equal_an_undisturbed_run(run: Path, tmp_path: Path
     assert all(torch.equal(expected["encoder"][name], value) for name, value in actual["encoder"].items())
 
 
+@pytest.mark.slow
 def test_kill_and_resume(run: Path, tmp_path: Path) -> None:
     """After kill -9 the run goes on from its last checkpoint and ends with the same weights."""
     folder = tmp_path / "run"
@@ -140,7 +142,7 @@ def test_resume_refuses_other_settings_and_other_photos(run: Path, tmp_path: Pat
         train("digits:train", TrainConfig(), out=run, resume=True, quiet=True)
 
 
-@pytest.mark.parametrize("damage", ["cut", "one bit", "gone"])
+@pytest.mark.parametrize("damage", ["cut", *(pytest.param(d, marks=pytest.mark.slow) for d in ("one bit", "gone"))])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     damage: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
