@@ -106,7 +106,8 @@ NO_ADVICE: dict[str, str] = {
     "run       {} epochs x": "figures",
     "`strategy='fsdp'` {}$": "what stands before each rule of sharding",
     "run       {} minutes{}$": "how long a run is",
-    "chosen    for {} minutes and {} photos": "what was chosen, as options",
+    "chosen    {}: {}, `lr={}`{}$": "what was chosen, as options",
+    ", `options={}={}`$": "part of what was chosen",
     "Another program, not s2r2 serve, answers": "what is there, and nothing to do",
 }
 """A piece of a text that only looks like advice: what it is."""

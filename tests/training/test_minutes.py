@@ -237,6 +237,10 @@ def test_what_is_given_stays_and_the_rest_is_chosen(cheap: None, capsys: pytest.
     assert few.epochs > 10 * many.epochs
     said = capsys.readouterr().out
     assert "`backbone='test_resnet'`, `image_size=32`, `batch_size=64`, `views=8`, `recipe='swav-multicrop'`" in said
+    assert "`lr=0.006`, `options=spread=1.0`" in said
+    assert chosen(5000, method="simclr", lr=0.1).lr == 0.1
+    assert chosen(5000, lr=0.001, options={"spread": 0.0}).options == {"spread": 0.0}
+    assert not chosen(5000, method="simclr").options
     own = chosen(5000, backbone="lcnet_050", batch_size=16, image_size=40)
     assert (own.backbone, own.image_size, own.batch_size) == ("lcnet_050", 40, 16)
 

@@ -28,9 +28,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if is_launched():
         end_with_parent()
     make_streams_fitting()
+    _wait_briefly()
     words = with_current_names(sys.argv[1:] if arguments is None else arguments)
     with contextlib.ExitStack() as while_it_runs:
         _run(words, while_it_runs)
+
+
+def _wait_briefly() -> None:
+    """Have torch's threads spin for microseconds, not milliseconds, before they sleep where they wait for each other.
+
+    Whatever else uses the cores, even our own threads that decode photos and make views, is otherwise kept from running
+    by a thread that waits for it to end: ``benchmarks/waiting_threads.py`` has the figures. OpenMP reads the variables
+    when torch is imported, and later no more.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="1000")
 
 
 def _run(words: Sequence[str], while_it_runs: contextlib.ExitStack) -> None:

@@ -1,7 +1,6 @@
 """``s2r2 embed``, ``index``, ``search``, ``duplicates`` and ``serve``."""
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +34,6 @@ class Embed:
 
     def execute(self, words: Sequence[str]) -> None:
         """Write the table."""
-        _sleep_while_waiting()
         launch_if_wanted(words, self.device.devices, self.device.nodes)
         from s2r2.distributed.devices import choose_device
         from s2r2.distributed.processes import Processes
@@ -80,7 +78,6 @@ class Index:
 
     def execute(self, words: Sequence[str]) -> None:
         """Make the index, or bring it up to date."""
-        _sleep_while_waiting()
         launch_if_wanted(words, self.device.devices, self.device.nodes)
         from s2r2.images import open_source
 
@@ -206,12 +203,3 @@ class Serve:
 def _say_lines(text: object) -> None:
     for line in str(text).splitlines():
         say(worded(line))
-
-
-def _sleep_while_waiting() -> None:
-    """Keep torch's threads, if they wait for each other, from holding cores that those who decode could use.
-
-    OpenMP reads the variable when torch is imported, and later no more.
-    """
-    if "torch" not in sys.modules:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -11,6 +11,7 @@ from s2r2.system.console import PlainConsole
 from s2r2.system.wording import worded
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods import resolve
+from s2r2.training.methods.registry import BASE_VIEWS
 from s2r2.training.setup.cost import seconds_per_pixel
 from s2r2.training.setup.encoder import first_encoder
 from s2r2.views import get_recipe, view_sizes
@@ -20,7 +21,7 @@ _SHOWN = ("backbone", "image_size", "batch_size", "views", "recipe")
 
 
 class Choice(NamedTuple):
-    """Settings that are good from a number of epochs on; with fewer, a cheaper choice is better.
+    """An encoder that is worth its time if that is enough for some epochs; for fewer, take a cheaper one.
 
     Attributes:
         epochs: The fewest.
@@ -33,9 +34,12 @@ class Choice(NamedTuple):
     image_size: int
 
 
-TABLE = (Choice(60, "test_resnet", 48), Choice(0, "test_resnet", 32))
-"""The most expensive first. ``benchmarks/quality_per_minute.py`` has the figures."""
+TABLE = (Choice(200, "resnet18", 64), Choice(60, "test_resnet", 48), Choice(0, "test_resnet", 32))
+"""The most expensive first. ``benchmarks/quality_per_minute.py`` has the figures; the first two are for GPUs and hours,
+and not measured."""
 BATCH_SIZE, LEAST_STEPS_PER_EPOCH = 64, 8
+LEARNING_RATE, SPREAD = 6e-3, 1.0
+"""Of short runs by ranking: three times the usual rate for 512 views in a step, and a term of spread."""
 
 
 def choose_for_time(
@@ -62,11 +66,14 @@ def choose_for_time(
         epochs = epochs_in_time(asked, images, device, processes)
         if epochs >= choice.epochs:
             break
+    if config.method == "s2r2" and config.optimizer == "adamw":
+        views = asked.batch_size * resolve(asked).views
+        asked = _filled(asked, given, lr=LEARNING_RATE * (views / BASE_VIEWS) ** 0.5, options={"spread": SPREAD})
     shown = resolve(asked)
     settings = ", ".join(f"`{name}={getattr(shown, name)!r}`" for name in _SHOWN)
-    console.say(
-        worded(f"chosen    for {config.minutes:g} minutes and {images:,} photos: {settings}, `lr={shown.lr:.2g}`")
-    )
+    options = "".join(f", `options={name}={value}`" for name, value in shown.options.items())
+    about = f"for {config.minutes:g} minutes and {images:,} photos"
+    console.say(worded(f"chosen    {about}: {settings}, `lr={shown.lr:.2g}`{options}"))
     return dataclasses.replace(asked, epochs=max(1, math.ceil(epochs)))
 
 
