@@ -183,6 +183,25 @@ case(
     lambda _: retrieval_metrics(ROWS, LABELS, without_relevant="x"),  # type: ignore[arg-type]
     lambda _, said: [retrieval_metrics(ROWS, LABELS, without_relevant=choice) for choice in choices(said)],  # type: ignore[arg-type]
 )
+case(
+    "leave_out={} is not known: use nothing, images or groups",
+    lambda _: retrieval_metrics(ROWS, LABELS, leave_out="x"),  # type: ignore[arg-type]
+    lambda _, said: [retrieval_metrics(ROWS, LABELS, leave_out=choice) for choice in choices(said)],  # type: ignore[arg-type]
+)
+case(
+    'leave_out="{}" is for images ranked among themselves: give no gallery',
+    lambda _: retrieval_metrics(ROWS, LABELS, ROWS, LABELS, leave_out="images"),
+    lambda _, said: retrieval_metrics(ROWS, LABELS, leave_out=named(r'leave_out="(\w+)"', said)),  # type: ignore[arg-type]
+)
+case(
+    'leave_out="groups" needs one label an image: use',
+    lambda _: retrieval_metrics(ROWS, LABELS[:, None] == np.arange(3), leave_out="groups"),
+    lambda _, said: retrieval_metrics(
+        ROWS,
+        LABELS[:, None] == np.arange(3),
+        leave_out=named(r'use leave_out="(\w+)"', said),  # type: ignore[arg-type]
+    ),
+)
 
 
 def zeroed(row: int) -> np.ndarray:

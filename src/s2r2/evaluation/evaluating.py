@@ -16,7 +16,7 @@ from s2r2.evaluation.distributed import embed_shared, embed_views_shared
 from s2r2.evaluation.metrics.bootstrap import DRAWS
 from s2r2.evaluation.metrics.health import alignment, duplicates, health
 from s2r2.evaluation.metrics.neighbours import usual_neighbours
-from s2r2.evaluation.metrics.retrieval import unit_rows, without_direction
+from s2r2.evaluation.metrics.vectors import unit_rows, without_direction
 from s2r2.evaluation.protocols.base import Protocol, Space
 from s2r2.evaluation.protocols.held_out_views import HeldOutViews, held_out_views
 from s2r2.evaluation.protocols.raw_pixels import LARGEST_SIDE, raw_pixel_features
@@ -32,6 +32,10 @@ Embedder: TypeAlias = Encoder | Callable[[PixelStore], np.ndarray]
 
 RAW = "raw pixels"
 SAME = 1e-6
+INTERVALS = (
+    "± is half of the 95 % interval over other test images, as queries and among the images that are ranked. "
+    "It does not cover other training runs, photos to train on, or labeled images to learn from."
+)
 
 
 def evaluate(
@@ -295,5 +299,5 @@ def _notes(evaluation: Evaluation, train: PixelStore | None, test: PixelStore, t
     side = evaluation.about["raw_pixels_side"]
     if any(row.kind == RowKind.PIXELS for row in evaluation.rows):
         notes.append(f"Raw pixels: the centered square at {side} x {side} px, minus the mean image.")
-    notes.append("± is half of the 95 % interval over resampled test images; it does not cover other training runs.")
+    notes.append(INTERVALS)
     return notes

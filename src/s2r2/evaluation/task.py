@@ -84,19 +84,27 @@ class Outcome:
             sets; or with ``targets`` ``(N, C)`` scores of labels.
         targets: ``(N, C)`` bool: labels of the images; the figure is then mean AP over labels.
         details: Plain data for the record, such as a strength that was chosen.
+        pseudo_values: ``(N,)`` what is resampled in place of ``values`` where an image bears on the values of others as
+            well, see :func:`~s2r2.evaluation.metrics.jackknife.pseudo_values`.
     """
 
     values: np.ndarray
     targets: np.ndarray | None = field(default=None)
     details: Any = None
+    pseudo_values: np.ndarray | None = None
+
+    @property
+    def resampled_values(self) -> np.ndarray:
+        """What is resampled: ``pseudo_values`` where there are some."""
+        return self.values if self.pseudo_values is None else self.pseudo_values
 
     def interval(self, *, draws: int = DRAWS, seed: int = 0) -> Interval:
         """The figure with its bootstrap interval over test images."""
-        figures = resampled(self.values, self.targets, draws=draws, seed=seed)
+        figures = resampled(self.resampled_values, self.targets, draws=draws, seed=seed)
         if self.targets is not None:
             return interval_of(figures, int(self.targets.any(0).sum()), len(self.values))
-        images = int(np.isfinite(self.values).sum()) if self.values.ndim == 1 else self.values.shape[1]
-        return interval_of(figures, images, images)
+        count = int(np.isfinite(self.values).sum()) if self.values.ndim == 1 else self.values.shape[1]
+        return interval_of(figures, count, count)
 
 
 def build_task(

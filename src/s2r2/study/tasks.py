@@ -66,13 +66,14 @@ def evaluate_task(
         for shared, name in protocol.compared(task).items():
             if name in outcomes:
                 known = bool(np.isfinite(figures[name].value))
-                scores[shared] = outcomes[name].values if known else np.full(len(scores[TARGETS]), np.nan)
+                scores[shared] = outcomes[name].resampled_values if known else np.full(len(scores[TARGETS]), np.nan)
                 record[shared] = {
                     "title": columns[name].title,
                     "explanation": columns[name].explanation,
                     "figure": figures[name].to_list(),
                 }
-    return TaskResult(scores, {"figures": record, "notes": [caution.text for caution in found]})
+    notes = [caution.text for caution in found]
+    return TaskResult(scores, {"figures": record, "notes": notes, "gallery_resampled": True})
 
 
 def check_tasks(tasks: dict[str, dict[str, Any]], side: int, protocols: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from s2r2.encoder import Encoder
 from s2r2.evaluation import embed_views, health, held_out_views, knn_accuracy, retrieval_metrics
-from s2r2.evaluation.metrics.retrieval import without_direction
+from s2r2.evaluation.metrics.vectors import without_direction
 
 if TYPE_CHECKING:
     from s2r2.training.setup.plan import Preparation

@@ -6,7 +6,7 @@ import numpy as np
 
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.evaluation.metrics.label_encoding import LabelsLike, number_labels
-from s2r2.evaluation.metrics.retrieval import similarity_rows, unit_rows
+from s2r2.evaluation.metrics.vectors import similarity_rows, unit_rows
 
 DEFAULT_NEIGHBOURS = (20, 200)
 TEMPERATURE = 0.07
@@ -130,6 +130,41 @@ def _shares(
                 shares += weights[:, place, None] * labels[indices[:, place]]
         out[k] = shares
     return out
+
+
+def without_voters(
+    rows: np.ndarray, labels: np.ndarray, *, k: int, temperature: float = TEMPERATURE
+) -> tuple[np.ndarray, float]:
+    """What each voter's absence would change where images vote for each other, the next nearest taking its place.
+
+    Args:
+        rows: ``(N, D)`` features.
+        labels: ``(N,)`` class numbers from 0.
+        k: Number of neighbours.
+        temperature: T.
+
+    Returns:
+        ``(N,)`` changes in the number of images whose class is found, and the sum of the squares of single changes.
+    """
+    indices, cosines = nearest(rows, k=k + 1)
+    weights = np.exp((cosines - cosines[:, :1]).astype(np.float64) / temperature)
+    changes, squares, classes = np.zeros(len(rows)), 0.0, int(labels.max()) + 1
+    block = max(1, _MEMORY // (8 * classes))
+    for start in range(0, len(rows), block):
+        near, weight = indices[start : start + block], weights[start : start + block]
+        wanted, place = labels[start : start + block], np.arange(len(near))
+        votes = np.zeros((len(near), classes))
+        np.add.at(votes, (place[:, None], labels[near[:, :k]]), weight[:, :k])
+        before = votes.argmax(1) == wanted
+        for left in range(min(k, near.shape[1])):
+            others = votes.copy()
+            others[place, labels[near[:, left]]] -= weight[:, left]
+            if near.shape[1] > k:
+                others[place, labels[near[:, k]]] += weight[:, k]
+            change = (others.argmax(1) == wanted).astype(float) - before
+            np.add.at(changes, near[:, left], change)
+            squares += float((change**2).sum())
+    return changes, squares
 
 
 def knn_predictions(

@@ -7,9 +7,17 @@ one walk over it meets every group of equal scores and adds what the tie rule sa
 
 import numpy as np
 
+from s2r2.evaluation.metrics.removal_kernel import add_removals
+from s2r2.evaluation.metrics.tie_groups import (
+    EXPECTED,
+    OPTIMISTIC,
+    PESSIMISTIC,
+    group_hit,
+    group_precision,
+    group_share,
+)
 from s2r2.system.jit import njit
 
-EXPECTED, OPTIMISTIC, PESSIMISTIC = 0, 1, 2
 RESOLUTION = 2.0**-22
 """Cosines are rounded to multiples of this: float32 dot products do not tell closer ones apart."""
 
@@ -55,8 +63,20 @@ def _distance_key(similarity: np.float32) -> int:
 
 
 @njit(nogil=True)
-def _sort(keys: np.ndarray, spare: np.ndarray, count: int, low: np.ndarray, high: np.ndarray) -> None:
-    """Sort the first ``count`` 24-bit keys; ``low`` and ``high`` hold the counts of their 12-bit digits."""
+def _sort(
+    keys: np.ndarray,
+    spare: np.ndarray,
+    images: np.ndarray,
+    spare_images: np.ndarray,
+    count: int,
+    low: np.ndarray,
+    high: np.ndarray,
+) -> None:
+    """Sort the first ``count`` 24-bit keys, and their ``images`` along with them unless these have length 0.
+
+    ``low`` and ``high`` hold the counts of the keys' 12-bit digits.
+    """
+    along = len(images) > 0
     below_low = 0
     below_high = 0
     for digit in range(_DIGITS):
@@ -67,61 +87,15 @@ def _sort(keys: np.ndarray, spare: np.ndarray, count: int, low: np.ndarray, high
     for i in range(count):
         digit = keys[i] & 4095
         spare[low[digit]] = keys[i]
+        if along:
+            spare_images[low[digit]] = images[i]
         low[digit] += 1
     for i in range(count):
         digit = spare[i] >> 12
         keys[high[digit]] = spare[i]
+        if along:
+            images[high[digit]] = spare_images[i]
         high[digit] += 1
-
-
-@njit(nogil=True)
-def _group_precision(t: int, n: int, c: int, r: int, upto: int, harmonic: np.ndarray, ties: int) -> float:
-    """Sum of precisions at the relevant images of one group of equal scores, over ranks up to ``upto``.
-
-    ``t`` images rank before the group, ``c`` of them relevant; the group has ``n`` images, ``r`` relevant.
-    Expected: the mean over all orders of the group (McSherry and Najork 2008, section 4).
-    """
-    m = min(n, upto - t)
-    if m <= 0 or r == 0:
-        return 0.0
-    if n == 1:
-        return (c + 1.0) / (t + 1.0)
-    if ties == EXPECTED:
-        span = harmonic[t + m] - harmonic[t]
-        return r / n * ((c + 1.0) * span + (r - 1.0) / (n - 1.0) * (m - (t + 1.0) * span))
-    first = t if ties == OPTIMISTIC else t + n - r
-    total = 0.0
-    for i in range(1, r + 1):
-        if first + i <= upto:
-            total += (c + i) / (first + i)
-    return total
-
-
-@njit(nogil=True)
-def _group_hit(t: int, n: int, r: int, k: int, ties: int) -> float:
-    """Chance that the first group with relevant images puts one of them among the first ``k``."""
-    m = min(n, k - t)
-    if m <= 0:
-        return 0.0
-    if ties == OPTIMISTIC or m > n - r:
-        return 1.0
-    if ties == PESSIMISTIC:
-        return 0.0
-    miss = 1.0
-    for i in range(m):
-        miss *= (n - r - i) / (n - i)
-    return 1.0 - miss
-
-
-@njit(nogil=True)
-def _group_share(t: int, n: int, r: int, upto: int, ties: int) -> float:
-    """Relevant images of a group that fall on ranks up to ``upto``."""
-    m = min(n, max(0, upto - t))
-    if ties == EXPECTED:
-        return r * m / n
-    if ties == OPTIMISTIC:
-        return float(min(r, m))
-    return float(max(0, m - (n - r)))
 
 
 @njit(nogil=True)
@@ -184,6 +158,9 @@ def measure_rows(
     harmonic: np.ndarray,
     discounts: np.ndarray,
     out: np.ndarray,
+    changes: np.ndarray,
+    squares: np.ndarray,
+    groups: bool,
 ) -> None:
     """Measures of each query's ranking.
 
@@ -200,6 +177,11 @@ def measure_rows(
         discounts: ``(M + 1,)`` sums of 1/log2(1 + i); length 0 leaves nDCG out.
         out: ``(Q, 6 + K)`` float64, filled: relevant images, AP's span over tie rules, AP, AP@R,
             R-Precision, nDCG, Recall@k.
+        changes: ``(M, 5 + K)`` float64, see :func:`~s2r2.evaluation.metrics.removal_kernel.add_removals`; of length 0
+            where nobody asks what removed images change.
+        squares: ``(4 + K,)`` float64, of all of these changes.
+        groups: Whether an image is removed together with all that are relevant to it: queries to which it is relevant
+            go as well, and do not count as changed.
     """
     gallery = similarities.shape[1]
     keys = np.empty(gallery, np.uint32)
@@ -207,6 +189,10 @@ def measure_rows(
     graded = len(discounts) > 0
     gains = np.empty(gallery if graded else 0)
     distances = np.empty(gallery if graded else 0, np.int64)
+    removing = len(changes) > 0
+    images = np.empty(gallery if removing else 0, np.uint32)
+    spare_images = np.empty(gallery if removing else 0, np.uint32)
+    numbers = np.empty(gallery if removing and graded else 0, np.int64)  # of the gains of relevant images
     for q in range(similarities.shape[0]):
         low = np.zeros(_DIGITS, np.int64)
         high = np.zeros(_DIGITS, np.int64)
@@ -222,8 +208,12 @@ def measure_rows(
                 if graded:
                     gains[relevant] = _jaccard(query_words[q], gallery_words[j]) if several else 1.0
                     distances[relevant] = distance
+                    if removing:
+                        numbers[j] = relevant
                 relevant += 1
             keys[count] = key
+            if removing:
+                images[count] = j
             low[key & 4095] += 1
             high[key >> 12] += 1
             count += 1
@@ -232,9 +222,24 @@ def measure_rows(
         if relevant == 0:
             out[q, 1:] = np.nan
             continue
-        _sort(keys, spare, count, low, high)
+        _sort(keys, spare, images, spare_images, count, low, high)
         _walk(keys, count, relevant, ks, ties, harmonic, out[q])
         out[q, 5] = _dcg(keys, count, distances[:relevant], gains[:relevant], discounts, ties) if graded else np.nan
+        if removing:
+            add_removals(
+                keys[:count],
+                images,
+                relevant,
+                gains,
+                numbers,
+                ks,
+                harmonic,
+                discounts,
+                groups,
+                out[q],
+                changes,
+                squares,
+            )
 
 
 @njit(nogil=True)
@@ -254,13 +259,13 @@ def _walk(
         if r > 0:
             if c == 0:
                 for i in range(len(ks)):
-                    out[6 + i] = _group_hit(t, n, r, ks[i], ties)
+                    out[6 + i] = group_hit(t, n, r, ks[i], ties)
             if r < n:
-                best = _group_precision(t, n, c, r, count, harmonic, OPTIMISTIC)
-                out[1] += best - _group_precision(t, n, c, r, count, harmonic, PESSIMISTIC)
-            out[2] += _group_precision(t, n, c, r, count, harmonic, ties)
-            out[3] += _group_precision(t, n, c, r, relevant, harmonic, ties)
-            out[4] += _group_share(t, n, r, relevant, ties)
+                best = group_precision(t, n, c, r, count, harmonic, OPTIMISTIC)
+                out[1] += best - group_precision(t, n, c, r, count, harmonic, PESSIMISTIC)
+            out[2] += group_precision(t, n, c, r, count, harmonic, ties)
+            out[3] += group_precision(t, n, c, r, relevant, harmonic, ties)
+            out[4] += group_share(t, n, r, relevant, ties)
         t += n
         c += r
     for column in range(1, 5):

@@ -1,6 +1,9 @@
 """Nearest neighbours: the labeled images most similar to a test image vote for its label."""
 
-from s2r2.evaluation.metrics.neighbours import knn_scores, usual_neighbours
+import dataclasses
+
+from s2r2.evaluation.metrics.jackknife import pseudo_values
+from s2r2.evaluation.metrics.neighbours import knn_scores, usual_neighbours, without_voters
 from s2r2.evaluation.protocols.base import Need, Protocol, Space
 from s2r2.evaluation.protocols.register import register_protocol
 from s2r2.evaluation.result import Column
@@ -33,7 +36,12 @@ class NearestNeighbours(Protocol):
             return {}
         voters = (*space.training(task), rows) if task.has_train_labels else (rows, labels)
         shares = knn_scores(*voters, ks=ks, classes=len(task.names))
-        return {f"knn@{k}": task.outcome(share) for k, share in shares.items()}
+        outcomes = {k: task.outcome(share) for k, share in shares.items()}
+        if not task.has_train_labels and not task.several:  # each image votes for others: it is resampled as such, too
+            for k, outcome in outcomes.items():
+                found = pseudo_values(outcome.values, *without_voters(rows, labels, k=k))
+                outcomes[k] = dataclasses.replace(outcome, pseudo_values=found)
+        return {f"knn@{k}": outcome for k, outcome in outcomes.items()}
 
     def compared(self, task: Task) -> dict[str, str]:
         """The figure of the fewest neighbors."""

@@ -49,19 +49,25 @@ class Retrieval(Protocol):
 
     def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
         """Figures of the rankings, NaN for an image that is no query; mAP notes how many images could be found."""
-        result = retrieval_metrics(space.test, task.test, unknown=UNKNOWN, ks=task.ks, graded=task.several)
+        result = retrieval_metrics(
+            space.test, task.test, unknown=UNKNOWN, ks=task.ks, graded=task.several, leave_out="images"
+        )
         wrong = (result.gallery - 1 - result.relevant)[np.isfinite(result.average_precision)]
         counts = result.summary()
         names = ("queries", "without_relevant", "unlabelled_queries", "tie_span")
         details = {**{name: counts[name] for name in names}, "most_wrong": int(wrong.max(initial=0))}
+        resampled = result.pseudo_values
         outcomes = {
-            "map": Outcome(result.average_precision, details=details),
-            "map@r": Outcome(result.average_precision_at_r),
-            "r-precision": Outcome(result.r_precision),
+            "map": Outcome(result.average_precision, None, details, resampled["mAP"]),
+            "map@r": Outcome(result.average_precision_at_r, None, None, resampled["mAP@R"]),
+            "r-precision": Outcome(result.r_precision, None, None, resampled["R-Precision"]),
         }
         if result.ndcg is not None:
-            outcomes["ndcg"] = Outcome(result.ndcg)
-        return outcomes | {f"recall@{k}": Outcome(hits) for k, hits in result.recall.items()}
+            outcomes["ndcg"] = Outcome(result.ndcg, None, None, resampled["nDCG"])
+        hits = {
+            f"recall@{k}": Outcome(found, None, None, resampled[f"Recall@{k}"]) for k, found in result.recall.items()
+        }
+        return outcomes | hits
 
     def compared(self, task: Task) -> dict[str, str]:
         """The mean average precision."""

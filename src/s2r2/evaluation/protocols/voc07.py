@@ -13,7 +13,7 @@ from s2r2.evaluation.metrics.bootstrap import (
     mean_average_precision_interval,
     weighted_average_precision,
 )
-from s2r2.evaluation.metrics.retrieval import unit_rows
+from s2r2.evaluation.metrics.vectors import unit_rows
 from s2r2.evaluation.protocols.base import Caution, Protocol, Space
 from s2r2.evaluation.protocols.register import register_protocol
 from s2r2.evaluation.result import Column, asked_for

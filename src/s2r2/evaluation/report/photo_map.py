@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 from s2r2.embedding_map import positions
-from s2r2.evaluation.metrics.retrieval import unit_rows
+from s2r2.evaluation.metrics.vectors import unit_rows
 from s2r2.images import PixelStore
 from s2r2.system.thumbnails import place, save_picture, thumbnail
 
