@@ -79,12 +79,12 @@ def test_a_registered_protocol_is_known_by_its_name(stores, unlabelled, monkeypa
     assert evaluation.row("oracle").figures["first"].value == 0.25
     with pytest.raises(S2R2Error, match="low-shot, folds, svm, fine-tuning, first-label"):
         evaluate({"oracle": oracle}, *stores, protocols=["last-label"])
-    with pytest.raises(S2R2Error, match="first-label needs labeled test images"):
+    with pytest.raises(S2R2Error, match="first-label needs labels of test images"):
         evaluate({"oracle": oracle}, None, unlabelled, protocols=["first-label"])
 
 
 def test_a_usual_protocol_that_is_asked_for_by_name_is_run_once_or_refused(stores) -> None:
     evaluation = evaluate({}, *stores, draws=20, protocols=["knn"])
     assert sum(name.startswith("knn@") for name in evaluation.columns) == 1  # a tenth of 60 images, for 20 and 200
-    with pytest.raises(S2R2Error, match="linear needs labeled training images"):
+    with pytest.raises(S2R2Error, match="linear needs labels of training images"):
         evaluate({}, None, stores[1], protocols=["linear"])
