@@ -69,8 +69,8 @@ def facts_of(exif: bytes, *, changed_is_taken: bool = False) -> PhotoFacts:
 
 
 def checked(row: object) -> PhotoFacts | None:
-    """The facts in a list that comes from a file or another process; None if it holds none, or anything else."""
-    if not isinstance(row, list) or len(row) != len(PhotoFacts._fields):
+    """The facts in a row that comes from a file or another process; None if it holds none, or anything else."""
+    if not isinstance(row, list | tuple) or len(row) != len(PhotoFacts._fields):
         return None
     for value, kind in zip(row, (float, int, float, float, str, int, int, int), strict=True):
         fits = isinstance(value, kind) or (kind is float and isinstance(value, int))

@@ -2,10 +2,10 @@
 
 import json
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from s2r2.images.decoding.facts import PhotoFacts, checked
 from s2r2.images.places import Stamp
 
 
@@ -21,7 +21,7 @@ class Entry(NamedTuple):
         offset: Where its pixels begin.
         checksum: CRC-32 of its pixels.
         reason: Why it could not be decoded, else empty.
-        facts: What its file says of the photo; None where earlier versions decoded it, or it has no file.
+        facts: The fields of a ``PhotoFacts``, unchecked; None where an earlier version decoded it, or it has no file.
     """
 
     key: str
@@ -32,7 +32,7 @@ class Entry(NamedTuple):
     offset: int = 0
     checksum: int = 0
     reason: str = ""
-    facts: PhotoFacts | None = None
+    facts: Sequence[Any] | None = None
 
     @property
     def size(self) -> int:
@@ -56,8 +56,7 @@ def parse_line(line: bytes) -> Entry | None:
         if int(line[:8], 16) != zlib.crc32(line[9:]):
             return None
         key, stamp, *rest = json.loads(line[9:])
-        entry = Entry(key, tuple(stamp), *rest)
-        return entry._replace(facts=checked(entry.facts))
+        return Entry(key, tuple(stamp), *rest)
     except (ValueError, TypeError):
         return None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from s2r2.errors import ArgumentError, S2R2Error
-from s2r2.images.decoding.facts import PhotoFacts
+from s2r2.images.decoding.facts import PhotoFacts, checked
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.source import ImageSource
 from s2r2.images.store.building import SUSPECT, Built, bring_up_to_date
@@ -129,7 +129,7 @@ class PixelStore:
         Raises:
             S2R2Error: Such a file is to be read, and no process can be started.
         """
-        found = [entry.facts for entry in self._entries]
+        found = [checked(entry.facts) for entry in self._entries]
         unknown = [number for number, facts in enumerate(found) if facts is None]
         looked_up = look_up_facts(self._source, [self._indices[number] for number in unknown])
         later = dict(zip(unknown, looked_up, strict=True))
