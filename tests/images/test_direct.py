@@ -10,6 +10,7 @@ from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.images import ArraySource, DirectImages, PixelStore, open_source, why_direct
+from s2r2.images.decoding.formats import READ
 from s2r2.images.store import direct
 from s2r2.images.store.pixel_store import NO_STORE
 from s2r2.views import RECIPES, ViewBatch, ViewLoader
@@ -86,7 +87,7 @@ def test_what_cannot_be_read_is_left_out_of_its_step_and_listed_once(photos: Pat
     with listing.open(newline="") as file:
         rows = list(csv.reader(file))
     assert sorted(rows[1:]) == [
-        ["05.jpg", "not an image in a format that is read (JPEG, PNG, WebP, BMP, TIFF, GIF, MPO)"],
+        ["05.jpg", f"not an image in a format that is read ({READ})"],
         ["11.jpg", "No such file or directory"],
     ]
     resumed = DirectImages(source, SIDE, listing)

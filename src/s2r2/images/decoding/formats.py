@@ -29,6 +29,15 @@ FORMATS = (
     *(("RAW",) if is_installed("rawpy") else ()),
 )
 """Decoders that are tried; all others (EPS starts a program) are never given a stranger's file."""
+READ = ", ".join(
+    name
+    for name, form in (
+        *(("JPEG", "JPEG"), ("PNG", "PNG"), ("WebP", "WEBP"), ("BMP", "BMP"), ("TIFF", "TIFF"), ("GIF", "GIF")),
+        *(("MPO", "JPEG"), ("AVIF", "AVIF"), ("JPEG 2000", "JPEG2000"), ("HEIC", "HEIF"), ("raw photos", "RAW")),
+    )
+    if form in FORMATS
+)
+"""What is read, for people."""
 _PILLOWS = tuple(name for name in FORMATS if name not in ("HEIF", "RAW"))
 _AVIF = ("avif", "avifs")
 _JPEG_2000 = ("jp2", "j2k", "jpf", "jpx", "j2c", "jpc")
@@ -150,7 +159,7 @@ def unidentified(content: bytes) -> str:
         return "a pointer of Git LFS and no photo: fetch the photos with git lfs pull"
     if not content.strip(b"\0"):
         return "nothing but zero bytes: the copy is damaged"
-    return "not an image in a format that is read (JPEG, PNG, WebP, BMP, TIFF, GIF, MPO)"
+    return f"not an image in a format that is read ({READ})"
 
 
 _BEGINNINGS = {

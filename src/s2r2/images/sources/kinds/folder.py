@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from s2r2.errors import S2R2Error
-from s2r2.images.decoding.formats import EXTENSIONS
+from s2r2.images.decoding.formats import READ
 from s2r2.images.places import os_reason
 from s2r2.images.sources.kinds.shards import open_shards, shards_of_folder
 from s2r2.images.sources.labels import folder_labels
@@ -49,7 +49,7 @@ def open_folder(data: Data) -> ImageSource | None:
         return source
     if not found:
         hint = f" ({problems[0].key}: {problems[0].reason})" if problems else ""
-        raise S2R2Error(f"no images in {printable(str(folder))}{hint}: looked for {', '.join(sorted(EXTENSIONS))}")
+        raise S2R2Error(f"no images in {printable(str(folder))}{hint}: looked for {READ}")
     keys = unique([printable(name) for name in found])
     paths = [str(folder / name) for name in found]
     identity = os.path.realpath(folder)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from s2r2.errors import S2R2Error
-from s2r2.images.decoding.formats import EXTENSIONS
+from s2r2.images.decoding.formats import READ
 from s2r2.images.places import place_of
 from s2r2.images.remote import file_system, is_remote, reason
 from s2r2.images.sources.labels import Labels
@@ -65,7 +65,7 @@ def open_shards(data: str, shards: Sequence[str]) -> ImageSource:
             indexes.append(index)
             line.advance()
     if not sum(map(len, indexes)):
-        raise S2R2Error(f"no images in {data}: looked for {', '.join(sorted(EXTENSIONS))}")
+        raise S2R2Error(f"no images in {data}: looked for {READ}")
     keys = joined([f"{stem}/" for stem in _stems(shards)], [index.names for index in indexes])
     return TarSource(_name(data, shards), keys, _labels(indexes), places, shards, indexes)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from s2r2.errors import S2R2Error, UnreadableImage
-from s2r2.images.decoding.formats import EXTENSIONS
+from s2r2.images.decoding.formats import READ
 from s2r2.images.places import FilePlace
 from s2r2.images.sources.joining import part_of
 from s2r2.images.sources.labels import Labels, folder_labels
@@ -49,7 +49,7 @@ def open_tar(data: Data) -> ImageSource | None:
     found = read_contents(tar, str(path), tables=True)
     if not found.images:
         first = f" ({found.problems[0].key}: {found.problems[0].reason})" if found.problems else ""
-        raise S2R2Error(f"no images in {place}{first}: looked for {', '.join(sorted(EXTENSIONS))}")
+        raise S2R2Error(f"no images in {place}{first}: looked for {READ}")
     members = sorted(found.images)
     names = [member.name for member in members]
     common = _common_folder(names)
