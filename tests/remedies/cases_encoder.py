@@ -239,7 +239,7 @@ def offline(state: State) -> object:
 
 def random_weights(state: State, said: str) -> None:
     loads(named(r"(untrained:)NAME", said) + "resnet10t")
-    assert "leave out `pretrained`" in said
+    assert "leave out `start`" in said
     sizes("resnet10t", 32)
     connected(state)
     loads("timm:resnet10t")

@@ -64,6 +64,13 @@ ELSEWHERE: dict[str, str] = {
     "the terminal of s2r2 serve says why": (
         "test_marks.py::test_marks_that_cannot_be_written_are_said_without_the_place"
     ),
+    "is for an encoder to start from: name it as `start`": (
+        "test_starting.py::test_what_contradicts_a_start_is_refused"
+    ),
+    "decides the backbone: leave out": "test_starting.py::test_what_contradicts_a_start_is_refused",
+    "does not work with `start`: leave out": "test_starting.py::test_what_contradicts_a_start_is_refused",
+    "`start={}` has a head: leave out": "test_starting.py::test_what_contradicts_a_start_is_refused",
+    "`pretrained` is now `start={}`": "test_starting.py::test_the_former_spelling_of_a_start",
     "Is s2r2 serve still running?": "test_page.py::test_a_server_that_comes_back_answers_again",
 }
 """A piece of the message: ``file::test`` of the test that performs its remedy."""

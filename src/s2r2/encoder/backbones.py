@@ -110,7 +110,7 @@ def build_backbone(
             reason = first_line.partition(". ")[0]
             raise S2R2Error(
                 f"the pretrained weights of {name!r} cannot be loaded ({reason}): connect to the internet, or start "
-                "from random weights (untrained:NAME; in training, leave out `pretrained`)"
+                "from random weights (untrained:NAME; in training, leave out `start`)"
             ) from error
         raise ArgumentError(
             f"backbone {name!r} for {image_size} px cannot be built ({first_line}): choose another `image_size`"

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -57,7 +57,10 @@ class Encoder(nn.Module):
         std: Channel standard deviations, likewise.
         name: What to call this encoder in tables.
         trained: Whether its weights are learned ones; False for random ones, with which others are compared.
+        frozen_statistics: Whether the backbone's batch norm keeps its statistics while the encoder is trained.
     """
+
+    frozen_statistics: bool = False
 
     def __init__(
         self,
@@ -87,6 +90,20 @@ class Encoder(nn.Module):
         features = self.features(pixels)
         output = features if self.head is None else self.head(features)
         return F.normalize(output.float(), dim=1)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; statistics that are frozen stay as they are."""
+        super().train(mode)
+        if mode and self.frozen_statistics:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def with_head(self, hidden: int, dimensions: int) -> None:
+        """Put a new projection head on a backbone that has none."""
+        self.head = ProjectionHead(self.dimensions("feature"), hidden, dimensions)
+        self.architecture.update(head_hidden=hidden, embedding_dimensions=dimensions, has_head=True)
 
     @property
     def device(self) -> torch.device:
@@ -249,6 +266,7 @@ def create_encoder(
     several_sizes: bool = False,
     trained: bool = True,
     overlay: dict[str, Any] | None = None,
+    small_stem: bool | None = None,
 ) -> Encoder:
     """Build an encoder on any timm backbone.
 
@@ -267,6 +285,7 @@ def create_encoder(
             timm's can: position embeddings are then resampled. Convolutional networks do in any case.
         trained: Whether it has learned weights, or will have; False for one that others are compared with.
         overlay: With ``pretrained``: where the weights are, see :mod:`s2r2.encoder.weights`.
+        small_stem: Whether a ResNet gets the small stem; by default for small images without pretrained weights.
 
     Raises:
         S2R2Error: The backbone is unknown (near matches are named), its weights cannot be loaded, or it cannot
@@ -275,7 +294,8 @@ def create_encoder(
     check_backbone(backbone)
     if pretrained and overlay is None:
         check_weights(backbone)
-    small_stem = image_size <= 48 and not pretrained
+    if small_stem is None:
+        small_stem = image_size <= 48 and not pretrained
     architecture: dict[str, Any] = {
         "backbone": backbone,
         "image_size": image_size,

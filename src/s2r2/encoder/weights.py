@@ -204,7 +204,7 @@ def refuse_offline(name: str) -> None:
     if reason:
         raise S2R2Error(
             f"the pretrained weights of {name!r} are not on this machine, and cannot be fetched ({reason}): connect to "
-            "the internet, or start from random weights (untrained:NAME; in training, leave out `pretrained`)"
+            "the internet, or start from random weights (untrained:NAME; in training, leave out `start`)"
         )
 
 

@@ -22,6 +22,7 @@ from s2r2.system.console import PlainConsole
 from s2r2.system.files import write_text
 from s2r2.system.progress import format_seconds
 from s2r2.system.wording import worded
+from s2r2.training.adaptation import adapt
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods import Position, build_method, loss_of, statistics_of
 from s2r2.training.online_check import OnlineCheck
@@ -125,7 +126,15 @@ class _Run:
         place(self.encoder, config, device)
         self.method = build_method(config, len(prepared.store)).to(device)
         self.trained = nn.ModuleDict({"encoder": self.encoder, "method": self.method})
-        optimizer = build_optimizer(self.trained, config.lr, config.weight_decay or 0.0, config.optimizer)
+        shares = adapt(self.encoder, config.adapt) if config.start else None
+        weights = dict(self.encoder.backbone.named_parameters())
+        optimizer = build_optimizer(
+            self.trained,
+            config.lr,
+            config.weight_decay or 0.0,
+            config.optimizer,
+            {weights[name]: share for name, share in shares.items()} if shares else None,
+        )
         self.optimizer = optimizer
         self.step, self.lr_scale = 0, 1.0
         if resumed:

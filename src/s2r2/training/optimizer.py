@@ -1,6 +1,7 @@
 """Optimizers, and the learning rate with warm-up and cosine decay."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from timm.optim import Lars
@@ -16,18 +17,32 @@ WARMUP_SHARE = 0.1
 
 
 def build_optimizer(
-    model: nn.Module, learning_rate: float, weight_decay: float, name: str = "adamw"
+    model: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    name: str = "adamw",
+    shares: Mapping[nn.Parameter, float] | None = None,
 ) -> optim.Optimizer:
     """Build ``adamw``, ``sgd`` (momentum 0.9) or ``lars`` (momentum 0.9, trust coefficient 0.001).
 
     Matrices and kernels are decayed, and adapted by LARS; biases and normalization (one dimension) are left alone.
+
+    Args:
+        model: What is trained.
+        learning_rate: Of the parameters without a share.
+        weight_decay: Of those that are decayed.
+        name: Of the optimizer.
+        shares: For some parameters, the share of the learning rate that they have.
     """
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    free = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1]
+    free = [p for p in trained if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": free, "weight_decay": 0.0},
     ]
+    if shares is not None:
+        groups = [part for group in groups for part in _by_share(group, shares)]
     kinds = {isinstance(p, DTensor) for p in decayed + free}
     # Of parameters in shards torch has a fused AdamW only, and none that takes whole ones (prototypes) as well.
     fusible = kinds == {False} or (kinds == {True} and name == "adamw")
@@ -37,6 +52,14 @@ def build_optimizer(
     if name == "sgd":
         return optim.SGD(groups, lr=learning_rate, momentum=0.9, fused=fused)
     return Lars(groups, lr=learning_rate, momentum=0.9)
+
+
+def _by_share(group: dict[str, Any], shares: Mapping[nn.Parameter, float]) -> list[dict[str, Any]]:
+    """A group of parameters in parts that have the same share of the learning rate."""
+    parts: dict[float, list[nn.Parameter]] = {}
+    for parameter in group["params"]:
+        parts.setdefault(shares.get(parameter, 1.0), []).append(parameter)
+    return [{**group, "params": part, "share": share} for share, part in sorted(parts.items())]
 
 
 def learning_rate_at(step: int, *, peak: float, steps: int, warmup: int) -> float:
@@ -53,6 +76,6 @@ def warmup_steps(config: TrainConfig, steps_per_epoch: int, steps: int) -> int:
 
 
 def set_learning_rate(optimizer: optim.Optimizer, value: float) -> None:
-    """Give every parameter group the same learning rate."""
+    """Give every parameter group this learning rate, or its share of it."""
     for group in optimizer.param_groups:
-        group["lr"] = value
+        group["lr"] = value * group.get("share", 1.0)

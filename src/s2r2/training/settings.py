@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Options = dict[str, Any]
+Adaptation = Literal["", "all", "last-blocks"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,14 @@ class MethodSettings:
     0: the method's default."""
     backbone: str = "resnet18"
     """Name of any timm model."""
+    start: str = ""
+    """Encoder to start from, which decides backbone, image size, normalization and head: timm:NAME (pretrained
+    weights), a run folder, encoder.safetensors, and others that docs/search.md lists; by default random weights."""
+    adapt: Adaptation = ""
+    """What is trained of the encoder to start from: all of it, earlier layers more slowly (all, the default), or the
+    last third of its layers (last-blocks). The statistics of its batch norm are kept."""
     pretrained: bool = False
-    """Start from timm's pretrained weights instead of random ones."""
+    """Former spelling of --start timm:BACKBONE."""
     head_hidden: int = 1024
     """Width of the projection head's hidden layer."""
     embedding_dimensions: int = 128

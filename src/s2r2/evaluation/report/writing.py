@@ -136,6 +136,8 @@ def _facts(run: Contents) -> list[tuple[str, str]]:
 _SETTINGS = (
     ("method", "Method", "what turns embeddings into a loss"),
     ("backbone", "Backbone", "the network, by its name in timm"),
+    ("start", "Started from", "the encoder that it began with"),
+    ("adapt", "Adapted", "what was trained of that encoder"),
     ("pretrained", "Pretrained", "whether it began with timm's weights"),
     ("image_size", "Image size", "side of a view in pixels"),
     ("recipe", "Recipe", "the distribution that random views are drawn from"),

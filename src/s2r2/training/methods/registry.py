@@ -11,6 +11,7 @@ import torch
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.settings.values import Mistakes, fitted, show
 from s2r2.system.code_files import is_code_file, load_class
+from s2r2.training.adaptation import RATE
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods.base import Method
 from s2r2.training.methods.mmcr import MMCR
@@ -66,6 +67,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
     method = find_method(config.method)
     views = config.views or method.views
     rate = method.learning_rates[config.optimizer] * (config.batch_size * views / BASE_VIEWS) ** 0.5
+    if config.start:
+        rate *= RATE
     return dataclasses.replace(
         config,
         options=check_options(config, method),

@@ -16,6 +16,8 @@ def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, pro
     labels = f", {len(store.labels.names)} labels (not used in training)" if store.labels is not None else ""
     skipped = f", {len(store.skipped)} skipped (see {RunFolder(prepared.folder).skipped_file})" if store.skipped else ""
     weights = "pretrained" if config.pretrained else "random weights"
+    if config.start:
+        weights = f"from {config.start}, adapted: {config.adapt}"
     console.say(f"photos    {len(store):,} of {store.name}{labels}{skipped}")
     size = sum(p.numel() for p in encoder.parameters()) / 1e6
     console.say(

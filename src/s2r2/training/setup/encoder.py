@@ -1,23 +1,79 @@
 """The encoder that a run starts with, and views that it can look at."""
 
 import dataclasses
+from typing import Any
 
 import torch
 
 from s2r2.distributed.processes import Processes
-from s2r2.encoder import Encoder, create_encoder
+from s2r2.encoder import Encoder, create_encoder, load
 from s2r2.encoder.backbones import check_backbone, takes_another_size
 from s2r2.errors import ArgumentError
 from s2r2.system.console import PlainConsole
+from s2r2.system.wording import worded
 from s2r2.training.config import TrainConfig
+from s2r2.training.settings import Adaptation
 from s2r2.training.setup.cost import fitting_micro_batch
 from s2r2.training.setup.plan import Preparation
 from s2r2.views import Recipe, get_recipe, view_sizes
 
+DEFAULT_ADAPTATION: Adaptation = "all"
 
-def first_encoder(config: TrainConfig, recipe: Recipe, name: str | None = None) -> Encoder:
-    """The encoder that a run with this config starts with: its weights follow from the seed."""
+
+def with_start(config: TrainConfig, given: frozenset[str], console: PlainConsole) -> tuple[TrainConfig, Recipe | None]:
+    """The config with what the encoder to start from decides: backbone, image size, head.
+
+    Args:
+        config: The settings.
+        given: Names of those that the user gave.
+        console: Where to say that a spelling is a former one.
+
+    Returns:
+        The config, and a recipe with the normalization of that encoder; None without one.
+
+    Raises:
+        S2R2Error: There is no such encoder, or settings contradict it.
+    """
+    if config.pretrained and "pretrained" in given and not config.start:
+        config = dataclasses.replace(config, start=f"timm:{config.backbone}", pretrained=False)
+        given -= {"backbone"}
+        console.say(
+            worded(f"note      `pretrained` is now `start={config.start!r}`, and keeps what it has learned better")
+        )
+    if not config.start:
+        if config.adapt:
+            raise ArgumentError(f"`adapt={config.adapt!r}` is for an encoder to start from: name it as `start`")
+        return config, None
+    if "backbone" in given:
+        raise ArgumentError(f"`start={config.start!r}` decides the backbone: leave out `backbone`")
+    if config.strategy == "fsdp":
+        raise ArgumentError("`strategy='fsdp'` does not work with `start`: leave out `strategy`")
+    encoder = load(config.start, image_size=config.image_size if "image_size" in given else None)
+    settings: dict[str, Any] = {"backbone": encoder.architecture["backbone"], "image_size": encoder.image_size}
+    if encoder.head is not None:
+        settings |= {name: encoder.architecture[name] for name in ("head_hidden", "embedding_dimensions")}
+        if contrary := sorted(name for name in given & set(settings) if getattr(config, name) != settings[name]):
+            raise ArgumentError(f"`start={config.start!r}` has a head: leave out `{contrary[0]}`")
+    made = dataclasses.replace(config, **settings, adapt=config.adapt or DEFAULT_ADAPTATION)
+    mean, std = ((*values,) for values in (encoder.mean, encoder.std))
+    return made, Recipe(mean=mean, std=std)  # type: ignore[arg-type]
+
+
+def _started(config: TrainConfig, recipe: Recipe, name: str | None) -> Encoder:
+    encoder = load(config.start, image_size=config.image_size, several_sizes=recipe.large_views > 0)
+    if encoder.head is None:
+        encoder.with_head(config.head_hidden, config.embedding_dimensions)
+    encoder.name, encoder.trained = name or encoder.name, True
+    return encoder.train()
+
+
+def first_encoder(
+    config: TrainConfig, recipe: Recipe, name: str | None = None, small_stem: bool | None = None
+) -> Encoder:
+    """The encoder that a run with this config starts with: what is random in it follows from the seed."""
     torch.manual_seed(config.seed)
+    if config.start:
+        return _started(config, recipe, name)
     return create_encoder(
         config.backbone,
         image_size=config.image_size,
@@ -28,14 +84,19 @@ def first_encoder(config: TrainConfig, recipe: Recipe, name: str | None = None) 
         std=recipe.std,
         name=name,
         several_sizes=recipe.large_views > 0,
+        small_stem=small_stem,
     )
 
 
 def build_encoder(prepared: Preparation) -> Encoder:
-    """The encoder of a run with its first weights; a resume loads the saved ones afterwards."""
-    pretrained = prepared.config.pretrained and prepared.resumed is None
-    config = dataclasses.replace(prepared.config, pretrained=pretrained)
-    return first_encoder(config, prepared.recipe, prepared.folder.name)
+    """The encoder of a run with its first weights; a resume loads the saved ones afterwards, and needs no others."""
+    config, small_stem = prepared.config, None
+    if prepared.resumed is not None:
+        if config.start or config.pretrained:
+            stem = prepared.resumed["encoder"].get("backbone.conv1.weight")
+            small_stem = stem is not None and config.image_size <= 48 and stem.shape[-1] == 3
+        config = dataclasses.replace(config, pretrained=False, start="")
+    return first_encoder(config, prepared.recipe, prepared.folder.name, small_stem)
 
 
 def with_recipe(config: TrainConfig, asked: str, console: PlainConsole) -> TrainConfig:

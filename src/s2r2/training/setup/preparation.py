@@ -22,7 +22,7 @@ from s2r2.training.config import TrainConfig
 from s2r2.training.methods import build_method, resolve
 from s2r2.training.parallel.sharding import refuse_what_cannot_be_sharded
 from s2r2.training.run.trust import name_method
-from s2r2.training.setup.encoder import with_micro_batch, with_recipe
+from s2r2.training.setup.encoder import with_micro_batch, with_recipe, with_start
 from s2r2.training.setup.images import open_images, open_images_again
 from s2r2.training.setup.plan import Plan, Preparation
 from s2r2.training.setup.resuming import (
@@ -75,12 +75,19 @@ def prepare(
 def _prepare(request: Request, claim: Claim, console: PlainConsole, processes: Processes) -> Preparation:
     """What the first process does."""
     device, data = choose_device(request.config.device, processes), request.data
+    normalization = None
+    if request.resumed is None:
+        started, normalization = with_start(request.config, request.given, console)
+        taken = {"backbone", "image_size"} if started.start else set()
+        request = request._replace(config=started, given=request.given | taken)
     if request.config.minutes and request.resumed is None:
         resolve(request.config)  # mistakes are said before photos are looked for
         source = _open(request)
         chosen = choose_for_time(request.config, request.given, len(source), device, processes, console)
         request = request._replace(data=source, config=chosen)
     config, recipe = _with_views(request, console)
+    if normalization is not None:
+        recipe = dataclasses.replace(recipe, mean=normalization.mean, std=normalization.std)
     refuse_what_cannot_be_sharded(config, processes)
     config = with_micro_batch(config, recipe, device, processes)
     _refuse_processes(config, processes)

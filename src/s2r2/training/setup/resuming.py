@@ -148,7 +148,12 @@ def _comparable(value: Any, usual: dict[str, Any]) -> Any:
 def _with_places(config: TrainConfig) -> TrainConfig:
     """The config with absolute places, so that a resume from another folder finds them."""
     store = config.store if config.store in (None, NO_STORE) else config.store.expanduser().resolve()
-    return dataclasses.replace(config, method=_place(config.method), recipe=_place(config.recipe), store=store)
+    start = config.start
+    if start and not start.startswith(("timm:", "untrained:")):
+        start = str(Path(start).expanduser().resolve())
+    return dataclasses.replace(
+        config, start=start, method=_place(config.method), recipe=_place(config.recipe), store=store
+    )
 
 
 def _place(name: str) -> str:

@@ -60,7 +60,7 @@ def choose_for_time(
     """
     batch = max(2, min(BATCH_SIZE, images // LEAST_STEPS_PER_EPOCH) // processes.world_size * processes.world_size)
     config = _filled(config, given, batch_size=batch)
-    fixed = given & {"backbone", "pretrained"}
+    fixed = given & {"backbone", "pretrained", "start"}
     for choice in TABLE:
         asked = _filled(config, given, image_size=choice.image_size, **({} if fixed else {"backbone": choice.backbone}))
         epochs = epochs_in_time(asked, images, device, processes)
