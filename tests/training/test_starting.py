@@ -83,9 +83,8 @@ def test_a_resume_needs_no_start_and_gives_the_same(learned: Path, pictures: Pat
 
 def test_earlier_layers_learn_more_slowly(learned: Path) -> None:
     encoder = load(learned)
-    shares = adapt(encoder, "all")
     weights = dict(encoder.backbone.named_parameters())
-    optimizer = build_optimizer(encoder, 1.0, 0.1, shares={weights[name]: share for name, share in shares.items()})
+    optimizer = build_optimizer(encoder, 1.0, 0.1, shares=adapt(encoder, "all"))
     set_learning_rate(optimizer, 2.0)
     rates = {parameter: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
     first, last = weights["conv1.0.weight"], weights["layer4.0.conv2.weight"]

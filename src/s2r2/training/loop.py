@@ -22,11 +22,11 @@ from s2r2.system.console import PlainConsole
 from s2r2.system.files import write_text
 from s2r2.system.progress import format_seconds
 from s2r2.system.wording import worded
-from s2r2.training.adaptation import adapt
+from s2r2.training.adaptation import optimizer_of
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods import Position, build_method, loss_of, statistics_of
 from s2r2.training.online_check import OnlineCheck
-from s2r2.training.optimizer import build_optimizer, set_learning_rate
+from s2r2.training.optimizer import set_learning_rate
 from s2r2.training.parallel.batch_norm import synchronize_batch_norm
 from s2r2.training.parallel.exchange import all_rows, average_gradients, mean
 from s2r2.training.parallel.fabric import build_fabric, place
@@ -126,15 +126,7 @@ class _Run:
         place(self.encoder, config, device)
         self.method = build_method(config, len(prepared.store)).to(device)
         self.trained = nn.ModuleDict({"encoder": self.encoder, "method": self.method})
-        shares = adapt(self.encoder, config.adapt) if config.start else None
-        weights = dict(self.encoder.backbone.named_parameters())
-        optimizer = build_optimizer(
-            self.trained,
-            config.lr,
-            config.weight_decay or 0.0,
-            config.optimizer,
-            {weights[name]: share for name, share in shares.items()} if shares else None,
-        )
+        optimizer = optimizer_of(self.trained, self.encoder, config)
         self.optimizer = optimizer
         self.step, self.lr_scale = 0, 1.0
         if resumed:
