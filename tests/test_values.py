@@ -84,7 +84,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: 1\nb: 2\na: 3\n", "line 3: a: stands there twice, first in line 1"),
+        ("a: 1\nb: 2\na: 3\n", "line 3: a: is given twice, first in line 1"),
         ("a:\n\t- 1\n", "line 2: a tab"),
         ("a: [1, 2\nb: 3\n", "line 2"),
         ("a: *nobody\n", "line 1: found undefined alias"),
@@ -93,8 +93,8 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("just words", "is a single value"),
         ("? [a]\n: b\n", "line 1: a key must be"),
         ("a: !!python/object/apply:os.system echo\n", "line 1: a: 'echo' is not"),
-        (LAUGHS, "more or deeper values"),
-        ("a: &a [*a]\n", "more or deeper values"),
+        (LAUGHS, "too many values, or values nested too deeply"),
+        ("a: &a [*a]\n", "too many values, or values nested too deeply"),
         ("a: " + "[" * 3000, "nested too deeply"),
         ("a: \0\n", "characters are not allowed"),
     ],

@@ -316,7 +316,7 @@ def test_not_finite_names_the_row(bad):
     [
         ({"groups": torch.arange(24)}, "no query has a positive"),
         ({"query_mask": torch.zeros(24, dtype=torch.bool)}, "no query has a positive"),
-        ({"groups": torch.zeros(23, dtype=torch.int64)}, "one integer a row"),
+        ({"groups": torch.zeros(23, dtype=torch.int64)}, "one integer per row"),
         ({"groups": torch.zeros(24)}, "tensor of integers"),
         ({"groups": [0] * 24}, "tensor of integers"),
         ({"embeddings": torch.zeros(24)}, "floating point tensor"),

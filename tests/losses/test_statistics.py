@@ -50,7 +50,7 @@ def test_sampled_candidates_estimate_the_slope_of_all():
         ({"candidates": 0}, "candidates is 0"),
         ({"candidates": 2.5}, "candidates is 2.5"),
         ({"groups": torch.zeros(3)}, "integers"),
-        ({"groups": torch.zeros(2).long()}, "one integer a row"),
+        ({"groups": torch.zeros(2).long()}, "one integer per row"),
         ({"embeddings": torch.zeros(3)}, "floating point tensor"),
         ({"embeddings": [[1.0]]}, "floating point tensor"),
         ({"embeddings": torch.zeros(3, 0)}, "nothing to compare"),

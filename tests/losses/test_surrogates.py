@@ -150,7 +150,7 @@ def test_every_loss_falls_when_groups_separate():
         ("recall-at-k", {"k": ()}, "k >= 1"),
         ("quantised-ap", {"bins": 1}, "bins"),
         ("smooth-ap", {"outer": "square"}, "one-minus"),
-        ("smooth-ap", {"outer": 3}, "outer: 3: must be a text"),
+        ("smooth-ap", {"outer": 3}, "outer: 3: must be text"),
         ("quantised-ap", {"bins": "x"}, 'bins: "x": must be a whole number'),
         ("quantised-ap", {"bins": 2.5}, "whole number"),
         ("quantised-ap", {"similarity_range": 1}, "similarity_range: 1: must be a list of 2"),

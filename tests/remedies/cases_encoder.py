@@ -74,10 +74,10 @@ def negative(tensors: dict[str, Any], _: object) -> None:
 case(
     "it is damaged or made by something else, copy it again", damaged(changed_text('"name": ', '"nom": ')), copied_again
 )
-case("the file is damaged or its training diverged, take another", damaged(infinite), another)
+case("the file is damaged or its training diverged; use another", damaged(infinite), another)
 case("has a negative variance; the file is damaged, copy it again", damaged(negative), copied_again)
 case(
-    "its head is not of the size that it states",
+    "its projection head is not of the stated size",
     damaged(changed_text('"head_hidden": 16', '"head_hidden": 17')),
     copied_again,
 )
@@ -186,7 +186,7 @@ def diverged(state: State) -> object:
     return encoder.embed([noise(0)])
 
 
-case("its weights are damaged or its training diverged, take another encoder", diverged, another)
+case("its weights are damaged or its training diverged; use another encoder", diverged, another)
 case(
     "cannot make the folder {}: {}; choose another one",
     lambda state: state.shared.encoder.save(state.write("file", "") / "folder"),
@@ -482,4 +482,4 @@ def removed(state: State, said: str) -> None:
         pass
 
 
-case("it is no ordinary file; remove it", no_lock, removed)
+case("it is not a regular file; remove it", no_lock, removed)

@@ -109,7 +109,7 @@ case(
 # Labels and neighbors
 
 case(
-    "give all as one label an image (N,) or all as the same columns (N, C)",
+    "give all as one label per image (N,) or all as the same columns (N, C)",
     lambda _: number_labels(LABELS, np.ones((3, 4), bool)),
     lambda _, said: (number_labels(LABELS, LABELS[:3]), number_labels(np.ones((2, 4), bool), np.ones((3, 4), bool))),
 )
@@ -125,7 +125,7 @@ case(
     lambda _, said: number_labels([sorted(set(ODD)).index(label) for label in ODD]),
 )
 case(
-    "some labels are numbers and the others strings, so none is the same: give both alike",
+    "some labels are numbers and the others strings, so none would match: give all of one kind",
     lambda _: number_labels(LABELS, [str(label) for label in LABELS]),
     lambda _, said: number_labels([str(label) for label in LABELS], [str(label) for label in LABELS]),
 )
@@ -144,7 +144,7 @@ case(
 )
 SEVERAL = np.eye(3, dtype=bool)[LABELS]
 case(
-    "an accuracy needs one label an image, these have several: use knn_scores",
+    "an accuracy needs one label per image, these have several: use knn_scores",
     lambda _: knn_accuracy(ROWS, SEVERAL, k=3),
     lambda _, said: {"knn_scores": knn_scores}[choices(said)[-1]](ROWS, SEVERAL, ks=(3,)),
 )
@@ -194,7 +194,7 @@ case(
     lambda _, said: retrieval_metrics(ROWS, LABELS, leave_out=named(r'leave_out="(\w+)"', said)),  # type: ignore[arg-type]
 )
 case(
-    'leave_out="groups" needs one label an image: use',
+    'leave_out="groups" needs one label per image: use',
     lambda _: retrieval_metrics(ROWS, LABELS[:, None] == np.arange(3), leave_out="groups"),
     lambda _, said: retrieval_metrics(
         ROWS,
@@ -381,7 +381,7 @@ def views_of(state: State) -> object:
 
 
 case(
-    "images can be read: look at where they are",
+    "images can be read: check that they are still there",
     views_of,
     lambda state, said: (shutil.move(state.tmp / "away", state.photos), views_of(state)),
 )

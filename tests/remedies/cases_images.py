@@ -532,7 +532,7 @@ def with_a_cache(state: State, said: str) -> None:
     assert len(PixelStore.build(open_source(str(state.photos)), 32, progress=False)) == 16
 
 
-case("there is no home to keep decoded photos in", homeless, with_a_cache)
+case("there is no home folder for decoded photos", homeless, with_a_cache)
 
 # Archives and addresses
 

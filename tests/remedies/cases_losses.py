@@ -111,7 +111,7 @@ case(
     lambda _, said: loss(Z, GROUPS.to_sparse().to_dense()),
 )
 case(
-    "{} is {} for {} {}; give one integer a row",
+    "{} is {} for {} {}; give one integer per row",
     lambda _: loss(Z, GROUPS[:-1]),
     lambda _, said: loss(Z, GROUPS[: int(named(r"a row: \((\d+),\)", said))]),
 )
@@ -217,7 +217,7 @@ case(
 
 BANK = MemoryBank(20, 6)
 case(
-    "groups are {} {}; give one integer an embedding",
+    "groups are {} {}; give one integer per embedding",
     lambda _: BANK.add(Z, GROUPS.float()),
     lambda _, said: BANK.add(Z, GROUPS),
 )

@@ -220,7 +220,7 @@ def seen_to(state: State, said: str) -> None:
     finds(state)
 
 
-case("see to its disk and permissions", unreadable, seen_to)
+case("check the disk and its permissions", unreadable, seen_to)
 case(
     "-k {}: ask for at least 1 photo",
     lambda state: finds(state, "a/00.png", "-k", 0),

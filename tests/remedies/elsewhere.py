@@ -4,7 +4,7 @@ ELSEWHERE: dict[str, str] = {
     "need a secret: set {} to the same random text": (
         "test_messages.py::test_without_a_secret_nothing_is_sent_or_unpickled"
     ),
-    "start the command again, and see that nobody else": "test_messages.py::test_a_strangers_message_is_not_unpickled",
+    "and make sure that nobody else can reach": "test_messages.py::test_a_strangers_message_is_not_unpickled",
     "memory ran out: start the same command again": "test_several_processes.py::test_a_killed_process_is_a_line",
     "lost another of the {} processes, which ended": "test_several_processes.py::test_a_killed_process_is_a_line",
     "run the same command again": "test_several_processes.py::test_a_killed_process_is_a_line",
@@ -15,7 +15,7 @@ ELSEWHERE: dict[str, str] = {
         "test_survival.py::test_a_loss_that_is_nan_names_its_photos_and_can_be_replayed"
     ),
     "and saved; resume with: s2r2 train": "test_training.py::test_interrupt_and_resume_equal_an_undisturbed_run",
-    "with {} bytes a number; make them equal": "test_distributed.py::test_gradients_equal_one_process",
+    "with {} bytes per number; make them equal": "test_distributed.py::test_gradients_equal_one_process",
     "({}): rebuild it with s2r2 index --rebuild": "test_index_damage.py::test_the_remedy_repairs_every_file",
     ", all trained: to train longer, give more `minutes`": (
         "test_minutes.py::test_a_run_ends_with_its_time_and_says_how_far_it_came"

@@ -295,7 +295,7 @@ def test_numbers_of_the_wrong_type_in_a_strangers_optimizer_are_left_out(run: Pa
         ("  image_size: 100000", "image_size: 100000: use"),
         ("  views: 1000000", "views"),
         ("  head_hidden: .inf", "head_hidden: inf"),
-        ('  lr: "0.1"', "lr: .*not a text"),
+        ('  lr: "0.1"', "lr: .*not text"),
         ("  lr: [1]", "lr: .*must be a number"),
         ("  colour: 1", "colour: there is no such setting"),
         ("  seed: 1\n  seed: 2", "twice"),

@@ -56,8 +56,8 @@ def _opened(message: torch.Tensor) -> Any:
     content = message.numpy().tobytes()
     if not hmac.compare_digest(_seal(content[_SEAL:]), content[:_SEAL]):
         raise S2R2Error(
-            "a message came from somebody who is none of this command's processes (or they have different "
-            f"{SECRET}): start the command again, and see that nobody else can reach its ports"
+            "a message came from outside this command's processes (or these have different "
+            f"{SECRET}): start the command again, and make sure that nobody else can reach its ports"
         )
     return pickle.loads(content[_SEAL:])
 

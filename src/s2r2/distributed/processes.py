@@ -160,7 +160,7 @@ class Processes:
             if other != found[0]:
                 raise S2R2Error(
                     f"{what} differ between process {rank} and the first: copy them to every machine, or share the "
-                    "folder, and let nobody change them meanwhile"
+                    "folder, and make sure that nobody changes them meanwhile"
                 )
 
     def share(self, items: Sequence[T]) -> Sequence[T]:

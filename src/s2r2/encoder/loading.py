@@ -117,7 +117,7 @@ def _from_file(file: Path, several_sizes: bool) -> Encoder:
         ) from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise S2R2Error(f"{file}: {name} is not finite; the file is damaged or its training diverged, take another")
+            raise S2R2Error(f"{file}: {name} is not finite; the file is damaged or its training diverged; use another")
         if name.endswith("running_var") and bool((tensor < 0).any()):
             raise S2R2Error(f"{file}: {name} has a negative variance; the file is damaged, copy it again")
     encoder = _build(
@@ -145,7 +145,7 @@ def _check_shapes(architecture: dict[str, Any], shapes: dict[str, list[int]], fi
     hidden, features = architecture["head_hidden"], architecture["feature_dimensions"]
     wanted = ([hidden, features], [architecture["embedding_dimensions"], hidden])
     if (first, last) != (wanted if architecture["has_head"] else (None, None)):
-        raise S2R2Error(f"{file}: its head is not of the size that it states; the file is damaged, copy it again")
+        raise S2R2Error(f"{file}: its projection head is not of the stated size; the file is damaged, copy it again")
 
 
 def _build(architecture: dict[str, Any], name: str, *, trained: bool, several_sizes: bool = False) -> Encoder:

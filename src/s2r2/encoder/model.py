@@ -242,7 +242,7 @@ def _refuse_non_finite(rows: np.ndarray, called: Callable[[int], str]) -> None:
     if len(wrong):
         raise NonFiniteError(
             f"the encoder gives no finite numbers for {len(wrong)} of {len(rows)} images, the first is "
-            f"{called(int(wrong[0]))}: its weights are damaged or its training diverged, take another encoder"
+            f"{called(int(wrong[0]))}: its weights are damaged or its training diverged; use another encoder"
         )
 
 
@@ -343,5 +343,5 @@ def _feature_dimensions(model: nn.Module, name: str, image_size: int) -> int:
     finally:
         model.train()
     if output.ndim != 2:
-        raise S2R2Error(f"backbone {name!r} gives an output of shape {tuple(output.shape)}, not one vector an image")
+        raise S2R2Error(f"backbone {name!r} gives an output of shape {tuple(output.shape)}, not one vector per image")
     return int(output.shape[1])

@@ -190,7 +190,7 @@ def _check_pair(name: str, vectors: Tensor, groups_name: str, groups: Tensor) ->
     if groups.shape != vectors.shape[:1]:
         raise ArgumentError(
             f"{groups_name} is {tuple(groups.shape)} for {name} {tuple(vectors.shape)}; "
-            f"give one integer a row: ({len(vectors)},)"
+            f"give one integer per row: ({len(vectors)},)"
         )
 
 

@@ -52,7 +52,7 @@ def gather_sizes(local: Tensor, group: dist.ProcessGroup) -> list[int]:
     sizes, widths, kinds = (list(column) for column in zip(*shapes.tolist(), strict=True))
     if len(set(widths)) > 1 or len(set(kinds)) > 1:
         raise ArgumentError(
-            f"processes hold embeddings of widths {widths} with {kinds} bytes a number; make them equal"
+            f"processes hold embeddings of widths {widths} with {kinds} bytes per number; make them equal"
         )
     return sizes
 

@@ -51,7 +51,7 @@ class MemoryBank(nn.Module):
                 f"the memory bank holds embeddings of width {self.embeddings.shape[1]}, got {tuple(embeddings.shape)}"
             )
         if groups.shape != embeddings.shape[:1] or groups.is_floating_point():
-            raise ArgumentError(f"groups are {groups.dtype} {tuple(groups.shape)}; give one integer an embedding")
+            raise ArgumentError(f"groups are {groups.dtype} {tuple(groups.shape)}; give one integer per embedding")
         embeddings, groups = embeddings[-capacity:], groups[-capacity:]
         place = (torch.arange(len(embeddings)) + self._next) % capacity
         self.embeddings[place.to(self.embeddings.device)] = embeddings.detach().to(self.embeddings)

@@ -276,7 +276,7 @@ class _Update:
                         committed = time.monotonic()
                     line.advance(len(batch))
             except KeyboardInterrupt:
-                raise KeyboardInterrupt("interrupted; what was indexed is kept: the same command goes on") from None
+                raise KeyboardInterrupt("interrupted; what was indexed is kept: the same command continues") from None
             finally:  # also when another process was lost
                 self._commit(pending)
         return again

@@ -15,7 +15,7 @@ T = TypeVar("T")
 Where = tuple[str | int, ...]
 """Keys and places in lists that lead to a value."""
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
 
 class Mistakes:
@@ -205,7 +205,7 @@ def _is_mapping(value: Any, mistakes: Mistakes, where: Where) -> bool:
         return False
     for key in value:
         if not isinstance(key, str):
-            mistakes.add(where, f"{show(value)}: the key {show(key)} must be a text")
+            mistakes.add(where, f"{show(value)}: the key {show(key)} must be text")
     return all(isinstance(key, str) for key in value)
 
 
@@ -218,13 +218,13 @@ def _scalar(value: Any, kind: type, mistakes: Mistakes, where: Where) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
             mistakes.add(where, f"{value}: must be a finite number")
         if isinstance(value, str) and "\0" in value:
-            mistakes.add(where, f"{show(value)}: must not hold a zero byte")
+            mistakes.add(where, f"{show(value)}: must not contain a zero byte")
         return value
     hint = ""
     if kind is int and isinstance(value, float) and value.is_integer():
         hint = f": write {int(value)}"
     elif kind in (int, float) and isinstance(value, str):
-        hint = ", not a text"
+        hint = ", not text"
     elif kind is str and isinstance(value, (int, float)):
         hint = f': write "{show(value)}" in quotes'
     mistakes.add(where, f"{show(value)}: must be {_word(kind)}{hint}")

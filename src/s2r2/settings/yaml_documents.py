@@ -62,7 +62,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Mistakes]:
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
-            raise S2R2Error(f"{path} is larger than {MOST_BYTES >> 10} KiB: these are no settings")
+            raise S2R2Error(f"{path} is larger than {MOST_BYTES >> 10} KiB: too large for settings")
         text = content.decode("utf-8-sig")
     except OSError as error:
         raise S2R2Error(f"cannot read {path}: {error.strerror}") from error
@@ -122,7 +122,7 @@ class _Reader:
             return None
         self.values += 1
         if self.values > MOST_VALUES or len(where) > MOST_DEPTH:
-            raise S2R2Error(f"{self.mistakes.name}: more or deeper values than settings ever have")
+            raise S2R2Error(f"{self.mistakes.name}: too many values, or values nested too deeply, for settings")
         self.mistakes.lines[where] = node.start_mark.line + 1
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, where)
@@ -146,7 +146,7 @@ class _Reader:
                 continue
             place = (*where, key.value)
             if key.value in values:
-                self.mistakes.add(place, f"stands there twice, first in line {self.mistakes.lines[place]}", line)
+                self.mistakes.add(place, f"is given twice, first in line {self.mistakes.lines[place]}", line)
                 continue
             values[key.value] = self.plain(value, place)
             self.mistakes.lines[place] = line

@@ -24,6 +24,6 @@ def cache_folder() -> Path:
     except RuntimeError:  # a user without a home; others may write to the folder of temporary files
         private = private_folder("s2r2-cache")
         if private is None:
-            raise S2R2Error("there is no home to keep decoded photos in: set S2R2_CACHE to a folder") from None
+            raise S2R2Error("there is no home folder for decoded photos: set S2R2_CACHE to a folder") from None
         base = private
     return base / "s2r2"

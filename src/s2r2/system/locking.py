@@ -68,7 +68,7 @@ def _take(path: Path) -> int | None:
     try:
         there = os.fstat(descriptor)
         if not stat.S_ISREG(there.st_mode):
-            raise S2R2Error(f"cannot lock {path}: it is no ordinary file; remove it")
+            raise S2R2Error(f"cannot lock {path}: it is not a regular file; remove it")
         _lock(descriptor, path)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(there, os.lstat(path)):  # not what its holder has just removed

@@ -38,7 +38,7 @@ def number_labels(
         if len({array.shape[1:] for array in arrays}) > 1:
             shapes = " and ".join(str(array.shape) for array in arrays)
             raise ArgumentError(
-                f"labels {shapes} do not match: give all as one label an image (N,) or all as the same columns (N, C)"
+                f"labels {shapes} do not match: give all as one label per image (N,) or all as the same columns (N, C)"
             )
         return np.arange(arrays[0].shape[1]), arrays
     parts = [
@@ -142,7 +142,7 @@ def _numbers(columns: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
     ]
     filled = [kind for kind, column in zip(kinds, columns, strict=True) if len(column)]
     if len(filled) > 1 and not set.intersection(*filled):
-        raise ArgumentError("some labels are numbers and the others strings, so none is the same: give both alike")
+        raise ArgumentError("some labels are numbers and the others strings, so none would match: give all of one kind")
     if any(column.dtype == object for column in columns) or len({column.dtype.kind for column in columns}) > 1:
         cells = [column.tolist() for column in columns]
         names = sorted({value for column in cells for value in column}, key=lambda v: (_is_text(v), v))

@@ -114,7 +114,7 @@ def _shares(
     if test is None and not known.all():
         raise ArgumentError("kNN among the training images themselves needs a label on each: leave out the others")
     if test is None and known.sum() < 2:
-        raise ArgumentError("kNN among the images themselves needs two of them or more: a single one has no neighbour")
+        raise ArgumentError("kNN among the images themselves needs two of them or more: a single one has no neighbor")
     labels = train_labels[known]
     candidates = train if known.all() else train[known]
     indices, cosines = nearest(candidates if test is None else test, None if test is None else candidates, k=max(ks))
@@ -203,7 +203,7 @@ def knn_accuracy(
     names, numbers = number_labels(train_labels, *wanted, unknown=unknown)
     taught, asked = numbers[0], numbers[-1]
     if taught.ndim == 2:
-        raise ArgumentError("an accuracy needs one label an image, these have several: use knn_scores")
+        raise ArgumentError("an accuracy needs one label per image, these have several: use knn_scores")
     if len(asked) != len(train if test is None else test):
         raise ArgumentError(
             f"{len(asked)} labels for {len(train if test is None else test)} images to judge: give one each"

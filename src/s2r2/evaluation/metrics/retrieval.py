@@ -309,7 +309,7 @@ def _check_leave_out(leave_out: str, gallery: np.ndarray | None, ties: str, seve
     if leave_out != "nothing" and ties != "expected":
         raise ArgumentError(f'leave_out="{leave_out}" needs ties="expected"')
     if leave_out == "groups" and several:
-        raise ArgumentError('leave_out="groups" needs one label an image: use leave_out="images"')
+        raise ArgumentError('leave_out="groups" needs one label per image: use leave_out="images"')
 
 
 def _check_options(

@@ -82,7 +82,7 @@ def held_out_views(
         )
         parts.append(render_views(pixels, parameters, view_size, mean=recipe.mean, std=recipe.std))
     if not parts:
-        raise S2R2Error(f"none of {len(images)} images can be read: look at where they are")
+        raise S2R2Error(f"none of {len(images)} images can be read: check that they are still there")
     return HeldOutViews(np.concatenate(parts), np.repeat(np.concatenate(kept), views))
 
 

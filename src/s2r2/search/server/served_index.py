@@ -92,7 +92,7 @@ class LiveIndex:
                         self._served.warm_up()
                 self._stamp = found
             if self._stamp is None:
-                raise IndexGone(f"the index {self.folder.name} is gone; if it is made again, it is shown again")
+                raise IndexGone(f"the index {self.folder.name} is gone; once it is made again, it is shown again")
             return self._served
 
 

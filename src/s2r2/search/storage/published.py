@@ -115,7 +115,7 @@ def read_published(folder: Path) -> Published | None:
         raise DamagedIndex(folder, f"{DESCRIPTION}: {error}") from error
     except OSError as error:
         raise S2R2Error(
-            f"cannot read {folder / DESCRIPTION}: {error.strerror or error}; see to its disk and permissions"
+            f"cannot read {folder / DESCRIPTION}: {error.strerror or error}; check the disk and its permissions"
         ) from error
     if content.get("format") not in range(2, FORMAT + 1):
         raise DamagedIndex(folder, "another version of s2r2 wrote it")

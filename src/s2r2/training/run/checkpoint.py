@@ -110,7 +110,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise _DamagedError(f"checkpoint {path} cannot be read ({error.strerror})") from error
     body, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
     if _checksum(memoryview(body)) != checksum:
-        raise _DamagedError(f"checkpoint {path} is damaged (its checksum does not fit)")
+        raise _DamagedError(f"checkpoint {path} is damaged (its checksum does not match)")
     try:
         state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a stranger's file does to the reader; it runs no code

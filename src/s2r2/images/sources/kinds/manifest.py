@@ -137,7 +137,7 @@ class _Table:
             known = ", ".join(name.strip()[:40] for name in names[:20])
             hint = "add one, in its first line"
             if any("\0" in name or "\udcff" in name for name in names):
-                known, hint = "text that is no UTF-8", "save it as a comma-separated table in UTF-8"
+                known, hint = "text that is not UTF-8", "save it as a comma-separated table in UTF-8"
             elif len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
                 hint = "separate its columns by commas"
             raise S2R2Error(f"{self.name} has no column named path (it has {printable(known) or 'none'}): {hint}")
@@ -181,7 +181,7 @@ class _Table:
                 continue
             if column != "path" or not _exists(row_path(self.path.parent, cell)):
                 raise S2R2Error(
-                    f"cannot read {self.name} ({self.unit} {numbers[place]}: {plain[place][:80]!r} is no UTF-8): it "
+                    f"cannot read {self.name} ({self.unit} {numbers[place]}: {plain[place][:80]!r} is not UTF-8): it "
                     f"must be a comma-separated table in UTF-8"
                 )
             self.odd[self.count + place] = cell
