@@ -8,11 +8,9 @@ import shutil
 from pathlib import Path
 
 from s2r2.cli import main as s2r2
-from s2r2.images import open_source
 from s2r2.search import ImageIndex
 
-VIEWS_IN_ALL = 300_000  # of full size, for photos of one's own: about ten minutes on two cores
-FULL_VIEWS = 3  # what two full and six small views of a photo cost
+MINUTES = "10"  # for photos of one's own
 
 
 def run(*arguments: str | Path) -> None:
@@ -29,10 +27,7 @@ def demo(data: str, folder: Path) -> None:
         run("evaluate", folder / "run", "--train", "digits:train", "--test", "digits:test")
         indexed = "digits:test"
     else:
-        count = len(open_source(data))
-        epochs = max(1, min(100, VIEWS_IN_ALL // (FULL_VIEWS * count)))
-        recipe = ["--backbone", "lcnet_050", "--image-size", "64", "--batch-size", str(max(2, min(64, count // 2)))]
-        run("train", data, *recipe, "--epochs", str(epochs), "--out", folder / "run")
+        run("train", data, "--minutes", MINUTES, "--out", folder / "run")
         indexed = data
     run("index", folder / "run", indexed, "--index", folder / "index")
     index = ImageIndex.open(folder / "index")
