@@ -66,7 +66,8 @@ def choose_for_time(
         epochs = epochs_in_time(asked, images, device, processes)
         if epochs >= choice.epochs:
             break
-    if config.method == "s2r2" and config.optimizer == "adamw":
+    from_nothing = not (config.start or config.pretrained)  # what was learned wants a rate of its own
+    if from_nothing and config.method == "s2r2" and config.optimizer == "adamw":
         views = asked.batch_size * resolve(asked).views
         asked = _filled(asked, given, lr=LEARNING_RATE * (views / BASE_VIEWS) ** 0.5, options={"spread": SPREAD})
     shown = resolve(asked)
