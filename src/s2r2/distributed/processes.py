@@ -209,7 +209,7 @@ class Processes:
         if self.world_size == 1:
             return values
         told = torch.tensor(values, dtype=torch.float64)
-        dist.broadcast(told, 0, group=self.prompt)
+        dist.broadcast(told, 0, group=self.timed)
         return tuple(told.tolist())
 
     @contextlib.contextmanager
