@@ -56,6 +56,8 @@ CELLS: dict[str, dict[str, Any]] = {
     "test_resnet 32 lr .006": {**SMALL, "image_size": 32, "lr": 0.006},
     "test_resnet 32 spread": {**SMALL, "image_size": 32, "options": {"spread": 1.0}},
     "test_resnet 32 spread lr .006": {**SMALL, "image_size": 32, "options": {"spread": 1.0}, "lr": 0.006},
+    "resnet10t 32 spread lr .006": {"backbone": "resnet10t", "image_size": 32, "options": {"spread": 1.0}, "lr": 0.006},
+    "test_resnet 64 spread lr .006": {**SMALL, "image_size": 64, "options": {"spread": 1.0}, "lr": 0.006},
     "test_resnet 48 spread lr .006": {**SMALL, "image_size": 48, "options": {"spread": 1.0}, "lr": 0.006},
     "test_resnet 32 photos": {**SMALL, "image_size": 32, "recipe": "photos"},
     "test_resnet 32 mild": {**SMALL, "image_size": 32, "recipe": "mild"},
@@ -243,6 +245,7 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(run_cell(arguments.one[0], float(arguments.one[1]), arguments)))
         return
+    os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="1000")  # for the processes of cells, as s2r2's are
     rows = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else []
     for name, minutes in missing(arguments, rows):
         load = os.getloadavg()[0]
