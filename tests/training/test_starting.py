@@ -9,6 +9,7 @@ from PIL import Image
 
 from s2r2.encoder import Encoder, create_encoder, load
 from s2r2.errors import ArgumentError
+from s2r2.evaluation import evaluate_run
 from s2r2.runs import RunFolder
 from s2r2.training import TrainConfig, train
 from s2r2.training.adaptation import adapt
@@ -121,6 +122,20 @@ def test_real_weights_are_adapted_and_search_goes_on(real_weights: str, pictures
     image = np.asarray(Image.open(pictures / "0.png"))
     before, after = (load(name, image_size=64).embed(image) for name in (real_weights, tmp_path))
     assert 0.9 < float((before * after).sum()) < 1
+
+
+def test_an_evaluation_says_whether_adapting_has_helped(
+    learned: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = tmp_path / "start"
+    load(learned).save(start)
+    train(pictures, TrainConfig(**FEW, start=str(start)), out=tmp_path / "run", quiet=True)  # type: ignore[arg-type]
+    found = evaluate_run(tmp_path / "run", pictures, device="cpu")
+    assert found.row(str(start)).figures
+    assert f"the adapted encoder is {'level with'} {start}" in found.notes[0] or f"than {start}" in found.notes[0]
+    (start / "encoder.safetensors").unlink()
+    assert "verdict" not in evaluate_run(tmp_path / "run", pictures, device="cpu").about
+    assert "not compared with the encoder that it started from: no encoder" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from s2r2.evaluation.protocols.register import fitting_protocols, run_protocols
 from s2r2.evaluation.report.pictures import Shown, write_pictures
 from s2r2.evaluation.result import Evaluation, Row, RowKind
 from s2r2.evaluation.task import KS, Task, build_task
+from s2r2.evaluation.verdict import verdict
 from s2r2.evaluation.warnings import cautions, withdraw
 from s2r2.images import PixelStore
 from s2r2.views import Recipe
@@ -52,6 +53,7 @@ def evaluate(
     seed: int = 0,
     progress: bool = False,
     processes: Processes = Processes(),  # noqa: B008 (frozen)
+    compared: tuple[str, str] | None = None,
 ) -> Evaluation:
     """Evaluate encoders, and raw pixels beside them, on test images.
 
@@ -76,6 +78,7 @@ def evaluate(
         progress: Show progress bars.
         processes: Encoders embed in all of them, each a share of the images; all else is the first one's work. Each
             calls this with the same arguments.
+        compared: Names of an adapted encoder and of the one that it started from: a sentence says which is better.
 
     Raises:
         S2R2Error: There is nothing to judge by, or both sets are the same images.
@@ -120,6 +123,11 @@ def evaluate(
         for row in evaluation.rows:
             withdraw(row.figures, found, chosen, task)
     evaluation.notes += _notes(evaluation, train, test, task)
+    features = {one.row.encoder: one for one in shown if one.row.output == "feature"}
+    if compared is not None and set(compared) <= set(features):
+        sentence = verdict(features[compared[0]], features[compared[1]], task, evaluation.columns)
+        evaluation.about["verdict"] = sentence
+        evaluation.notes.insert(0, sentence)
     if folder is not None:
         write_pictures(evaluation, Path(folder), test, task, shown)
         evaluation.save(folder)
@@ -212,7 +220,7 @@ def _judge(row: Row, space: Space, task: Task, protocols: Sequence[Protocol]) ->
     row.details = {name: outcome.details for name, outcome in outcomes.items() if outcome.details is not None}
     if space.views is not None:
         row.health["alignment"] = alignment(*space.views)
-    return Shown(row, space.test, outcomes["map"].values if "map" in outcomes else None)
+    return Shown(row, space.test, outcomes)
 
 
 def _embed_views(

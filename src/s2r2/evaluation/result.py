@@ -153,6 +153,9 @@ class Evaluation:
     def print(self, console: PlainConsole | None = None) -> None:
         """Show the table in per cent, half the width of the 95 % interval beside each figure."""
         console = console or PlainConsole()
+        first = self.about.get("verdict")
+        if first:
+            console.print(worded(first), style="bold")
         names = [name for name in self.columns if any(name in row.figures for row in self.rows)]
         if console.width >= 34 + 9 * len(names):
             self._print_table(console, names)
@@ -164,6 +167,8 @@ class Evaluation:
             if row.health.get("warning"):
                 console.print(worded(f"{row.title}: {row.health['warning']}"), style="bold red")
         for note in self.notes:
+            if note == first:
+                continue
             console.print(worded(note), style="dim")
 
     def _print_table(self, console: PlainConsole, names: list[str]) -> None:

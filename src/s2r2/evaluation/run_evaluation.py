@@ -3,16 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from s2r2.distributed.devices import choose_device
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, load, store_side
 from s2r2.encoder.loading import untrained_like
+from s2r2.errors import S2R2Error
 from s2r2.evaluation.evaluating import evaluate
 from s2r2.evaluation.protocols.register import find_protocols
 from s2r2.evaluation.result import Evaluation
 from s2r2.images import PixelStore, open_source
 from s2r2.runs import RunFolder
 from s2r2.settings.values import fitted, whole_number
+from s2r2.system.terminal import say
 from s2r2.views import Recipe, get_recipe
 
 
@@ -52,13 +56,16 @@ def evaluate_run(
     find_protocols(protocols)  # an unknown one is refused before anything is decoded
     chosen = choose_device(device, processes)
     encoders: dict[str, Encoder] = {}
+    start: Encoder | None = None
     recipe, first = get_recipe("photos"), load(run, device=chosen)
     folder = RunFolder(run)
     if folder.is_run:
         first_seed, recipe = _settings_of(folder)
         encoders["untrained"] = _named(untrained_like(first, first_seed), "untrained")
         out = out or folder.path
-    for name in others:
+        if start := _start_of(folder, first.image_size, chosen, progress and processes.leader):
+            encoders[start.name] = start
+    for name in [name for name in others if name not in encoders]:
         size = first.image_size if name.startswith(("timm:", "untrained:")) else None
         encoders[name] = load(name, device=chosen, image_size=size)
     encoders["trained" if folder.is_run else str(run)] = first
@@ -84,7 +91,23 @@ def evaluate_run(
         seed=seed,
         progress=progress,
         processes=processes,
+        compared=("trained", start.name) if start else None,
     )
+
+
+def _start_of(run: RunFolder, image_size: int, device: torch.device, show: bool) -> Encoder | None:
+    """The encoder that a run started from; None where it began with random weights or the start is not to be had."""
+    found = run.read_config()
+    start: str = fitted(found.settings.get("start", ""), str, found.mistakes, ("config", "start"))
+    found.mistakes.refuse()
+    if not start:
+        return None
+    try:
+        return _named(load(start, device=device, image_size=image_size), start)
+    except S2R2Error as error:
+        if show:
+            say(f"note      not compared with the encoder that it started from: {error}")
+        return None
 
 
 def _settings_of(run: RunFolder) -> tuple[int, Recipe]:

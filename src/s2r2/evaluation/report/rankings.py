@@ -1,5 +1,6 @@
 """For the report: what some queries find, as rows of thumbnails."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.metrics.neighbours import nearest
 from s2r2.evaluation.result import Evaluation, Row
-from s2r2.evaluation.task import Task
+from s2r2.evaluation.task import Outcome, Task
 from s2r2.images import PixelStore
 from s2r2.system.files import make_folder
 from s2r2.system.thumbnails import save_picture, thumbnail
@@ -23,11 +24,16 @@ SIDE = 112
 
 @dataclass(frozen=True)
 class Shown:
-    """A row, the vectors of the test images ``(N, D)``, and each one's average precision as a query, where known."""
+    """A row, the vectors of the test images ``(N, D)``, and its figures image by image."""
 
     row: Row
     embeddings: np.ndarray
-    average_precision: np.ndarray | None
+    outcomes: Mapping[str, Outcome]
+
+    @property
+    def average_precision(self) -> np.ndarray | None:
+        """Each image's average precision as a query, where known."""
+        return self.outcomes["map"].values if "map" in self.outcomes else None
 
 
 def write_rankings(evaluation: Evaluation, folder: Path, store: PixelStore, task: Task, shown: Shown) -> None:
