@@ -11,6 +11,8 @@ from s2r2.evaluation.result import Column
 from s2r2.evaluation.task import Outcome, Task
 
 NEIGHBOURS = 10
+SHOWN = 0.0005
+"""The least difference that is seen: half of a tenth of a per cent."""
 
 
 def verdict(adapted: Shown, start: Shown, task: Task, columns: dict[str, Column]) -> str:
@@ -62,8 +64,8 @@ def agreement(first: np.ndarray, second: np.ndarray, k: int = NEIGHBOURS) -> flo
 
 
 def _word(differences: Sequence[Interval]) -> str:
-    if any(by.high < 0 for by in differences):
+    if any(by.high < -SHOWN for by in differences):
         return "worse than"
-    if any(by.low > 0 for by in differences):
+    if any(by.low > SHOWN for by in differences):
         return "better than"
     return "level with"
