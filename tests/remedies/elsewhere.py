@@ -61,6 +61,23 @@ ELSEWHERE: dict[str, str] = {
     "the server was started by s2r2 serve --read-only": (
         "test_marks.py::test_a_server_that_may_not_write_shows_marks_and_refuses_new_ones"
     ),
+    "timm has no place for the head of {}": "test_refine.py::test_timms_form_has_no_place_for_the_head",
+    "{} such photos in all, or give `labels`": "test_refine.py::test_what_cannot_be_learned_from_is_one_line",
+    "cannot read {} ({}): give a CSV with the columns photo": (
+        "test_refine.py::test_what_cannot_be_learned_from_is_one_line"
+    ),
+    "line {}: give a CSV with the columns photo and label": (
+        "test_refine.py::test_what_cannot_be_learned_from_is_one_line"
+    ),
+    "is no photo of {}; remove the line": "test_refine.py::test_what_cannot_be_learned_from_is_one_line",
+    "in a line before; keep one of them": "test_refine.py::test_what_cannot_be_learned_from_is_one_line",
+    "compare   s2r2 serve {} --compare": "test_refine.py::test_the_command",
+    "is the index itself: choose another `out`": "test_refine.py::test_another_index_is_not_overwritten",
+    "choose another `out`, or delete that index": "test_refine.py::test_another_index_is_not_overwritten",
+    "cannot write the index {}: {}; free space or choose another `out`": (
+        "test_refine.py::test_a_second_index_that_cannot_be_written_is_one_line"
+    ),
+    "its feature head does not fit its features": "test_refine.py::test_a_damaged_head_is_refused",
     "the terminal of s2r2 serve says why": (
         "test_marks.py::test_marks_that_cannot_be_written_are_said_without_the_place"
     ),

@@ -85,6 +85,12 @@ COMMANDS = {
         {"store": "index"},
     ),
     "search": Command("search_commands", "Search", "search", "Find the photos that are most similar to a query photo."),
+    "refine": Command(
+        "search_commands",
+        "Refine",
+        "train",
+        "Learn from results marked on the page, or from labels, to rank better: a second index, in seconds.",
+    ),
     "duplicates": Command(
         "search_commands",
         "Duplicates",

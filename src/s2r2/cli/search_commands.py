@@ -1,4 +1,4 @@
-"""``s2r2 embed``, ``index``, ``search``, ``duplicates`` and ``serve``."""
+"""``s2r2 embed``, ``index``, ``search``, ``refine``, ``duplicates`` and ``serve``."""
 
 import os
 from collections.abc import Sequence
@@ -139,6 +139,26 @@ class Search:
         from s2r2.system.console import PlainConsole
 
         search_and_show(self.index, self.query, self.k, self.box, self.picture, PlainConsole(), self.backend)
+
+
+@dataclass(frozen=True)
+class Refine:
+    """Options of ``s2r2 refine``."""
+
+    index: Positional[Annotated[Path, arg(metavar="INDEX")]]
+    """Folder of the index; it stays as it is."""
+    labels: Annotated[str | None, arg(metavar="FILE")] = None
+    """Learn from labels instead of marks: a CSV with the columns photo and label, or index for the labels that the
+    index has."""
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder of the second index; by default INDEX.refined."""
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Learn, write the second index, and print what changed."""
+        from s2r2.refining import refine_index
+
+        for line in str(refine_index(self.index, self.out, labels=self.labels)).splitlines():
+            say(line)
 
 
 @dataclass(frozen=True)

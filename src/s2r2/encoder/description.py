@@ -45,6 +45,8 @@ def read_description(text: str | None, file: Path, newest: int) -> dict[str, Any
     architecture = content.get("architecture")
     if not isinstance(architecture, dict):
         raise _wrong(file, "there is no architecture")
+    if not isinstance(architecture.get("feature_head", False), bool):  # most files do not say
+        raise _wrong(file, f"feature_head is {architecture['feature_head']!r:.40}")
     for key, good in _CHECKS.items():
         if key not in architecture or not good(architecture[key]):
             raise _wrong(file, f"{key} is {architecture.get(key)!r:.40}")

@@ -58,13 +58,14 @@ class PixelsToVectors(nn.Module):
     def __init__(self, encoder: Encoder, output: Output) -> None:
         super().__init__()
         self.backbone = encoder.backbone
+        self.feature_head = encoder.feature_head or nn.Identity()
         self.head = encoder.head if output == "embedding" else None
         self.register_buffer("mean", torch.tensor(encoder.mean).reshape(3, 1, 1))
         self.register_buffer("std", torch.tensor(encoder.std).reshape(3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Vectors of pixels that are not normalized."""
-        features = self.backbone((pixels - self.mean) / self.std)
+        features = self.feature_head(self.backbone((pixels - self.mean) / self.std))
         return F.normalize(features if self.head is None else self.head(features), dim=1)
 
 
@@ -135,6 +136,11 @@ def _check_request(encoder: Encoder, out: Path, format: Format, output: Output) 
             "`output='embedding'`: timm has no place for a projection head; use `format='onnx'` or "
             "`format='safetensors'`"
         )
+    if format == "huggingface" and encoder.feature_head is not None:
+        raise ArgumentError(
+            f"`format='huggingface'`: timm has no place for the head of {encoder.name}; use `format='onnx'` or "
+            "`format='safetensors'`, which s2r2 reads"
+        )
     if format == "huggingface" and has_small_stem(encoder.backbone):
         raise ArgumentError(
             "`format='huggingface'`: timm cannot build the stem that s2r2 gives a ResNet for images of at most 48 px; "
@@ -159,7 +165,7 @@ def _write(encoder: Encoder, out: Path, format: Format, output: Output) -> tuple
         write_bytes(out, _program_bytes(model, describe(encoder, output), encoder.image_size))
         with torch.inference_mode():
             return None, _checked(torch.export.load(out).module()(pixels), expected)
-    if output == "embedding":
+    if output == "embedding" or encoder.feature_head is not None:  # timm's form has no place for heads
         write_bytes(out, encoder.to_bytes())
         return None, _checked(
             torch.from_numpy(load(out).embed_pixels(_normalized(encoder, pixels), output=output)), expected

@@ -1,5 +1,7 @@
 """Encoders from a run folder, from a file, or from timm."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from s2r2.encoder.backbones import build_backbone, check_backbone
 from s2r2.encoder.description import by_others, read_description
 from s2r2.encoder.model import (
-    TIMM_LAYOUT_VERSION,
+    FEATURE_HEAD_VERSION,
     Encoder,
     ProjectionHead,
     create_encoder,
@@ -32,10 +34,10 @@ def load(
     """Load an encoder, ready to embed.
 
     Args:
-        source: A run folder, an ``encoder.safetensors`` or an export in that format; ``timm:NAME`` for timm's
-            pretrained weights, where NAME may be ``hf-hub:OWNER/NAME``, ``local-dir:PATH`` or ``MODEL@FILE`` (a
-            checkpoint of timm's model MODEL, as safetensors or .pth); ``untrained:NAME`` for the same backbone with
-            random weights, always the same ones.
+        source: A run folder, an index (the encoder inside it), an ``encoder.safetensors`` or an export in that format;
+            ``timm:NAME`` for timm's pretrained weights, where NAME may be ``hf-hub:OWNER/NAME``, ``local-dir:PATH`` or
+            ``MODEL@FILE`` (a checkpoint of timm's model MODEL, as safetensors or .pth); ``untrained:NAME`` for the same
+            backbone with random weights, always the same ones.
         device: Where to put it; ``"auto"`` takes a GPU if there is one.
         image_size: Input side in pixels; by default the encoder's own.
         several_sizes: Let a vision transformer look at images of other sizes as well, where timm's can.
@@ -91,6 +93,8 @@ def _placed(encoder: Encoder, device: str | torch.device) -> Encoder:
 def _encoder_file(path: Path) -> Path:
     names = (ENCODER_FILE, "model.safetensors")  # the second: an export in Hugging Face's form
     files = [path / name for name in names] if path.is_dir() else [path]
+    if (inside := _generation_of_index(path)) is not None:
+        files = [inside / ENCODER_FILE]
     if found := next((file for file in files if file.is_file()), None):
         if found.suffix.lower() in (".onnx", ".pt2"):
             raise S2R2Error(f"{found} is a graph for other programs: give the run folder or an export as .safetensors")
@@ -102,10 +106,19 @@ def _encoder_file(path: Path) -> Path:
     raise S2R2Error(f"no encoder at {path}: give a run folder, an {ENCODER_FILE}, or timm:NAME")
 
 
+def _generation_of_index(path: Path) -> Path | None:
+    """The folder of an index that holds its encoder; None where ``path`` is no index."""
+    try:
+        name = json.loads((path / "index.json").read_text(encoding="utf-8"))["generation"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return path / name if isinstance(name, str) and re.fullmatch(r"[0-9a-f]{24}(-\d+)?", name) else None
+
+
 def _from_file(file: Path, several_sizes: bool) -> Encoder:
     try:
         with safe_open(file, framework="pt") as content:
-            description = read_description((content.metadata() or {}).get("s2r2"), file, TIMM_LAYOUT_VERSION)
+            description = read_description((content.metadata() or {}).get("s2r2"), file, FEATURE_HEAD_VERSION)
             architecture = description["architecture"]
             check_backbone(architecture["backbone"])
             if description.get("layout") != "timm":
@@ -146,6 +159,8 @@ def _check_shapes(architecture: dict[str, Any], shapes: dict[str, list[int]], fi
     wanted = ([hidden, features], [architecture["embedding_dimensions"], hidden])
     if (first, last) != (wanted if architecture["has_head"] else (None, None)):
         raise S2R2Error(f"{file}: its projection head is not of the stated size; the file is damaged, copy it again")
+    if architecture.get("feature_head") and shapes.get("feature_head.weight") != [features, features]:
+        raise S2R2Error(f"{file}: its feature head does not fit its features; the file is damaged, copy it again")
 
 
 def _build(architecture: dict[str, Any], name: str, *, trained: bool, several_sizes: bool = False) -> Encoder:

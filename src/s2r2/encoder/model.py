@@ -23,7 +23,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FORMAT_VERSION = 1
 TIMM_LAYOUT_VERSION = 3  # of exported files, whose weights have timm's own names
-
+FEATURE_HEAD_VERSION = 4  # of files that hold a feature head
 Output = Literal["feature", "embedding"]
 
 
@@ -50,6 +50,7 @@ class Encoder(nn.Module):
 
     Attributes:
         backbone: The timm model, with ``num_classes=0``.
+        feature_head: A linear layer that ``s2r2 refine`` has learned, whose output is then the feature; else None.
         head: The projection head, or None for a bare backbone (then embeddings equal features).
         architecture: What is needed to build the same modules again, as plain data.
         image_size: Side of the square input in pixels.
@@ -74,6 +75,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        width: int = architecture["feature_dimensions"]
+        self.feature_head = nn.Linear(width, width, bias=False) if architecture.get("feature_head") else None
         self.architecture = architecture
         self.name = name
         self.trained = trained
@@ -83,7 +86,7 @@ class Encoder(nn.Module):
 
     def features(self, pixels: Tensor) -> Tensor:
         """Backbone features of normalized pixels: (N, 3, P, P) to (N, F), not normalized."""
-        return self.backbone(pixels)
+        return (self.feature_head or nn.Identity())(self.backbone(pixels))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Embeddings of normalized pixels: (N, 3, P, P) to (N, D) with rows of length 1, in float32."""
@@ -196,7 +199,7 @@ class Encoder(nn.Module):
             weights: Those to write; by default ``state_dict()``.
         """
         description = {
-            "version": FORMAT_VERSION,
+            "version": FORMAT_VERSION if self.feature_head is None else FEATURE_HEAD_VERSION,
             "name": self.name,
             "trained": self.trained,
             "architecture": self.architecture,

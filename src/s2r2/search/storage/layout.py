@@ -100,6 +100,12 @@ def generation_for(folder: Path, fingerprint: str, published: str | None, rebuil
     return f"{fingerprint}-{max([in_force, 0, *numbers]) + 1}"
 
 
+def new_generation(folder: Path, fingerprint: str) -> str:
+    """Name of a generation that nothing has been written to."""
+    found = [match for entry in folder.iterdir() if (match := GENERATION.fullmatch(entry.name))]
+    return f"{fingerprint}-{max([0, *(int(match[2] or 0) for match in found)]) + 1}"
+
+
 def lance_files(generation: Path) -> list[Path]:
     """All files of the rows of a generation.
 

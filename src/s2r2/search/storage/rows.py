@@ -157,6 +157,10 @@ class Rows:
         else:
             self.table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all().execute(table)
 
+    def add(self, rows: pa.Table) -> None:
+        """Write rows whose keys are not there yet, in one transaction."""
+        self.table.add(rows)
+
     def drop(self, keys: Iterable[str]) -> None:
         """Remove photos."""
         for condition in _conditions("key", sorted(_quoted(key) for key in keys)):

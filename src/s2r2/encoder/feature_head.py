@@ -1,0 +1,29 @@
+"""An encoder with a linear layer behind its backbone, as ``s2r2 refine`` learns it."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from s2r2.encoder.model import Encoder
+
+REFINED = ", refined"
+"""What the names of encoders with a feature head end with."""
+
+
+def with_feature_head(encoder: Encoder, matrix: Tensor) -> Encoder:
+    """An encoder whose features are those of another one, times a matrix; it has no projection head.
+
+    Args:
+        encoder: The other one; if it has a feature head, the two become one.
+        matrix: ``(F, F)``: a feature ``x`` becomes ``matrix @ x``.
+    """
+    features = encoder.dimensions("feature")
+    changes = {"has_head": False, "embedding_dimensions": features, "feature_head": True}
+    name = encoder.name.removesuffix(REFINED) + REFINED
+    made = Encoder(copy.deepcopy(encoder.backbone), None, encoder.architecture | changes, name, trained=True)
+    weight = matrix if encoder.feature_head is None else matrix @ encoder.feature_head.weight.detach().to(matrix)
+    assert made.feature_head is not None
+    with torch.no_grad():
+        made.feature_head.weight.copy_(weight)
+    return made.to(encoder.device).eval()
