@@ -18,7 +18,7 @@ from performing import SETTINGS, State, case, choices, command, named
 from s2r2.distributed import launching
 from s2r2.distributed.devices import choose_device
 from s2r2.distributed.processes import Processes
-from s2r2.study import read_study, results
+from s2r2.study import read_study, tuning
 from s2r2.study.plan import RESULT_FILE, final_cells, is_done
 from s2r2.study.spec import TuningSpec
 from s2r2.study.statistics import estimate
@@ -279,8 +279,8 @@ case("choose {}$", lambda _: command("xyzzy"), commands)
 def tuned_by(state: State, name: str) -> float:
     """The figure of a trial whose run left two others."""
     scores = {"t/knn": np.ones(4, bool), "t/targets": np.zeros(4, int)}
-    state.patch.setattr(results, "_scores", lambda *_: scores)
-    return results._tuning_figure(None, name, SimpleNamespace(tasks=["t"]), state.tmp)  # type: ignore[arg-type]
+    state.patch.setattr(tuning, "read_scores", lambda *_: scores)
+    return tuning._figure(None, name, SimpleNamespace(tasks=["t"]), state.tmp)  # type: ignore[arg-type]
 
 
 case(

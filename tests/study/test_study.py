@@ -24,11 +24,12 @@ from s2r2.images import PixelStore, open_source
 from s2r2.study import Estimate, compare, difference, figure, read_study
 from s2r2.study.cell import run_cell
 from s2r2.study.near_duplicates import CopiesSource
-from s2r2.study.plan import CELL_FILE, RESULT_FILE, SCORES_FILE, final_cells, is_done, tuning_cells
+from s2r2.study.plan import CELL_FILE, RESULT_FILE, SCORES_FILE, check_cells, final_cells, is_done, tuning_cells
 from s2r2.study.report_page import write_page
-from s2r2.study.results import Comparison, Results, choose_settings, to_dict
+from s2r2.study.results import Comparison, Results, to_dict
 from s2r2.study.spec import folder_name, parse_study, steps_for
 from s2r2.study.tables import to_markdown
+from s2r2.study.tuning import choose_settings
 from s2r2.training import TrainConfig
 from s2r2.training.setup.encoder import first_encoder
 from s2r2.views import get_recipe
@@ -71,6 +72,7 @@ def written(folder: Path, **changes: Any) -> Path:
         ({"seeds": [0, 0]}, "seeds"),
         ({"budgets": [0]}, "budgets"),
         ({"reference": "BYOL"}, "BYOL"),
+        ({"differences": [["S2R2", "BYOL"]]}, "names of two methods"),
         ({"methods": {"untrained": {}}}, "untrained"),
         ({"methods": {"S2R2": {"seed": 3}}}, "seed is set by the study"),
         ({"config": {"epochs": 3}}, "epochs is set by the study"),
@@ -459,13 +461,14 @@ def test_a_second_call_runs_nothing_and_another_setting_is_refused(finished: tup
     )
 
 
-@pytest.mark.parametrize("name", ["small", "gpu", "recipe", "duplicates"])
+@pytest.mark.parametrize("name", ["small", "small_v3", "gpu", "recipe", "duplicates"])
 def test_the_studies_of_the_repository_are_well_formed(name: str, tmp_path: Path) -> None:
     study = read_study(STUDIES / f"{name}.yaml", tmp_path)
     assert study.name == name
     cells = [*tuning_cells(study), *final_cells(study, {})]
     folders = {cell.folder(tmp_path) for cell in cells}
     assert len(folders) == len(cells)
+    check_cells(study)
 
 
 def test_the_study_in_the_docs_is_well_formed(tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ from s2r2.images import PixelStore
 from s2r2.study.cell import training_source
 from s2r2.study.plan import Cell, check_cells, final_cells, is_done, tuning_cells
 from s2r2.study.report_page import write_page
-from s2r2.study.results import Results, choose_settings, collect, to_dict
+from s2r2.study.results import Results, collect, to_dict
 from s2r2.study.scheduling import Scheduler
 from s2r2.study.spec import Study, folder_name, read_study
 from s2r2.study.tables import to_markdown
 from s2r2.study.tasks import check_tasks
+from s2r2.study.tuning import choose_settings, wider_cells
 from s2r2.system.console import PlainConsole
 from s2r2.system.files import make_folder, write_text
 from s2r2.system.locking import LOCK, locked
@@ -83,6 +84,9 @@ def _compare(study: Study, folder: Path, deadline: float, processes: int, consol
     if any(not is_done(cell, folder) for cell in trials) or not (folder / "results.json").exists():
         _prepare_images(planned, console)
     tuned = scheduler.run(trials)
+    if study.tuning is not None and study.tuning.widen and tuned and (more := wider_cells(study, trials, folder)):
+        trials += more
+        tuned = scheduler.run(trials)
     if trials and tuned:
         chosen, record = choose_settings(study, trials, folder)
         plain = json.loads(json.dumps(record))  # no aliases for settings that occur twice

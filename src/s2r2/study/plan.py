@@ -62,13 +62,19 @@ def tuning_cells(study: Study) -> list[Cell]:
     if tuning is None:
         return []
     return [
-        _cell(study, "tuning", data, method, seed, tuning.budget, trial, settings)
+        tuning_cell(study, data, method, seed, trial, settings)
         for seed in tuning.seeds
         for trial in range(tuning.trials)
         for method in study.methods
         for data in study.data
         for settings in [tuning.settings(method)[trial]]
     ]
+
+
+def tuning_cell(study: Study, data: str, method: str, seed: int, trial: int, settings: dict[str, Any]) -> Cell:
+    """One run of one trial."""
+    assert study.tuning is not None
+    return _cell(study, "tuning", data, method, seed, study.tuning.budget, trial, settings)
 
 
 def final_cells(study: Study, chosen: dict[str, dict[str, dict[str, Any]]]) -> list[Cell]:
@@ -96,16 +102,12 @@ def check_cells(study: Study) -> None:
     """
     mistakes = study.mistakes
     mistakes.found.clear()
-    for row, settings in study.methods.items():
+    for row in study.methods:
         trials = study.tuning.settings(row) if study.tuning is not None else []
         for number, tried in enumerate([{}, *trials]):
-            config = _merged(study, settings, tried, study.seeds[0])
             where = ("methods", row) if not number else ("tuning", "search", row)
             try:
-                refuse_unnamed(config.method, "the study", f"add `trust_methods=[{config.method!r}]`")
-                asked = config.recipe
-                config = with_recipe(resolve(config), asked, PlainConsole(quiet=True))
-                build_method(config, config.batch_size)
+                refuse_settings(study, row, tried)
             except S2R2Error as error:
                 mistakes.add_error(where, error)
                 break  # a trial of it would say the same
@@ -116,6 +118,19 @@ def check_cells(study: Study) -> None:
         except S2R2Error as error:
             mistakes.add_error(("protocols",), error)
     mistakes.refuse()
+
+
+def refuse_settings(study: Study, method: str, tried: dict[str, Any]) -> None:
+    """Look at the settings of one method, with those of a trial.
+
+    Raises:
+        S2R2Error: They cannot be, or the method is a file of code that the user has not named.
+    """
+    config = _merged(study, study.methods[method], tried, study.seeds[0])
+    refuse_unnamed(config.method, "the study", f"add `trust_methods=[{config.method!r}]`")
+    asked = config.recipe
+    config = with_recipe(resolve(config), asked, PlainConsole(quiet=True))
+    build_method(config, config.batch_size)
 
 
 def is_done(cell: Cell, out: Path) -> bool:

@@ -12,7 +12,8 @@ from s2r2.evaluation.charts import standalone
 from s2r2.study.plots import curves_chart, differences_chart
 from s2r2.study.results import Comparison, Results
 from s2r2.study.spec import folder_name
-from s2r2.study.tables import COST_TITLES, explanation, table_rows, tuning_explanation, tuning_rows
+from s2r2.study.tables import COST_TITLES, explanation, notes, table_rows, tuning_explanation, tuning_rows
+from s2r2.study.verdicts import counted
 from s2r2.system.files import write_text
 
 
@@ -30,6 +31,7 @@ def write_page(results: Results, folder: Path) -> Path:
         "results": results,
         "comparisons": [_comparison(results, c, folder) for c in results.comparisons],
         "curves": {data: chart for data, chart in charts.items() if chart},
+        "counted": counted(results),
         "cost_titles": COST_TITLES,
         "tuning": tuning_rows(results),
         "tuning_explanation": tuning_explanation(results),
@@ -49,7 +51,7 @@ def _comparison(results: Results, comparison: Comparison, folder: Path) -> dict[
         f"{explanation(results, comparison)}.",
         "titles": list(comparison.titles.values()),
         "rows": table_rows(results, comparison),
-        "notes": comparison.notes,
+        "notes": notes(results, comparison),
         "chart": _chart(differences_chart(results, comparison), folder, name),
     }
 

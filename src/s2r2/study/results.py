@@ -8,16 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
 from s2r2.runs import RunFolder
 from s2r2.study.plan import RESULT_FILE, RUN_FOLDER, SCORES_FILE, Cell, is_done, read_result
-from s2r2.study.spec import UNTRAINED, DataSpec, Study
-from s2r2.study.statistics import Estimate, estimate, resampled_run, value_of
+from s2r2.study.spec import UNTRAINED, Study
+from s2r2.study.statistics import Estimate, estimate, holm, resampled_run
 from s2r2.study.tasks import TARGETS
 
 TITLES = {"map": "mAP", "knn": "kNN", "linear": "linear"}
 """Of figures in cells of earlier versions, which did not write them down."""
 _NO_FIGURES = (TARGETS, "effective_rank")  # the second: in cells of earlier versions
+
+GALLERY_FIXED = (
+    "The mAP intervals hold the ranked images fixed, as the earlier version did that evaluated some of these runs, and "
+    "are 2 to 3 times too narrow."
+)
 
 Scores = Mapping[str, np.ndarray]
 
@@ -37,6 +41,7 @@ class Comparison:
         notes: What a reader must know to judge the figures.
         figures: By method and figure.
         differences: Reference minus the method, by method and figure; paired by seed and image.
+        pairs: The differences that the study asks for beside those, by the two methods and figure.
     """
 
     data: str
@@ -49,6 +54,7 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
     figures: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     differences: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    pairs: dict[tuple[str, str], dict[str, Estimate]] = field(default_factory=dict)
 
 
 @dataclass
@@ -79,6 +85,19 @@ class Results:
         """The method that the others are compared with."""
         return self.study.reference or next(iter(self.study.methods))
 
+    @property
+    def differences(self) -> list[Estimate]:
+        """All differences of all comparisons that have an interval."""
+        rows = [row for c in self.comparisons for row in (*c.differences.values(), *c.pairs.values())]
+        return [gap for row in rows for gap in row.values() if math.isfinite(gap.p_value)]
+
+    @property
+    def no_chance(self) -> set[Estimate]:
+        """Those that Holm's correction for all of them leaves."""
+        found = self.differences
+        kept = holm([gap.p_value for gap in found])
+        return {gap for gap, holds in zip(found, kept, strict=True) if holds}
+
 
 def collect(study: Study, cells: list[Cell], out: Path, tuning: dict[str, dict[str, Any]]) -> Results:
     """Read what the final cells have left.
@@ -94,7 +113,7 @@ def collect(study: Study, cells: list[Cell], out: Path, tuning: dict[str, dict[s
     for data, spec in study.data.items():
         for budget in study.budgets:
             chosen = [c for c in done if c.data == data and (c.budget == budget or c.method == UNTRAINED)]
-            scores = {(c.method, c.seed): _scores(c, out) for c in chosen}
+            scores = {(c.method, c.seed): read_scores(c, out) for c in chosen}
             records = [_result(c, out) for c in chosen]
             for task in spec.tasks if scores else ():
                 found = [record["tasks"][task] for record in records if "tasks" in record]
@@ -111,45 +130,7 @@ def collect(study: Study, cells: list[Cell], out: Path, tuning: dict[str, dict[s
     return results
 
 
-def choose_settings(study: Study, cells: list[Cell], out: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """The best settings of each method on each data set, and the record of all trials.
-
-    Returns:
-        By data set and method the chosen settings; and the same with every trial's settings and figure.
-    """
-    assert study.tuning is not None
-    chosen: dict[str, dict[str, Any]] = {data: {} for data in study.data}
-    record: dict[str, Any] = {data: {} for data in study.data}
-    for data, spec in study.data.items():
-        for method in study.methods:
-            settings = study.tuning.settings(method)
-            mine = [c for c in cells if c.data == data and c.method == method]
-            values = [
-                float(np.mean([_tuning_figure(c, study.tuning.figure, spec, out) for c in mine if c.trial == trial]))
-                for trial in range(len(settings))
-            ]
-            best = int(np.argmax(values))
-            chosen[data][method] = settings[best]
-            record[data][method] = {
-                "chosen": settings[best],
-                "trials": [
-                    {"settings": s, study.tuning.figure: round(v, 5)} for s, v in zip(settings, values, strict=True)
-                ],
-            }
-    return chosen, record
-
-
-def _tuning_figure(cell: Cell, name: str, data: DataSpec, out: Path) -> float:
-    """Mean of a figure over the tasks of a trial's run."""
-    scores = _scores(cell, out)
-    for task in data.tasks:
-        if f"{task}/{name}" not in scores:
-            there = ", ".join(_names(scores, task))
-            raise S2R2Error(f"tuning.figure {name}: the protocols give no such figure on {task}; use {there}")
-    return float(np.mean([value_of(scores[f"{task}/{name}"], scores[f"{task}/{TARGETS}"]) for task in data.tasks]))
-
-
-def _names(scores: Scores, task: str) -> list[str]:
+def figure_names(scores: Scores, task: str) -> list[str]:
     """Names of a task's figures."""
     found = [name.removeprefix(f"{task}/") for name in scores if name.startswith(f"{task}/")]
     return [name for name in found if name not in _NO_FIGURES]
@@ -169,8 +150,11 @@ def _comparison(
     """
     first = next(iter(scores.values()))
     targets = first[f"{task}/{TARGETS}"]
-    names = [name for name in _names(first, task) if all(f"{task}/{name}" in other for other in scores.values())]
+    names = [name for name in figure_names(first, task) if all(f"{task}/{name}" in other for other in scores.values())]
     figures: dict[str, Any] = records[0]["figures"] if records else {}
+    notes = [note for record in records for note in record["notes"]]
+    if "map" in names and not (len(records) == len(scores) and all(r.get("gallery_resampled") for r in records)):
+        notes.append(GALLERY_FIXED)
     return Comparison(
         data,
         task,
@@ -179,7 +163,7 @@ def _comparison(
         len(targets),
         {name: figures[name]["title"] if name in figures else TITLES.get(name, name) for name in names},
         {name: figures[name]["explanation"] for name in names if name in figures},
-        list(dict.fromkeys(note for record in records for note in record["notes"])),
+        list(dict.fromkeys(notes)),
     )
 
 
@@ -188,18 +172,24 @@ def _compare(comparison: Comparison, study: Study, reference: str, scores: Mappi
     targets = next(iter(scores.values()))[f"{comparison.task}/{TARGETS}"]
     for name in comparison.titles:
         draws = {key: resampled_run(found[f"{comparison.task}/{name}"], targets) for key, found in scores.items()}
+
+        def less(first: str, second: str, draws: Mapping[tuple[str, int], np.ndarray] = draws) -> Estimate | None:
+            shared = [seed for seed in study.seeds if (first, seed) in draws and (second, seed) in draws]
+            return estimate([draws[first, seed] - draws[second, seed] for seed in shared]) if shared else None
+
         for method in [UNTRAINED, *study.methods]:
-            seeds = [seed for seed in study.seeds if (method, seed) in draws]
-            shared = [seed for seed in seeds if (reference, seed) in draws]
-            if seeds:
+            if seeds := [seed for seed in study.seeds if (method, seed) in draws]:
                 found = estimate([draws[method, seed] for seed in seeds])
                 comparison.figures.setdefault(method, {})[name] = found
-            if method != reference and shared:
-                gap = estimate([draws[reference, seed] - draws[method, seed] for seed in shared])
+            if method != reference and (gap := less(reference, method)):
                 comparison.differences.setdefault(method, {})[name] = gap
+        for first, second in study.differences:
+            if gap := less(first, second):
+                comparison.pairs.setdefault((first, second), {})[name] = gap
 
 
-def _scores(cell: Cell, out: Path) -> dict[str, np.ndarray]:
+def read_scores(cell: Cell, out: Path) -> dict[str, np.ndarray]:
+    """What a cell's evaluation left for resampling, by task and figure."""
     with np.load(cell.folder(out) / SCORES_FILE) as content:
         return {name: content[name] for name in content.files}
 
@@ -245,6 +235,10 @@ def to_dict(results: Results) -> dict[str, Any]:
                 "notes": c.notes,
                 "figures": {m: {n: _plain(e) for n, e in row.items()} for m, row in c.figures.items()},
                 "differences": {m: {n: _plain(e) for n, e in row.items()} for m, row in c.differences.items()},
+                "pairs": [
+                    {"first": first, "second": second, "figures": {n: _plain(e) for n, e in row.items()}}
+                    for (first, second), row in c.pairs.items()
+                ],
             }
             for c in results.comparisons
         ],

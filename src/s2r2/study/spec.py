@@ -58,6 +58,8 @@ class TuningSpec:
         held_out: Share of each task's training labels that is judged; its test images are never looked at.
         search: For each method, either a list of settings or lists of values of which combinations are drawn.
         seeds: Of each trial's runs, none of them a final seed; a trial counts with the mean over its seeds.
+        widen: Whether a method whose best trial has a number at the edge of those tried gets one more trial, a step
+            beyond that edge: as far in proportion as the two values next to it are apart.
     """
 
     trials: int
@@ -66,6 +68,7 @@ class TuningSpec:
     figure: str = "knn"
     held_out: float = 0.25
     seeds: list[int] = field(default_factory=lambda: [1000])
+    widen: bool = False
 
     def settings(self, method: str) -> list[dict[str, Any]]:
         """The settings to try for a method.
@@ -103,6 +106,7 @@ class Study:
             their pixels.
         config: Settings of :class:`~s2r2.training.TrainConfig` that all share.
         reference: The method that the others are compared with; by default the first.
+        differences: Pairs of methods whose difference is given as well: the first less the second.
         tuning: How settings are chosen; None: they stand as they are.
         held_out: Share of the tasks' training labels that the final stage judges in the place of the test images:
             for a search, whose winner another study tests. 0: the test images.
@@ -117,6 +121,7 @@ class Study:
     budgets: list[int]
     config: dict[str, Any] = field(default_factory=dict)
     reference: str = ""
+    differences: list[list[str]] = field(default_factory=list)
     tuning: TuningSpec | None = None
     held_out: float = 0.0
     protocols: list[str] = field(default_factory=list)
@@ -228,6 +233,14 @@ def _check(study: Study, mistakes: Mistakes) -> None:
     rules: list[tuple[bool, Where, str]] = [
         (bool(study.data) and bool(study.methods), (), "it needs data and methods"),
         (study.reference in ("", *study.methods), ("reference",), f"{show(study.reference)} is none of the methods"),
+        *[
+            (
+                len(pair) == 2 and pair[0] != pair[1] and set(pair) <= {UNTRAINED, *study.methods},
+                ("differences", number),
+                f"{show(pair)} must be the names of two methods",
+            )
+            for number, pair in enumerate(study.differences)
+        ],
         (UNTRAINED not in study.methods, ("methods",), f"{UNTRAINED} is judged in any case"),
         (0 <= study.held_out < 1, ("held_out",), "must be a share between 0 and 1"),
         (tuning is None or not study.held_out, (), "tuning and held_out would judge the same images: leave one out"),

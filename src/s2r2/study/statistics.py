@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.stats import norm, t as student
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.metrics.bootstrap import DRAWS, resampled
+
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,44 @@ class Estimate:
         """Upper end."""
         return self.value + self.half_width
 
+    @property
+    def p_value(self) -> float:
+        """The level whose interval would end at zero; NaN with a single seed, or where the figure means nothing."""
+        if not math.isfinite(self.value) or not math.isfinite(self.half_width):
+            return math.nan
+        by_seeds = math.sqrt(max(0.0, self.half_width**2 - self.images**2)) / student.ppf(0.975, self.seeds - 1)
+        by_images = self.images / norm.ppf(0.975)
+        low, high = 0.0, 1.0  # the interval is the narrower, the larger the level
+        for _ in range(60):
+            level = (low + high) / 2
+            half = math.hypot(
+                by_seeds * student.ppf(1 - level / 2, self.seeds - 1), by_images * norm.ppf(1 - level / 2)
+            )
+            low, high = (low, level) if half < abs(self.value) else (level, high)
+        return high
+
+
+def holm(p_values: Sequence[float], level: float = LEVEL) -> list[bool]:
+    """Which of several differences are no chance, where any mistake among all of them is to be as rare as ``level``.
+
+    The k-th smallest of m p-values is compared with level / (m - k + 1), until one is larger. NaN is no comparison.
+    Source: Holm 1979, *A Simple Sequentially Rejective Multiple Test Procedure*.
+    """
+    order = [i for i in sorted(range(len(p_values)), key=lambda i: p_values[i]) if math.isfinite(p_values[i])]
+    out = [False] * len(p_values)
+    for place, i in enumerate(order):
+        if p_values[i] > level / (len(order) - place):
+            break
+        out[i] = True
+    return out
+
 
 def figure(runs: Sequence[np.ndarray], targets: np.ndarray) -> Estimate:
     """A method's figure over its seeds.
 
     Args:
-        runs: For each seed what :func:`s2r2.study.tasks.evaluate_task` gave: ``(N,)``, ``(S, N)`` or ``(N, C)``.
+        runs: For each seed what :func:`s2r2.study.tasks.evaluate_task` gave: ``(N,)`` values or pseudo-values,
+            ``(S, N)`` or ``(N, C)``.
         targets: ``(N,)`` or ``(N, C)`` labels of the judged images.
     """
     return estimate([resampled_run(run, targets) for run in runs])
@@ -53,8 +87,8 @@ def difference(first: Sequence[np.ndarray], second: Sequence[np.ndarray], target
     """First minus second, paired by seed (same views, same first weights) and by test image.
 
     The half-width joins two independent parts: Student's t over the seeds' differences, and half of the 95 % interval
-    from resampling test images, which all seeds share. With few seeds the first part is honest about how little is
-    known.
+    from resampling test images, which all seeds and both methods share, as queries and as gallery. With few seeds the
+    first part is honest about how little is known.
     """
     pairs = zip(first, second, strict=True)
     return estimate([resampled_run(a, targets) - resampled_run(b, targets) for a, b in pairs])

@@ -7,6 +7,7 @@ from typing import Any
 
 from s2r2.study.results import TITLES, Comparison, Results
 from s2r2.study.statistics import Estimate
+from s2r2.study.verdicts import NOT_COVERED, counted, unequal_seconds, verdicts
 from s2r2.system.markdown import markdown_table
 
 COST_TITLES = ("views", "seconds", "MiB", "seeds")
@@ -20,7 +21,7 @@ class TableRow:
         method: Its name.
         figures: In the order of the comparison's titles.
         leads: Of the reference over the method, likewise; empty for the reference.
-        certain: Whether the interval of a lead excludes zero.
+        certain: Whether a lead is no chance, all comparisons of the study considered.
         costs: Views, seconds, MiB; and the number of seeds.
     """
 
@@ -33,7 +34,7 @@ class TableRow:
 
 def table_rows(results: Results, comparison: Comparison) -> list[TableRow]:
     """The rows of a comparison."""
-    rows = []
+    rows, kept = [], results.no_chance
     for method, figures in comparison.figures.items():
         gaps = comparison.differences.get(method, {})
         cost = results.costs.get((comparison.data, method, comparison.budget))
@@ -43,7 +44,7 @@ def table_rows(results: Results, comparison: Comparison) -> list[TableRow]:
                 method,
                 [show(figures[name]) for name in comparison.titles],
                 [show_lead(gaps[name]) if name in gaps else "" for name in comparison.titles],
-                [name in gaps and _leaves_out_zero(gaps[name]) for name in comparison.titles],
+                [gaps.get(name) in kept for name in comparison.titles],
                 [*spent, str(next(iter(figures.values())).seeds)],
             )
         )
@@ -58,10 +59,15 @@ def explanation(results: Results, comparison: Comparison) -> str:
         text = "mAP: retrieval, same class is right; kNN and linear: accuracy"
     others = [name for name in comparison.titles if name not in TITLES and name in comparison.explanations]
     text += "".join(f"; {comparison.titles[n]}: {comparison.explanations[n].rstrip('.')}" for n in others)
-    text += f"; lead: {results.reference} minus the row, paired by seed and test image"
+    text += f"; lead: {results.reference} minus the row, paired by seed and test image; {NOT_COVERED}"
     if any(figure.seeds == 1 for row in comparison.figures.values() for figure in row.values()):
         text += "; (±) of a single seed covers other test images only"
     return text
+
+
+def notes(results: Results, comparison: Comparison) -> list[str]:
+    """What stands below a comparison: verdicts, what a reader must know, seconds."""
+    return [*verdicts(results, comparison), *comparison.notes, *unequal_seconds(results, comparison)]
 
 
 def show(figure: Estimate) -> str:
@@ -81,10 +87,6 @@ def show_lead(gap: Estimate) -> str:
     return f"{100 * gap.value:+.1f}{spread}"
 
 
-def _leaves_out_zero(gap: Estimate) -> bool:
-    return gap.low > 0 or gap.high < 0
-
-
 def describe(settings: Mapping[str, Any]) -> str:
     """Settings on one line."""
     flat = {**{k: v for k, v in settings.items() if k != "options"}, **settings.get("options", {})}
@@ -93,16 +95,27 @@ def describe(settings: Mapping[str, Any]) -> str:
     )
 
 
-def tuning_rows(results: Results) -> list[tuple[str, str, str, str]]:
-    """For each data set and method the chosen settings and the figures of all trials."""
+def tuning_rows(results: Results) -> list[tuple[str, str, str, str, str]]:
+    """For each data set and method the chosen settings, which of them lie at an edge, and the figures of all trials."""
     if results.study.tuning is None:
         return []
     figure = results.study.tuning.figure
     return [
-        (data, method, describe(record["chosen"]), ", ".join(f"{100 * t[figure]:.1f}" for t in record["trials"]))
+        (
+            data,
+            method,
+            describe(record["chosen"]),
+            _edges(record),
+            ", ".join(f"{100 * t[figure]:.1f}" for t in record["trials"]),
+        )
         for data, methods in results.tuning.items()
         for method, record in methods.items()
     ]
+
+
+def _edges(record: Mapping[str, Any]) -> str:
+    names = [name.removeprefix("options.") for name in record.get("edges", [])]
+    return f"best at the edge: {', '.join(names)}" if names else ""
 
 
 def tuning_explanation(results: Results) -> str:
@@ -111,10 +124,11 @@ def tuning_explanation(results: Results) -> str:
     if tuning is None:
         return ""
     seeds = f", the mean over {len(tuning.seeds)} seeds" if len(tuning.seeds) > 1 else ""
+    wider = ", and one more a step beyond each edge at which the best of them lay" if tuning.widen else ""
     return (
-        f"{tuning.trials} trials for each method and data set with {tuning.budget:,} encoded views each{seeds}, judged "
-        f"by {TITLES.get(tuning.figure, tuning.figure)} on {tuning.held_out:.0%} of the training labels. The test "
-        "images had no part in it."
+        f"{tuning.trials} trials for each method and data set with {tuning.budget:,} encoded views each{seeds}{wider}, "
+        f"judged by {TITLES.get(tuning.figure, tuning.figure)} on {tuning.held_out:.0%} of the training labels. The "
+        "test images had no part in it."
     )
 
 
@@ -125,21 +139,24 @@ def to_markdown(results: Results) -> str:
         parts += [results.study.about.strip(), ""]
     if results.done < results.cells:
         parts += [f"**Not finished: {results.done} of {results.cells} runs.**", ""]
+    if count := counted(results):
+        parts += [f"{count}.", ""]
     for comparison in results.comparisons:
         title = f"{comparison.data}, evaluated on {comparison.task}: {comparison.budget:,} views encoded"
         about = f"Per cent; {explanation(results, comparison)}; {comparison.images:,} test images."
         titles = list(comparison.titles.values())
         header = ["", *titles, *(f"lead of {results.reference}: {title}" for title in titles), *COST_TITLES]
         parts += [f"## {title}", "", about, "", *markdown_table(header, _cells(results, comparison)), ""]
-        parts += [*(f"- {note}" for note in comparison.notes), ""] if comparison.notes else []
+        below = notes(results, comparison)
+        parts += [*(f"- {note}" for note in below), ""] if below else []
     if results.tuning:
-        table = markdown_table(["data", "method", "chosen", "figures of the trials"], tuning_rows(results))
+        table = markdown_table(["data", "method", "chosen", "", "figures of the trials"], tuning_rows(results))
         parts += ["## Settings chosen", "", tuning_explanation(results), "", *table, ""]
     return "\n".join(parts)
 
 
 def _cells(results: Results, comparison: Comparison) -> list[list[str]]:
-    """Text of the cells; a lead whose interval excludes zero is bold."""
+    """Text of the cells; a lead that is no chance is bold."""
     return [
         [
             row.method,

@@ -1,0 +1,119 @@
+"""The tuning stage: which settings were best, whether they lie at an edge of those tried, and a step beyond it."""
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s2r2.errors import S2R2Error
+from s2r2.study.plan import Cell, refuse_settings, tuning_cell
+from s2r2.study.results import figure_names, read_scores
+from s2r2.study.spec import DataSpec, Study
+from s2r2.study.statistics import value_of
+from s2r2.study.tasks import TARGETS
+
+Settings = dict[str, Any]
+
+
+def choose_settings(study: Study, cells: list[Cell], out: Path) -> tuple[dict[str, dict[str, Settings]], Settings]:
+    """The best settings of each method on each data set, and the record of all trials.
+
+    Returns:
+        By data set and method the chosen settings; and the same with every trial's settings and figure, and the names
+        of chosen numbers that lie at the edge of those tried.
+    """
+    assert study.tuning is not None
+    chosen: dict[str, dict[str, Settings]] = {data: {} for data in study.data}
+    record: Settings = {data: {} for data in study.data}
+    for data, spec in study.data.items():
+        for method in study.methods:
+            runs: dict[int, list[Cell]] = {}
+            for cell in cells:
+                if cell.data == data and cell.method == method:
+                    runs.setdefault(cell.trial, []).append(cell)
+            tried = [runs[trial][0].content["settings"] for trial in sorted(runs)]
+            values = [
+                float(np.mean([_figure(cell, study.tuning.figure, spec, out) for cell in runs[trial]]))
+                for trial in sorted(runs)
+            ]
+            best = tried[int(np.argmax(values))]
+            chosen[data][method] = best
+            record[data][method] = {
+                "chosen": best,
+                "edges": list(beyond_edges(tried, best)),
+                "trials": [
+                    {"settings": s, study.tuning.figure: round(v, 5)} for s, v in zip(tried, values, strict=True)
+                ],
+            }
+    return chosen, record
+
+
+def wider_cells(study: Study, cells: list[Cell], out: Path) -> list[Cell]:
+    """One more trial for each number of the best settings that lies at the edge of those tried, a step beyond it.
+
+    What cannot be, such as a temperature that a method refuses, is left out.
+    """
+    assert study.tuning is not None
+    chosen, _ = choose_settings(study, cells, out)
+    more = []
+    for data in study.data:
+        for method in study.methods:
+            tried = study.tuning.settings(method)
+            possible = []
+            for settings in beyond_edges(tried, chosen[data][method]).values():
+                try:
+                    refuse_settings(study, method, settings)
+                    possible.append(settings)
+                except S2R2Error:
+                    continue
+            more += [
+                tuning_cell(study, data, method, seed, study.tuning.trials + number, settings)
+                for seed in study.tuning.seeds
+                for number, settings in enumerate(possible)
+            ]
+    return more
+
+
+def beyond_edges(tried: list[Settings], best: Settings) -> dict[str, Settings]:
+    """For each number of the best settings that is the smallest or largest of several tried: settings a step beyond.
+
+    A step is the ratio of the two values at that edge, or their distance where one of them is not above 0. Whole
+    numbers stay whole.
+    """
+    out = {}
+    for name, value in _numbers(best).items():
+        values = sorted({found[name] for found in map(_numbers, tried) if name in found})
+        if len(values) < 2 or value not in (values[0], values[-1]):
+            continue
+        inner = values[1] if value == values[0] else values[-2]
+        step = value * value / inner if min(value, inner) > 0 else 2 * value - inner
+        further = round(step) if all(isinstance(v, int) for v in values) else float(f"{step:.4g}")
+        settings = copy.deepcopy(best)
+        place = settings["options"] if name.startswith("options.") else settings
+        place[name.removeprefix("options.")] = further
+        if settings not in tried:
+            out[name] = settings
+    return out
+
+
+def _numbers(settings: Settings) -> dict[str, float]:
+    """Settings that are numbers; those of the method itself as ``options.NAME``."""
+    options = {f"options.{name}": value for name, value in settings.get("options", {}).items()}
+    values = {**settings, **options}
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def _figure(cell: Cell, name: str, data: DataSpec, out: Path) -> float:
+    """Mean of a figure over the tasks of a trial's run."""
+    scores = read_scores(cell, out)
+    for task in data.tasks:
+        if f"{task}/{name}" not in scores:
+            there = ", ".join(figure_names(scores, task))
+            raise S2R2Error(f"tuning.figure {name}: the protocols give no such figure on {task}; use {there}")
+    return float(np.mean([value_of(scores[f"{task}/{name}"], scores[f"{task}/{TARGETS}"]) for task in data.tasks]))
