@@ -77,7 +77,7 @@ def test_a_strangers_message_is_not_unpickled(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("S2R2_SECRET", "ours")
     bare = torch.frombuffer(bytearray(pickle.dumps(Strange())), dtype=torch.uint8)
     for message in (bare, sealed, changed, bare[:0]):
-        with pytest.raises(S2R2Error, match="none of this command's processes"):
+        with pytest.raises(S2R2Error, match="outside this command's processes"):
             messages._opened(message)
     assert not ran
     messages._opened(messages._sealed(Strange()))

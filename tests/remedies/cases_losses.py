@@ -113,7 +113,7 @@ case(
 case(
     "{} is {} for {} {}; give one integer per row",
     lambda _: loss(Z, GROUPS[:-1]),
-    lambda _, said: loss(Z, GROUPS[: int(named(r"a row: \((\d+),\)", said))]),
+    lambda _, said: loss(Z, GROUPS[: int(named(r"per row: \((\d+),\)", said))]),
 )
 case(
     "similarities overflow; normalize embeddings first",
