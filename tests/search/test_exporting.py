@@ -25,10 +25,10 @@ def test_a_place_that_cannot_be_a_table_is_refused_before_the_work(
     (tmp_path / "folder.parquet").mkdir()
     monkeypatch.setattr(encoder, "embed_pixels", None, raising=False)
     for out, said in (
-        ("vectors.csv", "FILE.parquet"),
-        ("vectors", "FILE.parquet"),
+        ("vectors.csv", r"`out` a name that ends in \.parquet"),
+        ("vectors", r"`out` a name that ends in \.parquet"),
         ("folder.parquet", "is a folder"),
-        ("none/vectors.parquet", "its folder is not there"),
+        ("none/vectors.parquet", "its folder does not exist"),
     ):
         with pytest.raises(S2R2Error, match=said):
             write_embeddings(encoder, open_photos(photo_folder), tmp_path / out)

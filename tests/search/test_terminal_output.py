@@ -74,7 +74,7 @@ def test_the_advice_after_nothing_found_is_another_value_and_finds_more(
     update_index(encoder, photo_folder, tmp_path / "index", progress=False)
     threshold, said = 1.0, shown(None, duplicates_and_show, tmp_path / "index", 1.0, None)
     while said[0].startswith("0 groups"):
-        advised = float(said[-1].rpartition("--threshold ")[2])
+        advised = float(said[-1].rpartition("threshold=")[2].rstrip("`"))
         assert advised < threshold
         threshold, said = advised, shown(None, duplicates_and_show, tmp_path / "index", advised, None)
     assert said[0].startswith("1  similarity")

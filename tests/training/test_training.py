@@ -136,7 +136,7 @@ def test_kill_and_resume(run: Path, tmp_path: Path) -> None:
 
 
 def test_resume_refuses_other_settings_and_other_photos(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(S2R2Error, match="`temperature` is"):
+    with pytest.raises(S2R2Error, match="leave out `temperature`"):
         train(None, TrainConfig(temperature=0.5), out=run, resume=True, quiet=True)
     with pytest.raises(S2R2Error, match="photos"):
         train("digits:train", TrainConfig(), out=run, resume=True, quiet=True)

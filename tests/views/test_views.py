@@ -347,7 +347,7 @@ def test_impossible_numbers_are_refused_before_a_photo_is_opened(
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["views", str(tmp_path / "no such folder"), f"--{option}", str(value)])
-    assert re.fullmatch(rf"s2r2: --{option} {value}: must be .*\n", capsys.readouterr().err)
+    assert re.fullmatch(rf"s2r2: --{option} is {value}: must be .*\n", capsys.readouterr().err)
 
 
 def test_a_recipe_from_a_file(tmp_path: Path) -> None:

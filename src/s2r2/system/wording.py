@@ -6,7 +6,6 @@ A message that says ```batch_size=64` is larger than the data`` is shown by ``s2
 
 import contextlib
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 
 _ARGUMENT = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]+))?`")
@@ -46,6 +45,8 @@ def _as_given(found: re.Match[str]) -> str:
         return found[0]
     if value is None or value == "True":
         return _options[name]
+    import shlex  # here: the losses alone are imported with nothing else
+
     value = value.removeprefix("[").removesuffix("]") if value[0] == "[" else value
     is_text = value[0] in "'\"" and value[0] == value[-1] and len(value) > 1
     return f"{_options[name]} {shlex.quote(value[1:-1]) if is_text else value}"
