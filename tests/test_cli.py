@@ -176,6 +176,7 @@ def test_run_folder_that_cannot_be_made(refuse: Refuse, photos_of_noise: Path, t
     assert "file" in refuse("train", photos_of_noise, "--batch-size", 4, "--out", tmp_path / "file" / "run")
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_while_training(photos_of_noise: Path, tmp_path: Path) -> None:
     small = ("--backbone", "test_resnet", "--image-size", "32", "--views", "2", "--batch-size", "4", "--epochs", "1")
     result = s2r2("train", photos_of_noise, *small, "--out", tmp_path / "run", largest_file=1 << 20)

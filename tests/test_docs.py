@@ -49,7 +49,7 @@ def test_no_block_is_overlooked() -> None:
     assert {"README.md", "docs/index.md", "docs/own_photos.md", "docs/export.md"} <= set(WITH_PYTHON)
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON)
+@pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.slow] * (p == "README.md")) for p in WITH_PYTHON])
 def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_photos(tmp_path)

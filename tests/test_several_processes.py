@@ -72,6 +72,7 @@ def one(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_embed(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = [
         one(capsys, "embed", ENCODER, folder, "--out", tmp_path / "vectors.parquet"),
@@ -255,10 +256,8 @@ def with_failing_second(how: str, arguments: tuple[str, ...], cwd: Path) -> subp
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment(), cwd=cwd)
 
 
-SLOWLY = {"index", "evaluate"}
-
-
-@pytest.mark.parametrize("command", [pytest.param(c, marks=[pytest.mark.slow] * (c in SLOWLY)) for c in COMMANDS])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
 def test_an_error_in_the_second_process_is_one_line(command: str, folder: Path, tmp_path: Path) -> None:
     done = with_failing_second("error", (*COMMANDS[command], str(folder)), tmp_path)
     assert lines(done) == ["s2r2: the GPU of process 1 is broken"]

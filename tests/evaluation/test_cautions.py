@@ -54,6 +54,7 @@ def one_vector(store: PixelStore) -> np.ndarray:
     return np.ones((len(store), 4), np.float32)
 
 
+@pytest.mark.slow
 def test_what_has_one_class_is_not_judged(run_folder, striped_photos, build_store, tmp_path, capsys) -> None:
     photos, labels = striped_photos(12, 4)
     one = build_store(tmp_path, photos, np.zeros(12, int), "one")

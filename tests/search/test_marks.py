@@ -253,6 +253,7 @@ def test_marks_that_cannot_be_written_are_said_without_the_place(store: Path, mo
         create_app([store])
 
 
+@pytest.mark.slow
 def test_a_flood_of_marks_is_held_back_and_leaves_the_server_well(
     store: Path, running: Callable[..., contextlib.AbstractContextManager[str]]
 ) -> None:

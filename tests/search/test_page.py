@@ -396,14 +396,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize(
     ("secure", "strip", "keep_host", "slash"),
-    [
-        (True, False, False, False),
-        *(
-            pytest.param(*options, marks=pytest.mark.slow)
-            for options in ((True, True, True, True), (False, True, True, False), (False, False, True, True))
-        ),
-    ],
+    [(True, True, True, True), (True, False, False, False), (False, True, True, False), (False, False, True, True)],
 )
+@pytest.mark.slow
 def test_behind_a_proxy(
     browser: Any, behind: str, served: tuple[str, Path], secure: bool, strip: bool, keep_host: bool, slash: bool,
     request: pytest.FixtureRequest,

@@ -285,6 +285,7 @@ class NearestMean(Protocol):
 """
 
 
+@pytest.mark.slow
 def test_a_study_has_the_figures_of_evaluate_and_a_protocol_of_ones_own_in_its_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

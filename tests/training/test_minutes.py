@@ -176,6 +176,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_its_time_and_says_how_far_it_came(photos_here: Path, cheap: None, tmp_path: Path) -> None:
     config = TrainConfig(minutes=1, head_hidden=32, embedding_dimensions=16, views=2, threads=1, device="cpu")
     result = train(photos_here, config, out=tmp_path / "run", quiet=True, clock=Clock(each_look=1.0))

@@ -112,6 +112,7 @@ def test_tensorboard_reads_the_curves(tmp_path: Path) -> None:
     assert [(point.step, point.value) for point in curves.Scalars("loss")] == [(1, 0.25), (2, 0.5), (3, 9.0)]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_nan_names_its_photos_and_can_be_replayed(tmp_path: Path) -> None:
     config = exploding(tmp_path, 2)
     for resume in (False, True):  # the same step again: the run is a function of its seed
@@ -225,6 +226,7 @@ def test_killed_while_a_checkpoint_is_written(
     assert not list((tmp_path / "run" / "checkpoints").glob("*.tmp*"))
 
 
+@pytest.mark.slow
 def test_what_changed_since_the_checkpoint_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,6 +243,7 @@ def test_what_changed_since_the_checkpoint_is_said(
     assert "note" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_other_random_numbers_for_another_number_of_processes(tmp_path: Path) -> None:
     """A checkpoint of two processes resumed by one: it goes on, and says that it is not the same run."""
     train("digits:test", TINY, out=tmp_path / "run", quiet=True)

@@ -162,6 +162,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_fallback_is_said_and_ends_with_the_same_weights(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
