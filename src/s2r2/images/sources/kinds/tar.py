@@ -153,7 +153,7 @@ class _TarTables:
                 twice.add(number)
         for number in sorted(twice):
             own[number] = []
-            problem = "its rows label it in two ways: it is taken as not labelled"
+            problem = "its rows label it in two ways: it is taken as not labeled"
             self.problems.append(Skipped(f"{table}, {self.names[number]}", problem))
         if any(sorted(self.labels.get(number, labels)) != sorted(labels) for number, labels in own.items()):
             self.problems.append(Skipped(table, "it says other labels than an earlier table: none are taken from it"))
