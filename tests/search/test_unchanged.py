@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
+from safetensors.torch import save_file
 
 from s2r2.encoder import load
 from s2r2.errors import S2R2Error
@@ -72,6 +74,17 @@ def test_a_file_is_known_by_its_bytes(photo_folder: Path, encoder_name: str, tmp
     load("untrained:test_vit").save(run)
     assert nothing_new(str(run), source, index, None, FROM) is None
     assert nothing_new(str(tmp_path / "nowhere"), source, index, None, FROM) is None
+
+
+def test_what_a_name_of_timms_leads_to_may_have_changed(photo_folder: Path, tmp_path: Path) -> None:
+    weights, index = tmp_path / "weights.safetensors", tmp_path / "index"
+    save_file(timm.create_model("test_resnet").state_dict(), weights)
+    name = f"timm:test_resnet@{weights}"
+    update_index(name, photo_folder, index, progress=False)
+    save_file(timm.create_model("test_resnet").state_dict(), weights)
+    assert nothing_new(name, open_source(photo_folder), index, None, FROM) is None
+    with pytest.raises(S2R2Error, match="another encoder"):
+        update_index(name, photo_folder, index, progress=False)
 
 
 def _new_photo(photos: Path, index: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from s2r2.cli import main
 from s2r2.distributed.processes import Processes
@@ -153,16 +152,6 @@ def test_processes_with_other_clocks_end_at_the_same_step() -> None:
         rates.append(run(clock, schedule, lambda step, each=seconds: each))  # type: ignore[misc]
     assert rates[0] == rates[1]
     assert not told
-
-
-@pytest.fixture(scope="module")
-def photos_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "photos"
-    folder.mkdir()
-    for number in range(32):
-        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((40, 40)).save(folder / f"{number:02d}.png")
-    return folder
 
 
 @pytest.fixture

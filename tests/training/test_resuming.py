@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from s2r2.cli import main
 from s2r2.errors import S2R2Error
@@ -34,16 +33,6 @@ class Mine(Method):
     def forward(self, embeddings, groups):
         {body}
 """
-
-
-@pytest.fixture(scope="module")
-def photos_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "photos"
-    folder.mkdir()
-    for number in range(32):
-        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((40, 40)).save(folder / f"{number:02d}.png")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import contextlib
 import filecmp
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from s2r2.system.locking import locked
 
 TRIED_AGAIN = 100
 """Photos outside the catalogue that are tried again here: those that cannot be read are new to every update."""
+
+_NAME_OF_TIMM = re.compile(r"(timm|untrained):[\w.]+")
+"""Weights that stay the same under this name, unlike those of a hub's repository, a folder or a file."""
 
 
 def nothing_new(
@@ -66,10 +70,10 @@ def _result(
     chosen = backend or published.chosen_backend
     wanted = (chosen, backend_for(chosen, published.photos, approximate_from))
     same = wanted == (published.chosen_backend, published.backend) and _same_encoder(encoder, generation, published)
-    if not (same and _is_complete(generation, published)):
-        return None
-    skipped = _compared(source, generation, published)
+    skipped = _compared(source, generation, published) if same else None
     if skipped is None or len(skipped) != published.skipped:
+        return None
+    if not _is_complete(generation, published):  # last: an update that has work to do reads all files itself
         return None
     write_skipped(folder / layout.SKIPPED, skipped)
     layout.remove_leftovers(folder, published.generation, names_in_use(published) | {layout.RECORD})
@@ -82,7 +86,7 @@ def _is_complete(generation: Path, published: Published) -> bool:
 
 
 def _same_encoder(encoder: str, generation: Path, published: Published) -> bool:
-    if encoder.startswith(("timm:", "untrained:")):
+    if _NAME_OF_TIMM.fullmatch(encoder):
         return encoder == published.encoder
     file = Path(encoder, ENCODER_FILE) if os.path.isdir(encoder) else Path(encoder)
     return file.is_file() and filecmp.cmp(file, generation / layout.ENCODER, shallow=False)
