@@ -177,7 +177,19 @@ Refuse = Callable[[Path], object]
         (lambda store: refine_index(store), "too few marks .* or give `labels`"),
         (lambda store: refine_index(store, store, labels="index"), "is the index itself"),
         (lambda store: refine_index(store, labels=store / "none.csv"), "give a CSV with the columns photo and label"),
-        (lambda store: refine_index(store, labels=written(store, "a,b\n1,2\n")), "line 2: give a CSV with the columns"),
+        (
+            lambda store: refine_index(store, labels=written(store, "a,b\n1,2\n")),
+            "line 1, .*: give a CSV with the colu",
+        ),
+        (lambda store: refine_index(store, labels=written(store, "")), "line 1, .*: give a CSV with the columns"),
+        (
+            lambda store: refine_index(store, labels=written(store, "photo,label\n\nkind 0/0.png\n")),
+            "line 3, ends too early: give it a photo and a label",
+        ),
+        (
+            lambda store: refine_index(store, labels=written(store, 'path,label\n"kind 0/\n0.png",a\nx,a\n')),
+            r"line 3: kind 0/\\n0.png is no photo of .*remove",
+        ),
         (lambda store: refine_index(store, labels=written(store, "photo,label\nx,y\n")), "x is no photo of .*remove"),
         (
             lambda store: refine_index(store, labels=written(store, "photo,label\nkind 0/0.png,a\nkind 0/0.png,b\n")),

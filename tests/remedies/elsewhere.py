@@ -66,9 +66,10 @@ ELSEWHERE: dict[str, str] = {
     "cannot read {} ({}): give a CSV with the columns photo": (
         "test_refine.py::test_what_cannot_be_learned_from_is_one_line"
     ),
-    "line {}: give a CSV with the columns photo and label": (
+    "line 1, lacks photo or label: give a CSV with the columns photo and label": (
         "test_refine.py::test_what_cannot_be_learned_from_is_one_line"
     ),
+    "ends too early: give it a photo and a label": "test_refine.py::test_what_cannot_be_learned_from_is_one_line",
     "is no photo of {}; remove the line": "test_refine.py::test_what_cannot_be_learned_from_is_one_line",
     "in a line before; keep one of them": "test_refine.py::test_what_cannot_be_learned_from_is_one_line",
     "compare   s2r2 serve {} --compare": "test_refine.py::test_the_command",

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -79,19 +80,28 @@ def judged_by_labels(index: ImageIndex, labels: str | Path) -> list[Judged]:
 
 
 def _read_labels(index: ImageIndex, path: Path) -> dict[int, str]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        lines = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise S2R2Error(f"cannot read {path} ({error}): give a CSV with the columns photo and label") from error
     named: dict[int, str] = {}
-    for number, line in enumerate(lines, start=2):
-        photo, label = line.get("photo"), line.get("label")
-        if photo is None or label is None:
-            raise S2R2Error(f"{path}, line {number}: give a CSV with the columns photo and label")
+    for where, photo, label in _lines(path):
         row = index.catalogue.row_of_key(csv_plain(photo))
         if row is None:
-            raise S2R2Error(f"{path}, line {number}: {photo} is no photo of {index.folder}; remove the line")
+            raise S2R2Error(f"{where}: {photo} is no photo of {index.folder}; remove the line")
         if named.setdefault(row, csv_plain(label)) != csv_plain(label):
-            raise S2R2Error(f"{path}, line {number}: {photo} has another label in a line before; keep one of them")
+            raise S2R2Error(f"{where}: {photo} has another label in a line before; keep one of them")
     return named
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Where each line of a table of labels stands, its photo and its label."""
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True)
+        lines = [(reader.line_num, line) for line in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise S2R2Error(f"cannot read {path} ({error}): give a CSV with the columns photo and label") from error
+    columns = reader.fieldnames or []
+    photo = next((name for name in ("photo", "path") if name in columns), None)  # path: as a manifest has it
+    if photo is None or "label" not in columns:
+        raise S2R2Error(f"{path}, line 1, lacks photo or label: give a CSV with the columns photo and label")
+    for number, line in lines:
+        if line[photo] is None or line["label"] is None:
+            raise S2R2Error(f"{path}, line {number}, ends too early: give it a photo and a label")
+        yield f"{path}, line {number}", line[photo], line["label"]

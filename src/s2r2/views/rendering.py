@@ -1,6 +1,7 @@
 """From images and a parameter table to an array of views, by the fused kernel or by torchvision."""
 
 import functools
+import threading
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from s2r2.views.parameters import ViewParameters
 
 Backend = Literal["auto", "numba", "torchvision"]
 Type = Literal["float32", "uint8"]
+_ANNOUNCING = threading.Lock()
 _IDENTITY = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
@@ -130,7 +132,8 @@ def choose_backend(backend: Backend) -> Literal["numba", "torchvision"]:
     if backend == "torchvision":
         return "torchvision"
     if numba_is_here():
-        _announce_compilation()
+        with _ANNOUNCING:  # threads that come together announce once
+            _announce_compilation()
         return "numba"
     if backend == "numba":
         raise ArgumentError("views backend numba is not installed: pip install numba, or use torchvision")
