@@ -20,6 +20,8 @@ from ranking_cases import make_batch
 from s2r2.errors import S2R2Error
 from s2r2.losses import (
     FORMS,
+    GRADED,
+    GradedRankingLoss,
     MemoryBank,
     MVDHELLoss,
     NTXentLoss,
@@ -79,6 +81,28 @@ def same_as_one_process(name: str, make_loss, **rows: torch.Tensor) -> None:  # 
     average = loss.detach().clone()
     dist.all_reduce(average)
     check(f"{name}, mean of the losses", average / WORLD, expected.detach())
+
+
+def graded() -> None:
+    """Groups of a level, too, are spread over processes; in slices the gradient is the same."""
+    inputs, finest = whole_batch()
+    coarser = torch.unique(finest, return_inverse=True)[1] // 2
+    groups = torch.stack([finest, coarser, coarser // 2], dim=1)
+    for name in GRADED:
+        alone, together = Model(), DistributedDataParallel(Model())
+        expected = GradedRankingLoss(name, temperature=0.1, distributed=False)(alone(inputs), groups)
+        expected.backward()
+        loss = GradedRankingLoss(name, temperature=0.1)
+        average = loss(together(mine(inputs)), mine(groups))
+        average.backward()
+        check(f"graded {name}", gradient_of(together), gradient_of(alone))
+        average = average.detach()
+        dist.all_reduce(average)
+        check(f"graded {name}, mean of the losses", average / WORLD, expected.detach())
+        if min(SIZES) > 0:
+            together = DistributedDataParallel(Model())
+            cached_backward(together, mine(inputs), lambda z, loss=loss: loss(z, mine(groups)), micro_batch=2)
+            check(f"graded {name}, gradient cache", gradient_of(together), gradient_of(alone))
 
 
 def galleries() -> None:
@@ -202,11 +226,12 @@ def main() -> None:
     mask = torch.arange(17) % 3 != 1
     same_as_one_process("query mask", lambda **o: SmoothAPLoss(0.1, **o), query_mask=mask)
     same_as_one_process("include self", lambda **o: SmoothAPLoss(0.1, include_self=True, **o))
-    for name in ("sup-ap", "recall-at-k", "quantised-ap"):
+    for name in ("sup-ap", "recall-at-k", "smooth-ndcg", "quantised-ap"):
         same_as_one_process(name, lambda n=name, **o: RankingLoss(n, temperature=0.1, **o))
     for form in FORMS:
         same_as_one_process(f"NT-Xent, {form}", lambda f=form, **o: NTXentLoss(0.2, form=f, **o))
     same_as_one_process("spread", SpreadLoss)
+    graded()
     mv_dhel()
     swav()
     galleries()

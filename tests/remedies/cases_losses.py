@@ -9,6 +9,7 @@ from performing import State, case, choices, named
 from torch import nn
 
 from s2r2.losses import (
+    GradedRankingLoss,
     MemoryBank,
     NTXentLoss,
     RankingLoss,
@@ -114,6 +115,30 @@ case(
     "{} is {} for {} {}; give one integer per row",
     lambda _: loss(Z, GROUPS[:-1]),
     lambda _, said: loss(Z, GROUPS[: int(named(r"per row: \((\d+),\)", said))]),
+)
+COLUMNS = torch.stack([GROUPS, GROUPS // 2], dim=1)
+
+
+def graded(groups: torch.Tensor = COLUMNS, *, name: str = "h-ap", **settings: object) -> object:
+    return GradedRankingLoss(name, **settings)(Z, groups)  # type: ignore[arg-type]
+
+
+case("; order the columns from the finest", lambda _: graded(COLUMNS.flip(1)), lambda _, said: graded())
+case(
+    "weights has {} levels, groups {} columns; make them equal",
+    lambda _: graded(weights=[1, 1, 1]),
+    lambda _, said: graded(weights=[1] * int(named(r"groups (\d+) columns", said))),
+)
+case(
+    "there is no graded loss {}; choose one of",
+    lambda _: graded(name="x"),
+    lambda _, said: [graded(name=choice) for choice in choices(said)],
+)
+case("a graded loss has no bank", lambda _: graded(bank=MemoryBank(4, 6)), lambda _, said: graded())
+case(
+    "give both the same number of columns",
+    lambda _: GradedRankingLoss()(Z, COLUMNS, gallery=Z, gallery_groups=GROUPS),
+    lambda _, said: GradedRankingLoss()(Z, COLUMNS, gallery=Z, gallery_groups=COLUMNS),
 )
 case(
     "similarities overflow; normalize embeddings first",

@@ -9,18 +9,21 @@ MMCR and MV-DHEL: ``NTXentLoss(0.1)``, ``SwAVLoss(128, 100)``, ``SpreadLoss()``,
 from s2r2.losses.average_precision import SmoothAPLoss, smooth_ap_definition, smooth_average_precision_loss
 from s2r2.losses.contrastive import FORMS, NTXentLoss
 from s2r2.losses.decoupled import MVDHELLoss
+from s2r2.losses.graded import GRADED, GradedRankingLoss
 from s2r2.losses.gradient_cache import CachedStep, cached_backward
 from s2r2.losses.memory_bank import MemoryBank
 from s2r2.losses.ranking import RankingLoss, ranking_loss
 from s2r2.losses.spread import SpreadLoss
 from s2r2.losses.statistics import ranking_statistics
-from s2r2.losses.surrogates import SURROGATES, QuantisedAP, RecallAtK, SmoothAP, SupAP
+from s2r2.losses.surrogates import SURROGATES, QuantisedAP, RecallAtK, SmoothAP, SmoothNDCG, SupAP
 from s2r2.losses.swav import SwAVLoss, sinkhorn
 
 __all__ = [
     "FORMS",
+    "GRADED",
     "SURROGATES",
     "CachedStep",
+    "GradedRankingLoss",
     "MVDHELLoss",
     "MemoryBank",
     "NTXentLoss",
@@ -29,6 +32,7 @@ __all__ = [
     "RecallAtK",
     "SmoothAP",
     "SmoothAPLoss",
+    "SmoothNDCG",
     "SpreadLoss",
     "SupAP",
     "SwAVLoss",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from s2r2.errors import ArgumentError, NonFiniteError
 from s2r2.losses.distributed import Distributed, gather, gather_sizes, gather_with_gradient, process_group
-from s2r2.losses.groups import Relevance, count_queries, find_relevant
+from s2r2.losses.groups import Relevance, count_queries, find_relevant, refuse_crossing
+from s2r2.losses.levels import Levels
 from s2r2.losses.memory_bank import MemoryBank, check_bank
 from s2r2.losses.refusals import refuse_transforms
 
@@ -23,24 +25,32 @@ class Batch:
     Attributes:
         queries: This process's embeddings ``(N, D)``.
         candidates: What they are ranked against ``(M, D)``: everybody's embeddings or gallery, then the bank's.
-        relevance: This process's valid queries and their positives.
+        levels: This process's valid queries and their positives, for each column of the groups.
+        shares: Share of each of these in the loss of its valid queries, ``(Q,)``; None: all of it.
         total: Number of valid queries of all processes.
         world_size: Number of processes.
         fresh: The first candidates, all but the bank's, without gradient.
-        fresh_groups: Their groups, on the CPU.
+        fresh_groups: The first column of their groups, on the CPU.
         sizes: Number of rows of ``fresh`` that come from each process.
         kind: ``"embeddings"`` or ``"gallery"``: what the candidates are.
     """
 
     queries: Tensor
     candidates: Tensor
-    relevance: Relevance
+    levels: list[Relevance]
+    shares: list[Tensor | None]
     total: int
     world_size: int
     fresh: Tensor
     fresh_groups: Tensor
     sizes: list[int]
     kind: str
+
+    @property
+    def relevance(self) -> Relevance:
+        """The positives of groups that have one column."""
+        (level,) = self.levels
+        return level
 
     def check_finite(self) -> None:
         """Raise if any embedding is NaN, infinite or too large to multiply; all processes see, and raise, the same.
@@ -59,17 +69,24 @@ def check_arguments(
     gallery: Tensor | None = None,
     gallery_groups: Tensor | None = None,
     query_mask: Tensor | None = None,
+    *,
+    graded: bool = False,
 ) -> None:
-    """Check shapes, types and devices.
+    """Check shapes, types and devices; ``graded`` groups may have columns, ``(N, L)``.
 
     Raises:
         S2R2Error: Says which argument is wrong, and what it should be.
     """
-    _check_pair("embeddings", embeddings, "groups", groups)
+    _check_pair("embeddings", embeddings, "groups", groups, graded)
     if (gallery is None) != (gallery_groups is None):
         raise ArgumentError("gallery and gallery_groups belong together; give both or neither")
     if gallery is not None and gallery_groups is not None:
-        _check_pair("gallery", gallery, "gallery_groups", gallery_groups)
+        _check_pair("gallery", gallery, "gallery_groups", gallery_groups, graded)
+        if groups.shape[1:] != gallery_groups.shape[1:]:
+            raise ArgumentError(
+                f"groups are {tuple(groups.shape)}, gallery_groups {tuple(gallery_groups.shape)}; give both the same "
+                "number of columns"
+            )
         if gallery.shape[1] != embeddings.shape[1] or gallery.device != embeddings.device:
             raise ArgumentError(
                 f"gallery is {tuple(gallery.shape)} on {gallery.device}, embeddings are {tuple(embeddings.shape)} on "
@@ -77,9 +94,9 @@ def check_arguments(
             )
     if query_mask is None:
         return
-    if not isinstance(query_mask, Tensor) or query_mask.shape != groups.shape or query_mask.dtype != torch.bool:
+    if not isinstance(query_mask, Tensor) or query_mask.shape != groups.shape[:1] or query_mask.dtype != torch.bool:
         kind = f"{query_mask.dtype} {tuple(query_mask.shape)}" if isinstance(query_mask, Tensor) else type(query_mask)
-        raise ArgumentError(f"query_mask is {kind}; it must be a bool tensor {tuple(groups.shape)}")
+        raise ArgumentError(f"query_mask is {kind}; it must be a bool tensor ({len(groups)},)")
 
 
 def assemble(
@@ -92,8 +109,12 @@ def assemble(
     include_self: bool = False,
     distributed: Distributed,
     bank: MemoryBank | None,
+    weighting: Levels | None = None,
 ) -> Batch:
-    """Gather what other processes hold, add the bank, and find the positives of this process's queries."""
+    """Gather what other processes hold, add the bank, and find the positives of this process's queries.
+
+    Groups may have columns ``(N, L)`` where ``weighting`` says how much each counts.
+    """
     check_bank(bank)
     kind = "embeddings" if gallery is None else "gallery"
     exact = torch.float64 in (embeddings.dtype, None if gallery is None else gallery.dtype)
@@ -101,6 +122,7 @@ def assemble(
     queries = embeddings.to(dtype)
     local = queries if gallery is None else gallery.to(dtype)
     local_groups = groups if gallery_groups is None else gallery_groups
+    groups, local_groups = _columns(groups), _columns(local_groups)
     world = process_group(distributed)
     own: Tensor | None = torch.arange(len(queries))
     if world is None:
@@ -112,11 +134,11 @@ def assemble(
         sizes = gather_sizes(local, world)
         candidates = gather_with_gradient(local, sizes, world)
         # Groups and mask travel together; every process then knows all valid queries without another exchange.
-        flags = torch.ones_like(groups, dtype=torch.bool) if query_mask is None else query_mask
-        table = torch.stack([groups.to(torch.int64), flags.to(torch.int64)], dim=1).to(local.device)
+        flags = torch.ones_like(groups[:, :1]) if query_mask is None else query_mask[:, None]
+        table = torch.cat([groups.to(torch.int64), flags.to(torch.int64)], dim=1).to(local.device)
         query_sizes = sizes if gallery is None else gather_sizes(queries, world)
         table = gather(table, query_sizes, world).cpu()
-        all_groups, all_mask = table[:, 0].contiguous(), table[:, 1].bool()
+        all_groups, all_mask = table[:, :-1], table[:, -1].bool()
         query_groups, mask = all_groups.split(query_sizes)[rank], all_mask.split(query_sizes)[rank]
         if gallery is None:
             candidate_groups, own = all_groups, torch.arange(len(queries)) + sum(sizes[:rank])
@@ -124,24 +146,36 @@ def assemble(
             candidate_groups = gather(local_groups.to(torch.int64).to(local.device), sizes, world).cpu()
     if gallery is not None:
         own = None
-    fresh, fresh_groups, extra = candidates.detach(), candidate_groups, 0
+    fresh, fresh_groups, extra = candidates.detach(), candidate_groups[:, 0].contiguous(), 0
     if bank is not None and len(bank):
         remembered, remembered_groups = bank.contents(like=candidates)
         candidates = torch.cat([candidates, remembered])
         if bank.positives:
-            candidate_groups = torch.cat([candidate_groups, remembered_groups])
+            candidate_groups = torch.cat([candidate_groups, remembered_groups[:, None]])
         else:
             extra = len(remembered)
-    relevance = find_relevant(
-        query_groups, candidate_groups, own=own, query_mask=mask, include_self=include_self, extra=extra
-    )
-    total = (
-        len(relevance)
-        if world is None
-        else count_queries(all_groups, candidate_groups, all_mask, among_candidates=own is not None)
-    )
-    relevance = relevance.to(queries.device)
-    return Batch(queries, candidates, relevance, total, world_size, fresh, fresh_groups, sizes, kind)
+    refuse_crossing(query_groups, candidate_groups)
+    levels = [
+        find_relevant(wanted, there, own=own, query_mask=mask, include_self=include_self, extra=extra)
+        for wanted, there in _by_column(query_groups, candidate_groups)
+    ]
+    total = len(levels[-1])  # whoever has a positive in any column has one in the last
+    if world is not None:
+        *_, (wanted, there) = _by_column(all_groups, candidate_groups)
+        total = count_queries(wanted, there, all_mask, among_candidates=own is not None)
+    shares = [None] if weighting is None else weighting.shares(levels, len(queries))
+    levels = [level.to(queries.device) for level in levels]
+    shares = [share if share is None else share.to(queries, non_blocking=True) for share in shares]
+    return Batch(queries, candidates, levels, shares, total, world_size, fresh, fresh_groups, sizes, kind)
+
+
+def _columns(groups: Tensor) -> Tensor:
+    return groups if groups.ndim == 2 else groups[:, None]
+
+
+def _by_column(*groups: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Each column of several tables of groups, contiguous."""
+    return zip(*(table.T.contiguous() for table in groups), strict=True)
 
 
 def gather_everybody(
@@ -170,7 +204,7 @@ def _on_cpu(groups: Tensor) -> Tensor:
     return groups.detach().to(device="cpu", dtype=torch.int64)
 
 
-def _check_pair(name: str, vectors: Tensor, groups_name: str, groups: Tensor) -> None:
+def _check_pair(name: str, vectors: Tensor, groups_name: str, groups: Tensor, graded: bool = False) -> None:
     dense = isinstance(vectors, Tensor) and vectors.layout == torch.strided and not vectors.is_meta
     if not dense or vectors.ndim != 2 or not vectors.is_floating_point():
         shape = f"{vectors.dtype} {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(vectors).__name__
@@ -187,10 +221,12 @@ def _check_pair(name: str, vectors: Tensor, groups_name: str, groups: Tensor) ->
         raise ArgumentError(
             f"{groups_name} is on {groups.device} as {groups.layout}: give a dense tensor with its numbers"
         )
-    if groups.shape != vectors.shape[:1]:
+    columns = graded and groups.ndim == 2 and groups.shape[1] > 0
+    if groups.shape[: 1 if columns else None] != vectors.shape[:1]:
+        also = ", or a row of them: (N, L)" if graded else ""
         raise ArgumentError(
             f"{groups_name} is {tuple(groups.shape)} for {name} {tuple(vectors.shape)}; "
-            f"give one integer per row: ({len(vectors)},)"
+            f"give one integer per row: ({len(vectors)},){also}"
         )
 
 

@@ -7,6 +7,7 @@ group, and one giant group costs nothing to the others.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,6 +15,8 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+
+from s2r2.errors import ArgumentError
 
 _NO_SKIP = torch.iinfo(torch.int64).max
 
@@ -142,6 +145,25 @@ def find_relevant(
     candidate_ids = torch.full((len(candidate_groups) + extra,), -1, dtype=torch.int32)
     candidate_ids[: len(candidate_groups)] = _places(ordered, candidate_groups).to(torch.int32)
     return Relevance(rows, own[rows], start[rows], skip, count, members, candidate_ids)
+
+
+def refuse_crossing(*tables: Tensor) -> None:
+    """Refuse columns ``(N, L)`` of groups on the CPU in which members of one group are apart in a coarser column.
+
+    Raises:
+        S2R2Error: There is such a group; it is named.
+    """
+    columns = torch.cat(tables).numpy().T if tables[0].shape[1] > 1 else ()
+    for number, (finer, coarser) in enumerate(itertools.pairwise(columns)):
+        order = np.argsort(finer, kind="stable")
+        finer, coarser = finer[order], coarser[order]
+        apart = (finer[1:] == finer[:-1]) & (coarser[1:] != coarser[:-1])
+        if apart.any():
+            raise ArgumentError(
+                f"groups: embeddings of group {finer[:-1][apart][0]} in column {number} are in several groups of "
+                f"column {number + 1}; order the columns from the finest to the coarsest, each group whole inside one "
+                "of the next column"
+            )
 
 
 def _places(ordered: Tensor, wanted: Tensor, side: Literal["left", "right"] = "left") -> Tensor:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from s2r2.errors import ArgumentError
-from s2r2.losses.backends import Evaluate, RankingProblem, choose_backend, load_backend
+from s2r2.losses.backends import Evaluate, PairGradient, RankingProblem, choose_backend, load_backend
 from s2r2.losses.batch import assemble, check_arguments
 from s2r2.losses.distributed import Distributed
+from s2r2.losses.levels import Levels
 from s2r2.losses.memory_bank import MemoryBank
 from s2r2.losses.refusals import (
     check_above_zero,
@@ -55,6 +56,8 @@ class RankingLoss(nn.Module):
         embeddings ``(N, D)`` floating point, groups ``(N,)`` integers; the result is a scalar, float64 for float64
         embeddings and otherwise float32.
     """
+
+    levels: Levels | None = None
 
     def __init__(
         self,
@@ -120,6 +123,7 @@ class RankingLoss(nn.Module):
             check_finite=self.check_finite,
             bank=self.bank,
             no_pairs=self.no_pairs,
+            levels=self.levels,
         )
 
     def extra_repr(self) -> str:
@@ -144,14 +148,15 @@ def ranking_loss(
     check_finite: bool = True,
     bank: MemoryBank | None = None,
     no_pairs: str = "error",
+    levels: Levels | None = None,
 ) -> Tensor:
-    """Functional form of :class:`RankingLoss`, which describes the arguments."""
+    """Functional form of :class:`RankingLoss`, which describes the arguments; with ``levels`` groups have columns."""
     if reduction not in ("mean", "none"):
         raise ArgumentError(f"reduction is {reduction!r}; choose 'mean' or 'none'")
     check_above_zero(temperature=temperature)
     check_rule(no_pairs)
     check_switches(include_self=include_self, check_finite=check_finite)
-    check_arguments(embeddings, groups, gallery, gallery_groups, query_mask)
+    check_arguments(embeddings, groups, gallery, gallery_groups, query_mask, graded=levels is not None)
     refuse_transforms(embeddings, gallery)
     if gallery is not None and (include_self or bank is not None):
         raise ArgumentError("a gallery excludes include_self and bank: the queries are not among the candidates")
@@ -167,10 +172,14 @@ def ranking_loss(
             include_self=include_self,
             distributed=distributed,
             bank=bank,
+            weighting=levels,
         )
         if check_finite or embeddings.device.type == "cpu":
             batch.check_finite()
-        problem = RankingProblem(batch.queries, batch.candidates, batch.relevance, surrogate, float(temperature))
+        terms = [
+            _Term(RankingProblem(batch.queries, batch.candidates, relevance, surrogate, float(temperature)), share)
+            for relevance, share in zip(batch.levels, batch.shares, strict=True)
+        ]
         evaluate = load_backend(choose_backend(backend, surrogate, batch.queries))
         if batch.total == 0:
             reason = (
@@ -180,9 +189,9 @@ def ranking_loss(
             zeros = zero_without_pairs(no_pairs, reason, batch.queries, batch.candidates)
             loss = zeros if reduction == "none" else zeros.sum()
         elif reduction == "none":
-            loss = _LossPerQuery.apply(batch.queries, batch.candidates, problem, evaluate)
+            loss = _LossPerQuery.apply(batch.queries, batch.candidates, terms, evaluate)
         else:
-            loss = _MeanLoss.apply(batch.queries, batch.candidates, problem, evaluate, batch.world_size / batch.total)
+            loss = _MeanLoss.apply(batch.queries, batch.candidates, terms, evaluate, batch.world_size / batch.total)
     if bank is not None and torch.is_grad_enabled():
         bank.add(batch.fresh, batch.fresh_groups)
     return loss
@@ -207,20 +216,38 @@ def full_precision(device: torch.device) -> Iterator[None]:
             setting.fp32_precision = value
 
 
+class _Term(NamedTuple):
+    """A level of relevance: who is positive, and the share of each valid query's loss that it has; None: all of it."""
+
+    problem: RankingProblem
+    share: Tensor | None
+
+    def of(self, queries: Tensor, candidates: Tensor) -> RankingProblem:
+        """The problem with these embeddings."""
+        return replace(self.problem, queries=queries.detach(), candidates=candidates.detach())
+
+    def part(self, values: Tensor) -> Tensor:
+        """Its part of values of the valid queries ``(Q,)``."""
+        return values if self.share is None else values * self.share
+
+
 class _MeanLoss(torch.autograd.Function):
     """``scale * sum of losses``. Forward computes the gradient too; backward multiplies it."""
 
     @staticmethod
     def forward(
-        ctx: Any, queries: Tensor, candidates: Tensor, problem: RankingProblem, evaluate: Evaluate, scale: float
+        ctx: Any, queries: Tensor, candidates: Tensor, terms: Sequence[_Term], evaluate: Evaluate, scale: float
     ) -> Tensor:
-        problem = replace(problem, queries=queries.detach(), candidates=candidates.detach())
         wanted = any(ctx.needs_input_grad[:2])
-        weights = queries.new_full((len(problem.relevance),), scale) if wanted else None
-        losses, gradient = evaluate(problem, weights)
-        if gradient is not None:
-            ctx.save_for_backward(*gradient)
-        return losses.sum() * scale
+        loss, gradients = queries.new_zeros(()), []
+        for term in terms:
+            weights = term.part(queries.new_full((len(term.problem.relevance),), scale)) if wanted else None
+            losses, gradient = evaluate(term.of(queries, candidates), weights)
+            gradients += [] if gradient is None else [gradient]
+            loss = loss + term.part(losses).sum() * scale
+        if gradients:
+            ctx.save_for_backward(*_total(gradients))
+        return loss
 
     @staticmethod
     @once
@@ -240,18 +267,34 @@ class _LossPerQuery(torch.autograd.Function):
     """Losses ``(N,)``, zero for embeddings that are no queries. Backward evaluates again with its weights."""
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, candidates: Tensor, problem: RankingProblem, evaluate: Evaluate) -> Tensor:
+    def forward(ctx: Any, queries: Tensor, candidates: Tensor, terms: Sequence[_Term], evaluate: Evaluate) -> Tensor:
         ctx.save_for_backward(queries, candidates)
-        ctx.problem, ctx.evaluate = replace(problem, queries=queries[:0], candidates=candidates[:0]), evaluate
-        losses, _ = evaluate(replace(problem, queries=queries.detach(), candidates=candidates.detach()), None)
-        return queries.new_zeros(len(queries)).index_copy(0, problem.relevance.rows, losses)
+        ctx.evaluate = evaluate
+        ctx.terms = [term._replace(problem=term.of(queries[:0], candidates[:0])) for term in terms]
+        found = queries.new_zeros(len(queries))
+        for term in terms:
+            losses, _ = evaluate(term.of(queries, candidates), None)
+            found.index_add_(0, term.problem.relevance.rows, term.part(losses))
+        return found
 
     @staticmethod
     @once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         queries, candidates = ctx.saved_tensors
-        problem = replace(ctx.problem, queries=queries.detach(), candidates=candidates.detach())
+        gradients = []
         with full_precision(queries.device):
-            _, by = ctx.evaluate(problem, gradient[problem.relevance.rows].contiguous())
+            for term in ctx.terms:
+                weights = term.part(gradient[term.problem.relevance.rows]).contiguous()
+                gradients.append(ctx.evaluate(term.of(queries, candidates), weights)[1])
+        by = _total(gradients)
         needs_queries, needs_candidates = ctx.needs_input_grad[:2]
         return by.queries if needs_queries else None, by.candidates if needs_candidates else None, None, None
+
+
+def _total(gradients: Sequence[PairGradient]) -> PairGradient:
+    """Their sum, in place of the first."""
+    first, *others = gradients
+    for other in others:
+        for whole, more in zip(first, other, strict=True):
+            whole += more
+    return first

@@ -178,6 +178,41 @@ class RecallAtK(RankSurrogate):
 
 
 @dataclass(frozen=True)
+class SmoothNDCG(RankSurrogate):
+    """Smooth nDCG (ApproxNDCG: Qin, Liu, Li, Information Retrieval 13, 2010, *A general approximation framework*).
+
+    ``H(x) = sigmoid(x / T)``; the loss of a query is
+
+        1 - (sum over i in P of 1 / log2(1 + R_i)) / (sum over r = 1 ... |P| of 1 / log2(1 + r)),    in [0, 1).
+
+    Unlike average precision it asks for an order among positives, too: equal scores are less than perfect.
+
+    Defaults: T = 0.05, query left out of candidates and positives.
+    """
+
+    temperature: float = 0.05
+
+    name: ClassVar[str] = "smooth-ndcg"
+
+    def __post_init__(self) -> None:
+        _fit_options(self)
+
+    def combine(self, negatives: Tensor, among: Tensor, valid: Tensor, count: Tensor) -> Outer:
+        """Loss of each query from the ranks of its positives."""
+        rank = negatives + among
+        discount = math.log(2) / torch.log1p(rank) * valid
+        ideal = ideal_gain(count).to(rank)
+        by_rank = discount / ((1 + rank) * torch.log1p(rank) * ideal[:, None])
+        return Outer(1 - discount.sum(1) / ideal, by_rank, by_rank)
+
+
+def ideal_gain(count: Tensor) -> Tensor:
+    """What a ranking with all of ``count`` ``(Q,)`` positives first gains: sum of 1 / log2(1 + r), float64."""
+    ranks = torch.arange(1, 1 + int(count.max()), dtype=torch.float64, device=count.device)
+    return (1 / torch.log2(1 + ranks)).cumsum(0)[count - 1]
+
+
+@dataclass(frozen=True)
 class QuantisedAP:
     """Average precision of a histogram of similarities (Revaud et al., ICCV 2019, arXiv 1906.07589).
 
@@ -212,8 +247,8 @@ class QuantisedAP:
 
 Surrogate = RankSurrogate | QuantisedAP
 
-SURROGATES: dict[str, type[SmoothAP] | type[SupAP] | type[RecallAtK] | type[QuantisedAP]] = {
-    kind.name: kind for kind in (SmoothAP, SupAP, RecallAtK, QuantisedAP)
+SURROGATES: dict[str, type[SmoothAP] | type[SupAP] | type[RecallAtK] | type[SmoothNDCG] | type[QuantisedAP]] = {
+    kind.name: kind for kind in (SmoothAP, SupAP, RecallAtK, SmoothNDCG, QuantisedAP)
 }
 
 
