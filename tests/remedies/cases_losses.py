@@ -123,7 +123,7 @@ def graded(groups: torch.Tensor = COLUMNS, *, name: str = "h-ap", **settings: ob
     return GradedRankingLoss(name, **settings)(Z, groups)  # type: ignore[arg-type]
 
 
-case("; order the columns from the finest", lambda _: graded(COLUMNS.flip(1)), lambda _, said: graded())
+case("give the columns from the finest", lambda _: graded(COLUMNS.flip(1)), lambda _, said: graded())
 case(
     "weights has {} levels, groups {} columns; make them equal",
     lambda _: graded(weights=[1, 1, 1]),

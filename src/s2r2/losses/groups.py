@@ -161,7 +161,7 @@ def refuse_crossing(*tables: Tensor) -> None:
         if apart.any():
             raise ArgumentError(
                 f"groups: embeddings of group {finer[:-1][apart][0]} in column {number} are in several groups of "
-                f"column {number + 1}; order the columns from the finest to the coarsest, each group whole inside one "
+                f"column {number + 1}; give the columns from the finest to the coarsest, each group whole inside one "
                 "of the next column"
             )
 
