@@ -331,9 +331,12 @@ case(
     lambda s, _: embeds(s, "x.parquet", "--batch-size", 1),
 )
 case(
-    "vectors are written as Parquet; give `out` a name that ends in .parquet",
-    lambda state: embeds(state, "x.csv"),
-    lambda state, said: embeds(state, "x" + named(r"ends in (\S+)", said)),
+    "give `out` a name that ends in .parquet, .npy or .csv, or `shards` for a folder of parts",
+    lambda state: embeds(state, "x"),
+    lambda state, said: [
+        *(embeds(state, "x" + ending) for ending in re.findall(r"\.(?:parquet|npy|csv)", said)),
+        embeds(state, "x", named(r"or (--shards)", said), 2),
+    ],
 )
 case(
     "is a folder: give `out` the name of a file in it",

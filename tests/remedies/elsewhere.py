@@ -22,6 +22,12 @@ ELSEWHERE: dict[str, str] = {
     ),
     "{} and {} both say how long the run is: leave one": "test_minutes.py::test_two_lengths_are_refused",
     "has trained {} minutes already, and this would": "test_minutes.py::test_less_time_than_was_trained_is_refused",
+    "its own photos only: put the encoder into it with s2r2 index": (
+        "test_stored_vectors.py::test_the_encoder_is_found_by_what_the_file_says"
+    ),
+    "as the encoder is not in it: s2r2 index ENCODER DATA": (
+        "test_stored_vectors.py::test_the_encoder_is_found_by_what_the_file_says"
+    ),
     "was cut short: run s2r2 index once more": (
         "test_index_damage.py::test_power_cuts_leave_an_index_that_opens_and_goes_on"
     ),

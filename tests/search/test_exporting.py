@@ -25,7 +25,7 @@ def test_a_place_that_cannot_be_a_table_is_refused_before_the_work(
     (tmp_path / "folder.parquet").mkdir()
     monkeypatch.setattr(encoder, "embed_pixels", None, raising=False)
     for out, said in (
-        ("vectors.csv", r"`out` a name that ends in \.parquet"),
+        ("vectors.tsv", r"`out` a name that ends in \.parquet, \.npy or \.csv"),
         ("vectors", r"`out` a name that ends in \.parquet"),
         ("folder.parquet", "is a folder"),
         ("none/vectors.parquet", "its folder does not exist"),

@@ -4,15 +4,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from s2r2.cli.options import Data, DeviceOptions, EncoderName, File, Folder, SomeFile
+from s2r2.cli.options import Data, DeviceOptions, EncoderName, File, Folder, SomeData, SomeFile
 from s2r2.distributed.launching import is_follower, launch_if_wanted
+from s2r2.errors import ArgumentError
 from s2r2.system.terminal import say
 from s2r2.system.wording import worded
 
+if TYPE_CHECKING:
+    from s2r2.search.exporting import Written
+
+SomeNumber = Annotated[int | None, arg(metavar="N")]
 SomeBackend = Annotated[str | None, arg(metavar="NAME")]
 
 
@@ -25,7 +30,11 @@ class Embed:
     data: Positional[Data]
     """The photos."""
     out: File
-    """FILE.parquet for the path, label and vector of each photo; FILE.skipped.csv lists unreadable ones."""
+    """FILE.parquet, FILE.npy or FILE.csv; FILE.skipped.csv lists unreadable photos. With --shards, a folder."""
+    shards: SomeNumber = None
+    """Divide the photos into N parts, written into the folder OUT; parts that are complete are kept."""
+    shard: SomeNumber = None
+    """Make only this part, 0 to N-1 (in a SLURM array: $SLURM_ARRAY_TASK_ID); by default all that are missing."""
     output: Literal["feature", "embedding"] = "feature"
     """feature (backbone) or embedding (after the projection head)."""
     batch_size: int = 64
@@ -33,26 +42,44 @@ class Embed:
     device: DeviceOptions = field(default_factory=DeviceOptions)
 
     def execute(self, words: Sequence[str]) -> None:
-        """Write the table."""
+        """Write the file or the parts."""
+        self._check_shards()
         launch_if_wanted(words, self.device.devices, self.device.nodes)
         from s2r2.distributed.devices import choose_device
         from s2r2.distributed.processes import Processes
         from s2r2.encoder import load
         from s2r2.images import open_source
-        from s2r2.search import write_embeddings
+        from s2r2.search import Shards, write_embeddings
 
+        place = os.path.abspath(self.encoder) if os.path.exists(self.encoder) else self.encoder
         with Processes.joined() as processes:
+            encoder = load(self.encoder, device=choose_device(self.device.device, processes))
+            source = processes.leader_first(lambda: open_source(self.data))
+            if self.shards is not None:
+                parts = Shards(
+                    encoder, source, self.out, self.shards,
+                    output=self.output, batch_size=self.batch_size, encoder_place=place,
+                )  # fmt: skip
+                for shard in range(self.shards) if self.shard is None else [self.shard]:
+                    part = parts.write(shard)
+                    say(_summary(part.written, part.path) if part.written else f"{part.path} is there already")
+                return
             written = write_embeddings(
-                load(self.encoder, device=choose_device(self.device.device, processes)),
-                processes.leader_first(lambda: open_source(self.data)),
-                self.out,
-                output=self.output,
-                batch_size=self.batch_size,
-                processes=processes,
-            )
+                encoder, source, self.out,
+                output=self.output, batch_size=self.batch_size, encoder_place=place, processes=processes,
+            )  # fmt: skip
         if not is_follower():
-            vectors = f"{written.count} vectors of {written.dimensions}"
-            say(f"{vectors} in {self.out}; {len(written.skipped)} photos skipped")
+            say(_summary(written, self.out))
+
+    def _check_shards(self) -> None:
+        if self.shards is None and self.shard is not None:
+            raise ArgumentError(f"`shard={self.shard}`: give `shards` too, the number of all parts")
+        several = (self.device.devices, self.device.nodes, os.environ.get("WORLD_SIZE", "1")) != (1, 1, "1")
+        if self.shards is not None and several:
+            raise ArgumentError(
+                "`devices` and `nodes` share one file: with `shards`, start a command with its own `shard` for each "
+                "GPU or machine"
+            )
 
 
 @dataclass(frozen=True)
@@ -60,11 +87,13 @@ class Index:
     """Options of ``s2r2 index``."""
 
     encoder: Positional[EncoderName]
-    """Run folder, encoder.safetensors, a safetensors export, timm:NAME or untrained:NAME."""
-    data: Positional[Data]
-    """The photos."""
+    """Run folder, encoder.safetensors, a safetensors export, timm:NAME or untrained:NAME; left out with --vectors."""
     index: Folder
     """Folder of the index."""
+    data: Positional[SomeData] = None
+    """The photos."""
+    vectors: Annotated[Path | None, arg(metavar="VECTORS")] = None
+    """Take the vectors from FILE.parquet or from the folder of parts that s2r2 embed wrote: nothing is embedded."""
     rebuild: bool = False
     """Build it anew, for another encoder or after damage; the old one is used until the new one is complete."""
     drop_missing: bool = False
@@ -78,6 +107,12 @@ class Index:
 
     def execute(self, words: Sequence[str]) -> None:
         """Make the index, or bring it up to date."""
+        if self.vectors is not None:
+            self._from_vectors(self.vectors)
+            return
+        data = self.data
+        if data is None:
+            raise ArgumentError("index: missing DATA; see s2r2 index --help")
         launch_if_wanted(words, self.device.devices, self.device.nodes)
         from s2r2.images import open_source
 
@@ -85,7 +120,7 @@ class Index:
         if self._may_be_unchanged():
             from s2r2.search.unchanged import nothing_new
 
-            source = open_source(self.data)
+            source = open_source(data)
             same = nothing_new(self.encoder, source, self.index, self.backend, self.approximate_from)
             if same is not None:
                 _say_lines(same)
@@ -98,7 +133,7 @@ class Index:
         with Processes.joined() as processes:
             done = update_index(
                 load(self.encoder, device=choose_device(self.device.device, processes)),
-                source or processes.leader_first(lambda: open_source(self.data)),
+                source or processes.leader_first(lambda: open_source(data)),
                 self.index,
                 rebuild=self.rebuild,
                 drop_missing=self.drop_missing,
@@ -109,6 +144,23 @@ class Index:
             )
         if not is_follower():
             _say_lines(done)
+
+    def _from_vectors(self, vectors: Path) -> None:
+        from s2r2.images import open_source
+        from s2r2.search import StoredVectors, update_index
+
+        if self.data is not None:
+            raise ArgumentError(f"{self.encoder} {self.data}: with `vectors` no encoder is needed, give DATA alone")
+        done = update_index(
+            StoredVectors(vectors),
+            open_source(self.encoder),  # the only word is DATA then
+            self.index,
+            rebuild=self.rebuild,
+            drop_missing=self.drop_missing,
+            backend=self.backend,
+            approximate_from=self.approximate_from,
+        )
+        _say_lines(done)
 
     def _may_be_unchanged(self) -> bool:
         """Whether the index may be as it should be already, which is seen without torch; a GPU asked for is checked."""
@@ -218,6 +270,11 @@ class Serve:
             backend=self.backend,
             read_only=self.read_only,
         )
+
+
+def _summary(written: "Written", place: Path) -> str:
+    vectors = f"{written.count} vectors of {written.dimensions}"
+    return f"{vectors} in {place}; {len(written.skipped)} photos skipped"
 
 
 def _say_lines(text: object) -> None:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from s2r2.search.ranking_sheet import contact_sheet as contact_sheet
     from s2r2.search.refined_index import write_refined_index as write_refined_index
     from s2r2.search.server.serving import serve as serve
+    from s2r2.search.shards import Part as Part, Shards as Shards, keep_encoder as keep_encoder
     from s2r2.search.storage.layout import DamagedIndex as DamagedIndex, IndexGone as IndexGone
     from s2r2.search.storage.marks import read_marks as read_marks
+    from s2r2.search.stored_vectors import StoredVectors as StoredVectors
     from s2r2.search.terminal_output import (
         duplicates_and_show as duplicates_and_show,
         search_and_show as search_and_show,

@@ -128,6 +128,11 @@ class ImageIndex:
 
         copy = self._generation / layout.ENCODER
         expected = self.about.files.get(layout.ENCODER)
+        if expected is None and self.about.files:
+            raise S2R2Error(
+                f"the index in {self.folder} was made from vectors, without the encoder, and is searched by its own "
+                f"photos only: put the encoder into it with s2r2 index ENCODER DATA --index {self.folder}"
+            )
         try:
             if expected is not None and checksum(copy) != expected:
                 raise layout.DamagedIndex(self.folder, f"{layout.ENCODER} is not what was written")

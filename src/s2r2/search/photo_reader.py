@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from s2r2.errors import NonFiniteError
-from s2r2.images import ImageSource, UnreadableImage, decode_expendable
+from s2r2.images import ImageSource, Skipped, UnreadableImage, decode_expendable
 from s2r2.images.places import FilePlace
 from s2r2.images.sources.names import printable, unique
 from s2r2.search.storage.rows import content_hash, photo_id
@@ -23,6 +24,7 @@ from s2r2.system.thumbnails import jpeg
 if TYPE_CHECKING:
     from s2r2.distributed.processes import Processes
     from s2r2.encoder import Encoder
+    from s2r2.search.stored_vectors import StoredVectors
 
 T = TypeVar("T")
 Read = TypeVar("Read")
@@ -86,49 +88,42 @@ class PhotoNames:
 
 
 class PhotoReader(PhotoNames):
-    """Reads photos of a source for an encoder.
+    """Reads photos of a source into rows.
 
     Args:
         source: The photos.
-        encoder: Says what size and normalization its input has, and whose fingerprint goes into the rows.
-        fingerprint: Of the encoder.
+        fingerprint: Of the encoder that makes their vectors.
         contents: Hashes of content that the index has already: such photos are not decoded.
         side: Short side to which they are reduced for the encoder; a thumbnail may be made of more pixels.
     """
 
-    def __init__(
-        self, source: ImageSource, encoder: "Encoder", fingerprint: str, contents: frozenset[str], side: int
-    ) -> None:
+    def __init__(self, source: ImageSource, fingerprint: str, contents: frozenset[str], side: int) -> None:
         super().__init__(source)
-        self.encoder, self.fingerprint, self.contents, self.side = encoder, fingerprint, contents, side
+        self.fingerprint, self.contents, self.side = fingerprint, contents, side
 
+    def notes(self) -> list[str]:
+        """What is to be said of the vectors, a line each."""
+        return []
+
+    def unused(self) -> list[Skipped]:
+        """Vectors that belong to no photo."""
+        return []
+
+    @abstractmethod
     def encoded(
         self, wanted: Sequence[tuple[int, str]], size: int, processes: "Processes"
     ) -> Iterator[list[ReadPhoto]]:
-        """Photos in the given order with their vectors, ``size`` at a time; several processes share the batches.
+        """Photos with their vectors, ``size`` at a time; several processes share the batches.
 
         Args:
             wanted: Place in the source, and stamp, of each photo.
             size: Photos in a batch.
             processes: Each reads and encodes its share; only the first one is given the photos.
         """
-        batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
-        read = read_ahead(lambda photo: self._read(*photo), processes.share(batches), processes.threads)
-        yield from processes.in_turn(map(self._encode, read), len(batches))
 
-    def _encode(self, batch: list[ReadPhoto]) -> list[ReadPhoto]:
-        """Put the encoder's vectors in the place of pixels."""
-        photos = [photo for photo in batch if photo.pixels is not None]
-        if not photos:
-            return batch
-        vectors = self.encoder.embed_pixels(np.stack([photo.pixels for photo in photos if photo.pixels is not None]))
-        for photo, vector, placed in zip(photos, vectors, have_direction(vectors, self.encoder), strict=True):
-            photo.pixels = None
-            if placed:
-                photo.row["vector"] = vector
-            else:
-                photo.reason = NO_DIRECTION
-        return batch
+    def _for_encoder(self, picture: np.ndarray) -> np.ndarray | None:
+        """What the encoder takes; None where nothing is to be encoded."""
+        return None
 
     def _read(self, index: int, stamp: str) -> ReadPhoto:
         photo = ReadPhoto(index, self._described(index, stamp))
@@ -141,14 +136,14 @@ class PhotoReader(PhotoNames):
                 picture, shown = self._decoded(content)
             else:
                 shown = picture = self.source.read(index, max(self.side, THUMBNAIL_SIDE))
-                photo.row |= {"bytes": picture.nbytes, "content": _hash_of_pixels(picture)}
+                photo.row |= {"bytes": picture.nbytes, "content": hash_of_pixels(picture)}
                 if photo.row["content"] in self.contents:
                     return photo
         except UnreadableImage as error:
             photo.reason = error.reason
             return photo
         photo.row["thumbnail"] = seal(make_thumbnail(shown), photo.row["content"])
-        photo.pixels = self.encoder.prepare([picture], side=self.side, threads=1)[0]
+        photo.pixels = self._for_encoder(picture)
         return photo
 
     def _decoded(self, content: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -175,6 +170,50 @@ class PhotoReader(PhotoNames):
             "stamp": stamp,
             "encoder": self.fingerprint,
         }
+
+
+class EncodingReader(PhotoReader):
+    """Reads photos and has an encoder make their vectors.
+
+    Args:
+        source: As for :class:`PhotoReader`.
+        encoder: Makes the vectors.
+        fingerprint: Likewise.
+        contents: Likewise.
+        side: Likewise.
+    """
+
+    def __init__(
+        self, source: ImageSource, encoder: "Encoder", fingerprint: str, contents: frozenset[str], side: int
+    ) -> None:
+        super().__init__(source, fingerprint, contents, side)
+        self.encoder = encoder
+
+    def encoded(
+        self, wanted: Sequence[tuple[int, str]], size: int, processes: "Processes"
+    ) -> Iterator[list[ReadPhoto]]:
+        """The photos in the given order."""
+        batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+        read = read_ahead(lambda photo: self._read(*photo), processes.share(batches), processes.threads)
+        yield from processes.in_turn(map(self._encode, read), len(batches))
+
+    def _encode(self, batch: list[ReadPhoto]) -> list[ReadPhoto]:
+        """Put the encoder's vectors in the place of pixels."""
+        photos = [photo for photo in batch if photo.pixels is not None]
+        if not photos:
+            return batch
+        vectors = self.encoder.embed_pixels(np.stack([photo.pixels for photo in photos if photo.pixels is not None]))
+        for photo, vector, placed in zip(photos, vectors, have_direction(vectors, self.encoder), strict=True):
+            photo.pixels = None
+            if placed:
+                photo.row["vector"] = vector
+            else:
+                photo.reason = NO_DIRECTION
+        return batch
+
+    def _for_encoder(self, picture: np.ndarray) -> np.ndarray:
+        pixels: np.ndarray = self.encoder.prepare([picture], side=self.side, threads=1)[0]
+        return pixels
 
 
 def read_ahead(read: Callable[[T], Read], batches: Sequence[Sequence[T]], threads: int) -> Iterator[list[Read]]:
@@ -204,7 +243,7 @@ def have_direction(vectors: np.ndarray, encoder: "Encoder") -> np.ndarray:
     return found
 
 
-def check_alike(encoder: "Encoder", source: ImageSource, processes: "Processes") -> None:
+def check_alike(encoder: "Encoder | StoredVectors", source: ImageSource, processes: "Processes") -> None:
     """Make sure that all processes embed the same photos with the same encoder.
 
     Raises:
@@ -225,7 +264,8 @@ def make_thumbnail(picture: np.ndarray) -> bytes:
     return jpeg(image)
 
 
-def _hash_of_pixels(picture: np.ndarray) -> str:
+def hash_of_pixels(picture: np.ndarray) -> str:
+    """What stands for the hash of a file where a source has pixels only."""
     digest = hashlib.blake2b(str(picture.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(picture).data)
     return digest.hexdigest()

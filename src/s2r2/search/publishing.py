@@ -29,7 +29,8 @@ def write_for_searches(
         Checksum of each file that readers use, by name, and what the backend's ``build`` returns.
     """
     files = write_catalogue(rows, generation, number)
-    files[ENCODER] = checksum(generation / ENCODER)
+    if (generation / ENCODER).exists():  # an index from vectors may have none
+        files[ENCODER] = checksum(generation / ENCODER)
     place = generation / search_folder(number)
     remove_search_folder(place)  # what an update that was killed may have left
     place.mkdir(exist_ok=True)

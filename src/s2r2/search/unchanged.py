@@ -86,6 +86,8 @@ def _is_complete(generation: Path, published: Published) -> bool:
 
 
 def _same_encoder(encoder: str, generation: Path, published: Published) -> bool:
+    if layout.ENCODER not in published.files:  # made from vectors: this encoder is still to be put into it
+        return False
     if _NAME_OF_TIMM.fullmatch(encoder):
         return encoder == published.encoder
     file = Path(encoder, ENCODER_FILE) if os.path.isdir(encoder) else Path(encoder)

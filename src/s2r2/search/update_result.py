@@ -7,7 +7,7 @@ from pathlib import Path
 from s2r2.images import Skipped
 from s2r2.images.sources.names import printable
 from s2r2.search.index import ImageIndex
-from s2r2.search.storage.layout import SKIPPED
+from s2r2.search.storage.layout import ENCODER, SKIPPED
 from s2r2.search.storage.published import Published
 
 
@@ -26,6 +26,7 @@ class UpdateResult:
         skipped: Those that could not be read, with reasons (also in ``skipped.csv``); what begins with ``kept:`` has
             its row from before.
         seconds: How long it took.
+        notes: What is to be said of vectors that were made elsewhere, a line each.
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class UpdateResult:
     missing: int
     skipped: list[Skipped]
     seconds: float
+    notes: tuple[str, ...] = ()
 
     @functools.cached_property
     def index(self) -> ImageIndex:
@@ -55,6 +57,12 @@ class UpdateResult:
             text += (
                 f"\nkept      {self.missing:,} photos of the index were not found: is a disk not mounted? If they "
                 "are gone for good, repeat the update with `drop_missing=True`"
+            )
+        text += "".join(f"\n{note}" for note in self.notes)
+        if about.files and ENCODER not in about.files:
+            text += (
+                "\nqueries   by photos of the index only, as the encoder is not in it: s2r2 index ENCODER DATA --index "
+                f"{printable(str(folder))} puts it there"
             )
         settings = about.backend_settings
         if settings is None:

@@ -2,11 +2,11 @@
 
 import json
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from s2r2._version import __version__
 from s2r2.distributed.processes import Processes
@@ -15,14 +15,17 @@ from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import ImageSource, Skipped, UnreadableImage, open_source, write_skipped
 from s2r2.images.sources.names import printable
 from s2r2.search.backends.base import AUTO, get_backend
-from s2r2.search.photo_reader import PhotoReader, ReadPhoto, check_alike
+from s2r2.search.photo_reader import EncodingReader, PhotoReader, ReadPhoto, check_alike
 from s2r2.search.publishing import backend_for, is_whole, names_in_use, write_for_searches
+from s2r2.search.shared_encoding import Request, share_encoding
 from s2r2.search.storage import layout
 from s2r2.search.storage.missing_photos import MissingPhotos, settle, too_many
 from s2r2.search.storage.published import Published, decoding_side, in_force, read_published
 from s2r2.search.storage.row_files import RowFiles
 from s2r2.search.storage.rows import Known, Rows
+from s2r2.search.stored_vectors import StoredVectors
 from s2r2.search.update_result import UpdateResult
+from s2r2.search.vector_reader import StoredVectorReader
 from s2r2.system.files import checksum, make_folder, sync_folder
 from s2r2.system.locking import locked
 from s2r2.system.progress import ProgressLine
@@ -32,7 +35,7 @@ COMMIT_SECONDS = 15.0
 
 
 def update_index(
-    encoder: Encoder | str | Path,
+    encoder: Encoder | StoredVectors | str | Path,
     source: ImageSource | str | Path | Sequence[str | Path],
     folder: str | Path,
     *,
@@ -53,6 +56,7 @@ def update_index(
 
     Args:
         encoder: Makes the vectors: an encoder, or what :func:`s2r2.load` takes. A copy of it is kept in the index.
+            Or the vectors, made elsewhere: then photos without one are listed, and the encoder is kept if it is known.
         source: The photos: a source, or what :func:`s2r2.images.open_source` takes.
         folder: The index's folder.
         rebuild: Make all of it anew, also where another encoder made the index, or where it is damaged.
@@ -79,11 +83,13 @@ def update_index(
         raise ArgumentError(f"`approximate_from={approximate_from}`: give a number of photos, 0 or more")
     if backend not in (None, AUTO):
         get_backend(backend)
-    encoder = encoder if isinstance(encoder, Encoder) else load(encoder, device="auto")
+    encoder = encoder if isinstance(encoder, Encoder | StoredVectors) else load(encoder, device="auto")
     source = source if isinstance(source, ImageSource) else open_source(source)
     check_alike(encoder, source, processes)
-    if not processes.leader:
-        return _help(encoder, source, batch_size, processes)
+    if isinstance(encoder, StoredVectors):
+        processes = Processes()  # there is nothing to share
+    elif not processes.leader:
+        return share_encoding(encoder, source, batch_size, processes)
     try:
         make_folder(folder)
         doing = f"writing the index in {folder}"
@@ -102,35 +108,16 @@ def update_index(
         raise S2R2Error(f"cannot write the index {folder}: {first}; free space or choose another `folder`") from error
 
 
-class _Request(NamedTuple):
-    """What the first process asks the others to share with it.
-
-    Attributes:
-        wanted: Place in the source, and stamp, of each photo to be read.
-        contents: Hashes of content that needs no encoding.
-        side: Short side to which photos are reduced.
-    """
-
-    wanted: list[tuple[int, str]]
-    contents: frozenset[str]
-    side: int
-
-
-def _help(encoder: Encoder, source: ImageSource, batch_size: int, processes: Processes) -> UpdateResult:
-    """The part of a process other than the first: read and encode as asked, until there is a result."""
-    fingerprint = encoder.fingerprint
-    while isinstance(said := processes.receive(), _Request):
-        reader = PhotoReader(source, encoder, fingerprint, said.contents, said.side)
-        deque(reader.encoded(said.wanted, batch_size, processes), maxlen=0)
-    result: UpdateResult = said
-    return result
-
-
 class _Update:
     """One run of :func:`update_index` in the process that writes, inside the lock."""
 
     def __init__(
-        self, encoder: Encoder, source: ImageSource, folder: Path, rebuild: bool, processes: Processes
+        self,
+        encoder: Encoder | StoredVectors,
+        source: ImageSource,
+        folder: Path,
+        rebuild: bool,
+        processes: Processes,
     ) -> None:
         self.encoder, self.source, self.folder, self.processes = encoder, source, folder, processes
         self.began = time.monotonic()
@@ -183,7 +170,7 @@ class _Update:
         self, batch_size: int, progress: bool, drop_missing: bool, backend: tuple[str | None, int | None]
     ) -> UpdateResult:
         """Embed, drop, publish."""
-        reader = PhotoReader(self.source, self.encoder, self.fingerprint, frozenset(self.by_content), self.side)
+        reader = self._reader()
         wanted, relabelled = self._compare(reader)
         self._relabel(relabelled)
         wanted = self._embed(reader, wanted, batch_size, progress)
@@ -195,11 +182,19 @@ class _Update:
             keeps = f"; the index keeps its {len(self.rows):,} photos" if len(self.rows) else ""
             none = f"none of the {len(self.source)} images of {self.source.name} can be read"
             raise S2R2Error(printable(none + first + keeps))
+        self.skipped += reader.unused()
         dropped, missing = self._drop(drop_missing)
         write_skipped(self.folder / layout.SKIPPED, self.skipped)
         about = self._publish(*backend)
+        notes = tuple(reader.notes())
         numbers = (self.embedded, self.moved, self.kept, dropped, missing)
-        return UpdateResult(self.folder, about, *numbers, self.skipped, time.monotonic() - self.began)
+        return UpdateResult(self.folder, about, *numbers, self.skipped, time.monotonic() - self.began, notes)
+
+    def _reader(self) -> PhotoReader:
+        contents = frozenset(self.by_content)
+        if isinstance(self.encoder, StoredVectors):
+            return StoredVectorReader(self.source, self.encoder, contents, self.side)
+        return EncodingReader(self.source, self.encoder, self.fingerprint, contents, self.side)
 
     def _drop(self, drop_missing: bool) -> tuple[int, int]:
         """Drop rows of photos that are gone; returns how many, and how many are kept though not found."""
@@ -254,7 +249,7 @@ class _Update:
         """Write rows for photos; returns those whose content was known but is not there any more."""
         if not wanted:
             return []
-        self.processes.from_leader(lambda: _Request(wanted, reader.contents, reader.side))
+        self.processes.from_leader(lambda: Request(wanted, reader.contents, reader.side))
         pending: list[dict[str, Any]] = []
         again: list[tuple[int, str]] = []
         committed = time.monotonic()
@@ -302,7 +297,7 @@ class _Update:
         self.failed[reader.key(index)] = reason
 
     def _commit(self, pending: list[dict[str, Any]]) -> None:
-        self.rows.put(pending)
+        self.rows.put(pending, new=self.known.keys().isdisjoint(row["key"] for row in pending))
         self.files.record()
         for row in pending:
             self.unseen.discard(row["key"])
@@ -317,6 +312,7 @@ class _Update:
         backend = backend_for(chosen, len(self.rows), approximate_from)
         data = printable(self.source.name)
         same_rows = before is not None and (before.version, before.backend) == (self.rows.version, backend)
+        same_rows &= before is None or layout.ENCODER in before.files or not (self.generation / layout.ENCODER).exists()
         if before is not None and same_rows and is_whole(self.generation, before.files):
             if (before.skipped, before.data, before.chosen_backend) == (len(self.skipped), data, chosen):
                 self._tidy(before)  # what a kill after the last publishing left

@@ -157,7 +157,7 @@ class Catalogue:
 
     def rows_of(self, ids: np.ndarray) -> np.ndarray:
         """Rows of photos by id; -1 for those that are not there."""
-        return _places(self.ids, self._by_id, ids)
+        return places_of(self.ids, self._by_id, ids)
 
     def row_of_key(self, key: str) -> int | None:
         """Row of the photo with this key, or None."""
@@ -194,7 +194,7 @@ class Catalogue:
         return mask
 
 
-def _places(values: np.ndarray, order: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def places_of(values: np.ndarray, order: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Where each wanted value is among distinct ``values`` that ``order`` sorts; -1 if it is not."""
     if len(values) == 0:
         return np.full(len(wanted), -1)
