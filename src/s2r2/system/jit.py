@@ -2,7 +2,7 @@
 
 import functools
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from s2r2.system.files import private_folder
@@ -29,6 +29,9 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     settings: Any = numba.config
 
     def compiled(function: Callable[..., Any]) -> Any:
+        return _one_type_per_number(kept(function))
+
+    def kept(function: Callable[..., Any]) -> Any:
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError:
@@ -44,3 +47,17 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             settings.CACHE_DIR = chosen
 
     return compiled
+
+
+def _one_type_per_number(dispatcher: Any) -> Any:
+    """Compile what kernels call once for each type of number; numba would once more for constants, as in ``n = 0``."""
+    from numba.core import types
+
+    resolve = dispatcher.get_call_template
+
+    def resolved(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        named = {name: types.unliteral(kind) for name, kind in keywords.items()}
+        return resolve([types.unliteral(kind) for kind in arguments], named)
+
+    dispatcher.get_call_template = resolved
+    return dispatcher
