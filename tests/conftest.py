@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+import preloaded
+
 # Two tests at once share the cores: torch's threads should sleep and not spin while they wait for each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -16,6 +19,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 _HUGGING_FACE = tempfile.TemporaryDirectory(prefix="s2r2-tests-", ignore_cleanup_errors=True)
 os.environ["HF_HUB_CACHE"] = str(Path(_HUGGING_FACE.name) / "hub")
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """All workers of xdist fork from one process."""
+    if config.getoption("numprocesses", None):
+        preloaded.start_server()
 
 
 def photo_folder() -> Path | None:
