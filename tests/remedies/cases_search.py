@@ -148,6 +148,11 @@ def one_half(state: State) -> None:
 
 
 case(
+    "an index cannot be at an address ({}:); use a folder on this machine",
+    lambda state: indexes(state, to="s3://bucket/index"),
+    lambda state, _: indexes(state),
+)
+case(
     "the path of an index must be UTF-8 without control characters: choose another",
     lambda state: indexes(state, to=state.tmp / "a\nb"),
     lambda state, _: indexes(state),

@@ -218,6 +218,17 @@ def corrected(state: State, said: str) -> None:
 
 case("or give a FILE.py with your own Method", trains("--method", "x"), every_method)
 case("there is no method file {} ({})", trains("--method", "no.py"), corrected)
+case("return the loss of the step instead", with_file("return 3"), corrected)
+case(
+    "return a dict of numbers, or of tensors with one number each",
+    with_file(f"{GOOD}\n\n    def statistics(self, embeddings, groups):\n        return 3"),
+    corrected,
+)
+case(
+    "correct its __init__, or the settings and options that it was given",
+    with_file(f"{GOOD}\n\n    def __init__(self, config, images):\n        raise ValueError('no')"),
+    corrected,
+)
 case(
     "`options`: there is no {}; method {} has {}{}",
     trains("--options", "bnk=0"),

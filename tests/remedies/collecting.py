@@ -14,7 +14,7 @@ VERBS = (
     "correct|create|declare|decode|delete|disable|divide|drop|edit|enable|ensure|evaluate|export|extract|fetch|"
     "fix|force|free|give|go|increase|install|keep|leave|let|limit|list|load|look|lower|make|mount|move|name|"
     "normalise|normalize|number|omit|open|pack|pass|pick|pip|point|prefer|put|quote|raise|re-run|rebuild|"
-    "reduce|remove|rename|repair|replace|rerun|reset|resize|restart|restore|resume|retry|run|save|see|separate|"
+    "reduce|remove|rename|repair|replace|rerun|reset|resize|restart|restore|resume|retry|return|run|save|see|separate|"
     "set|shorten|skip|split|start|state|stop|take|train|try|tune|turn|unmount|unpack|unset|update|upgrade|use|"
     "wait|write"
 )

@@ -42,9 +42,9 @@ class Mistakes:
         file = f"{self.name}, line {line}" if line else self.name
         key = _dotted(where)
         place = f"`{key}` is " if self.arguments and len(where) == 1 else f"{key}: " if key else ""
-        self.say(f"{file}: {place}{problem}" if file else f"{place}{problem}")
+        self.add_line(f"{file}: {place}{problem}" if file else f"{place}{problem}")
 
-    def say(self, mistake: str) -> None:
+    def add_line(self, mistake: str) -> None:
         """Note a mistake in words of its own."""
         if mistake not in self.found:
             self.found.append(mistake)

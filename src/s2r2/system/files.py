@@ -185,6 +185,14 @@ def try_lock(path: str | Path) -> int | None:
     return None
 
 
+def lock_until_closed(file: IO[bytes]) -> None:
+    """Wait until no other process holds the file; without a lock where the system or its disk has none."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
 def remove_temporaries(folder: Path, *names: str) -> None:
     """Remove what :func:`atomic_write` of files that are not written again left at a kill; only for the one writer."""
     with contextlib.suppress(OSError):

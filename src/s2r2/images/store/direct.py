@@ -1,6 +1,5 @@
 """Images decoded whenever they are asked for, without a pixel store: for data too large to be decoded beforehand."""
 
-import contextlib
 import shutil
 import threading
 from functools import cached_property
@@ -17,6 +16,7 @@ from s2r2.images.store.cache import stores_folder
 from s2r2.images.store.pixel_store import NO_STORE, image_id, store_path
 from s2r2.images.store.writer import SPARE_DISK
 from s2r2.settings.values import whole_number
+from s2r2.system.files import lock_until_closed
 
 MANY_IMAGES = 200_000
 """Sources with more images are trained on directly unless a folder for a store is named: decoding them all takes from
@@ -131,10 +131,7 @@ class DirectImages:
     def _list(self, path: Path, key: str, reason: str) -> None:
         """Add a line, unless another process of the run has done so meanwhile."""
         with open(path, "a+b") as file:
-            with contextlib.suppress(ImportError, OSError):  # not on Windows, nor on every network disk
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX)
+            lock_until_closed(file)
             file.seek(self._read_to)
             others = {other.key for other in read_skipped(file.read())}
             self._known |= others

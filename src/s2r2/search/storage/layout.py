@@ -64,7 +64,7 @@ def check_local(folder: Path) -> None:
     """
     address = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):/", str(folder))
     if address is not None:
-        raise ArgumentError(f"{folder}: an index must be in a folder on this machine, not at an address {address[1]}:")
+        raise ArgumentError(f"{folder}: an index cannot be at an address ({address[1]}:); use a folder on this machine")
     whole = os.path.abspath(folder)
     if printable(whole) != whole or re.search(r"[\x00-\x1f\x7f]", whole):
         raise ArgumentError(

@@ -90,8 +90,8 @@ def loss_of(method: Method, embeddings: Tensor, groups: Tensor) -> Tensor:
     else:
         return loss.reshape(())
     raise S2R2Error(
-        f"method {method.config.method}: {type(method).__name__}.forward returned {wrong}; it must return the loss "
-        "of the step: a tensor with one number, computed from the embeddings by torch"
+        f"method {method.config.method}: {type(method).__name__}.forward returned {wrong}; return the loss of the "
+        "step instead: a tensor with one number, computed from the embeddings by torch"
     )
 
 
@@ -108,8 +108,8 @@ def statistics_of(method: Method, embeddings: Tensor, groups: Tensor) -> dict[st
     )
     if not single:
         raise S2R2Error(
-            f"method {method.config.method}: {type(method).__name__}.statistics must return a dict of single numbers "
-            "by name"
+            f"method {method.config.method}: {type(method).__name__}.statistics did not return single numbers by "
+            "name; return a dict of numbers, or of tensors with one number each"
         )
     return figures
 

@@ -91,7 +91,8 @@ def build_method(config: TrainConfig, images: int) -> Method:
             raise
         except Exception as error:
             raise S2R2Error(
-                f"method {config.method} cannot be made with these settings: {type(error).__name__}: {error}"
+                f"method {config.method} cannot be built ({type(error).__name__}: {error}): correct its __init__, or "
+                "the settings and options that it was given"
             ) from error
     return made
 
@@ -111,11 +112,11 @@ def check_options(config: TrainConfig, method: type[Method]) -> Options:
         attempt = Mistakes()
         if name not in known:
             hint = f"; did you mean {near[0]}?" if near else ""
-            mistakes.say(f"`options`: there is no {name}; method {config.method} has {listed}{hint}")
+            mistakes.add_line(f"`options`: there is no {name}; method {config.method} has {listed}{hint}")
         elif isinstance(default, (bool, int, float, str)):
             options[name] = fitted(value, type(default), attempt)
         if attempt.found:
-            mistakes.say(
+            mistakes.add_line(
                 f"`options`: {name}={show(value)} must be like {default!r}; method {config.method} has {listed}"
             )
     mistakes.refuse()
