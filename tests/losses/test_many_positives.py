@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from s2r2.losses import SmoothAPLoss
+from s2r2.losses import MemoryBank, SmoothAPLoss, cached_backward
 from s2r2.losses.backends import numba_moments
 
 pytest.importorskip("numba")
@@ -73,3 +73,56 @@ def test_float64_stays_exact() -> None:
     expected, slope = value_and_gradient(z.double(), groups, 0.05, "torch")
     assert found == pytest.approx(expected, rel=1e-13)
     assert (gradient - slope).norm() <= 1e-12 * slope.norm()
+
+
+def part_of_all(z: Tensor, groups: Tensor, loss: SmoothAPLoss) -> Tensor:
+    """As a process among several has it: its own queries among all embeddings."""
+    return loss(z, groups, query_mask=torch.arange(len(z)) % 3 > 0)
+
+
+def with_gallery(z: Tensor, groups: Tensor, loss: SmoothAPLoss) -> Tensor:
+    return loss(z[:40], groups[:40], gallery=z[40:], gallery_groups=groups[40:])
+
+
+def with_bank(z: Tensor, groups: Tensor, loss: SmoothAPLoss) -> Tensor:
+    loss.bank = MemoryBank(300, z.shape[1])
+    loss.bank.add(z[200:].detach().float(), groups[200:])
+    return loss(z[:200], groups[:200])
+
+
+def per_query(z: Tensor, groups: Tensor, loss: SmoothAPLoss) -> Tensor:
+    loss.reduction = "none"
+    return (loss(z, groups) * torch.linspace(0.5, 2, len(z))).mean()
+
+
+def with_self(z: Tensor, groups: Tensor, loss: SmoothAPLoss) -> Tensor:
+    loss.include_self = True
+    return loss(z, groups)
+
+
+@pytest.mark.parametrize("use", [part_of_all, with_gallery, with_bank, per_query, with_self])
+def test_every_use_is_right_with_large_groups(use, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    taken = []
+    count = numba_moments.count
+    monkeypatch.setattr(numba_moments, "count", lambda *a: (count(*a), taken.append((a[5] > 0).any()))[0])
+    z, groups = batch([200, 130, 70, 49, 20, 3, 1], 1.0)
+    found, expected = z.clone().requires_grad_(), z.double().requires_grad_()
+    values = [use(found, groups, SmoothAPLoss(0.05, backend="numba", distributed=False))]
+    values += [use(expected, groups, SmoothAPLoss(0.05, backend="torch", distributed=False))]
+    assert any(taken)
+    assert values[0].item() == pytest.approx(values[1].item(), rel=1e-6)
+    for value in values:
+        value.backward()
+    assert (found.grad - expected.grad).norm() <= 2e-6 * expected.grad.norm()
+
+
+def test_gradient_cache_with_large_groups() -> None:
+    pixels, groups = batch([150, 100, 60, 5], 1.0)
+    weights = []
+    for kind in (torch.float32, torch.float64):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(32, 16).to(kind)
+        loss = SmoothAPLoss(0.05, distributed=False)
+        cached_backward(model, pixels.to(kind), lambda z, loss=loss: loss(normalize(z, dim=1), groups), micro_batch=64)
+        weights.append(model.weight.grad.double())
+    assert (weights[0] - weights[1]).norm() <= 1e-5 * weights[1].norm()
