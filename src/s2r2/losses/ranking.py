@@ -43,7 +43,7 @@ class RankingLoss(nn.Module):
         include_self: Count the query as a candidate and as a positive of itself, as the original Smooth-AP does.
         reduction: ``"mean"`` over queries that have a positive, or ``"none"``: one loss per embedding ``(N,)``, zero
             for embeddings that are no queries.
-        backend: ``"auto"``, ``"torch"``, ``"numba"`` or ``"triton"``: same result, other speed.
+        backend: ``"auto"``, ``"torch"``, ``"numba"``, ``"triton"`` or ``"triton-split"``: same result, other speed.
         distributed: ``"auto"`` gathers over the default process group if there is one, a process group over that
             one, False not at all. See :mod:`s2r2.losses.distributed` for what each process returns.
         check_finite: Look for NaN and infinity first. False skips that on an accelerator, where it costs a host

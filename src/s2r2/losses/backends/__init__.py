@@ -1,8 +1,9 @@
-"""Three ways to compute the same number.
+"""Several ways to compute the same number.
 
 * ``torch``: chunks of plain torch operations, any device, every loss. The reference for the other two.
 * ``numba``: fused loops on the CPU, compiled on first use and cached.
 * ``triton``: fused kernels on CUDA that never write an N x N matrix.
+* ``triton-split``: the same from a third of the instructions; by name only, until it has been measured on a GPU.
 """
 
 from __future__ import annotations
@@ -23,11 +24,17 @@ from s2r2.losses.surrogates import QuantisedAP, Surrogate
 
 __all__ = ["BACKENDS", "Evaluate", "PairGradient", "RankingProblem", "choose_backend", "load_backend"]
 
-BACKENDS = ("auto", "torch", "numba", "triton")
+BACKENDS = ("auto", "torch", "numba", "triton", "triton-split")
 
 Evaluate = Callable[[RankingProblem, Tensor | None], tuple[Tensor, PairGradient | None]]
 
-_MODULES = {"torch": "torch_chunked", "histogram": "histogram", "numba": "numba_cpu", "triton": "triton_cuda"}
+_MODULES = {
+    "torch": "torch_chunked",
+    "histogram": "histogram",
+    "numba": "numba_cpu",
+    "triton": "triton_cuda",
+    "triton-split": "triton_split",
+}
 
 
 def choose_backend(name: str, surrogate: Surrogate, embeddings: Tensor) -> str:
@@ -65,10 +72,11 @@ def choose_backend(name: str, surrogate: Surrogate, embeddings: Tensor) -> str:
         raise ArgumentError(
             f"backend 'numba' works on the CPU, the embeddings are on {device}; use 'triton' or 'torch'"
         )
-    if name == "triton" and device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise ArgumentError(f"backend 'triton' works on CUDA, the embeddings are on {device}; use 'numba' or 'torch'")
-    if name == "triton" and embeddings.dtype == torch.float64:
-        raise ArgumentError("backend 'triton' computes in float32; use backend='torch' for float64 embeddings")
+    on_cuda = name.startswith("triton")
+    if on_cuda and device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ArgumentError(f"backend {name!r} works on CUDA, the embeddings are on {device}; use 'numba' or 'torch'")
+    if on_cuda and embeddings.dtype == torch.float64:
+        raise ArgumentError(f"backend {name!r} computes in float32; use backend='torch' for float64 embeddings")
     return name if _installed(name) else "torch"
 
 
@@ -80,7 +88,8 @@ def load_backend(name: str) -> Evaluate:
 
 @functools.cache
 def _installed(name: str) -> bool:
-    if name == "torch" or importlib.util.find_spec(name) is not None:
+    library = name.partition("-")[0]
+    if library == "torch" or importlib.util.find_spec(library) is not None:
         return True
-    warnings.warn(f"{name} is not installed: the ranking loss uses plain torch, same result, slower", stacklevel=3)
+    warnings.warn(f"{library} is not installed: the ranking loss uses plain torch, same result, slower", stacklevel=3)
     return False
