@@ -29,6 +29,7 @@ ALLOWED = {
     "search": GROUND | {"distributed", "embedding_map", "encoder", "images", "runs", "views"},
     "training": GROUND | {"distributed", "encoder", "evaluation", "images", "losses", "runs", "views"},
     "study": GROUND | {"distributed", "encoder", "evaluation", "images", "runs", "training", "views"},
+    "ray": GROUND | {"encoder", "images", "search"},
     "refining": GROUND | {"encoder", "evaluation", "images", "losses", "search"},
 }
 ABOVE_ALL = {"cli", "__main__", "__init__"}  # the command line and the package's front door may know everything

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         evaluation as evaluation,
         images as images,
         losses as losses,
+        ray as ray,
         search as search,
         study as study,
         training as training,

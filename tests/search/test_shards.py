@@ -1,6 +1,8 @@
 """Parts of vectors that processes write without knowing of each other, and other forms of the one file."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +109,12 @@ def test_a_matrix_and_text_name_their_rows(photo_folder: Path, tmp_path: Path) -
     assert [row["key"] for row in names] == [row["key"] for row in rows] == table["key"].to_pylist()
     read = np.array([[float(row[f"v{n}"]) for n in range(vectors.shape[1])] for row in rows], np.float32)
     np.testing.assert_array_equal(read, vectors)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the script forks processes")
+def test_shards_that_are_killed_end_as_undisturbed_and_make_the_encoders_index() -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "shard_kills.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 files identical, 99 rows identical" in done.stdout

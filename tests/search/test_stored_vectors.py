@@ -81,7 +81,7 @@ def test_vectors_of_an_unknown_encoder_are_searched_by_their_own_photos(
     generator = np.random.default_rng(0)
     order = generator.permutation(len(source))
     vectors = generator.standard_normal((len(source), 7)).astype(np.float16)
-    paths = [str((photo_folder / source.keys[n]).absolute()) for n in order]
+    paths = [f"{'file:' * (n % 2)}{(photo_folder / source.keys[n]).absolute()}" for n in order]
     reasons = ["", "it was damaged", *[None] * 22]
     given = pa.array([*vectors[:1].tolist(), None, *vectors[2:].tolist()], pa.large_list(pa.float16()))
     stored = write(tmp_path / "x.parquet", given, path=paths, reason=reasons)

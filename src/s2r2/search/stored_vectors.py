@@ -6,6 +6,7 @@ a photo that has changed since is not given its vector; where it has a ``reason`
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,7 @@ ROWS_READ = 8192
 LENGTH_ERROR = 1e-4
 """Vectors whose length differs more from 1 are normalized."""
 _SHORTEST = 1e-6
+_FILE = re.compile(r"^file:(?://)?(?=/)")  # as Spark writes paths
 _ANY_IMAGE_SIZE = 128
 """Photos are reduced for an encoder of this size to 192 pixels, the size of a thumbnail."""
 
@@ -198,6 +200,7 @@ class StoredVectors:
     def _read(self, batch: pa.RecordBatch, path: Path) -> VectorRows:
         names = [printable(name) for name in _texts(batch, "path" if self.by_path else "key", path)]
         if self.by_path:
+            names = [_FILE.sub("", name) for name in names]
             names = [name if is_remote(name) else os.path.abspath(name) for name in names]
         contents = _texts(batch, "content", path) if "content" in batch.schema.names else [""] * len(names)
         has_vector = np.asarray(batch["vector"].is_valid())

@@ -31,6 +31,7 @@ from s2r2.system.locking import locked
 from s2r2.system.progress import ProgressLine
 
 COMMIT_ROWS = 1024
+"""Rows that are committed at once; of a large index up to 16 times as many, since each commit costs more there."""
 COMMIT_SECONDS = 15.0
 
 
@@ -266,7 +267,7 @@ class _Update:
                     for photo in batch:
                         if photo.reason:
                             self._fail(reader, photo.index, photo.reason)
-                    if len(pending) >= COMMIT_ROWS or time.monotonic() - committed > COMMIT_SECONDS:
+                    if len(pending) >= self._rows_at_once() or time.monotonic() - committed > COMMIT_SECONDS:
                         self._commit(pending)
                         committed = time.monotonic()
                     line.advance(len(batch))
@@ -275,6 +276,9 @@ class _Update:
             finally:  # also when another process was lost
                 self._commit(pending)
         return again
+
+    def _rows_at_once(self) -> int:
+        return max(COMMIT_ROWS, min(16 * COMMIT_ROWS, (len(self.known) + self.embedded) // 16))
 
     def _copied(self, photos: list[ReadPhoto]) -> dict[str, dict[str, Any]]:
         """Rows with vector and thumbnail of the photo that has the same content, by key."""

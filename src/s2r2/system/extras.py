@@ -27,6 +27,7 @@ EXTRA_OF_ROOM = {
     "training": "train",
     "evaluation": "train",
     "search": "search",
+    "ray": "search",
     "study": "study",
 }
 

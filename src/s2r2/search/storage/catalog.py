@@ -18,6 +18,7 @@ from s2r2.search.storage.rows import Rows, schema
 from s2r2.system.files import checksum, sync_folder
 
 _LENGTH_ERROR = 1e-2
+_PIECE = 1 << 17
 COLUMNS = ("id", "key", "location", "label", "file", "offset", "bytes", "modified", "stamp", "content")
 
 
@@ -27,7 +28,7 @@ def catalogue_files(number: int) -> tuple[str, str]:
 
 
 def write_catalogue(rows: Rows, folder: Path, number: int) -> dict[str, str]:
-    """Write all rows without their thumbnails, a piece at a time: memory does not grow with the vectors.
+    """Write all rows without their thumbnails, a piece at a time: memory does not grow with them.
 
     Nobody reads the files before ``index.json`` names them, so they need be durable, but not atomic.
 
@@ -39,24 +40,36 @@ def write_catalogue(rows: Rows, folder: Path, number: int) -> dict[str, str]:
     """
     vectors_name, described_name = catalogue_files(number)
     count, dimensions = len(rows), rows.dimensions
-    described = []
-    with open(folder / vectors_name, "wb") as file:
+    layout = _layout(dimensions)
+    with (
+        open(folder / vectors_name, "wb") as file,
+        open(folder / described_name, "wb") as described,
+        pa.ipc.new_file(described, layout) as writer,
+    ):
         file.write(_header(count, dimensions))
+        waiting: list[pa.RecordBatch] = []
         for batch in rows.scan((*COLUMNS, "vector"), row_ids=True):
             vectors = np.ascontiguousarray(batch["vector"].flatten().to_numpy(), "<f4").reshape(-1, dimensions)
             if len(vectors) != len(batch) or not (np.abs(np.linalg.norm(vectors, axis=1) - 1) < _LENGTH_ERROR).all():
                 raise DamagedIndex(folder.parent, "its rows hold vectors that no encoder made")
             file.write(vectors.data)
-            described.append(batch.select([*COLUMNS, "_rowid"]))
+            waiting.append(batch.select([*COLUMNS, "_rowid"]).cast(layout))
+            if sum(map(len, waiting)) >= _PIECE:
+                _write_piece(writer, waiting)
+        _write_piece(writer, waiting)
         _make_durable(file)
-    layout = _layout(dimensions)
-    table = pa.Table.from_batches([batch.cast(layout) for batch in described], layout).combine_chunks()
-    with open(folder / described_name, "wb") as file:
-        with pa.ipc.new_file(file, layout) as writer:
-            writer.write_table(table, max_chunksize=max(1, count))
-        _make_durable(file)
+        writer.close()
+        _make_durable(described)
     sync_folder(folder)
     return {name: checksum(folder / name) for name in (vectors_name, described_name)}
+
+
+def _write_piece(writer: pa.ipc.RecordBatchFileWriter, waiting: list[pa.RecordBatch]) -> None:
+    """Write descriptions as one batch: few large ones are read faster than many small ones."""
+    if waiting:
+        table = pa.Table.from_batches(waiting).combine_chunks()
+        writer.write_table(table, max_chunksize=len(table))
+    waiting.clear()
 
 
 def _header(count: int, dimensions: int) -> bytes:
