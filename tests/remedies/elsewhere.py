@@ -28,6 +28,10 @@ ELSEWHERE: dict[str, str] = {
     "as the encoder is not in it: s2r2 index ENCODER DATA": (
         "test_stored_vectors.py::test_the_encoder_is_found_by_what_the_file_says"
     ),
+    "`threads={}`: give at least 1": "test_ray.py::test_every_kind_of_batch_gets_the_encoders_vectors",
+    "a batch has the columns {}: give it bytes or path": (
+        "test_ray.py::test_every_kind_of_batch_gets_the_encoders_vectors"
+    ),
     "was cut short: run s2r2 index once more": (
         "test_index_damage.py::test_power_cuts_leave_an_index_that_opens_and_goes_on"
     ),
