@@ -224,12 +224,12 @@ def on_cuda(console: Console, precision: str) -> dict:
     return {"cuda": rows, "device": properties.name, "precision": precision}
 
 
-def sampled_error(z: torch.Tensor, groups: torch.Tensor) -> tuple[float, float]:
+def sampled_error(z: torch.Tensor, groups: torch.Tensor, kernels: str = "triton") -> tuple[float, float]:
     """Loss and gradient of 64 random queries against all candidates, float32 kernels against float64 torch."""
     mask = torch.zeros(len(z), dtype=torch.bool)
     mask[torch.randperm(len(z), generator=torch.Generator().manual_seed(0))[:64]] = True
     results = []
-    for vectors, backend in ((z, "triton"), (z.double(), "torch")):
+    for vectors, backend in ((z, kernels), (z.double(), "torch")):
         leaf = vectors.clone().requires_grad_()
         loss = SmoothAPLoss(TEMPERATURE, backend=backend, distributed=False)(leaf, groups, query_mask=mask)
         loss.backward()
