@@ -11,7 +11,7 @@ from PIL import EpsImagePlugin, Image
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.report.contents import read_contents
-from s2r2.search.index import Hit
+from s2r2.search.hit import Hit
 from s2r2.search.ranking_sheet import contact_sheet
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"

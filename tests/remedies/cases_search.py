@@ -244,6 +244,55 @@ case(
     ),
 )
 
+case(
+    "`box={}` is for a query of one photo: leave it out",
+    lambda state: finds(state, "a/00.png", "a/01.png", "--box", "0,0,9,9"),
+    lambda state, _: finds(state, "a/00.png", "a/01.png"),
+)
+case("a query needs at least one photo to be like", lambda s: command("search", s.index), lambda s, _: finds(s))
+case(
+    "a query of {} photos: give at most {}",
+    lambda state: finds(state, *["a/00.png"] * 30, *["--less", "a/01.png"] * 3),
+    lambda state, said: finds(
+        state, *["a/00.png"] * (int(named(r"at most (\d+)", said)) - 3), *["--less", "a/01.png"] * 3
+    ),
+)
+case(
+    "--json and --csv: choose one of them; --out writes another form",
+    lambda state: finds(state, "a/00.png", "--json", "--csv"),
+    lambda state, said: [
+        finds(state, "a/00.png", *words) for words in (["--json", "--out", state.tmp / "x.csv"], ["--csv"])
+    ],
+)
+case(
+    "`out={}`: give it the ending .csv",
+    lambda state: finds(state, "a/00.png", "--out", state.tmp / "x.txt"),
+    lambda state, said: [
+        finds(state, "a/00.png", "--out", state.tmp / f"x{ending}") for ending in re.findall(r"\.(?:csv|jsonl?)", said)
+    ],
+)
+
+
+def searched_for(state: State, *seeds: object) -> str:
+    """What the server says of a query of several photos."""
+    client = TestClient(create_app([state.index]), base_url="http://localhost")
+    answer = client.post("/api/search", json={"more": seeds})
+    return str(answer.json().get("error", "answered 200"))
+
+
+def seed_of(state: State) -> dict[str, object]:
+    return {"photo": f"{ImageIndex.open(state.index).catalogue.ids[0]:016x}"}
+
+
+def seeded(state: State, said: str) -> None:
+    size = re.search(r"give (\d+) numbers", said)
+    vector = [1.0] * (int(size[1]) if size else ImageIndex.open(state.index).about.dimensions)
+    assert searched_for(state, seed_of(state), {"vector": vector}) == "answered 200"
+
+
+case("give either photo or vector", lambda s: searched_for(s, {**seed_of(s), "vector": [1.0]}), seeded)
+case("vector: give {} numbers", lambda s: searched_for(s, {"vector": [1.0]}), seeded)
+
 
 def boxed(state: State, said: str) -> None:
     Image.fromarray(noise(0, 96)).save(state.tmp / "large.png")

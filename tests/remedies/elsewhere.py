@@ -46,6 +46,7 @@ ELSEWHERE: dict[str, str] = {
     "This is how s2r2 decodes": "test_exporting.py::test_the_same_vectors_without_s2r2",
     "s2r2 serve --root-path$": "test_page.py::test_behind_a_proxy",
     "MB: choose a smaller one.": "test_page.py::test_a_photo_that_is_too_large_is_refused_by_the_page",
+    "A query has at most {} photos: remove one first": "test_page.py::test_more_like_these_and_less_like_those",
     "which have no place in any ranking": (
         "test_no_direction.py::test_an_evaluation_leaves_the_encoder_out_and_names_the_photo"
     ),

@@ -90,6 +90,48 @@ def test_more_like_this_and_the_way_back(page: Any) -> None:
     until(page, f"document.querySelector('#facts dd').textContent != {before!r}")
 
 
+def test_more_like_these_and_less_like_those(page: Any, served: tuple[str, Path]) -> None:
+    """Photos are added from results, by keys and as files; all of them are in the tray and the address."""
+    page.locator(".photo button.open").nth(20).click()
+    page.wait_for_selector(".ranking .score")
+    liked = page.locator(".ranking").first.locator("button.open").nth(2).get_attribute("title")
+    page.locator(".ranking").first.locator(".photo").nth(2).hover()
+    page.locator(".ranking").first.locator(".seed.plus").nth(2).click()
+    until(page, "document.querySelectorAll('#tray .more li').length == 2")
+    until(page, "document.activeElement === document.querySelector('#results button.open')")
+    page.keyboard.press("-")
+    until(page, "document.querySelectorAll('#tray .less li').length == 1")
+    page.set_input_files("#file", [])
+    with page.expect_file_chooser() as chooser:
+        page.locator("#add-more").click()
+    chooser.value.set_files([str(served[1] / "photos" / "green" / f"{number}.jpg") for number in (5, 6)])
+    until(page, "document.querySelectorAll('#tray .more li').length == 4")
+    until(page, "!document.getElementById('results').inert")
+    assert liked not in page.locator(".ranking button.open").evaluate_all("all => all.map(b => b.title)")
+    page.locator(".mark.yes").first.click()
+    assert "not kept: the query has several photos" in page.locator(".ranking h2").first.inner_text()
+    for left in (3, 2):
+        page.locator("#tray .more li button").first.click()  # also the first photo: the next takes its place
+        until(page, f"document.querySelectorAll('#tray .more li').length == {left}")
+    page.go_back()
+    until(page, "document.querySelectorAll('#tray .more li').length == 3")
+    page.reload()  # uploads are gone; the photo of the index is the query now
+    page.wait_for_selector(".ranking .score")
+    assert [page.locator(f"#tray .{kind} li").count() for kind in ("more", "less")] == [1, 1]
+    one = page.evaluate("/photo=([0-9a-f]+)/.exec(location.hash)?.[1] || /more=([0-9a-f]+)/.exec(location.hash)[1]")
+    page.evaluate(f"location.hash = 'photo={one}&more={','.join([one] * 31)}'")
+    until(page, "document.querySelectorAll('#tray .more li').length == 32 && !document.getElementById('results').inert")
+    page.locator(".ranking button.open").first.focus()
+    page.keyboard.press("-")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "at most 32 photos: remove one first" in page.locator("#problem").inner_text()
+    page.locator("#tray .more li button").nth(5).click()
+    until(page, "document.querySelectorAll('#tray .more li').length == 31 && !document.getElementById('results').inert")
+    page.locator(".ranking button.open").first.focus()
+    page.keyboard.press("-")
+    until(page, "document.querySelectorAll('#tray .less li').length == 1")
+
+
 def test_marks_survive_a_reload_and_compare_the_rankings(page: Any) -> None:
     """A mark holds for the query in both rankings, is there again after a reload, and can be taken back for good."""
     page.locator(".photo button.open").nth(20).click()

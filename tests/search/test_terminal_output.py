@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from s2r2.encoder import Encoder, load
 from s2r2.errors import S2R2Error
 from s2r2.search import ImageIndex, duplicates_and_show, search_and_show, update_index
 from s2r2.system.console import PlainConsole
+from s2r2.system.terminal import csv_plain
 
 NAMES = ("a [", "[red]x.jpg", ":cat:.jpg", "IMG[edited].jpg", "tab\there.jpg", "\x1b[31mred.jpg", "=1+1.jpg", "é😀.jpg")
 
@@ -33,15 +35,15 @@ def odd(photo_folder: Path, tmp_path: Path, encoder: Encoder) -> Path:
     return tmp_path / "odd.index"
 
 
-def shown(width: int | None, action: object, *arguments: object) -> list[str]:
+def shown(width: int | None, action: object, *arguments: object, **options: object) -> list[str]:
     said = io.StringIO()
-    action(*arguments, PlainConsole(file=said, width=width))  # type: ignore[operator]
+    action(*arguments, PlainConsole(file=said, width=width), **options)  # type: ignore[operator]
     return said.getvalue().splitlines()
 
 
 @pytest.mark.parametrize("width", [None, 20, 80])
 def test_a_line_a_photo_with_its_name_as_it_is(odd: Path, width: int | None) -> None:
-    lines = shown(width, search_and_show, odd, "[red]x.jpg", 50, None, None)
+    lines = shown(width, search_and_show, odd, "[red]x.jpg", 50)
     assert len(lines) == len(NAMES)  # a heading, and all but the query
     for name in ("b].jpg", ":cat:.jpg", "IMG[edited].jpg", "tab\\there.jpg", "\\x1b[31mred.jpg", "=1+1.jpg", "é😀.jpg"):
         assert sum(line.endswith(f"/{name}") for line in lines) == 1, name
@@ -51,9 +53,30 @@ def test_a_line_a_photo_with_its_name_as_it_is(odd: Path, width: int | None) -> 
 
 def test_paths_are_shown_as_seen_from_here(odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(next(odd.parent.glob("a rather*")))
-    assert any(line.endswith("  :cat:.jpg") for line in shown(None, search_and_show, odd, "[red]x.jpg", 50, None, None))
+    assert any(line.endswith("  :cat:.jpg") for line in shown(None, search_and_show, odd, "[red]x.jpg", 50))
     monkeypatch.chdir("/")
-    assert any(str(odd.parent) in line for line in shown(None, search_and_show, odd, "[red]x.jpg", 50, None, None))
+    assert any(str(odd.parent) in line for line in shown(None, search_and_show, odd, "[red]x.jpg", 50))
+
+
+@pytest.mark.parametrize("width", [None, 20])
+def test_a_ranking_for_other_programs(odd: Path, tmp_path: Path, width: int | None) -> None:
+    """A line a photo as JSON and as CSV, on the terminal and in a file; every name is there, and none is a formula."""
+    found = {hit.key: hit for hit in ImageIndex.open(odd).search("[red]x.jpg", 50)}
+    for form, out in (("json", "ranking.csv"), ("csv", "ranking.json")):
+        lines = shown(width, search_and_show, odd, "[red]x.jpg", 50, form=form, out=tmp_path / out)
+        assert all(line.isascii() and line.isprintable() for line in lines) or form == "csv"
+        texts = {form: lines, out.rpartition(".")[2]: (tmp_path / out).read_text().splitlines()}
+        objects = [json.loads(line) for line in texts["json"]]
+        rows = list(csv.DictReader(texts["csv"]))
+        assert len(objects) == len(rows) == len(NAMES) - 1
+        for rank, (one, row) in enumerate(zip(objects, rows, strict=True), start=1):
+            hit = found[one["key"]]
+            assert (one["rank"], one["label"], one["id"], one["path"]) == (rank, hit.label, hit.id, hit.path)
+            assert one["similarity"] == pytest.approx(hit.score, abs=1e-6) == pytest.approx(float(row["similarity"]))
+            assert csv_plain(row["key"]) == one["key"]
+            assert not row["key"].startswith("=")
+    with pytest.raises(S2R2Error, match=r"give it the ending .csv, .json or .jsonl"):
+        shown(None, search_and_show, odd, "[red]x.jpg", 50, out=tmp_path / "ranking.txt")
 
 
 def test_a_list_of_duplicates_is_no_program(photo_folder: Path, tmp_path: Path, encoder: Encoder) -> None:
@@ -100,7 +123,7 @@ def test_what_is_no_query_is_one_line(photo_folder: Path, tmp_path: Path, encode
             index.search(str(photo_folder / "red" / "0.jpg"), 3, box=box)  # type: ignore[arg-type]
     for box in ("nan,0,1,1", "1,2,3", "1,2,3,4,5", "a", "", "1e3,0,1,1", "1.5,0,1,1"):
         with pytest.raises(S2R2Error, match="give left,top,width,height"):
-            shown(None, search_and_show, tmp_path / "index", "red/0.jpg", 3, box, None)
+            shown(None, search_and_show, tmp_path / "index", "red/0.jpg", 3, box=box)
 
 
 def test_a_file_comes_before_a_key(

@@ -21,6 +21,7 @@ SomeFile = Annotated[Path | None, arg(metavar="FILE")]
 CALLED = {
     "allow_hosts": "allow_host",
     "folder": "index",
+    "image": "query",
     "others": "encoder",
     "protocols": "protocol",
     "trust_methods": "trust_method",

@@ -174,12 +174,20 @@ class Search:
 
     index: Positional[Annotated[Path, arg(metavar="INDEX")]]
     """Folder of the index."""
-    query: Positional[Annotated[str, arg(metavar="QUERY")]]
-    """An image file, or the key of a photo in the index."""
+    query: Positional[Annotated[tuple[str, ...], arg(metavar="QUERY ...", help_behavior_hint="(required)")]]
+    """Image files, or keys of photos in the index; several: more like all of them."""
+    less: Annotated[UseAppendAction[list[str]], arg(metavar="QUERY")] = field(default_factory=list)
+    """Less like this image file or key; may be repeated."""
     k: Annotated[int, arg(aliases=["-k"])] = 10
     """How many photos to find."""
     box: Annotated[str | None, arg(metavar="X,Y,W,H")] = None
     """Search only for this part of the query: left, top, width, height in pixels."""
+    json: bool = False
+    """Print a JSON object a line, with full paths."""
+    csv: bool = False
+    """Print CSV, with full paths."""
+    out: SomeFile = None
+    """Also write the ranking into FILE.csv, or FILE.json with an object a line."""
     picture: SomeFile = None
     """Also save the query and its ranking as a contact sheet (.png, .jpg)."""
     backend: SomeBackend = None
@@ -190,7 +198,20 @@ class Search:
         from s2r2.search import search_and_show
         from s2r2.system.console import PlainConsole
 
-        search_and_show(self.index, self.query, self.k, self.box, self.picture, PlainConsole(), self.backend)
+        if self.json and self.csv:
+            raise ArgumentError("--json and --csv: choose one of them; --out writes another form into a file")
+        search_and_show(
+            self.index,
+            self.query,
+            self.k,
+            PlainConsole(),
+            less=self.less,
+            box=self.box,
+            picture=self.picture,
+            form="json" if self.json else "csv" if self.csv else "table",
+            out=self.out,
+            backend=self.backend,
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     )
     from s2r2.search.duplicates import Duplicates as Duplicates, find_duplicates as find_duplicates
     from s2r2.search.exporting import write_embeddings as write_embeddings
-    from s2r2.search.index import Hit as Hit, ImageIndex as ImageIndex
+    from s2r2.search.hit import Hit as Hit
+    from s2r2.search.index import ImageIndex as ImageIndex
+    from s2r2.search.ranking_output import search_and_show as search_and_show
     from s2r2.search.ranking_sheet import contact_sheet as contact_sheet
     from s2r2.search.refined_index import write_refined_index as write_refined_index
     from s2r2.search.server.serving import serve as serve
@@ -21,10 +23,7 @@ if TYPE_CHECKING:
     from s2r2.search.storage.layout import DamagedIndex as DamagedIndex, IndexGone as IndexGone
     from s2r2.search.storage.marks import read_marks as read_marks
     from s2r2.search.stored_vectors import StoredVectors as StoredVectors
-    from s2r2.search.terminal_output import (
-        duplicates_and_show as duplicates_and_show,
-        search_and_show as search_and_show,
-    )
+    from s2r2.search.terminal_output import duplicates_and_show as duplicates_and_show
     from s2r2.search.update_result import UpdateResult as UpdateResult
     from s2r2.search.updating import update_index as update_index
 else:

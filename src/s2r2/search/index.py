@@ -4,7 +4,7 @@ import contextlib
 import functools
 import numbers
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,34 +17,15 @@ from s2r2.images.places import FilePlace
 from s2r2.images.sources.names import printable
 from s2r2.search.backends.base import SearchBackend, backend_names, get_backend
 from s2r2.search.backends.exact import top_k
+from s2r2.search.hit import Hit
 from s2r2.search.query_image import Box, query_pixels
+from s2r2.search.several_photos import check_count, most_similar
 from s2r2.search.storage import layout
 from s2r2.search.storage.catalog import Catalogue
 from s2r2.search.storage.published import Published, decoding_side, read_published
 from s2r2.search.storage.rows import content_hash
 from s2r2.search.storage.thumbnails import Thumbnails, why_gone
 from s2r2.system.files import checksum
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A photo that a search found.
-
-    Attributes:
-        rank: 1 for the most similar.
-        path: Where a person finds it: a path, or archive and member.
-        score: Cosine of its vector and the query's, -1 to 1.
-        label: Its labels joined by ``;``, or empty.
-        key: Its key in the source.
-        id: Its id in the index: 16 hexadecimal digits that stay the same as long as the key does.
-    """
-
-    rank: int
-    path: str
-    score: float
-    label: str
-    key: str
-    id: str
 
 
 class ImageIndex:
@@ -166,30 +147,42 @@ class ImageIndex:
         image: Any,
         k: int = 10,
         *,
+        less: Sequence[Any] = (),
         box: Box | None = None,
         folder: str | None = None,
         label: str | None = None,
     ) -> list[Hit]:
-        """Find the photos most similar to an image.
+        """Find the photos most similar to an image, or to several (:mod:`s2r2.search.several_photos`).
 
         Args:
             image: A path, file content as bytes, a PIL image, an array, or the key of a photo in the index (which is
-                then left out of the answer). Text that names a file here is a path, whatever keys there are.
+                then left out of the answer). Text that names a file here is a path, whatever keys there are. Or a list
+                of these: more like all of them.
             k: How many; fewer when there are fewer.
-            box: Part of the image to search for: left, top, width, height in pixels.
+            less: Images, each as above, to be less like.
+            box: Part of the image to search for: left, top, width, height in pixels. For a query of one image.
             folder: Only photos in this folder of the source, and below it.
             label: Only photos with this label.
 
         Raises:
-            S2R2Error: The image cannot be read, k is no whole number from 1 on, or the box lies outside the image.
+            S2R2Error: An image cannot be read, there is none or there are too many, k is no whole number from 1 on, or
+                the box lies outside the image.
         """
         if isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 1:
             raise S2R2Error(f"-k {k}: ask for at least 1 photo, as a whole number")
+        more = list(image) if isinstance(image, list | tuple) else [image]
+        if box is not None and len(more) + len(less) > 1:
+            raise ArgumentError(f"`box={','.join(map(str, box))}` is for a query of one photo: leave it out")
+        check_count(len(more), len(less))
+        vectors = [self._vector(one, box) for one in (*more, *less)]
+        own = [row for row in map(self._row_of, (*more, *less)) if row is not None]
         mask = self.catalogue.matching(folder, label)
-        own = self._row_of(image)
-        if own is not None and box is None:
-            return self.rank(self.vectors[own], k, mask=mask, leave_out=own)
-        return self.rank(self.embed(self.query_picture(image, box)), k, mask=mask, leave_out=own)
+        return self._hits(self.nearest_to(vectors[: len(more)], vectors[len(more) :], k, mask, own))
+
+    def _vector(self, image: Any, box: Box | None = None) -> np.ndarray:
+        own = self._row_of(image) if box is None else None
+        vector: np.ndarray = self.embed(self.query_picture(image, box)) if own is None else self.vectors[own]
+        return vector
 
     @functools.cached_property
     def side(self) -> int:
@@ -202,7 +195,7 @@ class ImageIndex:
         return vector
 
     def rank(
-        self, vector: np.ndarray, k: int, *, mask: np.ndarray | None = None, leave_out: int | None = None
+        self, vector: np.ndarray, k: int, *, mask: np.ndarray | None = None, leave_out: Sequence[int] = ()
     ) -> list[Hit]:
         """The k photos whose vectors have the largest cosine with ``vector``.
 
@@ -210,22 +203,42 @@ class ImageIndex:
             vector: ``(D,)`` of length 1.
             k: How many.
             mask: ``(N,)`` bool: which photos may be found; None for all.
-            leave_out: Row of a photo that may not be found.
+            leave_out: Rows of photos that may not be found.
         """
         vector = np.asarray(vector, np.float32)
         if vector.shape != (self.about.dimensions,) or not np.isfinite(vector).all():
             raise ArgumentError(
                 f"a query needs {self.about.dimensions} finite numbers, as the vectors of {self.folder} have"
             )
-        found = zip(*self.nearest(vector, k, mask, leave_out), strict=True)
-        return [self.hit(rank, int(row), float(score)) for rank, (row, score) in enumerate(found, start=1)]
+        return self._hits(self.nearest(vector, k, mask, leave_out))
+
+    def _hits(self, found: tuple[np.ndarray, np.ndarray]) -> list[Hit]:
+        pairs = zip(*found, strict=True)
+        return [self.hit(rank, int(row), float(score)) for rank, (row, score) in enumerate(pairs, start=1)]
+
+    def nearest_to(
+        self,
+        more: Sequence[np.ndarray],
+        less: Sequence[np.ndarray],
+        k: int,
+        mask: np.ndarray | None = None,
+        leave_out: Sequence[int] = (),
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and similarities of the k photos that are most like several vectors, and least like others."""
+        if len(more) == 1 and not less:
+            return self.nearest(more[0], k, mask, leave_out)
+        rows = None if mask is None else np.flatnonzero(mask)
+        if mask is None and self.backend_name != "exact":  # what is like several is near one of them
+            near = [self._nearest(vector, 4 * (k + len(leave_out)), None)[0] for vector in more]
+            rows = np.unique(np.concatenate(near))
+        return most_similar(self.vectors, more, less, k, rows, leave_out)
 
     def nearest(
-        self, vector: np.ndarray, k: int, mask: np.ndarray | None = None, leave_out: int | None = None
+        self, vector: np.ndarray, k: int, mask: np.ndarray | None = None, leave_out: Sequence[int] = ()
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rows and cosines of the k nearest photos; arguments as in :meth:`rank`. With a mask, search is exact."""
-        rows, scores = self._nearest(vector, k + (leave_out is not None), mask)
-        kept = rows != leave_out
+        rows, scores = self._nearest(vector, k + len(leave_out), mask)
+        kept = ~np.isin(rows, np.asarray(leave_out, np.int64))
         return rows[kept][:k], scores[kept][:k]
 
     def _nearest(self, vector: np.ndarray, k: int, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

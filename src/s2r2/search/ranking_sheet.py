@@ -7,14 +7,22 @@ from PIL import Image, ImageDraw, ImageFont
 
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable
-from s2r2.search.index import Hit, ImageIndex
+from s2r2.search.hit import Hit
+from s2r2.search.index import ImageIndex
 from s2r2.system.thumbnails import PAPER, place, thumbnail
 
 _CELL, _GAP, _CAPTION = 160, 12, 34
 _INK, _SOFT, _RULE = (28, 28, 30), (120, 120, 125), (210, 210, 214)
 
 
-def contact_sheet(index: ImageIndex, query: np.ndarray, hits: Sequence[Hit], *, columns: int = 5) -> Image.Image:
+def contact_sheet(
+    index: ImageIndex,
+    query: np.ndarray,
+    hits: Sequence[Hit],
+    *,
+    columns: int = 5,
+    others: Sequence[tuple[np.ndarray, str]] = (),
+) -> Image.Image:
     """The query on the left, the hits in rows on the right, each with rank, similarity and label.
 
     Args:
@@ -22,16 +30,19 @@ def contact_sheet(index: ImageIndex, query: np.ndarray, hits: Sequence[Hit], *, 
         query: What was searched for, ``(H, W, 3)`` uint8.
         hits: The ranking.
         columns: Hits in a row.
+        others: More photos of the query, below the first, each with what is written under it.
     """
     columns = max(1, min(columns, len(hits)))
-    rows = max(1, -(-len(hits) // columns))
+    rows = max(1 + len(others), -(-len(hits) // columns))
     step, line = _CELL + _GAP, _CELL + _CAPTION + _GAP
     left = step + 2 * _GAP
     sheet = Image.new("RGB", (left + columns * step + _GAP, rows * line + 2 * _GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     bold, plain = ImageFont.load_default(15), ImageFont.load_default(13)
-    place(sheet, thumbnail(query, _CELL), _GAP, _GAP, _CELL)
-    draw.text((_GAP, _GAP + _CELL + 4), "query", _INK, bold)
+    for number, (picture, caption) in enumerate(((query, "query"), *others)):
+        y = _GAP + number * line
+        place(sheet, thumbnail(picture, _CELL), _GAP, y, _CELL)
+        draw.text((_GAP, y + _CELL + 4), caption, _INK, bold)
     draw.line([(left - _GAP, _GAP), (left - _GAP, sheet.height - _GAP)], _RULE, 1)
     for number, hit in enumerate(hits):
         x, y = left + number % columns * step, _GAP + number // columns * line

@@ -1,52 +1,15 @@
-"""An index as a person sees it on a terminal."""
+"""Near-duplicates as a person sees them on a terminal."""
 
 import csv
 import os
 from pathlib import Path
 
-from rich.cells import cell_len, set_cell_size
-
-from s2r2.errors import ArgumentError
 from s2r2.search.duplicates import find_duplicates
 from s2r2.search.index import ImageIndex
-from s2r2.search.query_image import Box
-from s2r2.search.ranking_sheet import contact_sheet
 from s2r2.system.console import PlainConsole
 from s2r2.system.files import atomic_write
-from s2r2.system.terminal import csv_safe, visible
-from s2r2.system.thumbnails import save_picture
+from s2r2.system.terminal import csv_safe
 from s2r2.system.wording import worded
-
-SHOWN = 320
-"""Short side of a query on a contact sheet: enough for its cell."""
-
-
-def search_and_show(
-    folder: str | Path,
-    query: str,
-    k: int,
-    box: str | None,
-    picture: Path | None,
-    console: PlainConsole,
-    backend: str | None = None,
-) -> None:
-    """Search an index and print the ranking, a line a photo; write a contact sheet if a picture is asked for.
-
-    Raises:
-        S2R2Error: There is no index, the query cannot be read, the box is malformed, or the picture cannot be written.
-    """
-    index = ImageIndex.open(folder, backend=backend)
-    part = parse_box(box)
-    hits = index.search(query, k, box=part)
-    width = max(cell_len(text) for text in ("label", *(visible(hit.label) for hit in hits)))
-    console.say(f"rank  similarity  {set_cell_size('label', width)}  photo")
-    for hit in hits:
-        label = set_cell_size(visible(hit.label), width)
-        console.say(f"{hit.rank:>4}  {hit.score:>10.4f}  {label}  {as_seen_from_here(hit.path)}")
-    if picture is None:
-        return
-    save_picture(contact_sheet(index, index.query_picture(query, part, side=SHOWN), hits), picture)
-    console.say(f"picture   {picture}")
 
 
 def duplicates_and_show(folder: str | Path, threshold: float | None, out: Path | None, console: PlainConsole) -> None:
@@ -100,18 +63,3 @@ def as_seen_from_here(location: str) -> str:
 def _lower(threshold: float) -> str:
     """A threshold that is a clear step below one that found nothing."""
     return f"{max(0.0, 1 - max(2 * (1 - threshold), 0.001)):.3f}"
-
-
-def parse_box(text: str | None) -> Box | None:
-    """``"left,top,width,height"`` in pixels as four numbers.
-
-    Raises:
-        S2R2Error: It is something else.
-    """
-    if text is None:
-        return None
-    try:
-        left, top, width, height = (int(part) for part in text.split(","))
-    except ValueError:
-        raise ArgumentError(f"`box={text}`: give left,top,width,height in pixels, such as 10,20,64,64") from None
-    return left, top, width, height

@@ -35,9 +35,17 @@ export const photos = (options, signal) => get("api/photos", options, signal);
 export const details = (id, index = 0, signal = undefined) => get(`api/photos/${id}`, { index }, signal);
 export const similar = (id, options, signal) => get(`api/similar/${id}`, options, signal);
 
-export async function similarToUpload(blob, options, signal) {
+async function send(path, blob, options, signal) {
   const headers = { "content-type": blob.type.startsWith("image/") ? blob.type : "application/octet-stream" };
-  return answer(await ask(address("api/similar", options), { method: "POST", body: blob, headers, signal }));
+  return answer(await ask(address(path, options), { method: "POST", body: blob, headers, signal }));
+}
+
+export const similarToUpload = (blob, options, signal) => send("api/similar", blob, options, signal);
+export const vectorOfUpload = (blob, options, signal) => send("api/vector", blob, options, signal);
+
+export async function search(query, options, signal) {
+  const headers = { "content-type": "application/json" };
+  return answer(await ask(address("api/search", options), { method: "POST", body: JSON.stringify(query), headers, signal }));
 }
 
 export const marks = (id, options, signal) => get(`api/marks/${id}`, options, signal);

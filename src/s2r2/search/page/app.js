@@ -1,14 +1,15 @@
 // The search page: what is asked for is in the address, so that back, forward and bookmarks work.
 
+import { PAGE, fromAddress, nothing, toAddress } from "./address.js";
 import * as api from "./api.js";
 import { boxing } from "./boxing.js";
 import { openMap } from "./map.js";
 import { judged, marksOf, setMark, whyNotKept } from "./marking.js";
 import { card, element, title, visible, walk } from "./photo.js";
+import * as seeds from "./seeds.js";
 
-const PAGE = 60;
 const $ = (id) => document.getElementById(id);
-const state = { view: "search", photo: null, of: 0, upload: null, box: null, folder: "", label: "", k: PAGE };
+const state = nothing();
 const trail = [];
 let about = { indexes: [], folders: [], labels: [], upload_bytes: 0, keeps_marks: false };
 let running = null;
@@ -30,34 +31,9 @@ function complain(error) {
 
 // ---- the address
 
-function toAddress() {
-  const query = new URLSearchParams();
-  if (state.view !== "search") query.set("view", state.view);
-  if (state.photo) query.set("photo", state.photo);
-  if (state.of) query.set("of", state.of);
-  if (state.upload) query.set("upload", state.upload.number);
-  if (state.box) query.set("box", state.box.map((value) => value.toFixed(4)).join(","));
-  if (state.folder) query.set("folder", state.folder);
-  if (state.label) query.set("label", state.label);
-  return `#${query}`;
-}
-
-function fromAddress() {
-  const query = new URLSearchParams(location.hash.slice(1));
-  const box = (query.get("box") || "").split(",").map(Number);
-  state.view = ["duplicates", "map"].includes(query.get("view")) ? query.get("view") : "search";
-  state.photo = /^[0-9a-f]{16}$/.test(query.get("photo") || "") ? query.get("photo") : null;
-  state.of = query.get("of") === "1" ? 1 : 0;
-  state.upload = uploads.get(Number(query.get("upload"))) || null;
-  state.box = box.length === 4 && box.every(Number.isFinite) ? box : null;
-  state.folder = query.get("folder") || "";
-  state.label = query.get("label") || "";
-  state.k = PAGE;
-}
-
 function go(changes) {
   Object.assign(state, { k: PAGE }, changes);
-  const address = toAddress();
+  const address = toAddress(state);
   if (address === location.hash || (address === "#" && !location.hash)) show();
   else location.hash = address;
 }
@@ -68,18 +44,40 @@ const uploads = new Map();
 
 function searchFor(photo, of = 0) {
   arriving = true;
-  go({ view: "search", photo: photo.id, of, upload: null, box: null });
+  go({ view: "search", photo: photo.id, of, upload: null, box: null, more: [], less: [] });
 }
 
-function take(file) {
-  if (!file) return;
+// Adds a photo to the query: one of the index, or an upload.
+function addSeed(kind, seed) {
+  try {
+    const changes = seeds.added(state, kind, seed);
+    arriving = true;
+    go({ view: "search", ...changes });
+  } catch (error) {
+    complain(error);
+  }
+}
+
+// Several files make one query; `kind` adds them to the one that is there.
+function take(files, kind = null) {
+  const [file, ...others] = [...files].slice(0, seeds.MOST);
+  const upload = uploaded(file);
+  const more = others.map(uploaded);
+  if (!upload || more.includes(null)) return;
+  const seed = (one) => ({ photo: null, of: 0, upload: one });
+  if (kind) for (const one of [upload, ...more]) addSeed(kind, seed(one));
+  else go({ view: "search", ...seed(upload), box: null, more: more.map(seed), less: [] });
+}
+
+function uploaded(file) {
+  if (!file) return null;
   if (about.upload_bytes && file.size > about.upload_bytes) {
     complain(new Error(`${visible(file.name || "The photo")} is larger than ${Math.floor(about.upload_bytes / 2 ** 20)} MB: choose a smaller one.`));
-    return;
+    return null;
   }
   const number = uploads.size + 1;
   uploads.set(number, { number, file, url: URL.createObjectURL(file), name: visible(file.name || "pasted photo") });
-  go({ view: "search", upload: uploads.get(number), photo: null, of: 0, box: null });
+  return uploads.get(number);
 }
 
 const box = boxing($("stage"), $("box"), (part) => {
@@ -87,7 +85,9 @@ const box = boxing($("stage"), $("box"), (part) => {
 });
 
 async function ranking(index, signal) {
-  const options = { k: state.k, index, folder: state.folder, label: state.label, box: state.box?.map((v) => v.toFixed(4)).join(",") };
+  const filtered = { k: state.k, index, folder: state.folder, label: state.label };
+  if (seeds.several(state)) return seeds.ranking({ ...state }, filtered, signal);
+  const options = { ...filtered, box: state.box?.map((v) => v.toFixed(4)).join(",") };
   if (state.upload) return api.similarToUpload(state.upload.file, options, signal);
   return api.similar(state.photo, { ...options, of: state.of }, signal);
 }
@@ -113,6 +113,7 @@ function rankingElements(found, marks) {
       const item = card(photo, {
         index,
         onOpen: () => searchFor(photo, index),
+        onSeed: (kind) => addSeed(kind, { photo: photo.id, of: index, upload: null }),
         mark: () => marks.get(photo.id) || null,
         onMark: (value) => {
           const kept = setMark(asked, marks, photo, index, value, about.keeps_marks);
@@ -142,7 +143,7 @@ function more(onMore) {
 
 // What is on the page belongs to the query beside it: until the answer is there it can be neither used nor marked.
 function present(...rankings) {
-  ranked = toAddress();
+  ranked = toAddress(state);
   $("results").inert = false;
   $("results").replaceChildren(...rankings);
 }
@@ -199,6 +200,8 @@ async function showQuery(signal) {
   $("invitation").hidden = asked;
   $("whole").hidden = !state.box;
   $("facts").hidden = !state.photo;
+  $("add-more").hidden = $("add-less").hidden = !asked;
+  seeds.showTray($("tray"), { ...state }, signal, go);
   box.show(asked ? state.box : null);
   if (!asked) return;
   $("stage").tabIndex = 0;
@@ -217,10 +220,11 @@ async function showQuery(signal) {
 }
 
 function leave(photo) {
-  const address = toAddress();
-  const what = `${state.photo || `upload ${state.upload.number}`} ${state.box || ""}`;
+  const address = toAddress(state);
+  const what = `${state.photo || `upload ${state.upload.number}`} ${state.box || ""} ${seeds.write(state.more)} ${seeds.write(state.less)}`;
+  const others = state.more.length + state.less.length;
   const source = photo ? api.thumbnail(photo, state.of) : state.upload.url;
-  const name = (photo ? title(photo) : state.upload.name) + (state.box ? ", a part of it" : "");
+  const name = (photo ? title(photo) : state.upload.name) + (state.box ? ", a part of it" : "") + (others ? `, and ${others} more` : "");
   if (trail.at(-1)?.what === what) trail.pop(); // another filter is no other step
   trail.push({ address, source, name, what, part: Boolean(state.box) });
   trail.splice(0, Math.max(0, trail.length - 30));
@@ -276,7 +280,7 @@ async function show() {
         await openMap($("map"), { onOpen: (id) => searchFor({ id }), onStatus: say });
       }
     } else {
-      $("results").inert = toAddress() !== ranked;
+      $("results").inert = toAddress(state) !== ranked;
       if (state.photo || state.upload) leave((await Promise.all([showQuery(signal), showRankings(signal)]))[0]);
       else await Promise.all([showQuery(signal), showAll(signal)]);
     }
@@ -300,13 +304,20 @@ function fill(select, choices) {
 document.querySelectorAll("[data-view]").forEach((button) => button.addEventListener("click", () => go({ view: button.dataset.view })));
 $("folder").addEventListener("change", (event) => go({ folder: event.target.value }));
 $("label").addEventListener("change", (event) => go({ label: event.target.value }));
-$("choose").addEventListener("click", () => $("file").click());
+let choosing = null; // whether the files that are chosen begin a query, or are added to it
+for (const [name, kind] of [["choose", null], ["add-more", "more"], ["add-less", "less"]]) {
+  $(name).addEventListener("click", () => {
+    choosing = kind;
+    $("file").click();
+  });
+}
 $("file").addEventListener("change", (event) => {
-  take(event.target.files[0]);
+  take(event.target.files, choosing);
+  choosing = null;
   event.target.value = "";
 });
 $("whole").addEventListener("click", () => go({ box: null }));
-$("again").addEventListener("click", () => go({ photo: null, upload: null, box: null }));
+$("again").addEventListener("click", () => go({ photo: null, of: 0, upload: null, box: null, more: [], less: [] }));
 $("threshold").addEventListener("input", (event) => { $("threshold-value").textContent = Number(event.target.value).toFixed(3); });
 $("threshold-form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -318,11 +329,12 @@ for (const name of ["dragover", "drop", "dragleave"]) {
     $("drop").classList.toggle("over", name === "dragover");
     if (name === "drop") {
       const files = [...event.dataTransfer.files];
-      take(files.find((file) => file.type.startsWith("image/")) || files[0]);
+      const images = files.filter((file) => file.type.startsWith("image/"));
+      take(images.length ? images : files.slice(0, 1));
     }
   });
 }
-window.addEventListener("paste", (event) => take([...event.clipboardData.files][0]));
+window.addEventListener("paste", (event) => take(event.clipboardData.files));
 window.addEventListener("keydown", (event) => {
   const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
   if (event.key === "/" && !typing) {
@@ -335,7 +347,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   $("results").focus();
 });
 window.addEventListener("hashchange", () => {
-  fromAddress();
+  Object.assign(state, fromAddress(uploads));
   show();
 });
 
@@ -346,7 +358,7 @@ try {
   document.title = `${visible(own.data)} · s2r2`;
   fill($("folder"), about.folders);
   fill($("label"), about.labels);
-  fromAddress();
+  Object.assign(state, fromAddress(uploads));
   await show();
 } catch (error) {
   complain(error);

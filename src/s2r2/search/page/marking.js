@@ -1,17 +1,20 @@
 // What is marked as right or wrong for a query. Marks hold for all rankings on the page; those of photos of the index are kept.
 
 import * as api from "./api.js";
+import { several, write } from "./seeds.js";
 
 const noted = new Map(); // by query: Map of photo id to "right" or "wrong"
 
 const part = (state) => state.box?.map((value) => value.toFixed(4)).join(",");
-const name = (state) => `${state.photo || `upload ${state.upload?.number}`} ${part(state) || ""}`;
+const name = (state) =>
+  `${state.photo || `upload ${state.upload?.number}`} ${part(state) || ""} ${write(state.more)} ${write(state.less)}`;
+const isKept = (state) => state.photo && !several(state);
 
 // The marks of the query: the server's, where it keeps them, else those of this page.
 export async function marksOf(state, keeps, signal, onProblem) {
   if (!noted.has(name(state))) noted.set(name(state), new Map());
   const marks = noted.get(name(state));
-  if (!state.photo) return marks;
+  if (!isKept(state)) return marks;
   try {
     const found = (await api.marks(state.photo, { of: state.of, box: part(state) }, signal)).marks;
     if (keeps) marks.clear();
@@ -26,7 +29,7 @@ export async function marksOf(state, keeps, signal, onProblem) {
 export async function setMark(state, marks, photo, index, value, keeps) {
   const before = marks.get(photo.id) || null;
   put(marks, photo.id, value);
-  if (!keeps || !state.photo) return;
+  if (!keeps || !isKept(state)) return;
   try {
     await api.mark(state.photo, { photo: photo.id, index, of: state.of, box: part(state), mark: value || "none" });
   } catch (error) {
@@ -42,6 +45,7 @@ function put(marks, id, value) {
 
 export function whyNotKept(state, keeps) {
   if (!keeps) return "; marks are not kept (--read-only)";
+  if (several(state)) return "; not kept: the query has several photos";
   return state.photo ? "" : "; not kept: the query is not in the index";
 }
 

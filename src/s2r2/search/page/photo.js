@@ -18,13 +18,26 @@ export function title(photo) {
   return visible(photo.labels.length ? photo.labels.join(", ") : photo.key.split("/").pop());
 }
 
-export function card(photo, { index = 0, onOpen, mark, onMark }) {
+export function card(photo, { index = 0, onOpen, onSeed, mark, onMark }) {
   const rank = photo.rank ? `rank ${photo.rank}, similarity ${photo.score.toFixed(3)}, ` : "";
   const image = element("img", { src: thumbnail(photo, index), alt: "", loading: "lazy", decoding: "async" });
   const open = element("button", { type: "button", className: "open", title: visible(photo.key) }, image);
   open.setAttribute("aria-label", `${rank}${title(photo)}: more like this`);
   open.addEventListener("click", () => onOpen(photo));
   const item = element("li", { className: "photo" }, open);
+  if (onSeed) {
+    const tools = element("div", { className: "tools" });
+    for (const [kind, sign, keys] of [["more", "+", "+="], ["less", "−", "-"]]) {
+      const button = element("button", { type: "button", className: `seed ${kind === "more" ? "plus" : "minus"}`, textContent: sign, title: `Add to the query: ${kind} like this` });
+      button.setAttribute("aria-label", `add rank ${photo.rank} to the query: ${kind} like this`);
+      button.addEventListener("click", () => onSeed(kind));
+      open.addEventListener("keydown", (event) => {
+        if (keys.includes(event.key) && !event.ctrlKey && !event.metaKey) onSeed(kind);
+      });
+      tools.append(button);
+    }
+    item.append(tools);
+  }
   if (photo.rank) {
     const score = element("span", { className: "score", textContent: photo.score.toFixed(3), title: "similarity" });
     const under = element("div", { className: "under" }, element("b", { textContent: photo.rank }), score);

@@ -1,8 +1,6 @@
 """What the server answers: the page, photos by id, and rankings."""
 
-import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,29 +18,23 @@ from s2r2.errors import S2R2Error
 from s2r2.images.decoding.pool import shared_pool
 from s2r2.search.server.allowed_hosts import LOOPBACK, AllowedHosts
 from s2r2.search.server.asking import (
-    BoxText,
-    Clock,
     Count,
     Text,
     Which,
-    content_of,
     find_photo,
-    fractions,
     in_thread,
-    index_shown,
-    run,
 )
 from s2r2.search.server.marking import add_marks
+from s2r2.search.server.searching import add_searches
 from s2r2.search.server.security import SecurityMiddleware, checked_root
-from s2r2.search.server.served_index import Background, LiveIndex
-from s2r2.search.server.uploads import MAX_BYTES, Uploads, decode_upload
+from s2r2.search.server.served_index import LiveIndex
+from s2r2.search.server.uploads import MAX_BYTES
 from s2r2.search.storage.layout import DamagedIndex, IndexGone
 from s2r2.search.storage.marks import MarkBook, read_marks
 from s2r2.system.wording import worded
 
 PAGE = Path(__file__).resolve().parent.parent / "page"
 _TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_SEARCHES_AT_ONCE = 2
 _THUMBNAILS_AT_ONCE = 8
 _LARGE_AT_ONCE = 2
 _LOOPBACK_ONLY = AllowedHosts(LOOPBACK)
@@ -84,7 +76,7 @@ def create_app(
     _answer_errors(app)
     _add_page(app, root)
     _add_photos(app, served, read_only)
-    _add_searches(app, served)
+    add_searches(app, served)
     add_marks(app, served, MarkBook(folders[0]), writable=not read_only)
     return SecurityMiddleware(app, hosts, root)
 
@@ -198,58 +190,3 @@ def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool) -> None:
         packed["id"], packed["place"] = catalogue.ids, found
         packed["folder"], packed["label"] = catalogue.folders[1], catalogue.labels[1]
         return Response(packed.tobytes(), media_type="application/octet-stream")
-
-
-def _add_searches(app: FastAPI, served: list[LiveIndex]) -> None:
-    # Each step has a queue of its own: who waits for a large photo keeps no plain search waiting.
-    decoding = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
-    searching, embedding = anyio.CapacityLimiter(_SEARCHES_AT_ONCE), Background()
-    uploads = Uploads()
-
-    @app.get("/api/similar/{identity}")
-    async def similar(
-        identity: str,
-        k: Count = 60,
-        index: Which = 0,
-        of: Which = 0,
-        folder: Text = None,
-        label: Text = None,
-        box: BoxText = None,
-    ) -> dict[str, Any]:
-        """Rank the photos of one index for a photo ``of`` the same or of the other one."""
-        source, row = find_photo(served, of, identity)
-        target = index_shown(served, index)
-        part = fractions(box)
-        clock = Clock()
-        own = target.index.row(identity)
-        if own is not None and content_of(target, own) != content_of(source, row):
-            own = None
-        vector = None
-        if part is not None or own is None:
-            picture = await run(decoding, clock, "decode", lambda: source.index.picture(row, target.index.side, part))
-            vector = await asyncio.wrap_future(
-                embedding.submit(lambda: clock("embed", lambda: target.index.embed(picture)))
-            )
-        hits = await run(searching, clock, "search", lambda: target.hits(vector, k, folder, label, own))
-        return {"hits": hits, "milliseconds": clock.spent}
-
-    @app.post("/api/similar")
-    async def similar_to_upload(
-        request: Request,
-        k: Count = 60,
-        index: Which = 0,
-        folder: Text = None,
-        label: Text = None,
-        box: BoxText = None,
-    ) -> dict[str, Any]:
-        """Rank the photos of one index for an image that is sent."""
-        target = index_shown(served, index)
-        part = fractions(box)
-        clock = Clock()
-        async with uploads.received(request) as content:
-            picture = await run(decoding, clock, "decode", lambda: decode_upload(content, target.index.side, part))
-        vector = await asyncio.wrap_future(
-            embedding.submit(lambda: clock("embed", lambda: target.index.embed(picture)))
-        )
-        hits = await run(searching, clock, "search", lambda: target.hits(vector, k, folder, label))
-        return {"hits": hits, "milliseconds": clock.spent}

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
 from pathlib import Path
@@ -182,13 +182,17 @@ class ServedIndex:
         return {"total": len(rows), "photos": [self.describe(int(row)) for row in rows[offset : offset + limit]]}
 
     def hits(
-        self, vector: np.ndarray | None, k: int, folder: str | None, label: str | None, own: int | None = None
+        self,
+        more: Sequence[np.ndarray],
+        less: Sequence[np.ndarray],
+        k: int,
+        folder: str | None,
+        label: str | None,
+        leave_out: Sequence[int] = (),
     ) -> list[dict[str, Any]]:
-        """The ranking of the photos for a vector, or for the photo in row ``own``, which is left out."""
-        index = self.index
-        if vector is None:
-            vector = np.asarray(index.vectors[own])
-        rows, scores = index.nearest(vector, k, index.catalogue.matching(folder, label), own)
+        """The ranking of the photos for vectors to be like and to be less like, without some rows."""
+        mask = self.index.catalogue.matching(folder, label)
+        rows, scores = self.index.nearest_to(more, less, k, mask, leave_out)
         found = zip(rows.tolist(), scores.tolist(), strict=True)
         return [
             self.describe(row) | {"rank": rank, "score": round(score, 6)}

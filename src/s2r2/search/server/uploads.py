@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
 import numpy as np
 from fastapi import HTTPException, Request
@@ -12,6 +13,7 @@ from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.images.decoding.decoder import Part, max_pixels_allowed
 
 MAX_BYTES = 24 << 20
+MAX_JSON_BYTES = 1 << 20
 MAX_UPLOAD_PIXELS = 64_000_000
 DECODE_SECONDS = 30.0
 SMALL_BYTES = 256 << 10
@@ -21,6 +23,26 @@ GRACE, BYTES_A_SECOND, SECONDS = 5.0, 64 << 10, 120.0
 """After the first seconds an upload must have come at this rate, and in this time."""
 
 
+class Sent(NamedTuple):
+    """What a request may carry.
+
+    Attributes:
+        name: What it is called in messages.
+        kinds: Types that it may be of; one that ends in a slash stands for all that begin so.
+        most: Bytes that it may have.
+        example: Of its type.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    most: int
+    example: str
+
+
+IMAGE = Sent("image", ("image/", "application/octet-stream"), MAX_BYTES, "image/jpeg")
+JSON = Sent("query", ("application/json",), MAX_JSON_BYTES, "application/json")
+
+
 class Uploads:
     """Reads uploads, the large ones a few at a time so that memory stays bounded whatever is sent."""
 
@@ -28,14 +50,14 @@ class Uploads:
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
     @asynccontextmanager
-    async def received(self, request: Request) -> AsyncIterator[bytes]:
+    async def received(self, request: Request, sent: Sent = IMAGE) -> AsyncIterator[bytes]:
         """The body of a request, held in memory until the block ends.
 
         Raises:
-            HTTPException: 415 not an image by its type, 411 of no stated length, 413 too large, 408 too slow, 400
+            HTTPException: 415 not of the right type, 411 of no stated length, 413 too large, 408 too slow, 400
                 empty or broken off.
         """
-        length = _checked_length(request)
+        length = _checked_length(request, sent)
         async with AsyncExitStack() as turn:
             content = bytearray()
             spent, clock = 0.0, asyncio.get_running_loop().time
@@ -52,31 +74,31 @@ class Uploads:
                         await turn.enter_async_context(self._large)
                     content += piece
             except ClientDisconnect:
-                raise HTTPException(400, "the image did not arrive completely") from None
+                raise HTTPException(400, f"the {sent.name} did not arrive completely") from None
             except TimeoutError:
-                raise HTTPException(408, "the image came too slowly", {"connection": "close"}) from None
+                raise HTTPException(408, f"the {sent.name} came too slowly", {"connection": "close"}) from None
             if len(content) != length:
-                raise HTTPException(400, "the image did not arrive completely")
+                raise HTTPException(400, f"the {sent.name} did not arrive completely")
             whole = bytes(content)
             content.clear()
             yield whole
 
 
-def _checked_length(request: Request) -> int:
+def _checked_length(request: Request, sent: Sent) -> int:
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if not kind.startswith("image/") and kind != "application/octet-stream":
-        raise HTTPException(415, "send the image itself, with its type, such as image/jpeg")
+    if not any(kind == allowed or (allowed.endswith("/") and kind.startswith(allowed)) for allowed in sent.kinds):
+        raise HTTPException(415, f"send the {sent.name} itself, with its type, such as {sent.example}")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise HTTPException(415, "send the image without content encoding")
+        raise HTTPException(415, f"send the {sent.name} without content encoding")
     if "transfer-encoding" in request.headers:  # in pieces that may be as small as a byte, which cost time to join
-        raise HTTPException(411, "send the image as a whole, with its content-length", {"connection": "close"})
+        raise HTTPException(411, f"send the {sent.name} as a whole, with its content-length", {"connection": "close"})
     stated = request.headers.get("content-length", "0")
     if not stated.isascii() or not stated.isdecimal():
         raise HTTPException(400, "content-length is not a number")
-    if len(stated) > 15 or int(stated) > MAX_BYTES:
-        raise HTTPException(413, f"the image is larger than {MAX_BYTES >> 20} MB")
+    if len(stated) > 15 or int(stated) > sent.most:
+        raise HTTPException(413, f"the {sent.name} is larger than {sent.most >> 20} MB")
     if int(stated) == 0:
-        raise HTTPException(400, "no image was sent")
+        raise HTTPException(400, f"no {sent.name} was sent")
     return int(stated)
 
 
