@@ -246,15 +246,15 @@ case(
 
 case(
     "`box={}` is for a query of one photo: leave it out",
-    lambda state: finds(state, "a/00.png", "a/01.png", "--box", "0,0,9,9"),
-    lambda state, _: finds(state, "a/00.png", "a/01.png"),
+    lambda state: finds(state, "a/00.png", "a/00.png", "--box", "0,0,9,9"),
+    lambda state, _: finds(state, "a/00.png", "a/00.png"),
 )
 case("a query needs at least one photo to be like", lambda s: command("search", s.index), lambda s, _: finds(s))
 case(
     "a query of {} photos: give at most {}",
-    lambda state: finds(state, *["a/00.png"] * 30, *["--less", "a/01.png"] * 3),
+    lambda state: finds(state, *["a/00.png"] * 30, *["--less", "a/00.png"] * 3),
     lambda state, said: finds(
-        state, *["a/00.png"] * (int(named(r"at most (\d+)", said)) - 3), *["--less", "a/01.png"] * 3
+        state, *["a/00.png"] * (int(named(r"at most (\d+)", said)) - 3), *["--less", "a/00.png"] * 3
     ),
 )
 case(

@@ -12,7 +12,7 @@ from s2r2.encoder import Encoder, load
 from s2r2.errors import S2R2Error
 from s2r2.search import ImageIndex, duplicates_and_show, search_and_show, update_index
 from s2r2.system.console import PlainConsole
-from s2r2.system.terminal import csv_plain
+from s2r2.system.terminal import csv_plain, visible
 
 NAMES = ("a [", "[red]x.jpg", ":cat:.jpg", "IMG[edited].jpg", "tab\there.jpg", "\x1b[31mred.jpg", "=1+1.jpg", "é😀.jpg")
 
@@ -73,7 +73,7 @@ def test_a_ranking_for_other_programs(odd: Path, tmp_path: Path, width: int | No
             hit = found[one["key"]]
             assert (one["rank"], one["label"], one["id"], one["path"]) == (rank, hit.label, hit.id, hit.path)
             assert one["similarity"] == pytest.approx(hit.score, abs=1e-6) == pytest.approx(float(row["similarity"]))
-            assert csv_plain(row["key"]) == one["key"]
+            assert csv_plain(row["key"]) == visible(one["key"])
             assert not row["key"].startswith("=")
     with pytest.raises(S2R2Error, match=r"give it the ending .csv, .json or .jsonl"):
         shown(None, search_and_show, odd, "[red]x.jpg", 50, out=tmp_path / "ranking.txt")
