@@ -341,7 +341,7 @@ class _Run:
                 random=states,
                 lr_scale=self.lr_scale,
                 seconds=self.schedule.watch.seconds,
-                facts=facts(self.prepared.store, self.config, self.processes),
+                facts=facts(self.prepared.store, self.config, self.processes, self.prepared.grades),
             )
             RunFolder(self.prepared.folder).start_is_over()
             self.encoder.save(self.prepared.folder, weights)

@@ -57,6 +57,10 @@ class DataSettings:
     store: Path | None = None
     """Where decoded photos are kept; by default a cache folder (see s2r2 cache).
     none: nowhere; a photo is decoded whenever a step needs it, which is the default for more than 200,000 photos."""
+    grades: str = ""
+    """What photos have in common, from the closest on, such as time:30s,place:50m,folder: bursts by capture time and
+    places by GPS (EXIF), folders, or columns of a manifest. Views of these photos rank next after those of their own;
+    for s2r2, and simclr as plain positives (see docs/grades.md). By default none."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.system.prefetch import in_order
-from s2r2.views.parameters import draw_parameters, epoch_order
+from s2r2.views.parameters import draw_parameters, epoch_order, together_order
 from s2r2.views.pinned import PinnedBuffers
 from s2r2.views.recipe import Recipe, view_sizes
 from s2r2.views.rendering import Backend, choose_backend, render_views
@@ -51,7 +51,8 @@ class ViewBatch:
 
     Attributes:
         pixels: One tensor ``(n, 3, P, P)`` float32, normalized, for each size of view (one unless multi-crop).
-        groups: For each of them ``(n,)`` int64: the position in the global batch of the image a view comes from.
+        groups: For each of them ``(n,)`` int64: the position in the global batch of the image a view comes from; of
+            images that have groups ``(n, 1 + L)``, with these after it.
         images: ``(B,)`` numbers of this process's images in the data, without those that could not be read.
         epoch: Which epoch.
         step: Which step of it.
@@ -85,6 +86,9 @@ class ViewLoader:
         rank: This process; it gets its share of each step's images, in order.
         world_size: How many processes there are.
         drop_last: Leave out the images that do not fill a step (others in each epoch).
+        groups: ``(images, L)`` integers, groups of the images, the finest first, each whole within one of the next
+            column. Some images of a group then come in the same step (:func:`s2r2.views.parameters.together_order`),
+            and a view has these columns after its own image's.
 
     Attributes:
         wait_seconds: How long the consumer has waited for views so far.
@@ -106,6 +110,7 @@ class ViewLoader:
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = True,
+        groups: np.ndarray | None = None,
     ) -> None:
         if not batch_size >= 1 or (drop_last and batch_size > len(images)):
             raise ArgumentError(
@@ -119,6 +124,7 @@ class ViewLoader:
         self.backend = choose_backend(backend)
         self.prefetch = max(1, prefetch)
         self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
+        self.groups = groups
         self.wait_seconds = 0.0
         sides = np.array(view_sizes(recipe, view_size, views))
         # Columns of views of one size, for each size; the full one first.
@@ -155,6 +161,8 @@ class ViewLoader:
 
     def _steps(self, epoch: int, start_step: int) -> Generator[ViewBatch, None, None]:
         order = epoch_order(len(self.images), self.seed, epoch)
+        if self.groups is not None:
+            order = together_order(self.groups, self.seed, epoch, self.batch_size)
         share = -(-self.batch_size // self.world_size)
         size = min(_MOST, max(_FEWEST, share * (self.prefetch + 1) // self._threads))
         tasks = -(-share // size)
@@ -235,6 +243,8 @@ class ViewLoader:
                 "restore them and continue with `resume=True`"
             )
         groups = torch.arange(step.low, step.low + len(there))
+        if self.groups is not None:
+            groups = torch.cat([groups[:, None], torch.from_numpy(self.groups[step.images])], dim=1)
         outputs = [buffer[: len(there)] for buffer in step.buffers]
         if missing:
             kept = torch.from_numpy(there)
@@ -243,7 +253,7 @@ class ViewLoader:
         if self._pinned is not None:
             pixels = [self._normalise(p.to(self.device, non_blocking=True)) for p in pixels]
             self._pinned.sent(step.buffers)
-        each = tuple(groups.repeat_interleave(len(columns)) for _, columns in self._kinds)
+        each = tuple(groups.repeat_interleave(len(columns), dim=0) for _, columns in self._kinds)
         return ViewBatch(tuple(pixels), each, step.images[there], step.epoch, step.step)
 
     def _normalise(self, pixels: Tensor) -> Tensor:

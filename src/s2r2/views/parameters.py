@@ -18,6 +18,8 @@ _TRIES = 10  # torchvision's RandomResizedCrop: so many crops are drawn before i
 _SCALE, _RATIO, _TOP, _LEFT, _FLIP, _FLOP, _TURN = 0, _TRIES, 2 * _TRIES, 21, 22, 23, 24
 _JITTER, _FACTORS, _HUE, _ORDER, _GREY, _BLUR, _SIGMA, _SOLARISE = 25, 26, 29, 30, 34, 35, 36, 37
 _NUMBERS = 38
+_TOGETHER = 4
+"""Images of a finest group side by side in an order that has groups."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,36 @@ def draw_parameters(
 def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
     """``(images,)`` int64: the order in which an epoch visits the images."""
     return np.random.default_rng([seed, epoch]).permutation(images)
+
+
+def together_order(groups: np.ndarray, seed: int, epoch: int, batch_size: int) -> np.ndarray:
+    """``(images,)`` int64: an order in which a few images of the same group follow each other.
+
+    A batch of it has up to 4 images of a finest group side by side, up to 2 such bundles of the next one, and so on,
+    but bundles of no more than a quarter of it; who is in a bundle changes from epoch to epoch. Every image comes once.
+
+    Args:
+        groups: ``(images, L)`` integers, the finest first, each whole within one of the next column.
+        seed: The run's.
+        epoch: Which epoch.
+        batch_size: Images in a step.
+    """
+    random = np.random.default_rng([seed, epoch])
+    unit, room = random.permutation(len(groups)), max(2, batch_size // 4)
+    order = [unit]
+    for level, column in enumerate(groups.T):
+        size = min(2 if level else _TOGETHER, room)
+        room //= size
+        _, first, unit = np.unique(unit, return_index=True, return_inverse=True)
+        by_group = np.lexsort((random.permutation(len(first)), column[first]))
+        ordered = column[first][by_group]
+        start = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 1))
+        place = np.arange(len(ordered)) - np.repeat(start, np.diff(start, append=len(ordered)))
+        bundle = np.empty(len(first), np.int64)
+        bundle[by_group] = np.cumsum(place % max(1, size) == 0) - 1
+        unit = random.permutation(int(bundle.max()) + 1)[bundle][unit]
+        order.append(unit)
+    return np.lexsort(order)
 
 
 def _draw(

@@ -49,7 +49,12 @@ class PartSource(DerivedSource):
         labels = whole.labels.subset(self.chosen) if whole.labels is not None else None
         name, identity = f"{whole.name}:{part}", f"{whole.identity}:{part}"
         super().__init__(name, chosen(whole.keys, self.chosen), labels, whole.problems, identity=identity)
-        self.former_prefix = whole.former_prefix
+        self.former_prefix, self.columns = whole.former_prefix, whole.columns
+
+    def column(self, name: str) -> list[str]:
+        """Its cells of these images."""
+        cells = self.whole.column(name)
+        return [cells[int(number)] for number in self.chosen]
 
     def origin(self, index: int) -> tuple[ImageSource, int]:
         """The image in the whole."""
@@ -70,6 +75,12 @@ class JoinedSource(DerivedSource):
             identity="\n".join(source.identity for source in sources),
         )
         self._starts = np.cumsum([0, *map(len, sources)])
+        shared = [name for name in self.sources[0].columns if all(name in source.columns for source in sources)]
+        self.columns = tuple(shared)
+
+    def column(self, name: str) -> list[str]:
+        """A column that all sources have."""
+        return [cell for source in self.sources for cell in source.column(name)]
 
     def origin(self, index: int) -> tuple[ImageSource, int]:
         """The image in its own source."""

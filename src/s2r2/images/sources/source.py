@@ -28,8 +28,10 @@ class ImageSource(ABC):
         parts: Numbers of the images of each part that a table names, such as train and test.
         former_prefix: What each key began with in earlier versions, and does not any more.
         identity: What tells this source from others, from any folder: its pixel store is found again by it.
+        columns: Names, in small letters, of the columns of the table that lists the images.
     """
 
+    columns: Sequence[str] = ()
     folds: Sequence[np.ndarray] = ()
     parts: Mapping[str, np.ndarray] = MappingProxyType({})
     former_prefix: str = ""
@@ -80,6 +82,14 @@ class ImageSource(ABC):
         """
         place = self.place(index)
         return None if isinstance(place, ArrayPlace) else place.read()
+
+    def column(self, name: str) -> list[str]:
+        """The cells of one of :attr:`columns`, one for each image.
+
+        Raises:
+            S2R2Error: The table cannot be read any more.
+        """
+        raise KeyError(name)
 
     def location(self, index: int) -> str:
         """Where a person finds the image."""

@@ -1,10 +1,14 @@
 """Tables that name images, as files of their own or inside tars: their rows, and what cells say of labels and parts."""
 
 import csv
+import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from s2r2.errors import S2R2Error
+from s2r2.images.remote import is_remote, local
 from s2r2.images.sources.names import printable
 
 LIST = "\0"
@@ -89,3 +93,29 @@ def label_lists(cells: Sequence[str], table: str) -> list[list[str]]:
 def _split(text: str) -> list[str]:
     parts = text.split(LIST if text.startswith(LIST) else ";")
     return [part.strip() for part in parts if part.strip()]
+
+
+def row_path(folder: Path, text: str) -> str:
+    """The file that a row of a table in ``folder`` names, or its address.
+
+    ``~/`` is the user's folder. Tables travel: where there is no file of just this name, it may be there with slashes
+    in the place of backslashes, or with its accents written the other way, as macOS does.
+    """
+    if is_remote(text):
+        return text
+    text = local(text)
+    plain = folder / (os.path.expanduser(text) if text.startswith(("~/", "~\\")) else text)
+    if text.isascii() and "\\" not in text:
+        return str(plain)
+    name = str(plain)
+    slashes = name.replace("\\", "/")
+    others = (name, slashes, *(unicodedata.normalize(form, slashes) for form in ("NFC", "NFD")))
+    return next((other for other in others if exists(other)), name)
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file, or a link, of this name."""
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # a NUL in the path
+        return False

@@ -2,17 +2,20 @@
 
 import shutil
 import threading
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from s2r2.errors import S2R2Error, UnreadableImage
+from s2r2.images.decoding.facts import PhotoFacts
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
 from s2r2.images.sources.skipped import Skipped, read_skipped
 from s2r2.images.sources.source import ImageSource
 from s2r2.images.store.cache import stores_folder
+from s2r2.images.store.facts import look_up_facts
 from s2r2.images.store.pixel_store import NO_STORE, image_id, store_path
 from s2r2.images.store.writer import SPARE_DISK
 from s2r2.settings.values import whole_number
@@ -87,6 +90,23 @@ class DirectImages:
         except UnreadableImage as error:
             self._skip(Skipped(self.keys[index], error.reason))
             return None
+
+    def facts(self) -> list[PhotoFacts]:
+        """When, where and with what each photo was taken: all files are looked at, each time.
+
+        Raises:
+            S2R2Error: No process can be started.
+        """
+        return look_up_facts(self.source, range(len(self)))
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names of the columns of the table that lists the images."""
+        return self.source.columns
+
+    def column(self, name: str) -> list[str]:
+        """The cells of one of :attr:`columns`, one for each image."""
+        return self.source.column(name)
 
     def some(self, count: int) -> list[np.ndarray]:
         """Up to ``count`` readable images, taken evenly.

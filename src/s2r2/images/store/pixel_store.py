@@ -135,6 +135,16 @@ class PixelStore:
         later = dict(zip(unknown, looked_up, strict=True))
         return [later[number] if facts is None else facts for number, facts in enumerate(found)]
 
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names of the columns of the table that lists the images."""
+        return self._source.columns
+
+    def column(self, name: str) -> list[str]:
+        """The cells of one of :attr:`columns`, one for each image."""
+        cells = self._source.column(name)
+        return [cells[index] for index in self._indices]
+
     def some(self, count: int) -> list[np.ndarray]:
         """Up to ``count`` images, taken evenly."""
         return [self[int(i)] for i in np.linspace(0, len(self) - 1, num=min(count, len(self)), dtype=int)]

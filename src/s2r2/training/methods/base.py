@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.losses import ranking_statistics
 from s2r2.training.config import TrainConfig
 
@@ -35,11 +35,13 @@ class Method(nn.Module, ABC):
         recipe: Default of ``recipe``.
         temperature: Default of ``temperature``.
         learning_rates: Default of ``lr`` for each optimizer, for 512 views in a step.
+        takes_grades: Whether it knows what to do with groups that have columns (``grades``); others are refused.
     """
 
     views: ClassVar[int] = 8
     recipe: ClassVar[str] = "photos"
     temperature: ClassVar[float] = 0.1
+    takes_grades: ClassVar[bool] = False
     learning_rates: ClassVar[dict[str, float]] = {"adamw": 2e-3, "sgd": 0.1, "lars": 0.6}
 
     def __init__(self, config: TrainConfig, images: int) -> None:
@@ -53,7 +55,8 @@ class Method(nn.Module, ABC):
 
         Args:
             embeddings: ``(N, D)`` of unit length; image by image, and in multi-crop all full-size views first.
-            groups: ``(N,)``, on the CPU: which image of the step each comes from.
+            groups: ``(N,)``, on the CPU: which image of the step each comes from. With ``grades`` ``(N, 1 + L)``: after
+                it the image's group at each grade, the finest first.
         """
 
     def begin_step(self, position: Position) -> None:
@@ -64,12 +67,17 @@ class Method(nn.Module, ABC):
 
     def statistics(self, embeddings: Tensor, groups: Tensor) -> dict[str, float | Tensor]:
         """Figures of the step for ``metrics.jsonl``; arguments as in :meth:`forward`, detached, on one device."""
-        return {**ranking_statistics(embeddings, groups, self.current_temperature)}
+        return {**ranking_statistics(embeddings, own_image(groups), self.current_temperature)}
 
     @property
     def current_temperature(self) -> float:
         """The temperature in force, which a schedule may have changed."""
         return self.config.temperature
+
+
+def own_image(groups: Tensor) -> Tensor:
+    """Which image each view comes from ``(N,)``, whether groups have columns or not."""
+    return groups[:, 0] if groups.ndim == 2 else groups
 
 
 def loss_of(method: Method, embeddings: Tensor, groups: Tensor) -> Tensor:
@@ -112,6 +120,12 @@ def statistics_of(method: Method, embeddings: Tensor, groups: Tensor) -> dict[st
             "name; return a dict of numbers, or of tensors with one number each"
         )
     return figures
+
+
+def refuse_bank_with_grades(config: TrainConfig, bank: int) -> None:
+    """Raise an S2R2Error where a bank would have photos of a view's own burst among the negatives."""
+    if bank and config.grades:
+        raise ArgumentError("`options`: bank does not know the `grades` of what it stores: leave one of them out")
 
 
 def scheduled_temperature(config: TrainConfig, end: float, position: Position) -> float:

@@ -13,6 +13,7 @@ from s2r2.settings.values import Mistakes, fitted, show
 from s2r2.system.code_files import is_code_file, load_class
 from s2r2.training.adaptation import RATE
 from s2r2.training.config import TrainConfig
+from s2r2.training.grades import read_grades
 from s2r2.training.methods.base import Method
 from s2r2.training.methods.mmcr import MMCR
 from s2r2.training.methods.mv_dhel import MVDHEL
@@ -65,6 +66,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
     """
     config = config.checked()
     method = find_method(config.method)
+    if read_grades(config.grades) and not method.takes_grades:
+        known = " or ".join(f"`method={name!r}`" for name, other in METHODS.items() if other.takes_grades)
+        raise ArgumentError(f"`method={config.method!r}` has no use for `grades`: leave them out, or use {known}")
     views = config.views or method.views
     rate = method.learning_rates[config.optimizer] * (config.batch_size * views / BASE_VIEWS) ** 0.5
     if config.start:

@@ -6,9 +6,18 @@ from typing import Any, ClassVar
 from torch import Tensor, tensor
 
 from s2r2.errors import ArgumentError
-from s2r2.losses import MemoryBank, NTXentLoss, RankingLoss, SpreadLoss, ranking_statistics
+from s2r2.losses import (
+    GRADED,
+    GradedRankingLoss,
+    MemoryBank,
+    NTXentLoss,
+    RankingLoss,
+    SpreadLoss,
+    ranking_statistics,
+)
 from s2r2.training.config import TrainConfig
-from s2r2.training.methods.base import Method, Position, scheduled_temperature
+from s2r2.training.grades import read_grades
+from s2r2.training.methods.base import Method, Position, own_image, refuse_bank_with_grades, scheduled_temperature
 
 SMALLEST_TEMPERATURE, LARGEST_TEMPERATURE = 0.01, 1.0
 
@@ -28,10 +37,13 @@ class S2R2(Method):
         contrastive_temperature: Its temperature.
         spread: Weight of the spread of the images' mean embeddings (MMCR's term), which still teaches once lists
             are in order; 0: none.
+        graded: With grades, h-ap (hierarchical average precision) or ndcg.
+        grade_weight: With grades, the weight of each, relative to the one before it (a photo's own views: 1).
     """
 
     recipe: ClassVar[str] = "swav-multicrop"
     temperature: ClassVar[float] = 0.05
+    takes_grades: ClassVar[bool] = True
 
     slope_temperature: Tensor
 
@@ -48,6 +60,8 @@ class S2R2(Method):
         contrastive: float = 0.0,
         contrastive_temperature: float = 0.2,
         spread: float = 0.0,
+        graded: str = "h-ap",
+        grade_weight: float = 0.5,
     ) -> None:
         super().__init__(config, images)
         if outer != "one-minus" and surrogate != "smooth-ap":
@@ -59,10 +73,26 @@ class S2R2(Method):
                 "`options`: hold_slope must be in [0, 0.25), and temperature_end, contrastive and spread must not be "
                 "negative"
             )
+        if config.grades:
+            refuse_bank_with_grades(config, bank)
+            if (surrogate, outer) != ("smooth-ap", "one-minus"):
+                raise ArgumentError(
+                    "`options`: surrogate and outer are of ranking without `grades`: give graded instead"
+                )
+        elif (graded, grade_weight) != ("h-ap", 0.5):
+            raise ArgumentError("`options`: graded and grade_weight need `grades`, such as time:30s")
+        if graded not in GRADED or not grade_weight > 0:
+            raise ArgumentError(f"`options`: graded must be {' or '.join(GRADED)}, and grade_weight above 0")
         memory = MemoryBank(bank, config.embedding_dimensions) if bank else None
         choice: dict[str, Any] = {"outer": outer} if surrogate == "smooth-ap" else {}
         # The loop looks for NaN every few steps; a look in every step would make the host wait for the GPU.
-        self.ranking = RankingLoss(surrogate, temperature=config.temperature, bank=memory, check_finite=False, **choice)
+        common: dict[str, Any] = {"temperature": config.temperature, "check_finite": False}
+        weights = [grade_weight**level for level in range(1 + len(read_grades(config.grades)))]
+        self.ranking = (
+            GradedRankingLoss(graded, weights=weights, **common)
+            if config.grades
+            else RankingLoss(surrogate, bank=memory, **common, **choice)
+        )
         self.temperature_end, self.hold_slope, self.contrastive = temperature_end, hold_slope, contrastive
         self.contrast = NTXentLoss(contrastive_temperature, check_finite=False) if contrastive else None
         self.spread, self.spreading = spread, SpreadLoss(check_finite=False) if spread else None
@@ -70,10 +100,11 @@ class S2R2(Method):
             self.register_buffer("slope_temperature", tensor(config.temperature))
 
     def forward(self, embeddings: Tensor, groups: Tensor) -> Tensor:
-        """1 - AP, or the surrogate chosen, averaged over views."""
+        """1 - AP, or the surrogate chosen, or 1 - H-AP with grades, averaged over views."""
+        loss: Tensor = self.ranking(embeddings, groups)
+        groups = own_image(groups)
         if self.hold_slope:
             self._steer(embeddings.detach(), groups.to(embeddings.device))
-        loss: Tensor = self.ranking(embeddings, groups)
         if self.contrast is not None:
             loss = loss + self.contrastive * self.contrast(embeddings, groups)
         if self.spreading is not None:

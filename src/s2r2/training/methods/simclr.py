@@ -7,11 +7,13 @@ from torch import Tensor
 from s2r2.errors import ArgumentError
 from s2r2.losses import MemoryBank, NTXentLoss, SpreadLoss
 from s2r2.training.config import TrainConfig
-from s2r2.training.methods.base import Method, Position, scheduled_temperature
+from s2r2.training.methods.base import Method, Position, own_image, refuse_bank_with_grades, scheduled_temperature
 
 
 class SimCLR(Method):
     """Contrast of each view's positives with all other views of the step.
+
+    With ``grades``, all photos of the coarsest one are positives, in no order (SupCon's use of labels).
 
     Args:
         config: Settings of the run.
@@ -23,6 +25,7 @@ class SimCLR(Method):
     """
 
     views: ClassVar[int] = 2
+    takes_grades: ClassVar[bool] = True
     temperature: ClassVar[float] = 0.2
 
     def __init__(
@@ -38,6 +41,7 @@ class SimCLR(Method):
         super().__init__(config, images)
         if min(temperature_end, spread) < 0:
             raise ArgumentError("`options`: temperature_end and spread must not be negative")
+        refuse_bank_with_grades(config, bank)
         memory = MemoryBank(bank, config.embedding_dimensions) if bank else None
         self.contrast = NTXentLoss(config.temperature, form=form, bank=memory, check_finite=False)
         self.temperature_end = temperature_end
@@ -45,9 +49,9 @@ class SimCLR(Method):
 
     def forward(self, embeddings: Tensor, groups: Tensor) -> Tensor:
         """NT-Xent, averaged over views."""
-        loss: Tensor = self.contrast(embeddings, groups)
+        loss: Tensor = self.contrast(embeddings, groups[:, -1] if groups.ndim == 2 else groups)
         if self.spreading is not None:
-            loss = loss + self.spread * self.spreading(embeddings, groups)
+            loss = loss + self.spread * self.spreading(embeddings, own_image(groups))
         return loss
 
     def begin_step(self, position: Position) -> None:

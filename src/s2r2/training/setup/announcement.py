@@ -19,6 +19,8 @@ def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, pro
     if config.start:
         weights = f"from {config.start}, adapted: {config.adapt}"
     console.say(f"photos    {len(store):,} of {store.name}{labels}{skipped}")
+    if prepared.grades is not None:
+        console.say(f"grades    {prepared.grades.sentence}")
     size = sum(p.numel() for p in encoder.parameters()) / 1e6
     console.say(
         f"encoder   {config.backbone}, {weights}, {size:.1f} M parameters, {config.image_size} px, "

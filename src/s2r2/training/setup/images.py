@@ -83,6 +83,7 @@ def open_loader(prepared: Preparation, processes: Processes) -> ViewLoader:
         threads=config.threads or None,
         rank=processes.rank,
         world_size=processes.world_size,
+        groups=None if prepared.grades is None else prepared.grades.columns,
     )
 
 

@@ -8,6 +8,7 @@ import torch
 
 from s2r2.images import DirectImages, PixelStore
 from s2r2.training.config import TrainConfig
+from s2r2.training.grades import PhotoGroups
 from s2r2.training.optimizer import warmup_steps
 from s2r2.views import Recipe, view_sizes
 
@@ -23,6 +24,7 @@ class Plan:
         data: What the photos are, for ``config.yaml``.
         resumed: The saved state at a resume, else None.
         direct: Whether photos are decoded when a step needs them, without a pixel store.
+        grades: The groups of the photos, if the run has ``grades``.
     """
 
     folder: Path
@@ -31,6 +33,7 @@ class Plan:
     data: str
     resumed: dict[str, Any] | None
     direct: bool
+    grades: PhotoGroups | None
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Preparation(Plan):
     @property
     def plan(self) -> Plan:
         """What the other processes need to know."""
-        return Plan(self.folder, self.config, self.recipe, self.data, self.resumed, self.direct)
+        return Plan(self.folder, self.config, self.recipe, self.data, self.resumed, self.direct, self.grades)
 
     @property
     def steps_per_epoch(self) -> int:

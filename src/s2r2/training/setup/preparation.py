@@ -19,6 +19,7 @@ from s2r2.runs import Claim, RunFolder, make_run_folder, shown
 from s2r2.system.console import PlainConsole
 from s2r2.system.thumbnails import save_picture
 from s2r2.training.config import TrainConfig
+from s2r2.training.grades import group_photos, read_grades, refuse_unknown_columns
 from s2r2.training.methods import build_method, resolve
 from s2r2.training.parallel.sharding import refuse_what_cannot_be_sharded
 from s2r2.training.run.trust import name_method
@@ -93,6 +94,8 @@ def _prepare(request: Request, claim: Claim, console: PlainConsole, processes: P
     _refuse_processes(config, processes)
     source = _open(request)
     _refuse_small(len(source), config, source.name)
+    grades = read_grades(config.grades)
+    refuse_unknown_columns(grades, source)
     build_method(config, len(source))  # refuses options that do not work
     saved = None if request.resumed is None else request.resumed["facts"]
     folder = request.folder
@@ -101,13 +104,14 @@ def _prepare(request: Request, claim: Claim, console: PlainConsole, processes: P
     side = store_side(config.image_size)
     store = open_images(source, side, config.store, folder, saved and saved["store"], console)
     _refuse_small(len(store), config, f"{source.name}, readable")
+    groups = group_photos(grades, store) if grades else None
     if saved is not None:
-        check_facts(saved, store, facts(store, config, processes), folder, console)
+        check_facts(saved, store, facts(store, config, processes, groups), folder, console)
     if config.steps and not config.minutes:
         config = dataclasses.replace(config, epochs=-(-config.steps // (len(store) // config.batch_size)))
     name = absolute_data(data) if isinstance(data, str | Path) else source.name
     direct = isinstance(store, DirectImages)
-    prepared = Preparation(folder, config, recipe, name, request.resumed, direct, store, device)
+    prepared = Preparation(folder, config, recipe, name, request.resumed, direct, groups, store, device)
     if request.resumed is None:
         _write_start(prepared)
     else:
@@ -121,7 +125,7 @@ def _prepare_alike(plan: Plan, data: Data, config: TrainConfig, processes: Proce
     here = dataclasses.replace(plan.config, store=config.store, threads=config.threads)
     store = open_images_again(source, store_side(here.image_size), here.store, plan.folder, direct=plan.direct)
     device = choose_device(here.device, processes)
-    return Preparation(plan.folder, here, plan.recipe, plan.data, plan.resumed, plan.direct, store, device)
+    return Preparation(plan.folder, here, plan.recipe, plan.data, plan.resumed, plan.direct, plan.grades, store, device)
 
 
 def _with_views(request: Request, console: PlainConsole) -> tuple[TrainConfig, Recipe]:

@@ -21,6 +21,7 @@ from s2r2.runs import Claim, RunFolder, shown
 from s2r2.system.code_files import is_code_file
 from s2r2.system.console import PlainConsole
 from s2r2.training.config import TrainConfig, read_config
+from s2r2.training.grades import PhotoGroups
 from s2r2.training.methods.registry import find_method, method_options, resolve
 from s2r2.training.optimizer import learning_rate_at, warmup_steps
 from s2r2.training.run.checkpoint import load_checkpoint
@@ -210,11 +211,14 @@ def _rate(prepared: Preparation, steps: int) -> float:
     return learning_rate_at(min(prepared.steps_done, steps - 1), peak=prepared.config.lr, steps=steps, warmup=warmup)
 
 
-def facts(store: PixelStore | DirectImages, config: TrainConfig, processes: Processes) -> dict[str, Any]:
+def facts(
+    store: PixelStore | DirectImages, config: TrainConfig, processes: Processes, groups: PhotoGroups | None
+) -> dict[str, Any]:
     """What should be the same at a resume, kept in the checkpoint."""
     return {
         "store": store.fingerprint,
         "images": len(store),
+        "grades": groups.digest if groups else "none",
         "method file": method_hash(config.method)[:12],
         "s2r2": __version__,
         "torch": str(torch.__version__),

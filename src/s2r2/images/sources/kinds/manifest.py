@@ -2,7 +2,6 @@
 
 import math
 import os
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,7 +11,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from s2r2.errors import S2R2Error
-from s2r2.images.remote import is_remote, local
 from s2r2.images.sources.joining import part_of
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
@@ -20,7 +18,7 @@ from s2r2.images.sources.register import Data, register_source
 from s2r2.images.sources.skipped import Skipped
 from s2r2.images.sources.source import FileSource, ImageSource
 from s2r2.images.sources.strings import Computed, from_arrow
-from s2r2.images.sources.tables import LIST, is_split, label_lists, places, rows, surplus
+from s2r2.images.sources.tables import LIST, exists, is_split, label_lists, places, row_path, rows, surplus
 
 Column: TypeAlias = Any
 """A pyarrow ``large_string`` array without nulls; pyarrow is imported when a manifest is opened, and has no types."""
@@ -49,9 +47,7 @@ def open_manifest(data: Data) -> ImageSource | None:
         return None
     import pyarrow
 
-    is_parquet = path.suffix.lower() == ".parquet"
-    table = _Table(path, "row" if is_parquet else "line")
-    (_read_parquet if is_parquet else _read_csv)(table)
+    table = _read(path)
     columns = {name: _one(parts) for name, parts in table.blocks.items()}
     files = columns["path"]
     if not len(files):
@@ -71,35 +67,28 @@ def open_manifest(data: Data) -> ImageSource | None:
 
     identity = os.path.join(os.path.realpath(path.parent), path.name)
     keys, paths = _keys(table.name, files, names), Computed(len(names), place)
-    source = FileSource(printable(path.name), keys, paths, labels, table.problems, identity=identity)
+    source = _Manifest(printable(path.name), keys, paths, labels, table.problems, identity=identity)
+    source.table, source.columns = path, table.header
     source.parts = _parts([cells for name, cells in columns.items() if is_split(name)])
     pyarrow.default_memory_pool().release_unused()  # what reading and counting took is given back at once
     return part_of(source, data.part)
 
 
-def row_path(folder: Path, text: str) -> str:
-    """The file that a row of a table in ``folder`` names, or its address.
+class _Manifest(FileSource):
+    """The images of a table, whose other columns are read when somebody asks for them."""
 
-    ``~/`` is the user's folder. Tables travel: where there is no file of just this name, it may be there with slashes
-    in the place of backslashes, or with its accents written the other way, as macOS does.
-    """
-    if is_remote(text):
-        return text
-    text = local(text)
-    plain = folder / (os.path.expanduser(text) if text.startswith(("~/", "~\\")) else text)
-    if text.isascii() and "\\" not in text:
-        return str(plain)
-    name = str(plain)
-    slashes = name.replace("\\", "/")
-    others = (name, slashes, *(unicodedata.normalize(form, slashes) for form in ("NFC", "NFD")))
-    return next((other for other in others if _exists(other)), name)
+    table: Path
 
+    def column(self, name: str) -> list[str]:
+        """Its cells.
 
-def _exists(path: str) -> bool:
-    try:
-        return os.path.lexists(path)
-    except ValueError:  # a NUL in the path
-        return False
+        Raises:
+            S2R2Error: The table cannot be read any more, or has other rows now.
+        """
+        cells: list[str] = _one(_read(self.table, (name,)).blocks.get(name, [])).to_pylist()
+        if len(cells) != len(self):
+            raise S2R2Error(f"{printable(str(self.table))} has changed while it was read: start again")
+        return cells
 
 
 @dataclass
@@ -109,6 +98,8 @@ class _Table:
     Attributes:
         path: Its place.
         unit: What a row is called in a message, before its number.
+        also: Columns to look at besides those that say what the images are.
+        header: Names of all columns.
         blocks: The cells of each column, in blocks.
         odd: By their number, the paths of rows that are no UTF-8; the column holds them in a form that is.
         problems: Rows that are left out.
@@ -116,6 +107,8 @@ class _Table:
 
     path: Path
     unit: str
+    also: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
     blocks: dict[str, list[Column]] = field(default_factory=dict)
     odd: dict[int, str] = field(default_factory=dict)
     problems: list[Skipped] = field(default_factory=list)
@@ -132,7 +125,8 @@ class _Table:
         Raises:
             S2R2Error: None is called path, or two have one name.
         """
-        found = places(names, WANTED, self.name)
+        found = places(names, (*WANTED, *self.also), self.name)
+        self.header = tuple(name.strip().lower() for name in names)
         if "path" not in found:
             known = ", ".join(name.strip()[:40] for name in names[:20])
             hint = "add one, in its first line"
@@ -179,7 +173,7 @@ class _Table:
         for place, cell in enumerate(cells):
             if plain[place] == cell:
                 continue
-            if column != "path" or not _exists(row_path(self.path.parent, cell)):
+            if column != "path" or not exists(row_path(self.path.parent, cell)):
                 raise S2R2Error(
                     f"cannot read {self.name} ({self.unit} {numbers[place]}: {plain[place][:80]!r} is not UTF-8): it "
                     f"must be a comma-separated table in UTF-8"
@@ -235,6 +229,14 @@ def _distinct(column: Column) -> tuple[np.ndarray, Column]:
     """The number of each cell's value, and the values in the order in which they first appear."""
     encoded = column.dictionary_encode()
     return encoded.indices.to_numpy(), encoded.dictionary
+
+
+def _read(path: Path, also: tuple[str, ...] = ()) -> _Table:
+    """The columns of a table that matter, and those that are asked for."""
+    is_parquet = path.suffix.lower() == ".parquet"
+    table = _Table(path, "row" if is_parquet else "line", also)
+    (_read_parquet if is_parquet else _read_csv)(table)
+    return table
 
 
 def _read_csv(table: _Table) -> None:
