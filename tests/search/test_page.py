@@ -132,6 +132,48 @@ def test_more_like_these_and_less_like_those(page: Any, served: tuple[str, Path]
     until(page, "document.querySelectorAll('#tray .less li').length == 1")
 
 
+def test_photos_are_selected_and_taken_away(page: Any, served: tuple[str, Path]) -> None:
+    """By Ctrl and Shift, by keys and all; as paths, as CSV, as a zip, and as the next query."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    cards, bar = page.locator("#results .photo"), page.locator("#selection")
+    cards.nth(3).locator("button.open").click(modifiers=["Control"])
+    cards.nth(6).locator("button.open").click(modifiers=["Shift"])
+    assert (bar.locator(".count").inner_text(), page.locator(".photo.selected").count()) == ("4 selected", 4)
+    page.locator("button.open").nth(4).focus()
+    page.keyboard.press("x")
+    page.keyboard.press("ArrowRight")
+    assert bar.locator(".count").inner_text() == "3 selected"
+    bar.get_by_role("button", name="Copy paths").click()
+    until(page, "document.getElementById('status').textContent == 'Copied 3 paths.'")
+    chosen = [cards.nth(number).locator("button.open").get_attribute("title") for number in (3, 5, 6)]
+    paths = page.evaluate("navigator.clipboard.readText()").splitlines()
+    assert paths == [str(served[1] / "photos" / key) for key in chosen]
+    page.evaluate("document.execCommand = () => false")
+    page.evaluate("Object.defineProperty(window, 'isSecureContext', {value: false})")  # as with HTTP from elsewhere
+    bar.get_by_role("button", name="Copy paths").click()
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "does not let this page copy: use CSV" in page.locator("#problem").inner_text()
+    for name, start in (("CSV", b"path,label"), ("Zip of the files", b"PK")):
+        with page.expect_download() as download:
+            bar.get_by_role("button", name=name).click()
+        assert Path(download.value.path()).read_bytes().startswith(start)
+    page.locator("button.open").nth(4).focus()
+    page.keyboard.press("Control+a")
+    assert bar.locator(".count").inner_text() == "25 selected"
+    page.keyboard.press("Escape")
+    assert not bar.is_visible()
+    cards.nth(0).hover()
+    cards.nth(0).locator(".select").click()
+    cards.nth(1).locator("button.open").click(modifiers=["Control"])
+    page.route("**/api/selections", lambda route: route.fulfill(status=422, json={"error": "photos: too many"}))
+    bar.get_by_role("button", name="CSV").click()
+    page.wait_for_selector("#problem:not([hidden])")
+    page.unroute("**/api/selections")
+    bar.get_by_role("button", name="More like these").click()
+    until(page, "document.querySelectorAll('#tray .more li').length == 2")
+    assert not bar.is_visible()
+
+
 def test_marks_survive_a_reload_and_compare_the_rankings(page: Any) -> None:
     """A mark holds for the query in both rankings, is there again after a reload, and can be taken back for good."""
     page.locator(".photo button.open").nth(20).click()
@@ -179,7 +221,7 @@ def test_marks_of_an_uploaded_photo_last_as_long_as_the_page(page: Any, served: 
 def test_a_photo_of_ones_own_and_a_box_on_it(page: Any, served: tuple[str, Path]) -> None:
     page.locator("#file").set_input_files(str(served[1] / "photos" / "green" / "5.jpg"))
     page.wait_for_selector(".ranking .score")
-    assert "green" in page.locator(".ranking .name").first.inner_text()
+    assert "green" in page.locator(".ranking .label").first.inner_text()
     until(page, "document.getElementById('query').naturalWidth > 0")
     area = page.locator("#stage").bounding_box()
     page.mouse.move(area["x"] + 5, area["y"] + 5)
@@ -207,14 +249,14 @@ def test_dropping_a_photo(page: Any, served: tuple[str, Path]) -> None:
         content,
     )
     page.wait_for_selector(".ranking .score")
-    assert "blue" in page.locator(".ranking .name").first.inner_text()
+    assert "blue" in page.locator(".ranking .label").first.inner_text()
 
 
 def test_filters(page: Any) -> None:
     page.select_option("#label", "red")
     until(page, "document.querySelectorAll('.photo').length == 9")
     search_first(page)
-    names = "[...document.querySelectorAll('.ranking:first-child .name')]"
+    names = "[...document.querySelectorAll('.ranking:first-child .label')]"
     page.select_option("#label", "green")
     until(page, f"{names}.every(name => name.textContent == 'green')")
     page.select_option("#label", "")
@@ -456,7 +498,7 @@ def test_behind_a_proxy(
         page.wait_for_selector(".photo")
         page.locator("#file").set_input_files(str(served[1] / "photos" / "green" / "5.jpg"))
         page.wait_for_selector(".ranking .score")
-        assert "green" in page.locator(".ranking .name").first.inner_text()
+        assert "green" in page.locator(".ranking .label").first.inner_text()
         until(page, "[...document.querySelectorAll('.photo img')].slice(0, 5).every(i => i.complete && i.naturalWidth)")
         page.get_by_role("button", name="Map", exact=True).click()
         until(page, "Number(document.getElementById('map').dataset.shown) > 0")
@@ -489,6 +531,6 @@ def test_the_keyboard_goes_on_in_the_new_ranking_and_a_filter_is_no_step(page: A
     until(page, "document.querySelectorAll('#trail li').length == 2")
     page.select_option("#label", "green")
     until(
-        page, "[...document.querySelectorAll('.ranking:first-child .name')].every(name => name.textContent == 'green')"
+        page, "[...document.querySelectorAll('.ranking:first-child .label')].every(name => name.textContent == 'green')"
     )
     assert page.locator("#trail li").count() == 2

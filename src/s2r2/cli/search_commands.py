@@ -273,6 +273,8 @@ class Serve:
     """Open the page in the browser."""
     read_only: bool = False
     """Write nothing: marks last as long as the page."""
+    no_originals: bool = False
+    """Offer no zip of the photos' files: only re-encoded photos, without metadata, leave the server."""
     backend: SomeBackend = None
     """exact, or by default the search backend that the index was made for."""
 
@@ -290,6 +292,7 @@ class Serve:
             open_browser=self.open_browser,
             backend=self.backend,
             read_only=self.read_only,
+            originals=not self.no_originals,
         )
 
 

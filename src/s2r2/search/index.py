@@ -13,17 +13,16 @@ import numpy as np
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.images.decoding.decoder import Part
-from s2r2.images.places import FilePlace
 from s2r2.images.sources.names import printable
 from s2r2.search.backends.base import SearchBackend, backend_names, get_backend
 from s2r2.search.backends.exact import top_k
 from s2r2.search.hit import Hit
+from s2r2.search.original_file import original_file
 from s2r2.search.query_image import Box, query_pixels
 from s2r2.search.several_photos import check_count, most_similar
 from s2r2.search.storage import layout
 from s2r2.search.storage.catalog import Catalogue
 from s2r2.search.storage.published import Published, decoding_side, read_published
-from s2r2.search.storage.rows import content_hash
 from s2r2.search.storage.thumbnails import Thumbnails, why_gone
 from s2r2.system.files import checksum
 
@@ -293,13 +292,8 @@ class ImageIndex:
 
     def _content(self, row: int) -> bytes:
         """The file that was indexed if it is still there, else the thumbnail."""
-        cell = {name: self.catalogue.table[name][row].as_py() for name in ("file", "offset", "bytes", "content")}
-        file = os.fsdecode(cell["file"])
-        if file and os.path.realpath(file) == file:
-            with contextlib.suppress(UnreadableImage):
-                content = FilePlace(file, cell["offset"], cell["bytes"]).read()
-                if content_hash(content) == cell["content"]:
-                    return content
+        with contextlib.suppress(UnreadableImage):
+            return original_file(self.catalogue, row)
         return self.thumbnail(row)
 
     def thumbnail(self, row: int) -> bytes:

@@ -43,9 +43,19 @@ async function send(path, blob, options, signal) {
 export const similarToUpload = (blob, options, signal) => send("api/similar", blob, options, signal);
 export const vectorOfUpload = (blob, options, signal) => send("api/vector", blob, options, signal);
 
-export async function search(query, options, signal) {
+async function sendJson(path, content, options = {}, signal = undefined) {
   const headers = { "content-type": "application/json" };
-  return answer(await ask(address("api/search", options), { method: "POST", body: JSON.stringify(query), headers, signal }));
+  return answer(await ask(address(path, options), { method: "POST", body: JSON.stringify(content), headers, signal }));
+}
+
+export const search = (query, options, signal) => sendJson("api/search", query, options, signal);
+
+export const select = (photos) => sendJson("api/selections", { photos });
+export const selected = (name, file) => address(`api/selections/${name}/${file}`, {});
+export async function selectedPaths(name) {
+  const response = await ask(selected(name, "paths.txt"));
+  if (!response.ok) await answer(response);
+  return response.text();
 }
 
 export const marks = (id, options, signal) => get(`api/marks/${id}`, options, signal);

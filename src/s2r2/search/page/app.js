@@ -7,6 +7,7 @@ import { openMap } from "./map.js";
 import { judged, marksOf, setMark, whyNotKept } from "./marking.js";
 import { card, element, title, visible, walk } from "./photo.js";
 import * as seeds from "./seeds.js";
+import { selecting } from "./selection.js";
 
 const $ = (id) => document.getElementById(id);
 const state = nothing();
@@ -92,6 +93,16 @@ async function ranking(index, signal) {
   return api.similar(state.photo, { ...options, of: state.of }, signal);
 }
 
+const selection = selecting($("results"), $("selection"), {
+  onProblem: complain,
+  onStatus: say,
+  onSeeds: (photos) => {
+    const [first, ...more] = photos.slice(0, seeds.MOST).map((photo) => ({ photo, of: 0, upload: null }));
+    arriving = true;
+    go({ view: "search", ...first, box: null, more, less: [] });
+  },
+});
+
 // ---- what is shown
 
 // One for each index; a mark is shown in all of them.
@@ -112,6 +123,7 @@ function rankingElements(found, marks) {
     for (const photo of hits) {
       const item = card(photo, {
         index,
+        selectable: true,
         onOpen: () => searchFor(photo, index),
         onSeed: (kind) => addSeed(kind, { photo: photo.id, of: index, upload: null }),
         mark: () => marks.get(photo.id) || null,
@@ -146,6 +158,7 @@ function present(...rankings) {
   ranked = toAddress(state);
   $("results").inert = false;
   $("results").replaceChildren(...rankings);
+  selection.refresh();
 }
 
 function presentNothing() {
@@ -183,7 +196,8 @@ async function showAll(signal) {
   let offset = 0;
   async function add() {
     const found = await api.photos({ folder: state.folder, label: state.label, offset, limit: 2 * PAGE }, signal);
-    list.append(...found.photos.map((photo) => card(photo, { onOpen: () => searchFor(photo) })));
+    list.append(...found.photos.map((photo) => card(photo, { onOpen: () => searchFor(photo), selectable: true })));
+    selection.refresh();
     offset += found.photos.length;
     button.hidden = offset >= found.total;
     say(`${found.total.toLocaleString()} photos. Choose one, or bring your own.`);
@@ -356,6 +370,7 @@ try {
   const [own, other] = about.indexes;
   $("about").textContent = `${own.photos.toLocaleString()} photos of ${visible(own.data)}, ranked by ${own.encoder}${other ? ` and by ${other.encoder}` : ""}`;
   document.title = `${visible(own.data)} · s2r2`;
+  $("selection").querySelector(".zip").hidden = !about.originals;
   fill($("folder"), about.folders);
   fill($("label"), about.labels);
   Object.assign(state, fromAddress(uploads));

@@ -14,17 +14,24 @@ export function visible(text) {
   return text.replace(hidden, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-export function title(photo) {
-  return visible(photo.labels.length ? photo.labels.join(", ") : photo.key.split("/").pop());
-}
+export const fileName = (photo) => visible(photo.key.split("/").pop());
 
-export function card(photo, { index = 0, onOpen, onSeed, mark, onMark }) {
+export const title = (photo) => (photo.labels.length ? visible(photo.labels.join(", ")) : fileName(photo));
+
+export function card(photo, { index = 0, onOpen, onSeed, mark, onMark, selectable = false }) {
   const rank = photo.rank ? `rank ${photo.rank}, similarity ${photo.score.toFixed(3)}, ` : "";
   const image = element("img", { src: thumbnail(photo, index), alt: "", loading: "lazy", decoding: "async" });
   const open = element("button", { type: "button", className: "open", title: visible(photo.key) }, image);
   open.setAttribute("aria-label", `${rank}${title(photo)}: more like this`);
   open.addEventListener("click", () => onOpen(photo));
   const item = element("li", { className: "photo" }, open);
+  if (selectable) {
+    item.dataset.id = photo.id;
+    const select = element("button", { type: "button", className: "select", textContent: "✓", title: "Select (x, or Ctrl and click; Shift: a range)" });
+    select.setAttribute("aria-label", `select ${rank}${fileName(photo)}`);
+    select.setAttribute("aria-pressed", "false");
+    item.append(select);
+  }
   if (onSeed) {
     const tools = element("div", { className: "tools" });
     for (const [kind, sign, keys] of [["more", "+", "+="], ["less", "−", "-"]]) {
@@ -63,7 +70,9 @@ export function card(photo, { index = 0, onOpen, onSeed, mark, onMark }) {
     under.append(...buttons.map(([button]) => button));
     item.append(under);
   }
-  item.append(element("div", { className: "name", textContent: title(photo), title: visible(photo.key) }));
+  const caption = element("div", { className: "caption" }, element("span", { className: "name", textContent: fileName(photo), title: visible(photo.key) }));
+  if (photo.labels.length) caption.append(element("span", { className: "label", textContent: title(photo) }));
+  item.append(caption);
   return item;
 }
 

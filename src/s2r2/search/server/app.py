@@ -27,6 +27,7 @@ from s2r2.search.server.asking import (
 from s2r2.search.server.marking import add_marks
 from s2r2.search.server.searching import add_searches
 from s2r2.search.server.security import SecurityMiddleware, checked_root
+from s2r2.search.server.selections import add_selections
 from s2r2.search.server.served_index import LiveIndex
 from s2r2.search.server.uploads import MAX_BYTES
 from s2r2.search.storage.layout import DamagedIndex, IndexGone
@@ -48,6 +49,7 @@ def create_app(
     root: str = "",
     backend: str | None = None,
     read_only: bool = False,
+    originals: bool = True,
 ) -> ASGIApp:
     """The application that serves one index, or two side by side.
 
@@ -57,6 +59,7 @@ def create_app(
         root: Path under which a proxy shows it, as in ``/photos``.
         backend: Name of the search backend; by default the one for which each index is made.
         read_only: Write nothing: marks are shown, but not kept.
+        originals: Offer the files of selected photos as a zip, with their metadata.
 
     Raises:
         S2R2Error: There is no index in one of the folders, its marks cannot be read, or ``root`` is no path.
@@ -75,8 +78,9 @@ def create_app(
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     _answer_errors(app)
     _add_page(app, root)
-    _add_photos(app, served, read_only)
+    _add_photos(app, served, read_only, originals)
     add_searches(app, served)
+    add_selections(app, served, originals=originals)
     add_marks(app, served, MarkBook(folders[0]), writable=not read_only)
     return SecurityMiddleware(app, hosts, root)
 
@@ -128,7 +132,7 @@ def _add_page(app: FastAPI, root: str) -> None:
         return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
 
 
-def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool) -> None:
+def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool, originals: bool) -> None:
     limiter, large = anyio.CapacityLimiter(_THUMBNAILS_AT_ONCE), anyio.CapacityLimiter(_LARGE_AT_ONCE)
 
     @app.get("/api/about")
@@ -140,6 +144,7 @@ def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool) -> None:
             "labels": first.labels(),
             "upload_bytes": MAX_BYTES,
             "keeps_marks": not read_only,
+            "originals": originals,
         }
 
     @app.get("/api/photos")

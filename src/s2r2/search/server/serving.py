@@ -34,6 +34,7 @@ def serve(
     open_browser: bool = False,
     backend: str | None = None,
     read_only: bool = False,
+    originals: bool = True,
 ) -> None:
     """Serve the search page until Ctrl-C.
 
@@ -48,6 +49,7 @@ def serve(
         open_browser: Open the page in the browser.
         backend: Name of the search backend; by default the one for which each index is made.
         read_only: Write nothing: marks are shown, but not kept.
+        originals: Offer the files of selected photos as a zip, with their metadata.
 
     Raises:
         S2R2Error: There is no index, its marks cannot be read, FastAPI and uvicorn are not installed, the port is
@@ -62,7 +64,7 @@ def serve(
 
     folders = [folder] if compare is None else [folder, compare]
     hosts = allowed_hosts(host, allow_hosts)
-    app = create_app(folders, hosts=hosts, root=root_path, backend=backend, read_only=read_only)
+    app = create_app(folders, hosts=hosts, root=root_path, backend=backend, read_only=read_only, originals=originals)
     listening = _listen(host, port)
     address = f"http://{_url_host(host)}:{listening.getsockname()[1]}/"
     if not is_loopback(listening.getsockname()[0]):
