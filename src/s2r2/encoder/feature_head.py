@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from s2r2.encoder.model import Encoder
 
@@ -19,11 +19,22 @@ def with_feature_head(encoder: Encoder, matrix: Tensor) -> Encoder:
         matrix: ``(F, F)``: a feature ``x`` becomes ``matrix @ x``.
     """
     features = encoder.dimensions("feature")
-    changes = {"has_head": False, "embedding_dimensions": features, "feature_head": True}
+    changes = {"has_head": False, "embedding_dimensions": features}
     name = encoder.name.removesuffix(REFINED) + REFINED
     made = Encoder(copy.deepcopy(encoder.backbone), None, encoder.architecture | changes, name, trained=True)
     weight = matrix if encoder.feature_head is None else matrix @ encoder.feature_head.weight.detach().to(matrix)
-    assert made.feature_head is not None
-    with torch.no_grad():
-        made.feature_head.weight.copy_(weight)
+    add_feature_head(made, weight)
     return made.to(encoder.device).eval()
+
+
+def add_feature_head(encoder: Encoder, matrix: Tensor) -> None:
+    """Give an encoder a feature head, in place of the one it has.
+
+    Args:
+        encoder: The encoder.
+        matrix: ``(F, F)``, its weight.
+    """
+    encoder.architecture["feature_head"] = True
+    encoder.feature_head = nn.Linear(len(matrix), len(matrix), bias=False, device=matrix.device)
+    with torch.no_grad():
+        encoder.feature_head.weight.copy_(matrix)

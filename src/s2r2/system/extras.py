@@ -15,6 +15,7 @@ EXTRAS = {
     "study": _TRAIN,
     "export": (*_ENCODER, "onnx", "onnxruntime", "onnxscript"),
     "remote": ("fsspec",),
+    "lora": ("peft",),
     "heic": ("pillow_heif",),
     "raw": ("rawpy",),
 }

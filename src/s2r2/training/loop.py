@@ -22,7 +22,7 @@ from s2r2.system.console import PlainConsole
 from s2r2.system.files import write_text
 from s2r2.system.progress import format_seconds
 from s2r2.system.wording import worded
-from s2r2.training.adaptation import optimizer_of
+from s2r2.training.adaptation import merged, optimizer_of, save_merged, trained_module
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods import Position, build_method, loss_of, statistics_of
 from s2r2.training.online_check import OnlineCheck
@@ -39,11 +39,11 @@ from s2r2.training.schedule import Clock, build_schedule
 from s2r2.training.setup.announcement import announce
 from s2r2.training.setup.cost import out_of_memory_is_an_error
 from s2r2.training.setup.encoder import build_encoder
-from s2r2.training.setup.images import open_loader, say_skipped
+from s2r2.training.setup.images import Loader, open_loader, say_skipped
 from s2r2.training.setup.plan import Preparation
 from s2r2.training.setup.preparation import prepare, write_steps_taken
 from s2r2.training.setup.resuming import facts
-from s2r2.views import ViewBatch, ViewLoader
+from s2r2.views import ViewBatch
 
 STEPS_BETWEEN_LOOKS = 10
 """On a GPU, where looking at the loss waits for it, and where processes ask each other whether to stop."""
@@ -126,15 +126,15 @@ class _Run:
         place(self.encoder, config, device)
         self.method = build_method(config, len(prepared.store)).to(device)
         self.trained = nn.ModuleDict({"encoder": self.encoder, "method": self.method})
-        optimizer = optimizer_of(self.trained, self.encoder, config)
-        self.optimizer = optimizer
+        self.optimizer = optimizer_of(self.trained, self.encoder, config)
         self.step, self.lr_scale = 0, 1.0
         if resumed:
             self._restore(resumed)
         self.fabric = build_fabric(config, device, processes)
         # One compilation for each size of view and of slice: a dynamic one is slower. The weights stay the encoder's.
-        model: Any = torch.compile(self.encoder, dynamic=False) if config.compile else self.encoder
-        self.model, self.fabric_optimizer = self.fabric.setup(model, optimizer)
+        model: Any = trained_module(self.encoder, config.adapt)
+        model = torch.compile(model, dynamic=False) if config.compile else model
+        self.model, self.fabric_optimizer = self.fabric.setup(model, self.optimizer)
         # A sharded encoder embeds only where all processes do.
         self.check = OnlineCheck(prepared) if processes.leader or config.strategy == "fsdp" else None
         self.log = MetricsLog(
@@ -167,9 +167,9 @@ class _Run:
 
     def train(self) -> TrainingResult:
         """Take the steps that are left."""
-        loader = open_loader(self.prepared, self.processes)
+        loader = open_loader(self.prepared, self.processes, self.encoder, self.console)
         started = time.monotonic()
-        self.schedule.watch.start()
+        self.schedule.watch.start(counting=self.config.adapt == "head" and not self.step)  # embedding counts, once
         self._start()
         progress = TrainingProgress(
             self.console, self.schedule, self.step, 0 if self.config.minutes else self.config.epochs
@@ -184,9 +184,9 @@ class _Run:
             write_steps_taken(self.prepared, self.step)
         self.console.say(f"trained   {self.step:,} steps in {format_seconds(time.monotonic() - started)}")
         say_skipped(self.prepared.store, self.prepared.folder, self.console)
-        return TrainingResult(self.prepared.folder, self.encoder.eval(), self.step, self.figures)
+        return TrainingResult(self.prepared.folder, merged(self.encoder, self.config.adapt), self.step, self.figures)
 
-    def _epoch(self, loader: ViewLoader, progress: TrainingProgress, interrupt: StopOnInterrupt) -> None:
+    def _epoch(self, loader: Loader, progress: TrainingProgress, interrupt: StopOnInterrupt) -> None:
         """The steps that are left of an epoch, or of the run, and a check if it is time for one."""
         epoch, begun = divmod(self.step, self.prepared.steps_per_epoch)
         clock = StepClock(loader)
@@ -344,6 +344,6 @@ class _Run:
                 facts=facts(self.prepared.store, self.config, self.processes, self.prepared.grades),
             )
             RunFolder(self.prepared.folder).start_is_over()
-            self.encoder.save(self.prepared.folder, weights)
+            save_merged(self.encoder, self.config.adapt, self.prepared.folder, weights)
         self.saved = time.monotonic()
         self.schedule.look_at_ending("checkpoint")

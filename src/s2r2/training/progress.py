@@ -5,7 +5,7 @@ import time
 from s2r2.system.console import PlainConsole
 from s2r2.system.progress import ProgressLine, format_seconds
 from s2r2.training.schedule import Schedule
-from s2r2.views import ViewLoader
+from s2r2.training.setup.images import Loader
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -13,7 +13,7 @@ SECONDS_BETWEEN_LINES = 5.0
 class StepClock:
     """Speed of the last step, and how much of its time was spent waiting for views."""
 
-    def __init__(self, loader: ViewLoader) -> None:
+    def __init__(self, loader: Loader) -> None:
         self._loader = loader
         self._moment, self._waited = time.perf_counter(), loader.wait_seconds
         self.views_per_second = self.wait_share = 0.0

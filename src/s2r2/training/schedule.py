@@ -30,9 +30,11 @@ class Stopwatch:
         self._clock, self._moment = clock, clock()
         self._usual = self._longest = 0.0
 
-    def start(self) -> None:
-        """Do not count the time until now."""
-        self._moment = self._clock()
+    def start(self, *, counting: bool = False) -> None:
+        """Begin to count now, or count the time since this was made as well."""
+        moment = self._clock()
+        self.seconds += (moment - self._moment) if counting else 0.0
+        self._moment = moment
 
     def look(self) -> float:
         """Count the time since the last look, and return it."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Options = dict[str, Any]
-Adaptation = Literal["", "all", "last-blocks"]
+Adaptation = Literal["", "head", "lora", "last-blocks", "all"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,9 @@ class MethodSettings:
     """Encoder to start from, which decides backbone, image size, normalization and head: timm:NAME (pretrained
     weights), a run folder, encoder.safetensors, and others that docs/search.md lists; by default random weights."""
     adapt: Adaptation = ""
-    """What is trained of the encoder to start from: all of it, earlier layers more slowly (all, the default), or the
-    last third of its layers (last-blocks). The statistics of its batch norm are kept."""
+    """What is trained of the encoder to start from: all of it, earlier layers more slowly (all, the default); the last
+    third of its layers (last-blocks); low-rank adapters of its attention layers (lora); or a linear layer behind it,
+    which takes a minute or two (head). See docs/adapting.md."""
     pretrained: bool = False
     """Former spelling of --start timm:BACKBONE."""
     head_hidden: int = 1024

@@ -11,7 +11,7 @@ import torch
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.settings.values import Mistakes, fitted, show
 from s2r2.system.code_files import is_code_file, load_class
-from s2r2.training.adaptation import RATE
+from s2r2.training.adaptation import HEAD_DECAY, RATES
 from s2r2.training.config import TrainConfig
 from s2r2.training.grades import read_grades
 from s2r2.training.methods.base import Method
@@ -72,7 +72,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
     views = config.views or method.views
     rate = method.learning_rates[config.optimizer] * (config.batch_size * views / BASE_VIEWS) ** 0.5
     if config.start:
-        rate *= RATE
+        rate *= RATES[config.adapt or "all"]
+    decay = HEAD_DECAY if config.adapt == "head" else WEIGHT_DECAY[config.optimizer]
     return dataclasses.replace(
         config,
         options=check_options(config, method),
@@ -80,7 +81,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         recipe=config.recipe or method.recipe,
         temperature=config.temperature or method.temperature,
         lr=config.lr or rate,
-        weight_decay=WEIGHT_DECAY[config.optimizer] if config.weight_decay is None else config.weight_decay,
+        weight_decay=decay if config.weight_decay is None else config.weight_decay,
     )
 
 

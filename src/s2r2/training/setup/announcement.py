@@ -6,7 +6,7 @@ from s2r2.runs import RunFolder
 from s2r2.system.console import PlainConsole
 from s2r2.system.progress import format_seconds
 from s2r2.system.wording import worded
-from s2r2.training.setup.cost import seconds_per_pixel
+from s2r2.training.setup.cost import seconds_per_pixel, seconds_per_step_of_head
 from s2r2.training.setup.plan import Preparation
 
 
@@ -22,8 +22,10 @@ def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, pro
     if prepared.grades is not None:
         console.say(f"grades    {prepared.grades.sentence}")
     size = sum(p.numel() for p in encoder.parameters()) / 1e6
+    trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad) / 1e6
+    parameters = f"{size:.1f} M parameters" + (f", {trained:.1f} M of them trained" if trained < size else "")
     console.say(
-        f"encoder   {config.backbone}, {weights}, {size:.1f} M parameters, {config.image_size} px, "
+        f"encoder   {config.backbone}, {weights}, {parameters}, {config.image_size} px, "
         f"{prepared.device if processes.world_size == 1 else f'{processes.world_size} processes'}"
         + (", each with a part of it" if config.strategy == "fsdp" else ""),
     )
@@ -42,7 +44,7 @@ def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, pro
         left = worded(", all taken: to train longer, give more `epochs` or `steps`")
     time_left = ""
     if config.strategy != "fsdp":  # measured on the whole encoder, which need not fit
-        seconds = _seconds_per_step(prepared, encoder) / processes.world_size * (prepared.steps - done)
+        seconds = _seconds(prepared, encoder, prepared.steps - done) / processes.world_size
         time_left = f", about {format_seconds(seconds)} (estimated)"
     console.say(
         f"run       {prepared.steps / prepared.steps_per_epoch:.4g} epochs x {prepared.steps_per_epoch:,} steps = "
@@ -63,10 +65,13 @@ def _announce_minutes(prepared: Preparation, console: PlainConsole) -> None:
     console.say(f"folder    {prepared.folder}")
 
 
-def _seconds_per_step(prepared: Preparation, encoder: Encoder) -> float:
-    """Estimated from passes over part of a step."""
+def _seconds(prepared: Preparation, encoder: Encoder, steps: int) -> float:
+    """Of so many steps, estimated from passes over part of one."""
     config = prepared.config
     part = min(config.batch_size * config.views, 64)
     passes = 4 / 3 if config.micro_batch else 1  # the gradient cache goes forward twice
     each = seconds_per_pixel(encoder.to(prepared.device), config.image_size, part)
-    return each * prepared.pixels_per_step * passes
+    if config.adapt == "head":  # each view passes through the backbone once
+        embedding = each * prepared.pixels_per_step * prepared.steps_per_epoch
+        return embedding + steps * seconds_per_step_of_head(encoder, config.batch_size * config.views)
+    return each * prepared.pixels_per_step * passes * steps

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
+from s2r2.training.adaptation import trained_module
 
 _SHARE = 0.4
 """Of the free memory, what activations may take: the backward pass needs about as much again for its own."""
@@ -67,6 +69,18 @@ def seconds_per_pixel(encoder: nn.Module, image_size: int, views: int) -> float:
                 torch.cuda.synchronize(device)
             times.append(time.perf_counter() - began)
     return min(times) / (views * image_size**2)
+
+
+def seconds_per_step_of_head(encoder: Encoder, views: int) -> float:
+    """Time of a forward and a backward pass of so many features through a head that is trained alone."""
+    head = trained_module(encoder, "head")
+    features = torch.randn(views, encoder.dimensions("feature"), device=encoder.device)
+    began = time.perf_counter()
+    head(features).sum().backward()
+    if encoder.device.type == "cuda":
+        torch.cuda.synchronize(encoder.device)
+    encoder.zero_grad(set_to_none=True)
+    return time.perf_counter() - began
 
 
 @contextlib.contextmanager

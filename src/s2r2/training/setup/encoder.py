@@ -8,10 +8,12 @@ import torch
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, create_encoder, load
 from s2r2.encoder.backbones import check_backbone, takes_another_size
+from s2r2.encoder.feature_head import add_feature_head
 from s2r2.errors import ArgumentError
 from s2r2.system.console import PlainConsole
 from s2r2.system.wording import worded
-from s2r2.training.config import TrainConfig
+from s2r2.training.adaptation import HEAD_EPOCHS, equip
+from s2r2.training.config import MOST_STEPS, TrainConfig
 from s2r2.training.settings import Adaptation
 from s2r2.training.setup.cost import fitting_micro_batch
 from s2r2.training.setup.plan import Preparation
@@ -48,15 +50,40 @@ def with_start(config: TrainConfig, given: frozenset[str], console: PlainConsole
         raise ArgumentError(f"`start={config.start!r}` decides the backbone: leave out `backbone`")
     if config.strategy == "fsdp":
         raise ArgumentError("`strategy='fsdp'` does not work with `start`: leave out `strategy`")
+    how = config.adapt or DEFAULT_ADAPTATION
     encoder = load(config.start, image_size=config.image_size if "image_size" in given else None)
     settings: dict[str, Any] = {"backbone": encoder.architecture["backbone"], "image_size": encoder.image_size}
+    equip(encoder, how)  # refuses what cannot be adapted in this form
     if encoder.head is not None:
         settings |= {name: encoder.architecture[name] for name in ("head_hidden", "embedding_dimensions")}
         if contrary := sorted(name for name in given & set(settings) if getattr(config, name) != settings[name]):
             raise ArgumentError(f"`start={config.start!r}` has a head: leave out `{contrary[0]}`")
-    made = dataclasses.replace(config, **settings, adapt=config.adapt or DEFAULT_ADAPTATION)
+    if how == "head":
+        settings |= _for_a_head(encoder, given)
+    made = dataclasses.replace(config, **settings, adapt=how)
     mean, std = ((*values,) for values in (encoder.mean, encoder.std))
     return made, Recipe(mean=mean, std=std)  # type: ignore[arg-type]
+
+
+def _for_a_head(encoder: Encoder, given: frozenset[str]) -> dict[str, Any]:
+    """Settings for training a head on features of views that are embedded once.
+
+    Raises:
+        S2R2Error: A setting was given that it does not have.
+    """
+    if contrary := sorted(given & {"head_hidden", "embedding_dimensions", "optimizer"}):
+        raise ArgumentError(
+            f"`adapt='head'` is one linear layer as wide as the backbone's features, trained with AdamW: leave out "
+            f"`{contrary[0]}`"
+        )
+    settings: dict[str, Any] = {"embedding_dimensions": encoder.dimensions("feature")}
+    if not given & {"epochs", "steps", "minutes"}:
+        settings["epochs"] = HEAD_EPOCHS
+    if "recipe" not in given:
+        settings["recipe"] = "photos"
+    if "check_every" not in given:  # a check embeds as many images as some epochs of a head take time for
+        settings["check_every"] = MOST_STEPS
+    return settings
 
 
 def _started(config: TrainConfig, recipe: Recipe, name: str | None) -> Encoder:
@@ -68,13 +95,26 @@ def _started(config: TrainConfig, recipe: Recipe, name: str | None) -> Encoder:
 
 
 def first_encoder(
-    config: TrainConfig, recipe: Recipe, name: str | None = None, small_stem: bool | None = None
+    config: TrainConfig,
+    recipe: Recipe,
+    name: str | None = None,
+    small_stem: bool | None = None,
+    *,
+    refined: bool = False,
 ) -> Encoder:
-    """The encoder that a run with this config starts with: what is random in it follows from the seed."""
+    """The encoder that a run with this config starts with: what is random in it follows from the seed.
+
+    Args:
+        config: The settings.
+        recipe: Whose normalization it gets, if it starts with random weights.
+        name: Its name.
+        small_stem: As in :func:`create_encoder`.
+        refined: Whether it gets a feature head; one to start from has its own.
+    """
     torch.manual_seed(config.seed)
     if config.start:
-        return _started(config, recipe, name)
-    return create_encoder(
+        return equip(_started(config, recipe, name), config.adapt)
+    encoder = create_encoder(
         config.backbone,
         image_size=config.image_size,
         pretrained=config.pretrained,
@@ -86,17 +126,21 @@ def first_encoder(
         several_sizes=recipe.large_views > 0,
         small_stem=small_stem,
     )
+    if refined:
+        add_feature_head(encoder, torch.eye(encoder.dimensions("feature")))
+    return equip(encoder, config.adapt)
 
 
 def build_encoder(prepared: Preparation) -> Encoder:
     """The encoder of a run with its first weights; a resume loads the saved ones afterwards, and needs no others."""
-    config, small_stem = prepared.config, None
+    config, small_stem, refined = prepared.config, None, False
     if prepared.resumed is not None:
         if config.start or config.pretrained:
             stem = prepared.resumed["encoder"].get("backbone.conv1.weight")
             small_stem = stem is not None and config.image_size <= 48 and stem.shape[-1] == 3
+        refined = "feature_head.weight" in prepared.resumed["encoder"]
         config = dataclasses.replace(config, pretrained=False, start="")
-    return first_encoder(config, prepared.recipe, prepared.folder.name, small_stem)
+    return first_encoder(config, prepared.recipe, prepared.folder.name, small_stem, refined=refined)
 
 
 def with_recipe(config: TrainConfig, asked: str, console: PlainConsole) -> TrainConfig:

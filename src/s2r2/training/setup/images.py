@@ -1,8 +1,10 @@
 """Where training takes its pixels from: a store that is made first, or the photos themselves."""
 
 from pathlib import Path
+from typing import TypeAlias
 
 from s2r2.distributed.processes import Processes
+from s2r2.encoder import Encoder
 from s2r2.errors import ArgumentError
 from s2r2.images import DirectImages, ImageSource, PixelStore, why_direct, write_skipped
 from s2r2.images.store.direct import DIRECT
@@ -10,8 +12,11 @@ from s2r2.images.store.pixel_store import NO_STORE
 from s2r2.runs import RunFolder
 from s2r2.system.console import PlainConsole
 from s2r2.system.wording import worded
+from s2r2.training.setup.features import FeatureLoader
 from s2r2.training.setup.plan import Preparation
 from s2r2.views import ViewLoader
+
+Loader: TypeAlias = ViewLoader | FeatureLoader
 
 
 def open_images(
@@ -69,10 +74,11 @@ def open_images_again(
     return DirectImages(source, short_side, listing if listing.exists() else None)
 
 
-def open_loader(prepared: Preparation, processes: Processes) -> ViewLoader:
-    """The views of a run, or this process's share of them."""
+def open_loader(prepared: Preparation, processes: Processes, encoder: Encoder, console: PlainConsole) -> Loader:
+    """The views of a run, or this process's share of them; where only a head is trained, as features."""
     config = prepared.config
-    return ViewLoader(
+    features = config.adapt == "head"
+    loader = ViewLoader(
         prepared.store,
         prepared.recipe,
         view_size=config.image_size,
@@ -84,7 +90,9 @@ def open_loader(prepared: Preparation, processes: Processes) -> ViewLoader:
         rank=processes.rank,
         world_size=processes.world_size,
         groups=None if prepared.grades is None else prepared.grades.columns,
+        drop_last=not features,
     )
+    return FeatureLoader(loader, encoder, config.batch_size, quiet=console.quiet) if features else loader
 
 
 def say_skipped(images: PixelStore | DirectImages, folder: Path, console: PlainConsole) -> None:

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import torch
 
 from s2r2.distributed.processes import Processes
+from s2r2.errors import ArgumentError
 from s2r2.system.console import PlainConsole
 from s2r2.system.wording import worded
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods import resolve
 from s2r2.training.methods.registry import BASE_VIEWS
-from s2r2.training.setup.cost import seconds_per_pixel
+from s2r2.training.setup.cost import seconds_per_pixel, seconds_per_step_of_head
 from s2r2.training.setup.encoder import first_encoder
 from s2r2.views import get_recipe, view_sizes
 
@@ -38,6 +39,8 @@ TABLE = (Choice(200, "resnet18", 64), Choice(12, "test_resnet", 48), Choice(0, "
 """The most expensive first. ``benchmarks/quality_per_minute.py`` has the figures; the first one is for GPUs and hours,
 and not measured."""
 BATCH_SIZE, LEAST_STEPS_PER_EPOCH = 64, 8
+EMBEDDING_SHARE = 0.6
+"""Of the time for training a head, what embedding the views may take."""
 LEARNING_RATE, SPREAD = 6e-3, 1.0
 """Of short runs by ranking: three times the usual rate for 512 views in a step, and a term of spread."""
 
@@ -60,6 +63,8 @@ def choose_for_time(
     """
     batch = max(2, min(BATCH_SIZE, images // LEAST_STEPS_PER_EPOCH) // processes.world_size * processes.world_size)
     config = _filled(config, given, batch_size=batch)
+    if config.adapt == "head":
+        return _chosen_for_head(config, given, images, device, console)
     fixed = given & {"backbone", "pretrained", "start"}
     for choice in TABLE:
         asked = _filled(config, given, image_size=choice.image_size, **({} if fixed else {"backbone": choice.backbone}))
@@ -70,12 +75,46 @@ def choose_for_time(
     if from_nothing and config.method == "s2r2" and config.optimizer == "adamw":
         views = asked.batch_size * resolve(asked).views
         asked = _filled(asked, given, lr=LEARNING_RATE * (views / BASE_VIEWS) ** 0.5, options={"spread": SPREAD})
-    shown = resolve(asked)
+    _say_chosen(asked, images, console)
+    return dataclasses.replace(asked, epochs=max(1, math.ceil(epochs)))
+
+
+def _say_chosen(config: TrainConfig, images: int, console: PlainConsole) -> None:
+    shown = resolve(config)
     settings = ", ".join(f"`{name}={getattr(shown, name)!r}`" for name in _SHOWN)
     options = "".join(f", `options={name}={value}`" for name, value in shown.options.items())
     about = f"for {config.minutes:g} minutes and {images:,} photos"
     console.say(worded(f"chosen    {about}: {settings}, `lr={shown.lr:.2g}`{options}"))
-    return dataclasses.replace(asked, epochs=max(1, math.ceil(epochs)))
+
+
+def _chosen_for_head(
+    config: TrainConfig, given: frozenset[str], images: int, device: torch.device, console: PlainConsole
+) -> TrainConfig:
+    """As many views as can be embedded in a part of the time, and the epochs of a head that the rest allows.
+
+    Raises:
+        S2R2Error: The time is too short for embedding them.
+    """
+    most = resolve(config)
+    recipe = get_recipe(most.recipe)
+    encoder = first_encoder(dataclasses.replace(most, pretrained=False), recipe).to(device)
+    each = seconds_per_pixel(encoder, most.image_size, _TRIAL_VIEWS)  # of a frozen backbone: forward only
+    limit, pixels = 60 * config.minutes, sum(size**2 for size in view_sizes(recipe, most.image_size, most.views))
+    embedding = images * each * pixels  # all views of all images, in seconds
+    views = most.views
+    if "views" not in given:
+        views = max(2, min(views, int(views * EMBEDDING_SHARE * limit / embedding)))
+    embedding *= views / most.views
+    if embedding > limit:
+        raise ArgumentError(
+            f"`minutes={config.minutes:g}` is too short: embedding {views} views of each of {images:,} photos takes "
+            f"about {embedding / 60:.1f} minutes here; give `minutes={math.ceil(2 * embedding / 60)}` or more"
+        )
+    step = seconds_per_step_of_head(encoder, most.batch_size * views)
+    asked = dataclasses.replace(config, views=views)
+    _say_chosen(asked, images, console)
+    steps = (limit - embedding) / step
+    return dataclasses.replace(asked, epochs=max(1, math.ceil(steps * most.batch_size / images)))
 
 
 def epochs_in_time(config: TrainConfig, images: int, device: torch.device, processes: Processes) -> float:
