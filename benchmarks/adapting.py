@@ -3,18 +3,19 @@
     python benchmarks/adapting.py                                  all cells, three seeds, one minute each
     python benchmarks/adapting.py --data grocery --forms head all --seeds 1 --minutes 0.5
 
-Photos are those of S2R2_DATA. For each set: the encoder as it is (frozen; weights of benchmarks/real_weights.py), adapted
-in the forms of ``--adapt``, and the same backbone trained from random weights, each for the same time. The last form, lora-vit, starts from a vision transformer with random weights, as those weights are of a convolutional network: it
-shows that the road works, not what LoRA is worth.
+Photos are those of S2R2_DATA. For each set: the encoder as it is (frozen; weights of benchmarks/real_weights.py),
+adapted in the forms of ``--adapt``, and the same backbone trained from random weights, each for the same time. The last
+form, lora-vit, starts from a vision transformer with random weights, as those weights are of a convolutional network:
+it shows that the road works, not what LoRA is worth.
 
-mAP, R@1 and kNN (a photo is classified by its ten nearest; where photos have one label) are of the photos that were trained on, whose labels no form has
-seen. Differences pair by photo; their 95 % intervals are over photos, of values averaged over the seeds. A study
-(``s2r2 compare``) compares methods from one start at equal steps and cannot say which figures are the start's, so this
-script and not a study file makes the table.
+mAP, R@1 and kNN (a photo is classified by its ten nearest; where photos have one label) are of the photos that were
+trained on, whose labels no form has seen. Differences pair by photo; their 95 % intervals are over photos, of values
+averaged over the seeds. A study (``s2r2 compare``) compares methods from one start at equal steps, and has no row for
+an encoder that is not trained: so this script makes the table, and not a study file.
 
-Each cell is a process of its own. Cells are added to the JSON file as they come; an interrupted run continues with those
-that are missing, and ``--data`` and ``--forms`` split the work. ``--cpu-time`` counts CPU seconds over ``--threads``
-in place of the clock's, and torch computes with one thread: other programs on the machine then cost a cell little.
+Each cell is a process of its own. Cells are added to the JSON file as they come; an interrupted run continues with
+those that are missing, and ``--data`` and ``--forms`` split the work. ``--cpu-time`` counts CPU seconds over
+``--threads`` in place of the clock's, and torch computes with one thread: other programs then cost a cell little.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -47,11 +49,12 @@ FIGURES = {"map": "mAP", "recall@1": "R@1", "knn": "kNN"}
 def run_cell(data: str, form: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train and judge one cell, in this process."""
     import torch
-    from real_weights import NAME
 
+    from real_weights import NAME
     from s2r2.encoder import load, store_side
     from s2r2.images import PixelStore, open_source
     from s2r2.training import TrainConfig, train
+    from s2r2.training.setup import cost
 
     torch.set_num_threads(1 if arguments.cpu_time else arguments.threads)
     start, began, row = VIT if form == "lora-vit" else f"timm:{NAME}", time.monotonic(), {}
@@ -67,6 +70,7 @@ def run_cell(data: str, form: str, seed: int, arguments: argparse.Namespace) -> 
             store=arguments.store, threads=arguments.threads, check_every=1 << 30,
         )  # fmt: skip
         clock = (lambda: time.process_time() / arguments.threads) if arguments.cpu_time else time.monotonic
+        cost.time = SimpleNamespace(perf_counter=clock)  # what a run chooses by is measured by the same clock
         with tempfile.TemporaryDirectory() as folder:
             result = train(arguments.photos / DATA[data], config, out=Path(folder) / "run", clock=clock, quiet=True)
         encoder, row["steps"] = result.encoder, result.steps
@@ -165,7 +169,7 @@ def main() -> None:
             print(f"{cell}: failed", flush=True)
             continue
         row = json.loads(ended.stdout.splitlines()[-1])
-        cells.append({"cell": cell, "settings": settings_of(arguments), "load": load, **row})
+        cells.append({"cell": list(cell), "settings": settings_of(arguments), "load": load, **row})
         arguments.out.parent.mkdir(exist_ok=True)
         arguments.out.write_text(json.dumps(cells) + "\n", encoding="utf-8")
         means = {name: round(100 * float(np.nanmean(each)), 1) for name, each in row["values"].items()}

@@ -79,7 +79,7 @@ def test_evaluate(real_weights: str, shapes: Path, tmp_path: Path, capsys: pytes
     assert float(rows[real_weights][0]) > float(rows["raw"][1])  # mAP; the other row is called raw pixels
 
 
-@pytest.mark.parametrize("how", ["all", "last-blocks"])
+@pytest.mark.parametrize("how", ["all", "last-blocks", "head"])
 def test_adapting(
     how: str, real_weights: str, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

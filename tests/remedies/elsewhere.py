@@ -103,6 +103,14 @@ ELSEWHERE: dict[str, str] = {
     "decides the backbone: leave out": "test_starting.py::test_what_contradicts_a_start_is_refused",
     "does not work with `start`: leave out": "test_starting.py::test_what_contradicts_a_start_is_refused",
     "`start={}` has a head: leave out": "test_starting.py::test_what_contradicts_a_start_is_refused",
+    "`adapt='head'` is one linear layer": "test_starting.py::test_what_contradicts_a_start_is_refused",
+    "has no attention blocks: use": "test_starting.py::test_what_contradicts_a_start_is_refused",
+    "`adapt='head'` keeps the features of all views": (
+        "test_starting.py::test_features_that_fill_the_memory_are_refused"
+    ),
+    "is too short: embedding {} views": "test_starting.py::test_minutes_choose_the_views_of_a_head",
+    "`adapt='head'` works in one process": "test_starting.py::test_a_head_is_refused_in_several_processes",
+    "cannot be adapted as a whole: timm": "test_starting.py::test_a_backbone_without_layers_gets_a_head",
     "`pretrained` is now `start={}`": "test_starting.py::test_the_former_spelling_of_a_start",
     "Is s2r2 serve still running?": "test_page.py::test_a_server_that_comes_back_answers_again",
 }

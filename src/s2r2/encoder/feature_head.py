@@ -34,7 +34,10 @@ def add_feature_head(encoder: Encoder, matrix: Tensor) -> None:
         encoder: The encoder.
         matrix: ``(F, F)``, its weight.
     """
+    head = encoder.head
+    del encoder.head  # to come after the feature head again: optimizers know parameters by their order
     encoder.architecture["feature_head"] = True
     encoder.feature_head = nn.Linear(len(matrix), len(matrix), bias=False, device=matrix.device)
     with torch.no_grad():
         encoder.feature_head.weight.copy_(matrix)
+    encoder.head = head

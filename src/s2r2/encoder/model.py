@@ -74,9 +74,9 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = head
         width: int = architecture["feature_dimensions"]
         self.feature_head = nn.Linear(width, width, bias=False) if architecture.get("feature_head") else None
+        self.head = head
         self.architecture = architecture
         self.name = name
         self.trained = trained
