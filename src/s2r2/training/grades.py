@@ -77,7 +77,7 @@ def _read(part: str, text: str) -> Grade:
         raise ArgumentError(f"`grades={text!r}`: a name is missing: write it like time:30s,place:50m,folder")
     units = _UNITS.get(kind)
     if units is None and colon:
-        raise ArgumentError(f"`grades={text!r}`: only time and place have a width: write {kind}")
+        raise ArgumentError(f"`grades={text!r}`: only time and place have a width: write {kind} alone, or time:30s")
     if units is None:
         return Grade(kind, 0.0, part)
     given = _WIDTH.fullmatch(width)
