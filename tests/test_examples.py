@@ -139,7 +139,7 @@ def test_s2r2_from_scratch_is_short_and_as_good_as_s2r2_train(
         Image.fromarray(picture).save(tmp_path / "digits" / f"{i:04d}.png")
     (tmp_path / "recipe.yaml").write_text(
         "{crop_scale: [0.4, 1.0], crop_ratio: [0.5, 2.0], horizontal_flip: 0, brightness: 0.4, contrast: 0.4, "
-        "saturation: 0, hue: 0, grey_probability: 0, blur_probability: 0, mean: [0.45, 0.45, 0.45], "
+        "saturation: 0, hue: 0, grayscale_probability: 0, blur_probability: 0, mean: [0.45, 0.45, 0.45], "
         "std: [0.22, 0.22, 0.22]}"
     )
     config = s2r2.TrainConfig(

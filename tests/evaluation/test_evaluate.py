@@ -9,7 +9,7 @@ import pytest
 from s2r2.errors import S2R2Error
 from s2r2.evaluation import Evaluation, evaluate, fine_tune, held_out_views, rank_views, view_average_precision
 from s2r2.evaluation.evaluating import RAW
-from s2r2.evaluation.protocols.fine_tuning import FineTuningPlan, labelled_share
+from s2r2.evaluation.protocols.fine_tuning import FineTuningPlan, labeled_share
 from s2r2.evaluation.protocols.raw_pixels import raw_pixel_features
 from s2r2.evaluation.task import build_task
 from s2r2.images import PixelStore, open_source
@@ -238,10 +238,10 @@ def test_view_ranking_finds_what_an_encoder_knows(unlabelled, encoder):
 
 def test_a_share_of_the_labels_has_every_class(stores):
     task = build_task(*stores, ks=(1,))
-    assert [len(labelled_share(task, share)) for share in (0.01, 0.2, 1.0)] == [4, 12, 60]
-    assert set(task.train[labelled_share(task, 0.01)]) == {0, 1, 2, 3}
+    assert [len(labeled_share(task, share)) for share in (0.01, 0.2, 1.0)] == [4, 12, 60]
+    assert set(task.train[labeled_share(task, 0.01)]) == {0, 1, 2, 3}
     with pytest.raises(S2R2Error, match="above 0"):
-        labelled_share(task, 0)
+        labeled_share(task, 0)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from s2r2.errors import S2R2Error
 from s2r2.evaluation import Interval, RetrievalResult, bootstrap_interval, knn_predictions, retrieval_metrics
 from s2r2.evaluation.metrics.jackknife import pseudo_values
-from s2r2.evaluation.metrics.neighbours import without_voters
+from s2r2.evaluation.metrics.neighbors import without_voters
 
 
 def rows_with_ties(generator: np.random.Generator, count: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from s2r2.evaluation import (
     probe_subsets,
     retrieval_metrics,
 )
-from s2r2.evaluation.metrics.confusion import neighbour_confusion
+from s2r2.evaluation.metrics.confusion import neighbor_confusion
 from s2r2.evaluation.metrics.label_encoding import number_labels
 from s2r2.images import Labels
 
@@ -68,7 +68,7 @@ def test_figures_do_not_depend_on_how_labels_are_spelt(spelling: str) -> None:
     folds = [np.arange(20), np.arange(20, 40)]
     parts = [probe_subsets(ROWS[train], a, ROWS[test], b, folds, draws=5) for a, b in _pairs(spelt, train, test)]
     assert parts[0].accuracies == parts[1].accuracies
-    tables = [neighbour_confusion(ROWS, labels) for labels in (spelt(whole), NUMBERS)]
+    tables = [neighbor_confusion(ROWS, labels) for labels in (spelt(whole), NUMBERS)]
     assert tables[0]["shares"] == tables[1]["shares"]
 
 
@@ -80,7 +80,7 @@ def _pairs(spelt: Callable[[slice], Any], train: slice, test: slice) -> list[tup
 def test_none_nan_and_empty_are_unknown(nothing: object) -> None:
     labels = [*NUMBERS[:59].tolist(), nothing]
     found = retrieval_metrics(ROWS, labels)
-    assert (found.unlabelled_queries, found.gallery) == (1, 59)
+    assert (found.unlabeled_queries, found.gallery) == (1, 59)
     texts = ["abc"[n] for n in NUMBERS[:59]]
     assert knn_accuracy(ROWS, labels, ROWS, k=3) == knn_accuracy(ROWS, [*texts, nothing], ROWS, k=3)
     with pytest.raises(S2R2Error, match="60 images, 59 labels"):

@@ -258,7 +258,7 @@ def test_multi_label_relevance_is_at_least_one_label_in_common():
         if relevant.any():
             theirs = average_precision_score(relevant, similarities[q, others])
             assert result.average_precision[q] == pytest.approx(theirs, abs=1e-6)
-    assert result.unlabelled_queries == 60 - len(known)
+    assert result.unlabeled_queries == 60 - len(known)
 
 
 def test_labels_of_one_kind_or_the_other_give_the_same():
@@ -284,7 +284,7 @@ def test_singletons_are_counted_and_handled_as_asked():
     rows = np.eye(4, dtype=np.float32) + 0.1
     labels = np.array([0, 0, 1, -1])
     skipped = retrieval_metrics(rows, labels, unknown=-1)
-    assert (skipped.queries, skipped.without_relevant, skipped.unlabelled_queries) == (2, 1, 1)
+    assert (skipped.queries, skipped.without_relevant, skipped.unlabeled_queries) == (2, 1, 1)
     assert np.isnan(skipped.average_precision[2])
     assert skipped.gallery == 3
     zero = retrieval_metrics(rows, labels, unknown=-1, without_relevant="zero")

@@ -29,7 +29,11 @@ from s2r2.views import (
 from s2r2.views.draws import draw_crops, draw_uniform
 
 STILL = Recipe(
-    horizontal_flip=0.0, jitter_probability=0.0, grey_probability=0.0, blur_probability=0.0, solarise_probability=0.0
+    horizontal_flip=0.0,
+    jitter_probability=0.0,
+    grayscale_probability=0.0,
+    blur_probability=0.0,
+    solarize_probability=0.0,
 )
 ALONE = {
     "crop": {},
@@ -40,11 +44,11 @@ ALONE = {
     "contrast": {"jitter_probability": 1.0, "brightness": 0.0, "saturation": 0.0, "hue": 0.0},
     "saturation": {"jitter_probability": 1.0, "brightness": 0.0, "contrast": 0.0, "hue": 0.0},
     "hue": {"jitter_probability": 1.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.5},
-    "grey": {"grey_probability": 1.0},
+    "grey": {"grayscale_probability": 1.0},
     "blur": {"blur_probability": 1.0},
-    "solarise": {"solarise_probability": 1.0},
+    "solarise": {"solarize_probability": 1.0},
 }
-WHOLE = dataclasses.replace(RECIPES["photos"], vertical_flip=0.3, quarter_turns=True, solarise_probability=0.2)
+WHOLE = dataclasses.replace(RECIPES["photos"], vertical_flip=0.3, quarter_turns=True, solarize_probability=0.2)
 SIZES = [(96, 96, 96), (160, 213, 96), (256, 341, 224), (480, 640, 128), (500, 7, 64), (7, 500, 64), (1, 1, 32)]
 
 
@@ -80,7 +84,7 @@ def test_each_operation_equals_torchvision(operation: str) -> None:
 
 @pytest.mark.parametrize(("height", "width", "size"), SIZES)
 def test_the_whole_chain_equals_torchvision(height: int, width: int, size: int) -> None:
-    difference = errors(dataclasses.replace(WHOLE, solarise_probability=0.0), height, width, size, 12)
+    difference = errors(dataclasses.replace(WHOLE, solarize_probability=0.0), height, width, size, 12)
     assert difference.mean() <= 0.001
     assert difference.max() <= 0.05
 
@@ -287,7 +291,7 @@ def test_parameters_follow_their_distributions() -> None:
     from scipy import stats
 
     count = 4000
-    recipe = dataclasses.replace(RECIPES["photos"], quarter_turns=True, vertical_flip=0.25, solarise_probability=0.1)
+    recipe = dataclasses.replace(RECIPES["photos"], quarter_turns=True, vertical_flip=0.25, solarize_probability=0.1)
     table = draw_parameters(recipe, np.full((count, 2), 400), np.arange(count), 1, seed=0, epoch=0, view_size=96)
     area = table.height * table.width / 400**2
     ratio = np.log(table.width / table.height)
@@ -329,6 +333,13 @@ def test_recipes_survive_yaml_and_say_what_is_wrong() -> None:
         Recipe(crop_scale=(0.0, 1.0))
     with pytest.raises(S2R2Error, match="colour"):
         Recipe.from_dict({"colour": 1})
+
+
+def test_former_names_of_settings_are_read() -> None:
+    recipe = Recipe.from_dict({"grey_probability": 0.3, "solarise_probability": 0.1})
+    assert (recipe.grayscale_probability, recipe.solarize_probability) == (0.3, 0.1)
+    with pytest.raises(S2R2Error, match="grey_probability: 2: must be a probability"):
+        Recipe.from_dict({"grey_probability": 2})
 
 
 @pytest.mark.parametrize("wrong", [{"view_size": 0}, {"view_size": 10**6}, {"views": 0}, {"views": 1.5}, {"seed": -1}])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         health as health,
         uniformity as uniformity,
     )
-    from s2r2.evaluation.metrics.neighbours import (
+    from s2r2.evaluation.metrics.neighbors import (
         knn_accuracy as knn_accuracy,
         knn_predictions as knn_predictions,
         knn_scores as knn_scores,

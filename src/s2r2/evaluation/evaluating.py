@@ -15,7 +15,7 @@ from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.evaluation.distributed import embed_shared, embed_views_shared
 from s2r2.evaluation.metrics.bootstrap import DRAWS
 from s2r2.evaluation.metrics.health import alignment, duplicates, health
-from s2r2.evaluation.metrics.neighbours import usual_neighbours
+from s2r2.evaluation.metrics.neighbors import usual_neighbors
 from s2r2.evaluation.metrics.vectors import unit_rows, without_direction
 from s2r2.evaluation.protocols.base import Protocol, Space
 from s2r2.evaluation.protocols.held_out_views import HeldOutViews, held_out_views
@@ -295,13 +295,13 @@ def _notes(evaluation: Evaluation, train: PixelStore | None, test: PixelStore, t
                 f"{counts['without_relevant']:,} test images are the only ones of their class: they were no queries, "
                 "but stayed among the images to be ranked."
             )
-        if counts["unlabelled_queries"]:
-            notes.append(f"{counts['unlabelled_queries']:,} test images without label were left out.")
+        if counts["unlabeled_queries"]:
+            notes.append(f"{counts['unlabeled_queries']:,} test images without label were left out.")
         if not task.has_train_labels:
             notes.append("No labeled training images: kNN asks the other test images, and there is no linear probe.")
-        ks = usual_neighbours(int(task.train_labelled.sum() if task.has_train_labels else task.test_labelled.sum()))
+        ks = usual_neighbors(int(task.train_labelled.sum() if task.has_train_labels else task.test_labelled.sum()))
         if max(ks) < 200:
-            notes.append(f"kNN with {max(ks)} instead of the usual 200 neighbours: a tenth of the labeled images.")
+            notes.append(f"kNN with {max(ks)} instead of the usual 200 neighbors: a tenth of the labeled images.")
     if len(test) == 1 and "view_ap" in evaluation.columns:
         notes.append("There is only one test image: its views cannot be taken for those of another (n/a).")
     side = evaluation.about["raw_pixels_side"]

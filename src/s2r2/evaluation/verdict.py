@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from s2r2.evaluation.metrics.bootstrap import Interval, interval_of, resampled
-from s2r2.evaluation.metrics.neighbours import nearest
+from s2r2.evaluation.metrics.neighbors import nearest
 from s2r2.evaluation.report.rankings import Shown
 from s2r2.evaluation.result import Column
 from s2r2.evaluation.task import Outcome, Task

@@ -119,9 +119,9 @@ def draw_parameters(
         order=np.argsort(uniform[:, _ORDER : _ORDER + 4], axis=1).astype(np.int32),
         factors=factors.astype(np.float32),
         hue=((2 * uniform[:, _HUE] - 1) * recipe.hue).astype(np.float32),
-        grey=uniform[:, _GREY] < recipe.grey_probability,
+        grey=uniform[:, _GREY] < recipe.grayscale_probability,
         sigma=np.where(uniform[:, _BLUR] < recipe.blur_probability, sigma, 0.0).astype(np.float32),
-        solarise=uniform[:, _SOLARISE] < recipe.solarise_probability,
+        solarise=uniform[:, _SOLARISE] < recipe.solarize_probability,
     )
 
 

@@ -12,6 +12,8 @@ from s2r2.settings.yaml_documents import read_yaml
 
 Range = tuple[float, float]
 LARGEST = 1000.0
+FORMER = {"grey_probability": "grayscale_probability", "solarise_probability": "solarize_probability"}
+"""Former names of settings, which files and runs of earlier versions have."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,10 @@ class Recipe:
         saturation: Likewise.
         hue: h <= 0.5: shift drawn from [-h, h], as a part of the color circle.
         jitter_probability: Probability of color jitter.
-        grey_probability: Probability of grayscale.
+        grayscale_probability: Probability of grayscale.
         blur_probability: Probability of blur.
         blur_sigma: Its standard deviation in pixels of the view; the kernel is a tenth of the view wide.
-        solarise_probability: Probability of inverting the pixels above one half.
+        solarize_probability: Probability of inverting the pixels above one half.
         mean: Channel means that the pixels in [0, 1] are normalized with.
         std: Channel standard deviations, likewise.
         large_views: Multi-crop: how many of the views are of full size; 0 means all.
@@ -54,10 +56,10 @@ class Recipe:
     saturation: float = 0.8
     hue: float = 0.2
     jitter_probability: float = 0.8
-    grey_probability: float = 0.2
+    grayscale_probability: float = 0.2
     blur_probability: float = 0.5
     blur_sigma: Range = (0.1, 2.0)
-    solarise_probability: float = 0.0
+    solarize_probability: float = 0.0
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     large_views: int = 0
@@ -98,14 +100,14 @@ def _checked(values: dict[str, Any], mistakes: Mistakes, where: Where) -> dict[s
     """Settings as they should be; what is wrong with them goes to the mistakes."""
     hints = get_type_hints(Recipe)
     made = {}
-    for name, value in values.items():
-        before = len(mistakes.found)
+    for key, value in values.items():
+        before, name = len(mistakes.found), FORMER.get(key, key)
         if name not in hints:
-            mistakes.add((*where, name), unknown_key(name, hints))
+            mistakes.add((*where, key), unknown_key(key, hints))
             continue
-        made[name] = fitted(plain(value), hints[name], mistakes, (*where, name))
+        made[name] = fitted(plain(value), hints[name], mistakes, (*where, key))
         if len(mistakes.found) == before and (wrong := _wrong(name, made[name])):
-            mistakes.add((*where, name), f"{show(value)}: {wrong}")
+            mistakes.add((*where, key), f"{show(value)}: {wrong}")
     return made
 
 
@@ -133,12 +135,12 @@ def _wrong(name: str, value: Any) -> str:
 RECIPES: dict[str, Recipe] = {
     "photos": Recipe(),
     "mild": Recipe(
-        crop_scale=(0.3, 1.0), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grey_probability=0.1,
+        crop_scale=(0.3, 1.0), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale_probability=0.1,
         blur_probability=0.2, blur_sigma=(0.1, 1.0),
     ),
     "documents": Recipe(
         crop_scale=(0.4, 1.0), crop_ratio=(0.5, 2.0), horizontal_flip=0.0, brightness=0.4, contrast=0.4,
-        saturation=0.0, hue=0.0, grey_probability=0.0, blur_probability=0.2, blur_sigma=(0.1, 1.0),
+        saturation=0.0, hue=0.0, grayscale_probability=0.0, blur_probability=0.2, blur_sigma=(0.1, 1.0),
     ),
     "aerial": Recipe(crop_scale=(0.2, 1.0), vertical_flip=0.5, quarter_turns=True, hue=0.1),
     "swav-multicrop": Recipe(crop_scale=(0.14, 1.0), large_views=2),

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 
 from s2r2.evaluation.metrics.label_encoding import LabelsLike, number_labels
-from s2r2.evaluation.metrics.neighbours import nearest
+from s2r2.evaluation.metrics.neighbors import nearest
 
 NEIGHBOURS = 10
 PAIRS = 12
 LARGEST_TABLE = 24
 
 
-def neighbour_confusion(
+def neighbor_confusion(
     embeddings: np.ndarray, labels: LabelsLike, names: list[str] | None = None, *, unknown: int | None = None
 ) -> dict[str, Any]:
     """For each class, how its images' ten nearest other images divide among the classes, as plain data.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s2r2.evaluation.metrics.neighbours import nearest
+from s2r2.evaluation.metrics.neighbors import nearest
 from s2r2.evaluation.metrics.vectors import unit_rows
 
 COLLAPSED_COSINE = 0.999

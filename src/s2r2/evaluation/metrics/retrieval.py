@@ -37,8 +37,8 @@ class RetrievalResult:
             overlap of labels; None when not asked for.
         relevant: ``(Q,)`` relevant gallery images of each query, 0 for a query without label.
         gallery: Gallery images that have labels.
-        unlabelled_queries: Queries left out because they have no label.
-        unlabelled_gallery: Gallery images left out for the same reason.
+        unlabeled_queries: Queries left out because they have no label.
+        unlabeled_gallery: Gallery images left out for the same reason.
         without_relevant: Labeled queries for which nothing in the gallery is relevant (singletons).
         tie_span: ``(Q,)`` best minus worst AP over the orders of equal scores: 0 where ties do not matter.
         ties: The tie rule.
@@ -54,12 +54,16 @@ class RetrievalResult:
     ndcg: np.ndarray | None
     relevant: np.ndarray
     gallery: int
-    unlabelled_queries: int
-    unlabelled_gallery: int
+    unlabeled_queries: int
+    unlabeled_gallery: int
     without_relevant: int
     tie_span: np.ndarray
     ties: Ties
     pseudo_values: dict[str, np.ndarray] = field(default_factory=dict)
+
+    # Former spellings, for this version.
+    unlabelled_queries = property(lambda self: self.unlabeled_queries)
+    unlabelled_gallery = property(lambda self: self.unlabeled_gallery)
 
     @property
     def queries(self) -> int:
@@ -86,8 +90,8 @@ class RetrievalResult:
             "queries": self.queries,
             "gallery": self.gallery,
             "without_relevant": self.without_relevant,
-            "unlabelled_queries": self.unlabelled_queries,
-            "unlabelled_gallery": self.unlabelled_gallery,
+            "unlabeled_queries": self.unlabeled_queries,
+            "unlabeled_gallery": self.unlabeled_gallery,
         }
         return {**figures, **counts}
 
@@ -185,8 +189,8 @@ def retrieval_metrics(
         ndcg=out[:, 5] if graded else None,
         relevant=out[:, 0].astype(np.int64),
         gallery=len(columns),
-        unlabelled_queries=int((~query_relevance.known).sum()),
-        unlabelled_gallery=int((~gallery_relevance.known).sum()),
+        unlabeled_queries=int((~query_relevance.known).sum()),
+        unlabeled_gallery=int((~gallery_relevance.known).sum()),
         without_relevant=int(lonely.sum()),
         tie_span=out[:, 1],
         ties=ties,

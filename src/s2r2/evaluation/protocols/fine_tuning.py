@@ -78,7 +78,7 @@ def _fine_tuned_scores(
     encoder: Encoder, train: PixelStore, test: PixelStore, task: Task, share: float, plan: FineTuningPlan
 ) -> np.ndarray:
     assert task.train is not None
-    chosen = labelled_share(task, share)
+    chosen = labeled_share(task, share)
     with torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
         torch.manual_seed(task.seed)
         model = _Classifier(copy.deepcopy(encoder), len(task.names)).to(encoder.device)
@@ -86,7 +86,7 @@ def _fine_tuned_scores(
     return _predict(model, test, np.flatnonzero(task.test_labelled))
 
 
-def labelled_share(task: Task, share: float) -> np.ndarray:
+def labeled_share(task: Task, share: float) -> np.ndarray:
     """Sorted indices of a share of the labeled training images, of each class at least one.
 
     Raises:
@@ -157,7 +157,7 @@ def _plain_crops(encoder: Encoder, plan: FineTuningPlan) -> Recipe:
         {
             "crop_scale": [plan.smallest_crop, 1.0],
             **dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0),
-            **dict.fromkeys(("jitter_probability", "grey_probability", "blur_probability"), 0.0),
+            **dict.fromkeys(("jitter_probability", "grayscale_probability", "blur_probability"), 0.0),
             "mean": list(encoder.mean),
             "std": list(encoder.std),
         }
@@ -219,7 +219,7 @@ class FineTuning(Protocol):
         """Shares that are larger than they say, for one image of each class."""
         found, labelled = [], int(task.train_labelled.sum())
         for share in SHARES:
-            taken = len(labelled_share(task, share))
+            taken = len(labeled_share(task, share))
             if taken > 1.5 * share * labelled:
                 text = f"Fine-tuning on {share:.0%} took {taken} of {labelled} labeled images"
                 found.append(Caution(f"{text}: at least one of each class."))

@@ -142,7 +142,7 @@ def _validate(x: Tensor, y: Tensor, width: int, strengths: Sequence[float], seed
     found: dict[float, float] = {}
     start = None
     for strength in strengths:  # rising: each fit starts where the more regularised one before ended
-        weight, bias, start = problem.minimise_from(strength, start)
+        weight, bias, start = problem.minimize_from(strength, start)
         logits = torch.addmm(bias, x[held], weight.T).cpu().numpy()
         if labels.ndim == 1:
             found[strength] = float((logits.argmax(1) == labels[held]).mean())
@@ -166,10 +166,10 @@ class _Problem:
 
     def minimise(self, strength: float) -> tuple[Tensor, Tensor]:
         """Weight ``(C, D)`` and bias ``(C,)`` at the minimum."""
-        weight, bias, _ = self.minimise_from(strength, None)
+        weight, bias, _ = self.minimize_from(strength, None)
         return weight, bias
 
-    def minimise_from(self, strength: float, start: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def minimize_from(self, strength: float, start: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The same from a start in the principal axes, and the minimum in them ``(C, K + 1)``."""
         from scipy.optimize import minimize
 

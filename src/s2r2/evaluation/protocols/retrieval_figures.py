@@ -54,7 +54,7 @@ class Retrieval(Protocol):
         )
         wrong = (result.gallery - 1 - result.relevant)[np.isfinite(result.average_precision)]
         counts = result.summary()
-        names = ("queries", "without_relevant", "unlabelled_queries", "tie_span")
+        names = ("queries", "without_relevant", "unlabeled_queries", "tie_span")
         details = {**{name: counts[name] for name in names}, "most_wrong": int(wrong.max(initial=0))}
         resampled = result.pseudo_values
         outcomes = {

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from s2r2.evaluation.metrics.confusion import neighbour_confusion
+from s2r2.evaluation.metrics.confusion import neighbor_confusion
 from s2r2.evaluation.report.photo_map import write_photo_map
 from s2r2.evaluation.report.rankings import FOLDER, Shown, write_rankings
 from s2r2.evaluation.result import Evaluation
@@ -31,4 +31,4 @@ def write_pictures(
         images = write_photo_map(folder / MAP, shown.embeddings, store)
         evaluation.pictures["map"] = {"picture": MAP, "images": images, "encoder": shown.row.title}
     if task.labelled and not task.several:
-        evaluation.pictures["confusion"] = neighbour_confusion(shown.embeddings, task.test, task.names, unknown=UNKNOWN)
+        evaluation.pictures["confusion"] = neighbor_confusion(shown.embeddings, task.test, task.names, unknown=UNKNOWN)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from s2r2.errors import S2R2Error
-from s2r2.evaluation.metrics.neighbours import nearest
+from s2r2.evaluation.metrics.neighbors import nearest
 from s2r2.evaluation.result import Evaluation, Row
 from s2r2.evaluation.task import Outcome, Task
 from s2r2.images import PixelStore

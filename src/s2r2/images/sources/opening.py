@@ -64,7 +64,7 @@ def _open(data: Data) -> ImageSource:
             return source
     text = printable(data.text)
     if not data.path.exists():
-        near = difflib.get_close_matches(data.path.name.partition(":")[0], _neighbours(data.path), n=1, cutoff=0.7)
+        near = difflib.get_close_matches(data.path.name.partition(":")[0], _neighbors(data.path), n=1, cutoff=0.7)
         hint = f"did you mean {near[0]}?" if near else f"give {what_data_may_be()}"
         raise S2R2Error(f"no such file or folder: {text}; {hint}")
     if not data.path.is_file():
@@ -72,7 +72,7 @@ def _open(data: Data) -> ImageSource:
     raise S2R2Error(f"{text} is not data that can be read: give {what_data_may_be()}")
 
 
-def _neighbours(path: Path) -> list[str]:
+def _neighbors(path: Path) -> list[str]:
     try:
         beside = [entry.name for entry in path.parent.iterdir()]
     except OSError:

@@ -8,7 +8,7 @@ from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.evaluation.metrics.label_encoding import LabelsLike, number_labels
 from s2r2.evaluation.metrics.vectors import similarity_rows, unit_rows
 
-DEFAULT_NEIGHBOURS = (20, 200)
+DEFAULT_NEIGHBORS = (20, 200)
 TEMPERATURE = 0.07
 _MEMORY = 64 * 2**20
 _COLUMNS = 65_536
@@ -49,9 +49,9 @@ def nearest(
     return indices, cosines
 
 
-def usual_neighbours(images: int) -> tuple[int, ...]:
+def usual_neighbors(images: int) -> tuple[int, ...]:
     """The usual k, 20 and 200, each at most a tenth of the training images (at least 1)."""
-    return tuple(sorted({max(1, min(k, images // 10)) for k in DEFAULT_NEIGHBOURS}))
+    return tuple(sorted({max(1, min(k, images // 10)) for k in DEFAULT_NEIGHBORS}))
 
 
 def knn_scores(
@@ -60,7 +60,7 @@ def knn_scores(
     test: np.ndarray | None = None,
     *,
     unknown: int | None = None,
-    ks: Sequence[int] = DEFAULT_NEIGHBOURS,
+    ks: Sequence[int] = DEFAULT_NEIGHBORS,
     temperature: float = TEMPERATURE,
     classes: int | None = None,
 ) -> dict[int, np.ndarray]:
@@ -140,7 +140,7 @@ def without_voters(
     Args:
         rows: ``(N, D)`` features.
         labels: ``(N,)`` class numbers from 0.
-        k: Number of neighbours.
+        k: Number of neighbors.
         temperature: T.
 
     Returns:

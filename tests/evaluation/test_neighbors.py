@@ -5,7 +5,7 @@ import pytest
 
 from s2r2.errors import S2R2Error
 from s2r2.evaluation import knn_accuracy, knn_predictions, knn_scores, nearest
-from s2r2.evaluation.metrics.neighbours import usual_neighbours
+from s2r2.evaluation.metrics.neighbors import usual_neighbors
 
 
 def unit(rows):
@@ -52,7 +52,7 @@ def test_votes_are_weighted_by_exp_of_cosine_over_temperature(data, k):
         np.testing.assert_allclose(shares[q], votes / votes.sum(), atol=1e-5)
 
 
-def test_multi_label_votes_go_to_every_label_of_a_neighbour():
+def test_multi_label_votes_go_to_every_label_of_a_neighbor():
     train = np.array([[1, 0], [0.8, 0.6], [0, 1]], np.float32)
     targets = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]], bool)
     shares = knn_scores(train, targets, np.array([[1, 0]], np.float32), ks=(2,), temperature=1.0)[2]
@@ -77,8 +77,8 @@ def test_leave_one_out_accuracy_does_not_let_an_image_vote_for_itself():
     assert knn_accuracy(rows, np.array([0, 1, 2, 3, 4, 5]), k=1) == 0
 
 
-def test_usual_neighbours_stay_below_a_tenth_of_the_images():
-    assert [usual_neighbours(n) for n in (5, 100, 1000, 50000)] == [(1,), (10,), (20, 100), (20, 200)]
+def test_usual_neighbors_stay_below_a_tenth_of_the_images():
+    assert [usual_neighbors(n) for n in (5, 100, 1000, 50000)] == [(1,), (10,), (20, 100), (20, 200)]
 
 
 def test_bad_input_is_one_clear_line(data):

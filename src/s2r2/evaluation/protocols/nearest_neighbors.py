@@ -1,9 +1,9 @@
-"""Nearest neighbours: the labeled images most similar to a test image vote for its label."""
+"""Nearest neighbors: the labeled images most similar to a test image vote for its label."""
 
 import dataclasses
 
 from s2r2.evaluation.metrics.jackknife import pseudo_values
-from s2r2.evaluation.metrics.neighbours import knn_scores, usual_neighbours, without_voters
+from s2r2.evaluation.metrics.neighbors import knn_scores, usual_neighbors, without_voters
 from s2r2.evaluation.protocols.base import Need, Protocol, Space
 from s2r2.evaluation.protocols.register import register_protocol
 from s2r2.evaluation.result import Column
@@ -11,7 +11,7 @@ from s2r2.evaluation.task import Outcome, Task
 
 
 @register_protocol
-class NearestNeighbours(Protocol):
+class NearestNeighbors(Protocol):
     """kNN accuracy, or mean AP where images have several labels; without training labels the test images vote."""
 
     name = "knn"
@@ -22,7 +22,7 @@ class NearestNeighbours(Protocol):
 
     def columns(self, task: Task) -> dict[str, Column]:
         """A figure for each number of neighbors."""
-        ks = _neighbours(task)
+        ks = _neighbors(task)
         if task.several:
             text = "Labels guessed by a vote of the {} nearest labeled images; mean AP over labels."
         else:
@@ -31,7 +31,7 @@ class NearestNeighbours(Protocol):
 
     def evaluate(self, space: Space, task: Task) -> dict[str, Outcome]:
         """The vote of the training images, or of the other test images."""
-        ks, (rows, labels) = _neighbours(task), space.testing(task)
+        ks, (rows, labels) = _neighbors(task), space.testing(task)
         if not ks:
             return {}
         voters = (*space.training(task), rows) if task.has_train_labels else (rows, labels)
@@ -45,11 +45,11 @@ class NearestNeighbours(Protocol):
 
     def compared(self, task: Task) -> dict[str, str]:
         """The figure of the fewest neighbors."""
-        return {"knn": f"knn@{min(ks)}"} if (ks := _neighbours(task)) else {}
+        return {"knn": f"knn@{min(ks)}"} if (ks := _neighbors(task)) else {}
 
 
-def _neighbours(task: Task) -> tuple[int, ...]:
+def _neighbors(task: Task) -> tuple[int, ...]:
     judged = int(task.test_labelled.sum())
     if not task.has_train_labels and judged < 2:
         return ()  # no other image could vote
-    return usual_neighbours(int(task.train_labelled.sum()) if task.has_train_labels else judged)
+    return usual_neighbors(int(task.train_labelled.sum()) if task.has_train_labels else judged)
