@@ -80,7 +80,7 @@ def run_cell(data: str, form: str, seed: int, arguments: argparse.Namespace) -> 
 
 def judge(rows: np.ndarray, labels: Any) -> dict[str, list[float]]:
     """For each figure the value of each photo that is a query: ``retrieval_metrics``, and kNN of 10 with one label."""
-    from s2r2.evaluation.metrics.neighbours import nearest
+    from s2r2.evaluation.metrics.neighbors import nearest
     from s2r2.evaluation.metrics.retrieval import retrieval_metrics
 
     single = labels.single is not None
