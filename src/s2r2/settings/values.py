@@ -98,7 +98,7 @@ def fitted(value: Any, kind: Any, mistakes: Mistakes, where: Where = ()) -> Any:
     if origin is Literal:
         if isinstance(value, str) and value in get_args(kind):
             return value
-        mistakes.add(where, f"{show(value)}: use {_listed(get_args(kind))}")
+        mistakes.add(where, f"{show(value)}: use {_listed(filter(None, get_args(kind)))}")
     elif origin in (list, tuple):
         return _of_list(value, kind, mistakes, where)
     elif origin is dict:
