@@ -89,12 +89,14 @@ def start(
     cwd: Path | None = None,
     live: bool = False,
     stderr: IO[str] | None = None,
+    threads: int = 1,
 ) -> Process:
     """Start ``python WORDS``.
 
     Args:
         words: ``-m MODULE``, ``-c CODE`` or a file, and what follows it.
         env: The environment, instead of this one; ``OMP_NUM_THREADS`` is 1 whatever it says.
+        threads: Those of torch, for results that are equal to the last bit to those of a process with as many.
         cwd: The folder it runs in.
         live: ``stdout`` is a pipe, to be read while it runs.
         stderr: Where errors go; by default they are kept.
@@ -103,6 +105,7 @@ def start(
         "words": [str(word) for word in words],
         "env": {**(os.environ if env is None else env), "OMP_NUM_THREADS": "1"},
         "cwd": str(cwd or Path.cwd()),
+        "threads": threads,
     }
     stderr = stderr or tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
     if live:
@@ -120,10 +123,14 @@ def start(
 
 
 def run(
-    *words: object, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: float = 240
+    *words: object,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 240,
+    threads: int = 1,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python WORDS`` to its end; see :func:`start`."""
-    process = start(*words, env=env, cwd=cwd)
+    process = start(*words, env=env, cwd=cwd, threads=threads)
     try:
         stdout, stderr = process.communicate(timeout)
     finally:
@@ -228,7 +235,7 @@ def _reap() -> bool:
     return False
 
 
-def become(words: list[str], env: dict[str, str], cwd: str, streams: list[int]) -> None:
+def become(words: list[str], env: dict[str, str], cwd: str, streams: list[int], threads: int) -> None:
     """What ``python WORDS`` does."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     for descriptor, number in zip((nothing, *streams), range(3), strict=True):
@@ -240,6 +247,8 @@ def become(words: list[str], env: dict[str, str], cwd: str, streams: list[int]) 
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
+    if threads > 1:
+        sys.modules["torch"].set_num_threads(threads)
     first, *rest = words
     if first == "-m":
         sys.argv, sys.path[0] = rest, cwd

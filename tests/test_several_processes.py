@@ -18,6 +18,7 @@ import torch.distributed as dist
 from PIL import Image
 from pyarrow import parquet
 
+import preloaded
 from s2r2.cli import main
 from s2r2.search import ImageIndex
 
@@ -60,7 +61,8 @@ def two(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def succeed(*arguments: str | Path) -> str:
-    done = two(*arguments)
+    """A command in two processes as the launcher starts them, which the tests of failures use."""
+    done = preloaded.run_ranks(2, "-m", "s2r2", *arguments, "--devices", "2", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout
@@ -208,8 +210,9 @@ EVALUATE = {
 def test_evaluate(data: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the first one runs apart from pytest, so that linear algebra has as many threads in both."""
     monkeypatch.chdir(tmp_path)
-    command = [sys.executable, "-m", "s2r2", "evaluate", ENCODER, *EVALUATE[data], "--device", "cpu", "--out", "alone"]
-    alone = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, env=environment())
+    command = ["-m", "s2r2", "evaluate", ENCODER, *EVALUATE[data], "--device", "cpu", "--out", "alone"]
+    alone = preloaded.run(*command)
+    assert alone.returncode == 0, alone.stderr
     assert succeed("evaluate", ENCODER, *EVALUATE[data], "--out", "shared").split() == alone.stdout.split()
     assert figures(tmp_path / "alone")["rows"][1]["figures"]["view_ap"]
     assert figures(tmp_path / "shared") == figures(tmp_path / "alone")

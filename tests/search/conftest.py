@@ -4,14 +4,14 @@ import contextlib
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+import preloaded
 
 
 def striped(label: int, number: int) -> np.ndarray:
@@ -73,10 +73,9 @@ def _running() -> Callable[..., contextlib.AbstractContextManager[str]]:
 @contextlib.contextmanager
 def running(root: Path, *options: str) -> Iterator[str]:
     """Address of a server of ``root / "index"``, while it runs."""
-    command = [sys.executable, "-m", "s2r2", "serve", str(root / "index"), "--port", "0", *options]
     with open(root / "server.log", "a") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-    assert process.stdout is not None
+        words = ("-m", "s2r2", "serve", root / "index", "--port", "0", *options)
+        process = preloaded.start(*words, live=True, stderr=log)
     address = re.search(r"http://\S+?(?=/ )", process.stdout.readline())
     assert address is not None
     try:

@@ -8,8 +8,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ import uvicorn
 from PIL import Image
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+import preloaded
 from s2r2.search.server import connection_limits
 from s2r2.search.server.connection_limits import Connection, LogRateLimit, connections_allowed
 
@@ -214,17 +213,15 @@ def test_fewer_connections_where_fewer_files_may_be_open(monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def own_server(served: tuple[str, Path], tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Address, Path]]:
+def own_server(served: tuple[str, Path], tmp_path: Path) -> Iterator[tuple[preloaded.Process, Address, Path]]:
     """A server of one's own, which may open few files: its process, its address, its log."""
     program = (
         "import resource, signal, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (768, 768)); "
         "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background jobs ignore it
         "from s2r2.cli import main; main(sys.argv[1:])"
     )
-    command = [sys.executable, "-c", program, "serve", str(served[1] / "index"), "--port", "0"]
     with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-    assert process.stdout is not None
+        process = preloaded.start("-c", program, "serve", served[1] / "index", "--port", "0", live=True, stderr=log)
     port = int(process.stdout.readline().split("/   ")[0].rsplit(":", 1)[1])
     yield process, ("127.0.0.1", port), tmp_path / "log"
     process.kill()
@@ -232,7 +229,7 @@ def own_server(served: tuple[str, Path], tmp_path: Path) -> Iterator[tuple[subpr
 
 
 def test_half_sent_requests_stop_nothing_and_ctrl_c_ends_all(
-    own_server: tuple[subprocess.Popen[str], Address, Path], served: tuple[str, Path], tmp_path: Path
+    own_server: tuple[preloaded.Process, Address, Path], served: tuple[str, Path], tmp_path: Path
 ) -> None:
     """1,100 half-sent requests of all kinds; then slow uploads and Ctrl-C: one line, in a few seconds."""
     process, address, log = own_server
@@ -262,7 +259,6 @@ def test_half_sent_requests_stop_nothing_and_ctrl_c_ends_all(
     began = time.monotonic()
     assert process.wait(30) == 0
     assert time.monotonic() - began < 20
-    assert process.stdout is not None
     assert process.stdout.read() == "ended\n"
     assert log.stat().st_size < 2000, log.read_text()
     assert "Traceback" not in log.read_text()

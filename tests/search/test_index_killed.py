@@ -4,8 +4,6 @@ import io
 import random
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import preloaded
 from s2r2.encoder import load
 from s2r2.errors import S2R2Error
 from s2r2.search import ImageIndex, IndexGone, update_index
@@ -27,7 +26,7 @@ def noise_photos(folder: Path, count: int) -> None:
 
 
 def index_command(encoder: str, folder: Path, store: Path) -> list[str]:
-    return [sys.executable, "-m", "s2r2", "index", encoder, str(folder), "--index", str(store)]
+    return ["-m", "s2r2", "index", encoder, str(folder), "--index", str(store)]
 
 
 def whole_rows(store: Path) -> int:
@@ -68,11 +67,9 @@ OFTEN = (
 )
 
 
-def started_indexing(encoder: str, folder: Path, store: Path) -> subprocess.Popen[bytes]:
+def started_indexing(encoder: str, folder: Path, store: Path) -> preloaded.Process:
     """A process of its own that commits often, has loaded its libraries, and begins."""
-    command = index_command(encoder, folder, store)
-    process = subprocess.Popen([*command[:1], "-c", OFTEN, *command[3:]], stdout=subprocess.PIPE)
-    assert process.stdout is not None
+    process = preloaded.start("-c", OFTEN, *index_command(encoder, folder, store)[2:], live=True)
     process.stdout.readline()
     return process
 
@@ -80,7 +77,7 @@ def started_indexing(encoder: str, folder: Path, store: Path) -> subprocess.Pope
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_killed_indexing_ends_as_undisturbed(tmp_path: Path, encoder_name: str) -> None:
-    photos, kills = 1500, 10
+    photos, kills = 1000, 6
     noise_photos(tmp_path / "photos", photos)
     calm_store, store = tmp_path / "calm", tmp_path / "killed"
     process = started_indexing(encoder_name, tmp_path / "photos", calm_store)
@@ -102,7 +99,7 @@ def test_killed_indexing_ends_as_undisturbed(tmp_path: Path, encoder_name: str) 
         held.append(whole_rows(store))
         opens(store, photos)
     assert any(0 < count < photos for count in held), held  # some kills hit it half-way
-    subprocess.run(index_command(encoder_name, tmp_path / "photos", store), check=True, stdout=subprocess.DEVNULL)
+    assert preloaded.run(*index_command(encoder_name, tmp_path / "photos", store)).returncode == 0
     assert opens(store, photos)
     killed = ImageIndex.open(store)
     for column in ("id", "key", "location", "content", "label", "stamp"):
@@ -207,13 +204,7 @@ def test_two_writers_at_once_while_a_reader_goes_on(tmp_path: Path, encoder_name
     for number in range(1500):
         pixels = generator.integers(0, 255, (40, 50, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"new {number:04d}.jpg")
-    writers = [
-        subprocess.Popen(
-            index_command(encoder_name, tmp_path / "photos", store),
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
+    writers = [preloaded.start(*index_command(encoder_name, tmp_path / "photos", store)) for _ in range(2)]
     reads = 0
     while any(writer.poll() is None for writer in writers):
         assert len(reader.search(f"{reads % 600:04d}.jpg", 5)) == 5
@@ -232,7 +223,7 @@ def test_two_writers_at_once_while_a_reader_goes_on(tmp_path: Path, encoder_name
     assert len(set(ImageIndex.open(store).catalogue.ids.tolist())) == 2100
 
 
-@pytest.mark.parametrize("updates", [15, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
+@pytest.mark.parametrize("updates", [15, pytest.param(150, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
 def test_many_small_updates_do_not_bloat_the_folder(tmp_path: Path, encoder_name: str, updates: int) -> None:
     encoder = load(encoder_name)
     folder = tmp_path / "photos"
