@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import preloaded
 from s2r2.cli import main
 from s2r2.cli.commands import COMMANDS, parse
 
@@ -213,9 +214,7 @@ def test_commands_run(page: str, tmp_path: Path, real_weights: str) -> None:
     lines = [line for line in lines if not line.startswith(elsewhere)]
     for line in lines:
         arguments = shortened(shlex.split(line, comments=True)[1:], real_weights)
-        done = subprocess.run(
-            [sys.executable, "-m", "s2r2", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=280
-        )
+        done = preloaded.run("-m", "s2r2", *arguments, cwd=tmp_path, timeout=280)
         assert done.returncode == 0, f"{line}: {done.stderr}"
     assert set(EXECUTED[page]) <= {line.split()[1] for line in lines}
 

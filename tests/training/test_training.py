@@ -5,8 +5,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import preloaded
 from s2r2.encoder import create_encoder
 from s2r2.errors import S2R2Error
 from s2r2.runs import RunFolder
@@ -85,12 +84,9 @@ def test_interrupt_and_resume_equal_an_undisturbed_run(run: Path, tmp_path: Path
         "--recipe", "documents", "--head-hidden", "32", "--embedding-dimensions", "16", "--check-every", "1",
         "--threads", "1", "--device", "cpu", "--temperature", "0.3", "--lr", "0.005",
     ]  # fmt: skip
-    command = [sys.executable, "-m", "s2r2", "train"]
-    process = subprocess.Popen(
-        [*command, "digits:test", *options, "--out", str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    command = ["-m", "s2r2", "train"]
+    process = preloaded.start(
+        *command, "digits:test", *options, "--out", folder, live=True, threads=torch.get_num_threads()
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None and "left" not in (process.stdout.readline() or ""):
@@ -102,7 +98,7 @@ def test_interrupt_and_resume_equal_an_undisturbed_run(run: Path, tmp_path: Path
     assert "Traceback" not in stderr
     stopped_at = load_checkpoint(folder)[0]["step"]
     assert 0 < stopped_at < 10
-    resumed = subprocess.run([*command, "--resume", "--out", str(folder)], capture_output=True, text=True, check=False)
+    resumed = preloaded.run(*command, "--resume", "--out", folder, threads=torch.get_num_threads())
     assert resumed.returncode == 0, resumed.stderr
     assert f"resumed at step {stopped_at + 1}" in resumed.stdout
     assert losses(folder) == losses(run)
@@ -127,7 +123,7 @@ def test_kill_and_resume(run: Path, tmp_path: Path) -> None:
         "loop.save_checkpoint = save_and_die\n"
         f"train('digits:test', dataclasses.replace(config, checkpoint_minutes=1e-6), out={str(folder)!r}, quiet=True)\n"
     )
-    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    killed = preloaded.run("-c", code, threads=torch.get_num_threads())
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "epoch": 0, "loss": 123.0}\n{"step": 6, "epo')  # lines from after the checkpoint
