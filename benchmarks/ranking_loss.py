@@ -1,10 +1,11 @@
 """The ranking loss beside pytorch-metric-learning's losses: time, memory, and whether the value is right.
 
-    python benchmarks/ranking_loss.py                  CPU seconds of one thread, forward and backward (3 minutes)
+    python benchmarks/ranking_loss.py                  CPU seconds of one thread, forward and backward (5 minutes)
+    python benchmarks/ranking_loss.py --parts views    only the table over V = 8 to 512 views in a group
     python benchmarks/ranking_loss.py --device cuda    GPU, up to N = 65,536
 
-V = 8 views an image, D = 128, T = 0.05, float32. On the CPU every row is a process of its own: ``process_time``, least
-of several repeats, and resident memory above what the process held before the step.
+V = 8 views an image where nothing else is said, D = 128, T = 0.05, float32. On the CPU every row is a process of its
+own: ``process_time``, least of several repeats, and resident memory above what the process held before the step.
 """
 
 import argparse
@@ -33,12 +34,16 @@ SIZES = {
     "PML SmoothAPLoss": [256, 512],
     "PML SupConLoss": [256, 512, 1024, 2048, 4096],
 }
+GROUPS = [(512, 8), (512, 32), (512, 64), (512, 128), (4096, 8), (4096, 32), (4096, 64), (4096, 128), (4096, 512)]
+"""N and V of the table over sizes of groups; PML's SmoothAPLoss does not fit into memory at 4,096."""
 
 
-def make_batch(n: int, noise: float = 1.0, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+def make_batch(
+    n: int, noise: float = 1.0, device: str = "cpu", views: int = VIEWS
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(n)
-    groups = torch.arange(n // VIEWS).repeat_interleave(VIEWS)
-    centres = torch.randn(n // VIEWS, WIDTH, generator=generator)
+    groups = torch.arange(n // views).repeat_interleave(views)
+    centres = torch.randn(n // views, WIDTH, generator=generator)
     z = centres[groups] + noise * torch.randn(n, WIDTH, generator=generator)
     return normalize(z, dim=1).to(device).requires_grad_(), groups
 
@@ -56,7 +61,7 @@ def resident(field: str) -> int:
     return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
-def run_case(method: str, n: int) -> dict[str, float]:
+def run_case(method: str, n: int, views: int) -> dict[str, float]:
     """In a process of its own: CPU seconds and extra MiB of forward and backward."""
     torch.set_num_threads(1)
     loss = make_loss(method)
@@ -67,8 +72,8 @@ def run_case(method: str, n: int) -> dict[str, float]:
         loss(z, groups).backward()
         return time.process_time() - start
 
-    step(*make_batch(64))  # loads and compiles what is loaded and compiled once
-    batch = make_batch(n)
+    step(*make_batch(2 * views, views=views))  # loads and compiles what is loaded and compiled once
+    batch = make_batch(n, views=views)
     before = resident("VmRSS")
     first = step(*batch)
     extra = (resident("VmHWM") - before) / 1024
@@ -95,17 +100,39 @@ def separated_values() -> dict[str, float]:
     return {m: make_loss(m)(z, groups).item() for m in ("s2r2", "PML SmoothAPLoss")}
 
 
+def measured(console: Console, method: str, n: int, views: int = VIEWS) -> dict[str, float] | None:
+    """A case in a process of its own; None, with its last words, if it fails."""
+    command = [sys.executable, __file__, "--case", method, str(n), str(views)]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    if done.returncode:
+        console.print(f"{method}, N = {n}, V = {views}: failed: {done.stderr.strip().splitlines()[-1:]}")
+        return None
+    return json.loads(done.stdout)
+
+
+def over_views(console: Console) -> list[dict[str, float]]:
+    """From augmented views to classes: what a group of V costs."""
+    table = Table(title=f"Forward and backward by size of group: CPU seconds of one thread (extra MiB). {processor()}")
+    for column in ("N", "V", "s2r2", "PML SmoothAPLoss", "ratio"):
+        table.add_column(column, justify="right")
+    rows = []
+    for n, views in GROUPS:
+        ours = measured(console, "s2r2", n, views)
+        peer = measured(console, "PML SmoothAPLoss", n, views) if n in SIZES["PML SmoothAPLoss"] else None
+        shown = [f"{case['cpu_s']:.4f} ({case['extra_mib']:.0f})" if case else "" for case in (ours, peer)]
+        table.add_row(f"{n:,}", str(views), *shown, f"{peer['cpu_s'] / ours['cpu_s']:.0f}x" if ours and peer else "")
+        rows.append({"n": n, "views": views, "s2r2": ours, "PML SmoothAPLoss": peer})
+    console.print(table)
+    return rows
+
+
 def on_cpu(console: Console) -> dict:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     figures: dict[str, dict[int, dict[str, float]]] = {}
     for method, sizes in SIZES.items():
         for n in sizes:
-            command = [sys.executable, __file__, "--case", method, str(n)]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True)
-            if done.returncode:
-                console.print(f"{method}, N = {n}: failed: {done.stderr.strip().splitlines()[-1:]}")
-                continue
-            figures.setdefault(method, {})[n] = json.loads(done.stdout)
+            case = measured(console, method, n)
+            if case:
+                figures.setdefault(method, {})[n] = case
     table = Table(title=f"Forward and backward, V = 8, D = 128: CPU seconds of one thread (extra MiB). {processor()}")
     table.add_column("N", justify="right")
     for method in SIZES:
@@ -250,15 +277,20 @@ def main() -> None:
     parser.add_argument(
         "--precision", choices=["ieee", "tf32x3"], default="tf32x3", help="products in the CUDA kernels"
     )
-    parser.add_argument("--case", nargs=2, metavar=("METHOD", "N"), help=argparse.SUPPRESS)
+    parser.add_argument("--parts", nargs="+", choices=("sizes", "views"), default=["sizes", "views"], help="CPU tables")
+    parser.add_argument("--case", nargs=3, metavar=("METHOD", "N", "V"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
-        print(json.dumps(run_case(arguments.case[0], int(arguments.case[1]))))
+        print(json.dumps(run_case(arguments.case[0], int(arguments.case[1]), int(arguments.case[2]))))
         return
     console = Console(width=160)
     if arguments.device == "cuda" and not torch.cuda.is_available():
         sys.exit("ranking_loss: no CUDA device here; run without --device cuda")
-    results = on_cuda(console, arguments.precision) if arguments.device == "cuda" else on_cpu(console)
+    results: dict = on_cuda(console, arguments.precision) if arguments.device == "cuda" else {}
+    if arguments.device == "cpu" and "sizes" in arguments.parts:
+        results |= on_cpu(console)
+    if arguments.device == "cpu" and "views" in arguments.parts:
+        results |= {"views": over_views(console)}
     RESULTS.parent.mkdir(exist_ok=True)
     path = RESULTS.with_stem(f"ranking_loss_{arguments.device}")
     path.write_text(json.dumps({"processor": processor(), **results}, indent=2))

@@ -20,16 +20,18 @@ import numpy as np
 from s2r2.losses.backends.numba_kernels import count as count_directly, exp2, jit, pull as pull_directly
 from s2r2.losses.backends.numba_lanes import LANES, add_powers, read_eight
 
-MANY = 48
-"""Positives from which on moments are faster than one reciprocal for each positive and candidate."""
-_WORTH = 4
-"""Candidates for each bin, on average, below which moments are not worth it."""
+MANY = 22
+"""Positives from which on moments are faster than one reciprocal for each positive and candidate, if bins are few."""
+_PER_BIN = 10
+"""Candidates that cost a positive as much as a bin."""
 _WIDTH = 0.8
 """Width of a bin in temperatures."""
 # From powers of d in widths to those in temperatures, over the factorials.
 _C1, _C2, _C3, _C4, _C5, _C6, _C7 = (_WIDTH**m / math.factorial(m) for m in range(1, LANES))
 _BLOCK = 512
 """Candidates whose bins are found at once."""
+_ABREAST = 16
+"""Positives are padded to a multiple of these: what is left of a vector would be computed one by one."""
 _FARTHEST = 126.0
 """Powers of two beyond which float32 has no reciprocal."""
 
@@ -42,16 +44,19 @@ def count(scores, positive, counts, scale, centre, bins, above, slope, first, la
     """
     kind = np.float32
     width = kind(_WIDTH * 1.4426950408889634 / scale)
-    most = scores.shape[1] // _WORTH
-    moments = np.empty((most + 3, LANES), np.float32)
+    candidates = scores.shape[1]
+    moments = np.empty((candidates // _PER_BIN + 3, LANES), np.float32)
     places, distances = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.float32)
+    most_points = positive.shape[1] + _ABREAST
+    points, sums, slopes = np.empty(most_points, kind), np.empty(most_points, kind), np.empty(most_points, kind)
     for q in range(first, last):
         bins[q] = 0
         if counts[q] >= MANY:
             low, high = _range(scores[q])
             low -= kind(0.001) * width  # so that rounding leaves none below the first bin
-            if high >= low and (high - low) / width < most:
-                centre[q], bins[q] = low, int((high - low) / width) + 2
+            needed = (high - low) / width
+            if high >= low and counts[q] * (candidates - _PER_BIN * needed) > MANY * candidates:
+                centre[q], bins[q] = low, int(needed) + 2
         if bins[q] == 0:
             count_directly(scores, positive, counts, scale, centre, above, slope, q, q + 1)
             continue
@@ -62,10 +67,22 @@ def count(scores, positive, counts, scale, centre, bins, above, slope, first, la
             _locate(block, low, kind(1) / width, bins[q], places, distances)
             for j in range(len(block)):
                 add_powers(own, np.uint32(places[j]), distances[j])
+        padded = _pad(positive[q, : counts[q]], positive[q, 0], points)
+        sums[:padded] = slopes[:padded] = kind(0)
         for b in range(bins[q]):
             if own[b, 0] > kind(0):
                 middle = low + (kind(b) + kind(0.5)) * width
-                _add(own[b], middle, positive[q, : counts[q]], kind(scale), above[q], slope[q])
+                _add(own[b], middle, points[:padded], kind(scale), sums, slopes)
+        above[q, : counts[q]], slope[q, : counts[q]] = sums[: counts[q]], slopes[: counts[q]]
+
+
+@jit
+def _pad(row, other, out):  # type: ignore[no-untyped-def]
+    """Copy a row, and ``other`` up to a multiple of ``_ABREAST`` values, whose number is returned."""
+    padded = (len(row) + _ABREAST - 1) // _ABREAST * _ABREAST
+    out[:padded] = other
+    out[: len(row)] = row
+    return padded
 
 
 @jit
@@ -133,16 +150,20 @@ def pull(scores, positive, counts, scale, centre, bins, by_above, first, last): 
     """As :func:`numba_kernels.pull` does, after :func:`count`; hidden candidates get 0."""
     kind = np.float32
     width = kind(_WIDTH * 1.4426950408889634 / scale)
-    table = np.empty((scores.shape[1] // _WORTH + 3, LANES), np.float32)
+    table = np.empty((scores.shape[1] // _PER_BIN + 3, LANES), np.float32)
     places, distances = np.zeros(_BLOCK, np.int32), np.empty(_BLOCK, np.float32)
     values = np.empty(_BLOCK, np.float32)
+    most_points = positive.shape[1] + _ABREAST
+    points, weights = np.empty(most_points, kind), np.empty(most_points, kind)
     for q in range(first, last):
         if bins[q] == 0:
             pull_directly(scores, positive, counts, scale, centre, by_above, q, q + 1)
             continue
+        padded = _pad(positive[q, : counts[q]], positive[q, 0], points)
+        _pad(by_above[q, : counts[q]], kind(0), weights)
         for b in range(bins[q]):
             middle = centre[q] + (kind(b) + kind(0.5)) * width
-            _expand(table[b], middle, positive[q, : counts[q]], by_above[q], kind(scale))
+            _expand(table[b], middle, points[:padded], weights, kind(scale))
         table[bins[q]] = kind(0)
         for start in range(0, scores.shape[1], _BLOCK):
             block = scores[q, start : start + _BLOCK]
