@@ -415,6 +415,25 @@ def test_names_are_text_and_show_what_is_hidden_in_them(page: Any) -> None:
     assert shown == ["<img src=x onerror=alert(1)>\\u202egpj.\\u0007 \\ud800 \u0645\u200c\u0646", 0]
 
 
+def test_a_search_that_waits_for_the_encoder_says_so(page: Any, served: tuple[str, Path]) -> None:
+    held: list[Any] = []
+
+    def loading(route: Any) -> None:
+        answer = route.fetch()
+        content = answer.json()
+        content["indexes"][0]["ready"] = False
+        route.fulfill(response=answer, json=content)
+
+    page.route("**/api/about", loading)
+    page.route("**/api/similar?*", lambda route: held.append(route))
+    page.locator("#file").set_input_files(str(served[1] / "photos" / "green" / "5.jpg"))
+    until(page, "document.getElementById('status').textContent.startsWith('The encoder is still loading')")
+    for route in held:
+        route.continue_()
+    page.wait_for_selector(".ranking .score")
+    assert "ranked in" in page.locator("#status").inner_text()
+
+
 def test_the_skip_link_keeps_what_was_asked_for(page: Any) -> None:
     search_first(page)
     asked = page.evaluate("location.hash")

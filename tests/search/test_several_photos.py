@@ -2,6 +2,8 @@
 
 import json
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,32 @@ def client(index: ImageIndex) -> TestClient:
 def asked(client: TestClient, query: Any, **options: Any) -> Any:
     content = json.dumps(query)
     return client.post("/api/search", content=content, params=options, headers={"content-type": "application/json"})
+
+
+def test_an_upload_loads_the_encoder_once(
+    client: TestClient, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once load it once, the page's status says whether it is there, and nobody else waits meanwhile."""
+    loads: list[str] = []
+    gate = threading.Event()
+
+    def load_slowly(path: object) -> Encoder:
+        loads.append(str(path))
+        assert gate.wait(20)
+        return load(path)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("s2r2.encoder.load", load_slowly)
+    content = (photo_folder / "red" / "0.jpg").read_bytes()
+    assert client.get("/api/about").json()["indexes"][0]["ready"] is False
+    with ThreadPoolExecutor(2) as pool, client:
+        headers = {"content-type": "image/jpeg"}
+        sent = [pool.submit(client.post, "/api/similar", content=content, headers=headers) for _ in range(2)]
+        assert client.get("/api/photos").status_code == 200
+        assert not any(answer.done() for answer in sent)
+        gate.set()
+        assert [answer.result().status_code for answer in sent] == [200, 200]
+    assert len(loads) == 1
+    assert client.get("/api/about").json()["indexes"][0]["ready"] is True
 
 
 def test_the_server_ranks_as_the_library_does(client: TestClient, index: ImageIndex, photo_folder: Path) -> None:

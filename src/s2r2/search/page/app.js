@@ -173,10 +173,24 @@ function presentNothing() {
   say("");
 }
 
+// While a query waits for its answer: whether it is the encoder that is not there yet.
+function sayWhatIsWaitedFor() {
+  let waiting = true;
+  const timer = setInterval(async () => {
+    const { indexes } = await api.about().catch(() => ({ indexes: [] }));
+    if (waiting && indexes.some(({ ready }) => !ready)) say("The encoder is still loading; this search waits for it.");
+  }, 500);
+  return () => {
+    waiting = false;
+    clearInterval(timer);
+  };
+}
+
 async function showRankings(signal) {
   const began = performance.now();
   const asked = about.indexes.map((_, index) => ranking(index, signal));
-  const [marks, ...found] = await Promise.all([marksOf(state, about.keeps_marks, signal, complain), ...asked]);
+  const answered = sayWhatIsWaitedFor();
+  const [marks, ...found] = await Promise.all([marksOf(state, about.keeps_marks, signal, complain), ...asked]).finally(answered);
   signal.throwIfAborted();
   present(...rankingElements(found, marks));
   $("results").classList.toggle("two", found.length > 1);

@@ -90,8 +90,7 @@ class Embedder:
             own = None
         if part is None and own is not None:
             return np.asarray(target.index.vectors[own]), own
-        side = target.index.side
-        picture = await run(self._decoding, clock, "decode", lambda: source.index.picture(row, side, part))
+        picture = await run(self._decoding, clock, "decode", lambda: source.index.picture(row, target.side, part))
         return await self._embed(target, picture, clock), own
 
     async def of_upload(self, target: ServedIndex, request: Request, box: str | None, clock: Clock) -> np.ndarray:
@@ -102,8 +101,7 @@ class Embedder:
         """
         part = fractions(box)
         async with self._uploads.received(request) as content:
-            side = target.index.side
-            picture = await run(self._decoding, clock, "decode", lambda: decode_upload(content, side, part))
+            picture = await run(self._decoding, clock, "decode", lambda: decode_upload(content, target.side, part))
         return await self._embed(target, picture, clock)
 
     async def of_query(self, target: ServedIndex, query: Query, clock: Clock) -> tuple[list[np.ndarray], list[int]]:
@@ -139,9 +137,7 @@ class Embedder:
                 raise HTTPException(422, f"{place}: {first['msg']}".removeprefix(": ")) from None
 
     async def _embed(self, target: ServedIndex, picture: np.ndarray, clock: Clock) -> np.ndarray:
-        return await asyncio.wrap_future(
-            self._embedding.submit(lambda: clock("embed", lambda: target.index.embed(picture)))
-        )
+        return await asyncio.wrap_future(self._embedding.submit(lambda: clock("embed", lambda: target.embed(picture))))
 
 
 def _checked(numbers: Sequence[float], dimensions: int) -> np.ndarray:

@@ -107,7 +107,7 @@ class ServedIndex:
     def __init__(self, index: ImageIndex, background: Background) -> None:
         self.index = index
         self._background = background
-        self._lock = threading.Lock()
+        self._lock, self._loading = threading.Lock(), threading.Lock()
         self._work: dict[str, Future[Any]] = {}
         self.thumbnail = lru_cache(2048)(index.thumbnail)
 
@@ -118,9 +118,29 @@ class ServedIndex:
         def work() -> None:
             with contextlib.suppress(UnreadableImage):
                 decode_expendable(b"no photo")  # from here, so that decoding, too, gives way to answers
-            index.nearest(index.embed(np.zeros((64, 64, 3), np.uint8)), 1)
+            index.nearest(self.embed(np.zeros((64, 64, 3), np.uint8)), 1)
 
         self._background.submit(work)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the encoder is loaded; until then uploads and parts wait, photos of the index do not."""
+        return "encoder" in vars(self.index)
+
+    def _load(self) -> None:
+        with self._loading:  # once, whoever asks first
+            self.index.encoder  # noqa: B018 (kept)
+
+    @property
+    def side(self) -> int:
+        """Short side in pixels to which photos are reduced for the encoder, which is loaded for it."""
+        self._load()
+        return self.index.side
+
+    def embed(self, picture: np.ndarray) -> np.ndarray:
+        """Vector ``(D,)`` of a picture ``(H, W, 3)`` uint8."""
+        self._load()
+        return self.index.embed(picture)
 
     def about(self) -> dict[str, Any]:
         """What the page says of the index."""
@@ -133,6 +153,7 @@ class ServedIndex:
             "photos": about.photos,
             "dimensions": about.dimensions,
             "skipped": about.skipped,
+            "ready": self.ready,
             "updated": about.updated,
             "backend": self.index.backend_name,
         }
