@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+import preloaded
 from s2r2.distributed.launching import _first_of_slurm, wants_launch
 from s2r2.distributed.processes import Processes
 from s2r2.errors import S2R2Error, SharedError
@@ -48,14 +49,14 @@ def photos_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(data: Path | str, out: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "s2r2", "train", str(data), *SHARED, *options, "--out", str(out)]
+    return ["-m", "s2r2", "train", str(data), *SHARED, *options, "--out", str(out)]
 
 
-def run(data: Path | str, out: Path, *options: str, env: dict[str, str] | None = None) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-    done = subprocess.run(
-        command(data, out, *options), capture_output=True, text=True, timeout=500, env=environment, check=False
-    )
+def run(data: Path | str, out: Path, *options: str) -> str:
+    """Train in processes as the launcher starts them, which other tests use; what all of them say."""
+    count = int(options[options.index("--devices") + 1]) if "--devices" in options else 1
+    words = command(data, out, *options)
+    done = preloaded.run_ranks(count, *words) if count > 1 else preloaded.run(*words)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout
@@ -177,16 +178,16 @@ def leaves(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 @pytest.mark.timeout(400)
 def test_sharded_runs_are_interrupted_and_go_on_in_any_number_of_processes(photos_folder: Path, tmp_path: Path) -> None:
     """Begun in shards: ended in shards with the same weights, by DDP or one process with the same but for rounding."""
-    options, fsdp = ["--steps", "120", "--optimizer", "adamw", "--lr", "0.0001", *VIT], ["--strategy", "fsdp"]
+    options, fsdp = ["--steps", "60", "--optimizer", "adamw", "--lr", "0.0001", *VIT], ["--strategy", "fsdp"]
     run(photos_folder, tmp_path / "whole", *options, "--devices", "2", *fsdp)
     process = started(photos_folder, tmp_path / "run", *options, *fsdp)
     process.send_signal(signal.SIGUSR1)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGUSR1, said
-    assert 20 <= load_checkpoint(tmp_path / "run")[0]["step"] < 120
-    for name, way in {"again": ["--devices", "2", *fsdp], "ddp": ["--devices", "2"], "one": []}.items():
+    assert 20 <= load_checkpoint(tmp_path / "run")[0]["step"] < 60
+    for name, processes, strategy in (("again", 2, fsdp), ("ddp", 2, []), ("one", 1, [])):
         shutil.copytree(tmp_path / "run", tmp_path / name)
-        resume(tmp_path / name, *way)
+        resume(tmp_path / name, processes, *strategy)
         rounding = {"loss": 1e-3, "weight": 1e-3} if name == "one" else {}  # which AdamW makes larger
         assert_equal_runs(tmp_path / "whole", tmp_path / name, **rounding)
         assert_same_layout(tmp_path / "whole", tmp_path / name)
@@ -196,14 +197,14 @@ def test_sharded_runs_are_interrupted_and_go_on_in_any_number_of_processes(photo
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_run_of_one_process_goes_on_in_shards(photos_folder: Path, tmp_path: Path) -> None:
-    options = ["--steps", "120", "--optimizer", "adamw", "--lr", "0.0001", *VIT]
+    options = ["--steps", "60", "--optimizer", "adamw", "--lr", "0.0001", *VIT]
     run(photos_folder, tmp_path / "whole", *options)
     process = started(photos_folder, tmp_path / "run", *options, "--devices", "1")
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
-    assert 20 <= load_checkpoint(tmp_path / "run")[0]["step"] < 120
-    resume(tmp_path / "run", "--devices", "2", "--strategy", "fsdp")
-    # The processes round their sums otherwise, which AdamW makes larger with each of the hundred steps.
+    assert 20 <= load_checkpoint(tmp_path / "run")[0]["step"] < 60
+    resume(tmp_path / "run", 2, "--strategy", "fsdp")
+    # The processes round their sums otherwise, which AdamW makes larger with each of the steps.
     assert_equal_runs(tmp_path / "whole", tmp_path / "run", loss=2e-4, weight=1e-3)
 
 
@@ -231,20 +232,20 @@ def test_shards_in_bfloat16_are_near_one_process(photos_folder: Path, tmp_path: 
     assert (expected - found).norm() < 1e-3 * expected.norm()
 
 
-def resume(folder: Path, *options: str) -> None:
-    resumed = [sys.executable, "-m", "s2r2", "train", "--resume", "--out", str(folder), *options]
-    subprocess.run(resumed, check=True, capture_output=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def resume(folder: Path, processes: int, *options: str) -> None:
+    words = ["-m", "s2r2", "train", "--resume", "--out", folder, *options]
+    done = preloaded.run_ranks(processes, *words) if processes > 1 else preloaded.run(*words)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_two_and_four_processes_of_a_resnet_equal_one(photos_folder: Path, tmp_path: Path) -> None:
-    options = ["--backbone", "resnet18", "--steps", "30"]
-    for count in (1, 2, 4):
+@pytest.mark.timeout(600)
+def test_four_processes_of_a_resnet_equal_one(photos_folder: Path, tmp_path: Path) -> None:
+    options = ["--backbone", "resnet18", "--steps", "12"]
+    for count in (1, 4):
         run(photos_folder, tmp_path / str(count), *options, "--devices", str(count))
-    assert len(losses(tmp_path / "1")) == 30
-    for count in (2, 4):
-        assert_equal_runs(tmp_path / "1", tmp_path / str(count), loss=1e-4, weight=1e-3)
+    assert len(losses(tmp_path / "1")) == 12
+    assert_equal_runs(tmp_path / "1", tmp_path / "4", loss=1e-4, weight=1e-3)
 
 
 @pytest.mark.slow
@@ -256,7 +257,7 @@ def test_two_machines_equal_one(photos_folder: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     agents = [
         subprocess.Popen(
-            command(photos_folder, tmp_path / "two", *options, "--nodes", "2"),
+            [sys.executable, *command(photos_folder, tmp_path / "two", *options, "--nodes", "2")],
             env={**environment, "NODE_RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
@@ -277,7 +278,7 @@ def free_port() -> int:
 def started(data: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     """A run of two processes that has taken some steps."""
     process = subprocess.Popen(
-        command(data, out, "--backbone", "test_resnet", "--devices", "2", *options),
+        [sys.executable, *command(data, out, "--backbone", "test_resnet", "--devices", "2", *options)],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
@@ -300,7 +301,7 @@ def workers(of: subprocess.Popen[str]) -> list[int]:
     return [pid for _, pid in sorted(found)]
 
 
-LONG = ["--steps", "150", "--checkpoint-minutes", "0.01"]
+LONG = ["--steps", "100", "--checkpoint-minutes", "0.01"]
 
 
 @pytest.mark.slow
@@ -331,7 +332,7 @@ def test_a_frozen_process_without_restarts_is_one_clear_line(photos_folder: Path
     assert "did not answer within 0.1 minutes" in said
     assert f"s2r2 train --resume --out {tmp_path / 'run'}" in said
     assert "Traceback" not in said
-    resume(tmp_path / "run", "--devices", "2")
+    resume(tmp_path / "run", 2)
 
 
 @pytest.mark.slow
@@ -345,15 +346,15 @@ def test_sigterm_saves_in_all_processes_and_the_resume_ends_alike(
     _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, said
     assert said.count("--resume") == 1
-    assert 20 <= load_checkpoint(tmp_path / "run")[0]["step"] < 150
-    resume(tmp_path / "run", "--devices", "2")
+    assert 20 <= load_checkpoint(tmp_path / "run")[0]["step"] < 100
+    resume(tmp_path / "run", 2)
     assert torch.equal(weights(tmp_path / "run"), weights(whole))
 
 
 @pytest.mark.slow
 def test_a_mistake_is_said_once_and_leaves_with_its_own_code(photos_folder: Path, tmp_path: Path) -> None:
     wrong = command(photos_folder, tmp_path / "run", "--backbone", "test_resnet", "--devices", "2", "--batch-size", "7")
-    done = subprocess.run(wrong, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, *wrong], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [
         "s2r2: --batch-size 7 cannot be shared equally by 2 processes: use a multiple of 2"
