@@ -311,33 +311,38 @@ case(
 )
 
 
-def looked_further(state: State, said: str) -> None:
-    """As long as nothing is found, the message names another threshold; in the end something is."""
-    for _ in range(40):
-        if "to find more" not in said:
-            return
-        said = command("duplicates", state.index, "--threshold", named(r"--threshold ([\d.]+)", said))
-    raise AssertionError(said)
-
-
 case(
-    "to find more, lower the threshold: `threshold={}`",
-    lambda state: command("duplicates", state.index, "--threshold", 1),
-    looked_further,
+    "`keep={}`: use largest, oldest, newest or path=GLOB, such as path=*/originals/*",
+    lambda state: command("duplicates", state.index, "--keep", "biggest"),
+    lambda state, said: [
+        command("duplicates", state.index, "--keep", keep)
+        for keep in ("largest", "oldest", "newest", named(r"such as (\S+)", said))
+    ],
 )
-
-
-def one_group(state: State) -> object:
-    """All photos look alike to an encoder that never learned."""
-    return command("duplicates", state.index, "--threshold", 0.05)
-
-
-def fewer(state: State, said: str) -> None:
-    assert "higher --threshold" in said
-    assert "warning" not in command("duplicates", state.index, "--threshold", 0.99999)
-
-
-case("use another one, or a higher `threshold`", one_group, fewer)
+case(
+    "give one of `move_to`, `trash` and `script`",
+    lambda state: command("duplicates", state.index, "--keep", "largest", "--trash", "--script", state.tmp / "a.sh"),
+    lambda state, _: command("duplicates", state.index, "--keep", "largest", "--script", state.tmp / "a.sh"),
+)
+case(
+    "which photo of each group stays? Add `keep='largest'`, oldest, newest or path=GLOB",
+    lambda state: command("duplicates", state.index, "--script", state.tmp / "a.sh"),
+    lambda state, said: command(
+        "duplicates", state.index, "--script", state.tmp / "a.sh", "--keep", named(r"--keep (\w+)", said)
+    ),
+)
+case(
+    "cannot make the folder {}: {}; choose another `move_to`",
+    lambda state: command(
+        "duplicates", state.index, "--keep", "largest", "--move-to", state.write("no folder", "") / "x"
+    ),
+    lambda state, _: command("duplicates", state.index, "--keep", "largest", "--move-to", state.tmp / "copies"),
+)
+case(
+    "nothing was changed: add `move_to=DIR`, `trash` or `script=FILE`",
+    lambda state: command("duplicates", state.index, "--keep", "largest"),
+    lambda state, _: command("duplicates", state.index, "--keep", "largest", "--script", state.tmp / "a.sh"),
+)
 
 
 def damaged_thumbnail(state: State) -> object:

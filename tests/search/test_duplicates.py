@@ -1,32 +1,169 @@
-"""Near-duplicates: what is joined, from which similarity on, and in how much memory."""
+"""Copies: each kind is found with an untrained encoder, look-alikes are not, and nothing is lost by acting."""
 
+import random
 import shutil
-import tracemalloc
+import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageEnhance
 
 from s2r2.errors import S2R2Error
-from s2r2.search import duplicates, find_duplicates, update_index
-from s2r2.search.backends.exact import top_k
-from s2r2.search.duplicates import suggest_threshold
+from s2r2.search import ImageIndex, find_duplicates, update_index
+from s2r2.search.duplicates.acting import CHANGED, move_copies, script, trash_copies
+from s2r2.search.duplicates.candidates import by_descriptors
+from s2r2.search.duplicates.descriptors import CROPS, LENGTH
+from s2r2.search.duplicates.groups import Groups
+from s2r2.search.duplicates.planning import plan
+from s2r2.search.duplicates.threshold import suggest_threshold
 
 
-def test_duplicates_are_found(photo_folder: Path, tmp_path: Path, encoder_name: str) -> None:
-    shutil.copy(photo_folder / "red" / "1.jpg", photo_folder / "blue" / "copy.jpg")
-    Image.open(photo_folder / "green" / "2.jpg").save(photo_folder / "green" / "saved again.jpg", quality=70)
-    index = update_index(encoder_name, photo_folder, tmp_path / "index", progress=False).index
-    keys = index.catalogue.table["key"]
-    exact = find_duplicates(index, 1.0).groups
-    assert [[keys[row].as_py() for row in group.rows] for group in exact] == [["blue/copy.jpg", "red/1.jpg"]]
-    found = find_duplicates(index, 0.9995)
-    assert any({"green/2.jpg", "green/saved again.jpg"} <= {keys[r].as_py() for r in g.rows} for g in found.groups)
+def scene(seed: int) -> Image.Image:
+    """Shapes before a gradient: something with edges, unlike noise, and different for each seed."""
+    draw_from = random.Random(seed)
+    ramp = np.linspace(60, 200, 240, dtype=np.float32)[None, :, None] * np.ones((180, 1, 3), np.float32)
+    picture = Image.fromarray(ramp.astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(60):
+        x, y, size = draw_from.randrange(240), draw_from.randrange(180), draw_from.randrange(8, 50)
+        color = tuple(draw_from.randrange(256) for _ in range(3))
+        (draw.ellipse if draw_from.random() < 0.5 else draw.rectangle)((x, y, x + size, y + size // 2), fill=color)
+    return picture
+
+
+def captioned(picture: Image.Image) -> Image.Image:
+    sheet = Image.new("RGB", (picture.width, picture.height + 20))
+    sheet.paste(picture)
+    ImageDraw.Draw(sheet).text((5, picture.height + 4), "A caption", fill=(255, 255, 255))
+    return sheet
+
+
+MADE = {
+    "same pixels": ("png", lambda picture: picture),
+    "recompressed": ("jpg", lambda picture: picture),
+    "resized": ("png", lambda picture: picture.resize((120, 90), Image.Resampling.LANCZOS)),
+    "cropped": ("png", lambda picture: picture.crop((10, 12, 230, 178))),
+    "recolored": ("png", lambda picture: ImageEnhance.Brightness(picture).enhance(0.85)),
+    "mirrored": ("png", lambda picture: picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
+    "captioned": ("png", captioned),
+}
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes, a copy of each kind, and photos that look alike."""
+    folder = tmp_path_factory.mktemp("library")
+    for number, (name, (ending, make)) in enumerate(MADE.items()):
+        picture = scene(number)
+        picture.save(folder / f"{number} a.bmp")
+        make(picture).save(folder / f"{number} {name}.{ending}", quality=60)
+    shutil.copy(folder / "0 a.bmp", folder / "0 same file.bmp")
+    for number in range(6):  # things before white, and halves of sky and ground
+        product = Image.new("RGB", (200, 200), (255, 255, 255))
+        product.paste(scene(100 + number).resize((80, 120)), (60, 40))
+        product.save(folder / f"product {number}.png")
+        snow = np.full((160, 200, 3), 235, np.uint8)
+        snow[:80] = 150
+        snow[70:90] = np.random.default_rng(number).integers(90, 250, (20, 200, 1))
+        Image.fromarray(snow).save(folder / f"snow {number}.png")
+    update_index("untrained:test_resnet", folder, folder.with_name("index"), progress=False)
+    return folder
+
+
+def groups(index: ImageIndex) -> list[dict[str, tuple[str, ...]]]:
+    keys = index.catalogue.table["key"].to_pylist()
+    return [{keys[row]: group.kinds.get(row, ()) for row in group.rows} for group in find_duplicates(index).groups]
+
+
+def test_every_kind_is_found_and_named_and_nothing_else(library: Path) -> None:
+    index = ImageIndex.open(library.with_name("index"))
+    found = groups(index)
+    assert found == groups(index)
+    assert [sorted(group) for group in found] == sorted(
+        sorted(p.name for p in library.glob(f"{number} *")) for number in range(len(MADE))
+    )
+    kinds = {key.partition(" ")[2].partition(".")[0]: said for group in found for key, said in group.items() if said}
+    assert kinds.pop("same file") == ("same file",)
+    for name, said in kinds.items():
+        assert said == (("cropped",) if name == "a" else (name,)), name  # the photo that got a caption shows less
+
+
+def test_a_wrong_threshold_is_refused(library: Path) -> None:
     with pytest.raises(S2R2Error, match="between 0 and 1"):
-        find_duplicates(index, 2)
+        find_duplicates(ImageIndex.open(library.with_name("index")), 2)
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> tuple[Path, ImageIndex]:
+    """Two groups under odd names."""
+    folder = tmp_path / "photos"
+    for name in ("a/it's.png", "b/it's.png", "b/-rf $(x)\n.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        scene(1).save(folder / name)
+    scene(2).save(folder / "large.png")
+    scene(2).resize((120, 90), Image.Resampling.LANCZOS).save(folder / "small.png")
+    return folder, update_index("untrained:test_resnet", folder, tmp_path / "index", progress=False).index
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_moving_leaves_one_of_each_and_overwrites_nothing(copies: tuple[Path, ImageIndex], tmp_path: Path) -> None:
+    folder, index = copies
+    target = tmp_path / "away"
+    target.mkdir()
+    (target / "it's.png").write_text("mine")
+    planned = plan(index, find_duplicates(index), "path=*/a/*")
+    assert [copy.kinds for copy in planned.copies] == [("same file",)] * 2
+    assert len(list(move_copies(index, planned, target))) == 2
+    assert names(folder) == ["a/it's.png", "large.png", "small.png"]
+    assert names(target) == ["-rf $(x)\n.png", "it's (2).png", "it's.png"]
+    assert (target / "it's.png").read_text() == "mine"
+
+
+def test_what_has_changed_since_is_never_the_reason_to_lose_a_photo(copies: tuple[Path, ImageIndex]) -> None:
+    folder, index = copies
+    planned = plan(index, find_duplicates(index), "largest")
+    assert len(planned.copies) == 3
+    before = names(folder)
+    scene(3).save(folder / "large.png")
+    (folder / "a" / "it's.png").unlink()
+    (folder / "b" / "it's.png").write_bytes(b"edited")
+    done = dict(zip([copy.path for copy in planned.copies], trash_copies(index, planned), strict=True))
+    assert {what for _, what in done.values()} == {CHANGED}
+    assert names(folder) == [name for name in before if name != "a/it's.png"]
+    assert plan(index, find_duplicates(index), "largest").copies == []
+
+
+def test_the_script_removes_copies_and_checks_first(copies: tuple[Path, ImageIndex], tmp_path: Path) -> None:
+    folder, index = copies
+    (tmp_path / "remove.sh").write_bytes(script(index, plan(index, find_duplicates(index), "largest")))
+    scene(5).save(folder / "large.png")
+    said = subprocess.run(["sh", str(tmp_path / "remove.sh")], capture_output=True, text=True, check=True)
+    assert "small.png" in said.stderr
+    assert len(names(folder)) == 3
+    assert "small.png" in names(folder)
+
+
+def test_a_file_under_two_names_is_no_copy_of_itself(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    scene(1).save(tmp_path / "photos" / "a.png")
+    scene(2).save(tmp_path / "photos" / "c.png")
+    (tmp_path / "photos" / "b.png").symlink_to(tmp_path / "photos" / "a.png")
+    index = update_index("untrained:test_resnet", tmp_path / "photos", tmp_path / "index", progress=False).index
+    assert plan(index, find_duplicates(index), "largest").copies == []
+
+
+def test_very_many_equal_photos_have_few_candidates() -> None:
+    same = np.ones((3000, len(CROPS), LENGTH), np.int16) * 500
+    pairs = by_descriptors(same)
+    assert len(pairs.left) < 3000 * 12 * 25
+    groups = Groups(np.arange(3000))
+    for left, right in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True):
+        groups.join(left, right)
+    assert [len(group) for group in groups.listed(np.arange(3000))] == [3000]
 
 
 def test_the_suggested_threshold_separates_planted_copies() -> None:
@@ -35,67 +172,5 @@ def test_the_suggested_threshold_separates_planted_copies() -> None:
     rows[1900:] = rows[:100] + 0.02 * generator.standard_normal((100, 64))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     threshold = suggest_threshold(rows)
-    copies = (rows[1900:] * rows[:100]).sum(1)
-    others = rows[200:1000] @ rows[1000:1900].T
-    assert copies.min() > threshold
-    assert (others > threshold).sum() < 10  # of 720,000
-
-
-class Photos:
-    """What :func:`find_duplicates` needs of an index."""
-
-    def __init__(self, vectors: np.ndarray, contents: list[str]) -> None:
-        self.vectors = vectors
-        self.catalogue = SimpleNamespace(table=pa.table({"content": contents}), by_key=np.arange(len(vectors)))
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    def nearest(self, vector: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        return top_k(self.vectors, vector, k)
-
-
-def joined_pair_by_pair(similar: np.ndarray) -> list[list[int]]:
-    group = np.arange(len(similar))
-    for left, right in np.argwhere(similar):
-        group[group == group[left]] = group[right]
-    found = [np.flatnonzero(group == number).tolist() for number in np.unique(group)]
-    return sorted(rows for rows in found if len(rows) > 1)
-
-
-@pytest.mark.parametrize("block", [3, 17, 200])
-def test_blocks_join_what_pairs_join(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "_BLOCK", block)
-    generator = np.random.default_rng(block)
-    for threshold in (0.8, 0.95, 0.99):
-        vectors = generator.standard_normal((80, 4)).astype(np.float32)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        contents = generator.integers(0, 70, 80)
-        vectors = vectors[contents]
-        found = find_duplicates(Photos(vectors, [str(c) for c in contents]), threshold).groups
-        scores = vectors @ vectors.T
-        similar = (scores >= threshold) | (contents[:, None] == contents)
-        assert sorted(group.rows for group in found) == joined_pair_by_pair(similar)
-        np.fill_diagonal(scores, -1)
-        for group in found:
-            assert group.score == pytest.approx(scores[np.ix_(group.rows, group.rows)].max(), abs=1e-5)
-
-
-def test_twenty_thousand_equal_photos_are_one_group_in_little_memory() -> None:
-    vectors = np.zeros((20_000, 16), np.float32)
-    vectors[:, 0] = 1
-    tracemalloc.start()
-    found = find_duplicates(Photos(vectors, [f"{number}" for number in range(20_000)]), 0.99).groups
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert [len(group.rows) for group in found] == [20_000]
-    assert peak < 200e6  # their pairs would take 3.2 GB
-    found = find_duplicates(Photos(vectors, ["placeholder"] * 20_000), 0.99).groups
-    assert [(len(group.rows), group.score) for group in found] == [(20_000, 1.0)]
-
-
-def test_very_many_photos_are_joined_by_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "_PAIRWISE_UP_TO", 10)
-    vectors = np.eye(3, 8, dtype=np.float32)[np.arange(60) % 3]  # each has more twins than neighbors are looked at
-    found = find_duplicates(Photos(vectors, [str(number) for number in range(60)]), 0.9).groups
-    assert [len(group.rows) for group in found] == [20, 20, 20]
+    assert (rows[1900:] * rows[:100]).sum(1).min() > threshold
+    assert (rows[200:1000] @ rows[1000:1900].T > threshold).sum() < 10  # of 720,000

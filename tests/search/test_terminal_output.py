@@ -91,18 +91,6 @@ def test_a_list_of_duplicates_is_no_program(photo_folder: Path, tmp_path: Path, 
     assert all(Path(path).is_file() for path in paths)
 
 
-def test_the_advice_after_nothing_found_is_another_value_and_finds_more(
-    photo_folder: Path, tmp_path: Path, encoder: Encoder
-) -> None:
-    update_index(encoder, photo_folder, tmp_path / "index", progress=False)
-    threshold, said = 1.0, shown(None, duplicates_and_show, tmp_path / "index", 1.0, None)
-    while said[0].startswith("0 groups"):
-        advised = float(said[-1].rpartition("threshold=")[2].rstrip("`"))
-        assert advised < threshold
-        threshold, said = advised, shown(None, duplicates_and_show, tmp_path / "index", advised, None)
-    assert said[0].startswith("1  similarity")
-
-
 def test_what_is_no_query_is_one_line(photo_folder: Path, tmp_path: Path, encoder: Encoder) -> None:
     index = update_index(encoder, photo_folder, tmp_path / "index", progress=False).index
     for query, said in (

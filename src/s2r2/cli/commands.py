@@ -95,7 +95,7 @@ COMMANDS = {
         "search_commands",
         "Duplicates",
         "search",
-        "Find near-duplicates: photos saved twice, resized or slightly cropped.",
+        "Find copies: photos saved twice, recompressed, resized, cropped, recolored or mirrored.",
     ),
     "serve": Command("search_commands", "Serve", "serve", "Serve a search page for the browser, until Ctrl-C."),
     "export": Command(

@@ -241,16 +241,26 @@ class Duplicates:
     index: Positional[Annotated[Path, arg(metavar="INDEX")]]
     """Folder of the index."""
     threshold: float | None = None
-    """Similarity (0 to 1) from which photos count as near-duplicates; by default chosen from the scores."""
+    """Similarity (0 to 1) from which photos are compared pixel by pixel, beside those that look alike when reduced;
+    by default chosen from the index."""
     out: SomeFile = None
     """Also write all groups into FILE.csv."""
+    keep: Annotated[str | None, arg(metavar="largest|oldest|newest|path=GLOB")] = None
+    """Which photo of each group stays; nothing is changed unless one of the next three options is given."""
+    move_to: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Move the other copies into DIR; nothing there is overwritten."""
+    trash: bool = False
+    """Put the other copies into the trash."""
+    script: SomeFile = None
+    """Write a shell script that removes the other copies into FILE."""
 
     def execute(self, words: Sequence[str]) -> None:
-        """Print the groups."""
-        from s2r2.search import duplicates_and_show
+        """Print the groups, and put copies away if that is asked for."""
+        from s2r2.search import PutAway, duplicates_and_show
         from s2r2.system.console import PlainConsole
 
-        duplicates_and_show(self.index, self.threshold, self.out, PlainConsole())
+        put_away = PutAway(self.move_to, self.trash, self.script)
+        duplicates_and_show(self.index, self.threshold, self.out, PlainConsole(), self.keep, put_away)
 
 
 @dataclass(frozen=True)

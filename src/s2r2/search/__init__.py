@@ -11,7 +11,11 @@ if TYPE_CHECKING:
         backend_names as backend_names,
         register_backend as register_backend,
     )
-    from s2r2.search.duplicates import Duplicates as Duplicates, find_duplicates as find_duplicates
+    from s2r2.search.duplicates.finding import Duplicates as Duplicates, find_duplicates as find_duplicates
+    from s2r2.search.duplicates.terminal_output import (
+        PutAway as PutAway,
+        duplicates_and_show as duplicates_and_show,
+    )
     from s2r2.search.exporting import write_embeddings as write_embeddings
     from s2r2.search.hit import Hit as Hit
     from s2r2.search.index import ImageIndex as ImageIndex
@@ -23,7 +27,6 @@ if TYPE_CHECKING:
     from s2r2.search.storage.layout import DamagedIndex as DamagedIndex, IndexGone as IndexGone
     from s2r2.search.storage.marks import read_marks as read_marks
     from s2r2.search.stored_vectors import StoredVectors as StoredVectors
-    from s2r2.search.terminal_output import duplicates_and_show as duplicates_and_show
     from s2r2.search.update_result import UpdateResult as UpdateResult
     from s2r2.search.updating import update_index as update_index
 else:

@@ -290,11 +290,16 @@ class ImageIndex:
         except UnreadableImage:  # by now: it was read when it was indexed
             return decode_expendable(self.thumbnail(row), short_side=side, part=part)
 
-    def _content(self, row: int) -> bytes:
-        """The file that was indexed if it is still there, else the thumbnail."""
+    def original(self, row: int) -> bytes | None:
+        """The file that was indexed; None if it is not there, was changed since, or is reached through another link."""
         with contextlib.suppress(UnreadableImage):
             return original_file(self.catalogue, row)
-        return self.thumbnail(row)
+        return None
+
+    def _content(self, row: int) -> bytes:
+        """The file that was indexed if it is still there, else the thumbnail."""
+        content = self.original(row)
+        return self.thumbnail(row) if content is None else content
 
     def thumbnail(self, row: int) -> bytes:
         """A small JPEG of a photo.

@@ -5,7 +5,7 @@ import importlib.util
 from s2r2.errors import S2R2Error
 
 _ENCODER = ("torchvision", "timm", "PIL", "safetensors", "tyro", "yaml", "rich")
-_SEARCH = (*_ENCODER, "lancedb", "pyarrow", "sklearn")
+_SEARCH = (*_ENCODER, "lancedb", "pyarrow", "send2trash", "sklearn")
 _TRAIN = (*_ENCODER, "lightning_fabric", "tensorboard", "jinja2", "matplotlib", "pyarrow", "sklearn", "scipy")
 EXTRAS = {
     "encoder": _ENCODER,

@@ -270,22 +270,31 @@ function leave(photo) {
   }));
 }
 
-async function showDuplicates(signal, threshold = null) {
-  say("Looking for near duplicates.");
-  const found = await (await api.whenReady("api/duplicates", { threshold }, signal)).json();
-  const slider = $("threshold");
-  slider.min = Math.min(0.5, found.suggested, found.threshold).toFixed(3);
-  slider.value = found.threshold;
-  $("threshold-value").textContent = found.threshold.toFixed(3);
-  const photos = found.groups.reduce((sum, group) => sum + group.photos.length, 0);
+async function showDuplicates(signal) {
+  say("Looking for copies.");
+  const found = await (await api.whenReady("api/duplicates", {}, signal)).json();
+  $("copies-form").hidden = found.total === 0;
   $("duplicates-summary").textContent = found.total
-    ? `${found.total.toLocaleString()} groups with ${photos.toLocaleString()} photos. The scores suggest ${found.suggested.toFixed(3)}.`
-    : `No two photos are that similar. The scores suggest ${found.suggested.toFixed(3)}; a lower value finds more.`;
+    ? `${found.total.toLocaleString()} groups with ${found.photos.toLocaleString()} photos.`
+    : "No photo is a copy of another one.";
   $("groups").replaceChildren(...found.groups.map((group) => {
-    const list = element("ul", { className: "grid" }, ...group.photos.map((photo) => card(photo, { onOpen: () => searchFor(photo) })));
+    const list = element("ul", { className: "grid" }, ...group.photos.map((photo) => {
+      const item = card(photo, { onOpen: () => searchFor(photo) });
+      item.append(element("div", { className: "soft", textContent: photo.kinds.join(", ") || "related" }));
+      return item;
+    }));
     list.addEventListener("keydown", walk);
-    return element("div", { className: "group" }, element("h2", { textContent: `similarity ${group.score.toFixed(3)}` }), list);
+    return element("div", { className: "group" }, element("h2", { textContent: `${group.photos.length} photos` }), list);
   }));
+  say("");
+}
+
+async function downloadScript() {
+  say("Checking the files of all copies.");
+  const script = await (await api.whenReady("api/duplicates/script", { keep: $("keep").value })).blob();
+  const link = element("a", { href: URL.createObjectURL(script), download: "remove-copies.sh" });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   say("");
 }
 
@@ -346,10 +355,10 @@ $("file").addEventListener("change", (event) => {
 });
 $("whole").addEventListener("click", () => go({ box: null }));
 $("again").addEventListener("click", () => go({ photo: null, of: 0, upload: null, box: null, more: [], less: [] }));
-$("threshold").addEventListener("input", (event) => { $("threshold-value").textContent = Number(event.target.value).toFixed(3); });
-$("threshold-form").addEventListener("submit", (event) => {
+$("copies-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  showDuplicates(undefined, Number($("threshold").value)).catch(complain);
+  complain(null);
+  downloadScript().catch(complain);
 });
 for (const name of ["dragover", "drop", "dragleave"]) {
   window.addEventListener(name, (event) => {

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding.pool import shared_pool
+from s2r2.search.duplicates.planning import check_keep
 from s2r2.search.server.allowed_hosts import LOOPBACK, AllowedHosts
 from s2r2.search.server.asking import (
     Count,
@@ -39,6 +40,7 @@ _TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/
 _THUMBNAILS_AT_ONCE = 8
 _LARGE_AT_ONCE = 2
 _LOOPBACK_ONLY = AllowedHosts(LOOPBACK)
+Threshold = Annotated[float | None, Query(ge=0, le=1)]
 _LOG = logging.getLogger("s2r2.search")
 
 
@@ -172,17 +174,25 @@ def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool, original
         return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=600"})
 
     @app.get("/api/duplicates")
-    async def duplicates(threshold: Annotated[float | None, Query(ge=0, le=1)] = None) -> Response:
+    async def duplicates(threshold: Threshold = None) -> Response:
         shown = served[0].now
         found = await in_thread(shown.duplicates, threshold, limiter=limiter)
         if found is None:
             return JSONResponse({"working": True}, 202)
-        groups = [
-            {"score": round(group.score, 6), "photos": [shown.describe(row) for row in group.rows]}
-            for group in found.groups[:500]
-        ]
-        answer = {"threshold": found.threshold, "suggested": found.suggested, "total": len(found.groups)}
-        return JSONResponse(answer | {"groups": groups})
+        groups = [shown.group(group) for group in found.groups[:500]]
+        photos = sum(len(group.rows) for group in found.groups)
+        answer = {"threshold": found.threshold, "total": len(found.groups), "photos": photos, "groups": groups}
+        return JSONResponse(answer)
+
+    @app.get("/api/duplicates/script")
+    async def removing(keep: Annotated[str, Query(max_length=4096)], threshold: Threshold = None) -> Response:
+        """A shell script that removes all copies but the one that is to be kept."""
+        check_keep(keep)
+        found = await in_thread(served[0].now.removing_script, threshold, keep, limiter=limiter)
+        if found is None:
+            return JSONResponse({"working": True}, 202)
+        headers = {"content-disposition": 'attachment; filename="remove-copies.sh"'}
+        return Response(found, media_type="application/x-sh", headers=headers)
 
     @app.get("/api/map")
     async def places() -> Response:

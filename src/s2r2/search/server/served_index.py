@@ -19,7 +19,9 @@ from PIL import Image
 from s2r2.embedding_map import positions
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable
-from s2r2.search.duplicates import Duplicates, find_duplicates
+from s2r2.search.duplicates.acting import script
+from s2r2.search.duplicates.finding import ORIGINAL, Duplicates, Group, find_duplicates
+from s2r2.search.duplicates.planning import plan
 from s2r2.search.index import ImageIndex
 from s2r2.search.storage.layout import DESCRIPTION, IndexGone
 from s2r2.system.files import stamp
@@ -231,8 +233,24 @@ class ServedIndex:
         return self._worked_out("map", lambda: positions(self.index.vectors))
 
     def duplicates(self, threshold: float | None) -> Duplicates | None:
-        """Groups of near-duplicates; None while they are being looked for."""
+        """Groups of copies; None while they are being looked for."""
         return self._worked_out(f"duplicates {threshold}", lambda: find_duplicates(self.index, threshold))
+
+    def group(self, group: Group) -> dict[str, Any]:
+        """What the page needs to show a group of copies."""
+        return {
+            "photos": [
+                self.describe(row) | {"kinds": [ORIGINAL] if row == group.original else group.kinds[row]}
+                for row in group.rows
+            ]
+        }
+
+    def removing_script(self, threshold: float | None, keep: str) -> bytes | None:
+        """A script that removes copies, as of the index and the files now; None while it is being made."""
+        found = self.duplicates(threshold)
+        if found is None:
+            return None
+        return self._worked_out(f"script {threshold} {keep}", lambda: script(self.index, plan(self.index, found, keep)))
 
     def _worked_out(self, name: str, work: Callable[[], Result]) -> Result | None:
         """The result of long work that is done once, beside the answering of requests; None until it is there."""
