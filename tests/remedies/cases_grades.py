@@ -20,7 +20,7 @@ class Photos(SimpleNamespace):
         super().__init__(keys=["a/0", "a/1", "b/2", "b/3"], table=table, columns=tuple(table), facts=lambda: facts)
 
     def __len__(self) -> int:
-        return 4
+        return len(self.keys)
 
     def column(self, name: str) -> list[str]:
         return self.table[name]
@@ -39,8 +39,19 @@ for wrong in ("folder,", "time:30"):
     case(
         "a name is missing: write it like" if wrong == "folder," else "needs a width above 0 in",
         lambda _, wrong=wrong: groups(wrong),  # type: ignore[misc]
-        lambda _, said: groups(named(r"write it like (\S+)", said), Photos(taken_all())),
+        lambda _, said: groups(named(r"write it like (\S+)", said), album()),
     )
+
+
+def album() -> Photos:
+    """Six photos: two close in time, three in space, four in a folder."""
+    places = [(0.0, 0.0)] * 3 + [(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)]
+    times = (0.0, 20.0, 500.0, 900.0, 1300.0, 1700.0)
+    photos = Photos(
+        [PhotoFacts(taken=t, latitude=p[0], longitude=p[1]) for t, p in zip(times, places, strict=True)],
+    )
+    photos.keys = ["a/0", "a/1", "a/2", "a/3", "b/4", "b/5"]
+    return photos
 
 
 def taken_all() -> list[PhotoFacts]:

@@ -47,7 +47,7 @@ ELSEWHERE: dict[str, str] = {
     "s2r2 serve --root-path$": "test_page.py::test_behind_a_proxy",
     "MB: choose a smaller one.": "test_page.py::test_a_photo_that_is_too_large_is_refused_by_the_page",
     "A query has at most {} photos: remove one first": "test_page.py::test_more_like_these_and_less_like_those",
-    "the server was started with --no-originals": (
+    "the server was started by s2r2 serve --no-originals": (
         "test_selections.py::test_selections_are_bounded_and_files_can_be_kept_back"
     ),
     "The browser does not let this page copy: use CSV.": ("test_page.py::test_photos_are_selected_and_taken_away"),

@@ -96,7 +96,9 @@ def add_selections(app: FastAPI, served: Sequence[LiveIndex], *, originals: bool
     def files(name: str) -> Response:
         """The files as a zip that is made as it is sent."""
         if not originals:
-            raise HTTPException(403, "files are not given away here: the server was started by s2r2 serve --no-originals")
+            raise HTTPException(
+                403, "no files are given away here: the server was started by s2r2 serve --no-originals"
+            )
         photos = chosen(name)
         if not zips.take():
             raise HTTPException(503, "too many downloads at once", {"retry-after": "10"})
