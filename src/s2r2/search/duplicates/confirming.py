@@ -23,6 +23,7 @@ _AGREEMENT, _CORRELATION, _CORRELATION_OF_FEW, _TINT = 0.8, 0.9, 0.97, 30.0
 """What copies have at least, and of tint at most. Of photos that are none the nearest ones had an agreement of 0.7, or
 two flat halves and a horizon: little texture, and other colors."""
 
+_DETAIL = 0.7
 _GRAY = 3.0
 """Distance from gray within which a picture has no colors; beside one that has, it may be its black-and-white copy."""
 
@@ -75,6 +76,7 @@ class Evidence:
         gain: Contrast of the right picture over that of the left one.
         offset: Gray levels by which it is brighter.
         tint: Gray levels by which colors differ beyond that.
+        detail: Correlation of what neither rows nor columns explain: shifted stripes and equal gradients have none.
         textured: Tiles that have texture.
         mirrored: Whether the right picture was mirrored.
     """
@@ -87,6 +89,7 @@ class Evidence:
     gain: float
     offset: float
     tint: float
+    detail: float
     textured: int
     mirrored: bool
 
@@ -103,7 +106,8 @@ class Evidence:
         """Whether one picture was made from the other, or both from a third one."""
         few = self.textured < _FEW_TILES
         least = _CORRELATION_OF_FEW if few else _CORRELATION
-        return self.agreement >= _AGREEMENT and self.correlation >= least and self.tint <= _TINT
+        agrees = self.agreement >= _AGREEMENT and self.correlation >= least and self.detail >= _DETAIL
+        return agrees and self.tint <= _TINT
 
     @property
     def is_exact(self) -> bool:
@@ -228,6 +232,7 @@ def _judge(left: Shown, right: Shown, box: np.ndarray, template_box: np.ndarray,
         gain,
         float(offset + (gain - 1) * shown.mean()),
         _tint(left, right, left_box, right_box, gain),
+        _detail(shown, template, counted[:, 0]),
         int((counted & textured).sum()),
         mirrored,
     )
@@ -282,6 +287,16 @@ def _tiles(
     near = np.abs(mean_s - mean_t) < 16
     quiet = np.sqrt(np.maximum(var_s + var_t - 2 * cov, 0)) < _TEXTURE
     return textured, near & (alike | quiet), (cov, var_s, var_t)
+
+
+def _detail(shown: np.ndarray, template: np.ndarray, rows: np.ndarray) -> float:
+    """Correlation of two pictures without the mean of each row and column, in the rows of tiles that count."""
+    kept = rows[np.arange(len(shown)) * len(rows) // len(shown)]
+
+    def rest(picture: np.ndarray) -> np.ndarray:
+        return picture - picture.mean(0) - picture.mean(1, keepdims=True) + picture.mean()
+
+    return _correlation(rest(shown[kept]), rest(template[kept]))
 
 
 def _without_overlay(agreeing: np.ndarray) -> tuple[float, np.ndarray]:
