@@ -170,9 +170,9 @@ def start_server() -> str:
     """
     if _ADDRESS not in os.environ:
         address = os.environ[_ADDRESS] = str(Path(tempfile.mkdtemp(prefix="s2r2-tests-"), "fork"))
-        server = subprocess.Popen(
-            [sys.executable, __file__, address], stdin=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
+        # matplotlib, where it finds no home, makes a folder that every process forked later would remove at its end.
+        settings = {"OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(Path(address).with_name("matplotlib"))}
+        server = subprocess.Popen([sys.executable, __file__, address], stdin=subprocess.PIPE, env=os.environ | settings)
         assert server.stdin is not None
         atexit.register(server.stdin.close)
     return os.environ[_ADDRESS]

@@ -262,7 +262,7 @@ def test_a_program_that_calls_main_starts_s2r2_with_its_own_arguments(monkeypatc
     [
         (["search", "x", "y", "--kk", "3"], "Unrecognized options: --kk, 3; Perhaps you meant: -k, --k INT"),
         (["search", "x", "y", "--kk", "long/" * 40], f"Unrecognized options: --kk, {'long/' * 40}"),
-        (["search"], "s2r2: search: missing INDEX, QUERY; see s2r2 search --help"),
+        (["search"], "s2r2: search: missing INDEX; see s2r2 search --help"),
         (
             ["search", "x", "y", "-k", "three"],
             "with base 10: 'three'; see s2r2 search --help",

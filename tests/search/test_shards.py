@@ -80,7 +80,7 @@ def test_parts_of_other_vectors_are_refused(
     assert "with --shards 2 they are numbered from 0 to 1" in fails(
         capsys, photo_folder, parts, "--shards", 2, "--shard", 2
     )
-    assert "Give --shards too" in fails(capsys, photo_folder, parts, "--shard", 0)
+    assert "give --shards too" in fails(capsys, photo_folder, parts, "--shard", 0)
     assert "give a number from 1" in fails(capsys, photo_folder, parts, "--shards", 0)
     assert "with its own --shard for each GPU" in fails(capsys, photo_folder, parts, "--shards", 2, "--devices", 2)
     (photo_folder / "red" / "0.jpg").unlink()

@@ -1,6 +1,5 @@
 """Whether one of two pictures was made from the other, by their pixels: aligned, then compared tile by tile."""
 
-import io
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -38,14 +37,9 @@ class Shown(NamedTuple):
     color: Image.Image
 
     @classmethod
-    def of(cls, thumbnail: bytes) -> "Shown":
-        """Decode a JPEG of an index.
-
-        Raises:
-            OSError: It is damaged.
-        """
-        with Image.open(io.BytesIO(thumbnail), formats=("JPEG",)) as image:
-            color = image.convert("RGB")
+    def of(cls, picture: np.ndarray) -> "Shown":
+        """A thumbnail ``(H, W, 3)`` uint8."""
+        color = Image.fromarray(picture)
         return cls(color.convert("L").convert("F"), color)
 
     def mirrored(self) -> "Shown":

@@ -5,7 +5,6 @@ weighted by its frequency so that all count alike, and rounded to whole numbers:
 that the same pairs are proposed whatever the number of threads.
 """
 
-import io
 from typing import NamedTuple
 
 import numpy as np
@@ -52,15 +51,9 @@ _ODD = np.arange(FREQUENCIES) % 2 == 1
 _MIRROR = np.where(np.tile(_ODD, FREQUENCIES), -1, 1)[1:].astype(np.int16)
 
 
-def small_gray(thumbnail: bytes) -> np.ndarray:
-    """A JPEG of an index as a gray picture ``(SIDE, SIDE)`` float32, whatever its shape.
-
-    Raises:
-        OSError: It is damaged.
-    """
-    with Image.open(io.BytesIO(thumbnail), formats=("JPEG",)) as image:
-        image.draft("L", (2 * SIDE, 2 * SIDE))
-        return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
+def small_gray(picture: np.ndarray) -> np.ndarray:
+    """A picture ``(H, W, 3)`` uint8 in gray ``(SIDE, SIDE)`` float32, whatever its shape."""
+    return np.asarray(Image.fromarray(picture).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
 
 
 def describe(pictures: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ from itertools import chain
 
 import numpy as np
 
-from s2r2.errors import ArgumentError
+from s2r2.errors import ArgumentError, UnreadableImage
+from s2r2.images import decode
 from s2r2.search.duplicates.candidates import GUESSES, Pairs, by_descriptors, by_vectors
 from s2r2.search.duplicates.confirming import Evidence, Guess, Shown, compare
 from s2r2.search.duplicates.descriptors import describe, small_gray
@@ -109,10 +110,7 @@ class Comparer:
         self._pixels: Callable[[int], str | None] = functools.cache(functools.partial(hash_of_pixels, index))
 
     def _shown(self, row: int) -> Shown:
-        try:
-            return Shown.of(self._index.thumbnail(row))
-        except OSError as error:
-            raise DamagedIndex(self._index.folder, f"a thumbnail: {error}") from error
+        return Shown.of(_thumbnail(self._index, row))
 
     def compare(self, left: int, right: int, guesses: Iterable[Guess]) -> bool:
         """Whether two photos are copies, if they belong together as one of the guesses says."""
@@ -176,6 +174,13 @@ def _join(groups: Groups, pairs: Pairs, comparer: Comparer, located: bool) -> in
     return compared
 
 
+def _thumbnail(index: ImageIndex, row: int) -> np.ndarray:
+    try:
+        return decode(index.thumbnail(row))
+    except UnreadableImage as error:
+        raise DamagedIndex(index.folder, f"a thumbnail: {error}") from error
+
+
 def _of_rows(pairs: Pairs, rows: np.ndarray) -> Pairs:
     return pairs._replace(left=rows[pairs.left], right=rows[pairs.right])
 
@@ -184,7 +189,7 @@ def _descriptors(index: ImageIndex, rows: np.ndarray) -> np.ndarray:
     """Descriptors ``(N, C, LENGTH)`` of some photos, from their thumbnails."""
     found = []
     with_pictures = in_order(
-        lambda row: small_gray(index.thumbnail(row)), rows.tolist(), threads=4, ahead=4 * _PIECE, at_once=8
+        lambda row: small_gray(_thumbnail(index, row)), rows.tolist(), threads=4, ahead=4 * _PIECE, at_once=8
     )
     pictures: list[np.ndarray] = []
     for picture in with_pictures:

@@ -41,25 +41,24 @@ def write_catalogue(rows: Rows, folder: Path, number: int) -> dict[str, str]:
     vectors_name, described_name = catalogue_files(number)
     count, dimensions = len(rows), rows.dimensions
     layout = _layout(dimensions)
-    with (
-        open(folder / vectors_name, "wb") as file,
-        open(folder / described_name, "wb") as described,
-        pa.ipc.new_file(described, layout) as writer,
-    ):
+    with open(folder / vectors_name, "wb") as file, open(folder / described_name, "wb") as described:
         file.write(_header(count, dimensions))
-        waiting: list[pa.RecordBatch] = []
-        for batch in rows.scan((*COLUMNS, "vector"), row_ids=True):
-            vectors = np.ascontiguousarray(batch["vector"].flatten().to_numpy(), "<f4").reshape(-1, dimensions)
-            if len(vectors) != len(batch) or not (np.abs(np.linalg.norm(vectors, axis=1) - 1) < _LENGTH_ERROR).all():
-                raise DamagedIndex(folder.parent, "its rows hold vectors that no encoder made")
-            file.write(vectors.data)
-            waiting.append(batch.select([*COLUMNS, "_rowid"]).cast(layout))
-            if sum(map(len, waiting)) >= _PIECE:
-                _write_piece(writer, waiting)
-        _write_piece(writer, waiting)
-        _make_durable(file)
-        writer.close()
-        _make_durable(described)
+        with pa.ipc.new_file(described, layout) as writer:
+            waiting: list[pa.RecordBatch] = []
+            for batch in rows.scan((*COLUMNS, "vector"), row_ids=True):
+                vectors = np.ascontiguousarray(batch["vector"].flatten().to_numpy(), "<f4").reshape(-1, dimensions)
+                if (
+                    len(vectors) != len(batch)
+                    or not (np.abs(np.linalg.norm(vectors, axis=1) - 1) < _LENGTH_ERROR).all()
+                ):
+                    raise DamagedIndex(folder.parent, "its rows hold vectors that no encoder made")
+                file.write(vectors.data)
+                waiting.append(batch.select([*COLUMNS, "_rowid"]).cast(layout))
+                if sum(map(len, waiting)) >= _PIECE:
+                    _write_piece(writer, waiting)
+            _write_piece(writer, waiting)
+        for written in (file, described):  # only now: closing the writer adds the end of the table
+            _make_durable(written)
     sync_folder(folder)
     return {name: checksum(folder / name) for name in (vectors_name, described_name)}
 
