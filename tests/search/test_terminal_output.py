@@ -80,9 +80,8 @@ def test_a_ranking_for_other_programs(odd: Path, tmp_path: Path, width: int | No
 
 
 def test_a_list_of_duplicates_is_no_program(photo_folder: Path, tmp_path: Path, encoder: Encoder) -> None:
-    (tmp_path / "photos.csv").write_text("path\nphotos/red/0.jpg\nphotos/red/1.jpg\n")
     shutil.copy(photo_folder / "red" / "0.jpg", photo_folder / "red" / "=1+1.jpg")
-    update_index(encoder, photo_folder, tmp_path / "index", progress=False)
+    update_index(encoder, photo_folder / "red", tmp_path / "index", progress=False)
     shown(None, duplicates_and_show, tmp_path / "index", 1.0, tmp_path / "out.csv")
     with open(tmp_path / "out.csv", newline="") as file:
         paths = [row["path"] for row in csv.DictReader(file)]
