@@ -16,8 +16,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # No test downloads weights. Set before anything imports huggingface_hub, which reads these once; commands inherit them.
-_HUGGING_FACE = tempfile.TemporaryDirectory(prefix="s2r2-tests-", ignore_cleanup_errors=True)
-os.environ["HF_HUB_CACHE"] = str(Path(_HUGGING_FACE.name) / "hub")
+# The workers of xdist have one folder, as what they fork commands from has read the variables once for all of them.
+if (_CACHE := "S2R2_TESTS_WEIGHTS") not in os.environ:
+    _folder = tempfile.TemporaryDirectory(prefix="s2r2-tests-", ignore_cleanup_errors=True)
+    os.environ[_CACHE] = _folder.name
+os.environ["HF_HUB_CACHE"] = str(Path(os.environ[_CACHE]) / "hub")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
@@ -59,7 +62,7 @@ def real_weights() -> str:
         from real_weights import NAME, write_cache
     finally:
         sys.path.pop(0)
-    write_cache(Path(_HUGGING_FACE.name))
+    write_cache(Path(os.environ[_CACHE]))
     return f"timm:{NAME}"
 
 

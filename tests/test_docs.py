@@ -62,7 +62,7 @@ def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
 def make_photos(folder: Path) -> None:
     (folder / "photos").mkdir()
     generator = np.random.default_rng(0)
-    for name in ("a.jpg", "b.jpg", "query.jpg", *(f"photos/{i}.jpg" for i in range(64))):
+    for name in ("a.jpg", "b.jpg", "c.jpg", "query.jpg", *(f"photos/{i}.jpg" for i in range(64))):
         sides = (200, 240) if name == "query.jpg" else (40, 40)  # a page draws a box on it
         Image.fromarray(generator.integers(0, 255, (*sides, 3), dtype=np.uint8)).save(folder / name)
 
