@@ -28,7 +28,7 @@ class MethodSettings:
     adapt: Adaptation = ""
     """What is trained of the encoder to start from: all of it, earlier layers more slowly (all, the default); the last
     third of its layers (last-blocks); low-rank adapters of its attention layers (lora); or a linear layer behind it,
-    which takes a minute or two (head). See docs/adapting.md."""
+    which takes minutes on a CPU (head). See docs/adapting.md."""
     pretrained: bool = False
     """Former spelling of --start timm:BACKBONE."""
     head_hidden: int = 1024
