@@ -342,6 +342,7 @@ def test_tars_one_behind_another_are_all_read(tmp_path: Path) -> None:
     assert source.problems == []
 
 
+@pytest.mark.slow
 def test_a_large_extended_header_takes_time_in_proportion_and_a_larger_one_is_refused(tmp_path: Path) -> None:
     import time
 

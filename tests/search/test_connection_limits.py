@@ -138,6 +138,7 @@ def test_the_body_of_a_refused_request_has_a_deadline(limited: Callable[..., Add
         assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_an_answer_that_nobody_reads_is_given_up(limited: Callable[..., Address]) -> None:
     address = limited(unread_seconds=1.0)
     with socket.create_connection(address) as client:

@@ -89,6 +89,7 @@ def test_every_kind_is_found_and_named_and_nothing_else(library: Path) -> None:
         assert said == (("cropped",) if name == "a" else (name,)), name  # the photo that got a caption shows less
 
 
+@pytest.mark.slow
 def test_stripes_that_differ_in_their_phase_or_grain_are_no_copies(photo_folder: Path, tmp_path: Path) -> None:
     shutil.copy(photo_folder / "red" / "0.jpg", photo_folder / "red" / "again.jpg")
     for number in range(4, 8):

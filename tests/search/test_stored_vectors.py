@@ -29,6 +29,7 @@ def rows_of(index: Path) -> pa.Table:
     return pa.Table.from_batches(list(rows.scan(rows.schema.names)))
 
 
+@pytest.mark.slow
 def test_an_index_from_parts_is_the_encoders_own(photo_folder: Path, tmp_path: Path) -> None:
     for number in range(4, 8):  # fewer pairs that may be copies
         (photo_folder / "blue" / f"{number}.jpg").unlink()
