@@ -111,6 +111,7 @@ def test_the_map_puts_every_photo_into_the_square() -> None:
         assert places.max() <= 1
 
 
+@pytest.mark.slow
 def test_an_approximate_index_reaches_its_recall(tmp_path: Path, photo_folder: Path, capsys) -> None:
     folder = tmp_path / "many"
     folder.mkdir()

@@ -264,6 +264,7 @@ def test_filters(page: Any) -> None:
     until(page, f"{names}.every(name => name.textContent == 'blue')")
 
 
+@pytest.mark.slow
 def test_near_duplicates(page: Any) -> None:
     page.get_by_role("button", name="Near duplicates").click()
     page.wait_for_selector(".group", timeout=60_000)

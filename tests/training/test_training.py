@@ -61,6 +61,7 @@ def test_a_run_leaves_what_is_promised(run: Path) -> None:
     assert {"view_ap", "knn"} <= set(checks(run)[-1])
 
 
+@pytest.mark.slow
 def test_it_learns_to_rank(tmp_path: Path) -> None:
     config = dataclasses.replace(TINY, batch_size=32, views=8, epochs=10, check_every=10)
     train("digits:test", config, out=tmp_path / "run", quiet=True)
