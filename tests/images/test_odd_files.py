@@ -99,12 +99,13 @@ def test_indexing_an_odd_folder_finishes(odd_folder: Path, tmp_path: Path) -> No
     assert len(ImageIndex.open(tmp_path / "index")) == len(GOOD)
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permission bits do not bind the administrator")
 def test_folder_without_permission_is_listed(odd_folder: Path) -> None:
     secret = odd_folder / "secret"
     secret.mkdir()
     secret.chmod(0)
     try:
+        if os.access(secret, os.R_OK):
+            pytest.skip("permission bits do not bind this user")
         source = open_source(odd_folder)
         assert any("secret" in problem.key for problem in source.problems)
     finally:

@@ -7,13 +7,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI, HTTPException
 from starlette.testclient import TestClient
 
 from s2r2.encoder import Encoder, load
 from s2r2.search import ImageIndex, update_index
 from s2r2.search.server import selections as selections_module
 from s2r2.search.server.app import create_app
-from s2r2.search.server.selections import KEPT, MOST_PHOTOS, name_in_zip
+from s2r2.search.server.selections import KEPT, MOST_PHOTOS, add_selections, name_in_zip
+from s2r2.search.server.served_index import LiveIndex
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +137,17 @@ def test_selections_are_bounded_and_files_can_be_kept_back(client: TestClient, i
     place = selected(kept_back, one)
     assert kept_back.get(f"{place}/photos.zip").status_code == 403
     assert kept_back.get(f"{place}/paths.txt").status_code == 200
+
+
+def test_zips_that_start_at_once_are_bounded_too(index: ImageIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selections_module, "ZIPS_AT_ONCE", 2)
+    app = FastAPI()
+    add_selections(app, [LiveIndex(index.folder)], originals=True)
+    photos = {"photos": [ids(index)["red/3.jpg"]]}
+    name = TestClient(app).post("/api/selections", json=photos).json()["selection"]
+    start = next(route.endpoint for route in app.routes if getattr(route, "path", "").endswith("photos.zip"))
+    started = [start(name), start(name)]
+    with pytest.raises(HTTPException, match="too many downloads at once"):
+        start(name)
+    started.pop()  # nobody waited for it
+    start(name)

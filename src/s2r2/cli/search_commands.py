@@ -275,7 +275,7 @@ class Serve:
     """Address to listen on; any but the loopback address lets others on the network see the photos."""
     port: int = 8765
     """Port to listen on; 0: any free one."""
-    allow_host: UseAppendAction[list[Annotated[str, arg(metavar="NAME")]]] = field(default_factory=list)
+    allow_host: Annotated[UseAppendAction[list[str]], arg(metavar="NAME")] = field(default_factory=list)
     """Another host name under which the page may be opened, such as a reverse proxy's; may be repeated."""
     root_path: Annotated[str, arg(metavar="/PATH")] = ""
     """Path under which a reverse proxy serves the page, such as /photos."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from s2r2.errors import ArgumentError
+from s2r2.search.backends.exact import in_threads, largest
 
 SHARPNESS = 20.0
 """Of the soft maximum: 0 would be the mean, infinity the maximum."""
@@ -73,12 +74,20 @@ def most_similar(
     Returns:
         Rows ``(k,)`` and similarities ``(k,)``, largest first, ties by row.
     """
-    rows = np.arange(len(vectors)) if rows is None else rows
-    rows = rows[~np.isin(rows, np.asarray(leave_out, np.int64))]
     queries = np.stack([*more, *less]).astype(np.float32).T
-    scores = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), _PIECE):
-        cosines = vectors[rows[start : start + _PIECE]] @ queries
-        scores[start : start + _PIECE] = similarities(cosines[:, : len(more)], cosines[:, len(more) :])
-    best = np.argsort(-scores, kind="stable")[:k]
-    return rows[best], scores[best]
+
+    def score(part: slice) -> np.ndarray:
+        found = np.empty(part.stop - part.start, np.float32)
+        for start in range(part.start, part.stop, _PIECE):
+            piece = slice(start, min(start + _PIECE, part.stop))
+            cosines = vectors[piece if rows is None else rows[piece]] @ queries  # all rows are not copied
+            found[piece.start - part.start : piece.stop - part.start] = similarities(
+                cosines[:, : len(more)], cosines[:, len(more) :]
+            )
+        return found
+
+    scores = in_threads(score, len(vectors) if rows is None else len(rows))
+    candidates = np.arange(len(scores)) if rows is None else rows
+    kept = np.flatnonzero(~np.isin(candidates, np.asarray(leave_out, np.int64)))
+    best = kept[largest(scores[kept], k)]
+    return candidates[best], scores[best]

@@ -98,7 +98,7 @@ class StoredVectors:
         else:
             self.name, self.fingerprint, self.image_size = (
                 f"unknown, of {self.place.name}",
-                self._digest,
+                self._digest(),
                 _ANY_IMAGE_SIZE,
             )
 
@@ -171,18 +171,15 @@ class StoredVectors:
 
     def _check_rows(self) -> None:
         """Read all rows once: vectors must be usable, and each photo must have one only."""
-        digest = hashlib.blake2b(digest_size=12)
         count, ids = 0, []
         self.normalized = 0
         for rows in self.rows():
             ids.append(np.fromiter(map(photo_id, rows.names), np.int64, len(rows.names)))
-            digest.update(ids[-1].data)
-            digest.update(np.ascontiguousarray(rows.vectors).data)
             count += len(rows.names)
             self.normalized += rows.normalized
         if count == 0:
             raise ArgumentError(f"{self.shown} holds no vectors: give `vectors` of at least one photo")
-        self._count, self._digest = count, digest.hexdigest()
+        self._count = count
         self.ids = np.concatenate(ids)
         sorted_ids = np.sort(self.ids)
         twice = sorted_ids[1:][sorted_ids[1:] == sorted_ids[:-1]]
@@ -196,6 +193,14 @@ class StoredVectors:
         for path in listed:
             if (shards.SKIPPED.fullmatch(path.name) or not self.place.is_dir()) and path.exists():
                 self.reasons |= {entry.key: entry.reason for entry in read_skipped(path.read_bytes())}
+
+    def _digest(self) -> str:
+        """What stands for the fingerprint of an encoder that is not known."""
+        digest = hashlib.blake2b(digest_size=12)
+        for rows in self.rows():
+            digest.update("\0".join(rows.names).encode())
+            digest.update(np.ascontiguousarray(rows.vectors).data)
+        return digest.hexdigest()
 
     def _read(self, batch: pa.RecordBatch, path: Path) -> VectorRows:
         names = [printable(name) for name in _texts(batch, "path" if self.by_path else "key", path)]

@@ -1,6 +1,7 @@
 """``--grades``: what photos know of each other, as levels of relevance for the ranking, the finest first."""
 
 import datetime
+import functools
 import hashlib
 import math
 import posixpath
@@ -180,14 +181,11 @@ class _Facts:
 
     def __init__(self, photos: PixelStore | DirectImages) -> None:
         self.photos = photos
-        self._exif: list[PhotoFacts] | None = None
 
-    @property
+    @functools.cached_property
     def exif(self) -> list[PhotoFacts]:
         """Of each photo; files are looked at only if they are asked for."""
-        if self._exif is None:
-            self._exif = self.photos.facts()
-        return self._exif
+        return self.photos.facts()
 
     def column(self, names: Sequence[str]) -> list[str] | None:
         """The cells of the first column of these names that there is."""

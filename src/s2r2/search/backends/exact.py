@@ -43,15 +43,15 @@ def top_k(
 
     vectors, query = np.asarray(vectors), np.ascontiguousarray(query, np.float32)
     if rows is None:
-        scores = _in_threads(lambda part: score_all(vectors[part], query), len(vectors))
-        best = _largest(scores, k)
+        scores = in_threads(lambda part: score_all(vectors[part], query), len(vectors))
+        best = largest(scores, k)
         return best, scores[best]
-    scores = _in_threads(lambda part: score_some(vectors, rows[part], query), len(rows))
-    best = _largest(scores, k)
+    scores = in_threads(lambda part: score_some(vectors, rows[part], query), len(rows))
+    best = largest(scores, k)
     return rows[best], scores[best]
 
 
-def _in_threads(work: Callable[[slice], np.ndarray], count: int) -> np.ndarray:
+def in_threads(work: Callable[[slice], np.ndarray], count: int) -> np.ndarray:
     """Results of ``work`` on ranges that make up ``count``, joined; threads as NUMBA_NUM_THREADS allows."""
     import numba  # takes a second, which opening an index need not wait for
 
@@ -63,7 +63,7 @@ def _in_threads(work: Callable[[slice], np.ndarray], count: int) -> np.ndarray:
         return np.concatenate(list(pool.map(work, map(slice, bounds[:-1], bounds[1:]))))
 
 
-def _largest(scores: np.ndarray, k: int) -> np.ndarray:
+def largest(scores: np.ndarray, k: int) -> np.ndarray:
     """Positions of the k largest scores, largest first, ties by position (also at the k-th)."""
     if k >= len(scores):
         best = np.arange(len(scores))

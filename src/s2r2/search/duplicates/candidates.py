@@ -15,7 +15,7 @@ ALIKE = 0.8
 """Cosine of two descriptors from which on their photos are compared. Copies of the kinds that crops provide for have
 0.87 and more; of photos that are none, one pair in ten thousand."""
 
-NEIGHBOURS = 12
+NEIGHBORS = 12
 """Candidates of a photo in one pass at most, the best ones."""
 
 _ROWS, _COLUMNS = 512, 4096
@@ -124,10 +124,10 @@ def _alike(
 
 def _best(row: np.ndarray, column: np.ndarray, product: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The best columns of each row; of equal ones the first."""
-    if len(row) <= NEIGHBOURS:
+    if len(row) <= NEIGHBORS:
         return row, column, product
     order = np.lexsort((column, -product, row))
     row, column, product = row[order], column[order], product[order]
     first = np.searchsorted(row, row)
-    kept = np.arange(len(row)) - first < NEIGHBOURS
+    kept = np.arange(len(row)) - first < NEIGHBORS
     return row[kept], column[kept], product[kept]

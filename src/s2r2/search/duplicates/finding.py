@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from s2r2.search.duplicates.confirming import Evidence, Guess, Shown, compare
 from s2r2.search.duplicates.descriptors import describe, small_gray
 from s2r2.search.duplicates.groups import Groups
 from s2r2.search.duplicates.locating import locations
-from s2r2.search.duplicates.originals import Original, hash_of_pixels, look_at
+from s2r2.search.duplicates.originals import Original, look_at, pixels_of
 from s2r2.search.duplicates.threshold import suggest_threshold
 from s2r2.search.index import ImageIndex
 from s2r2.search.storage.layout import DamagedIndex
@@ -107,7 +107,7 @@ class Comparer:
         self._contents = index.catalogue.table["content"]
         self.shown = functools.lru_cache(_KEPT_PICTURES)(self._shown)
         self.original: Callable[[int], Original] = functools.cache(functools.partial(look_at, index))
-        self._pixels: Callable[[int], str | None] = functools.cache(functools.partial(hash_of_pixels, index))
+        self._pixels: Callable[[int], str | None] = functools.cache(functools.partial(pixels_of, index))
 
     def _shown(self, row: int) -> Shown:
         return Shown.of(_thumbnail(self._index, row))
@@ -187,16 +187,10 @@ def _of_rows(pairs: Pairs, rows: np.ndarray) -> Pairs:
 
 def _descriptors(index: ImageIndex, rows: np.ndarray) -> np.ndarray:
     """Descriptors ``(N, C, LENGTH)`` of some photos, from their thumbnails."""
-    found = []
-    with_pictures = in_order(
+    pictures = in_order(
         lambda row: small_gray(_thumbnail(index, row)), rows.tolist(), threads=4, ahead=4 * _PIECE, at_once=8
     )
-    pictures: list[np.ndarray] = []
-    for picture in with_pictures:
-        pictures.append(picture)
-        if len(pictures) == _PIECE:
-            found.append(describe(np.stack(pictures)))
-            pictures = []
-    if pictures:
-        found.append(describe(np.stack(pictures)))
+    found = []
+    while piece := list(islice(pictures, _PIECE)):
+        found.append(describe(np.stack(piece)))
     return np.concatenate(found)

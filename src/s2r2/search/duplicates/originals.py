@@ -1,15 +1,13 @@
 """The files of photos as they are now: their sides, their pixels, and whether they are still what was indexed."""
 
 import contextlib
-import hashlib
 from dataclasses import dataclass
-
-import numpy as np
 
 from s2r2.errors import UnreadableImage
 from s2r2.images import decode_expendable
 from s2r2.images.decoding.pool import size_expendable
 from s2r2.search.index import ImageIndex
+from s2r2.search.photo_reader import hash_of_pixels
 
 
 @dataclass(frozen=True)
@@ -41,15 +39,12 @@ def look_at(index: ImageIndex, row: int) -> Original:
     return Original(row, content is not None, width, height, index.catalogue.table["bytes"][row].as_py())
 
 
-def hash_of_pixels(index: ImageIndex, row: int) -> str | None:
+def pixels_of(index: ImageIndex, row: int) -> str | None:
     """Hash of a photo's decoded pixels; None if its file is gone or changed, or cannot be read."""
     content = index.original(row)
     if content is None:
         return None
     try:
-        pixels = decode_expendable(content)
+        return hash_of_pixels(decode_expendable(content))
     except UnreadableImage:
         return None
-    digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import anyio
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
 
 from s2r2.search.server.asking import (
     BoxText,
@@ -128,13 +128,7 @@ class Embedder:
         Raises:
             HTTPException: It carries none, or not in time.
         """
-        async with self._uploads.received(request, JSON) as content:
-            try:
-                return Query.model_validate_json(content)
-            except ValidationError as error:
-                first = error.errors()[0]
-                place = ".".join(map(str, first["loc"]))
-                raise HTTPException(422, f"{place}: {first['msg']}".removeprefix(": ")) from None
+        return await self._uploads.received_as(Query, request)
 
     async def _embed(self, target: ServedIndex, picture: np.ndarray, clock: Clock) -> np.ndarray:
         return await asyncio.wrap_future(self._embedding.submit(lambda: clock("embed", lambda: target.embed(picture))))

@@ -3,7 +3,9 @@
 import csv
 import io
 import secrets
+import threading
 import time
+import weakref
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -11,7 +13,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage
@@ -51,7 +53,7 @@ def add_selections(app: FastAPI, served: Sequence[LiveIndex], *, originals: bool
         originals: Whether the files themselves are given away, with their metadata.
     """
     kept: OrderedDict[str, list[str]] = OrderedDict()
-    uploads, zips = Uploads(), _Turns(ZIPS_AT_ONCE)
+    uploads, zips = Uploads(), threading.Semaphore(ZIPS_AT_ONCE)
 
     def chosen(name: str) -> list[str]:
         if name not in kept:
@@ -61,12 +63,7 @@ def add_selections(app: FastAPI, served: Sequence[LiveIndex], *, originals: bool
     @app.post("/api/selections", openapi_extra={"requestBody": {"content": {JSON.kinds[0]: {}}, "required": True}})
     async def select(request: Request) -> dict[str, Any]:
         """Remember a selection for a while; its name is part of the addresses below."""
-        async with uploads.received(request, JSON) as content:
-            try:
-                photos = list(dict.fromkeys(Selection.model_validate_json(content).photos))
-            except ValidationError as error:
-                first = error.errors()[0]
-                raise HTTPException(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        photos = list(dict.fromkeys((await uploads.received_as(Selection, request)).photos))
         if not any(_found(served, photo) for photo in photos):
             raise HTTPException(404, "there are no such photos")
         name = secrets.token_hex(8)
@@ -100,28 +97,11 @@ def add_selections(app: FastAPI, served: Sequence[LiveIndex], *, originals: bool
                 403, "no files are given away here: the server was started by s2r2 serve --no-originals"
             )
         photos = chosen(name)
-        if not zips.take():
+        if not zips.acquire(blocking=False):
             raise HTTPException(503, "too many downloads at once", {"retry-after": "10"})
-        content = zips.given_back_after(zipped(served, photos))
+        content = zipped(served, photos)
+        weakref.finalize(content, zips.release)  # also where nobody waited for its first piece
         return StreamingResponse(content, media_type="application/zip", headers=_named("photos.zip"))
-
-
-class _Turns:
-    """So many at once, and no waiting."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._taken = most, set[object]()
-
-    def take(self) -> bool:
-        return len(self._taken) < self._most
-
-    def given_back_after(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        mine = object()
-        self._taken.add(mine)
-        try:
-            yield from pieces
-        finally:
-            self._taken.discard(mine)
 
 
 def _named(name: str) -> dict[str, str]:

@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from fastapi import HTTPException, Request
+from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.images.decoding.decoder import Part, max_pixels_allowed
 
+Model = TypeVar("Model", bound=BaseModel)
 MAX_BYTES = 24 << 20
 MAX_JSON_BYTES = 1 << 20
 MAX_UPLOAD_PIXELS = 64_000_000
@@ -82,6 +84,20 @@ class Uploads:
             whole = bytes(content)
             content.clear()
             yield whole
+
+    async def received_as(self, kind: type[Model], request: Request) -> Model:
+        """The JSON that a request carries.
+
+        Raises:
+            HTTPException: As for :meth:`received`, and 422 it is something else than asked for.
+        """
+        async with self.received(request, JSON) as content:
+            try:
+                return kind.model_validate_json(content)
+            except ValidationError as error:
+                first = error.errors()[0]
+                place = ".".join(map(str, first["loc"]))
+                raise HTTPException(422, f"{place}: {first['msg']}".removeprefix(": ")) from None
 
 
 def _checked_length(request: Request, sent: Sent) -> int:
