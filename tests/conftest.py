@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 import preloaded
@@ -22,6 +23,11 @@ if (_CACHE := "S2R2_TESTS_WEIGHTS") not in os.environ:
     os.environ[_CACHE] = _folder.name
 os.environ["HF_HUB_CACHE"] = str(Path(os.environ[_CACHE]) / "hub")
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# A change is judged by the same examples every time. To look for new ones: pytest --hypothesis-profile=fresh
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("fresh", deadline=None)
+settings.load_profile("repeatable")
 
 
 def pytest_configure(config: pytest.Config) -> None:

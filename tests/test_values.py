@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from s2r2.errors import S2R2Error
 from s2r2.settings.values import Mistakes, fitted
@@ -27,6 +27,8 @@ NAMES = sorted(get_type_hints(TrainConfig).keys() - {"given"})
 
 
 @given(st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=5), ANYTHING, max_size=4))
+@example({"options": {"of one's own": {0: None}}})
+@example({"options": {"of one's own": [b"bytes"]}})
 @settings(deadline=None, max_examples=300)
 def test_any_settings_are_a_config_or_refused(values: dict[str, Any]) -> None:
     try:

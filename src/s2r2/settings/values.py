@@ -83,8 +83,9 @@ def fitted(value: Any, kind: Any, mistakes: Mistakes, where: Where = ()) -> Any:
 
     Args:
         value: Plain data: numbers, texts, lists, mappings.
-        kind: bool, int, float, str, Path, Any, a Literal, a union, ``list[...]``, ``tuple[...]``, ``dict[str, ...]``
-            or a dataclass, whose fields a mapping gives. A whole number is a number too; nothing else is converted.
+        kind: bool, int, float, str, Path, Any (whatever a file of settings can hold), a Literal, a union,
+            ``list[...]``, ``tuple[...]``, ``dict[str, ...]`` or a dataclass, whose fields a mapping gives. A whole
+            number is a number too; nothing else is converted.
         mistakes: Where to note them.
         where: The value's place.
     """
@@ -92,7 +93,7 @@ def fitted(value: Any, kind: Any, mistakes: Mistakes, where: Where = ()) -> Any:
     if origin is Annotated:
         return fitted(value, get_args(kind)[0], mistakes, where)
     if kind is Any or (value is None and kind is type(None)):
-        return value
+        return _as_in_a_file(value, mistakes, where)
     if origin in (Union, types.UnionType):
         return _of_union(value, get_args(kind), mistakes, where)
     if origin is Literal:
@@ -153,6 +154,20 @@ def show(value: Any) -> str:
     text = f'"{value}"' if isinstance(value, str) else str(value)
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _as_in_a_file(value: Any, mistakes: Mistakes, where: Where) -> Any:
+    """What a file can hold and give back the same: keys are texts and numbers finite, at any depth."""
+    if isinstance(value, dict):
+        if _is_mapping(value, mistakes, where):
+            return {key: _as_in_a_file(part, mistakes, (*where, key)) for key, part in value.items()}
+    elif isinstance(value, list):
+        return [_as_in_a_file(part, mistakes, (*where, place)) for place, part in enumerate(value)]
+    elif isinstance(value, (bool, int, float, str)):
+        return _scalar(value, type(value), mistakes, where)
+    elif value is not None:
+        mistakes.add(where, f"{show(value)}: must be a number, text, true or false, or a list or mapping of these")
+    return value
 
 
 def _of_union(value: Any, kinds: tuple[Any, ...], mistakes: Mistakes, where: Where) -> Any:
