@@ -6,21 +6,25 @@ those of its sequence should come before those of its package, and these before 
 the packages' folders, so they are cleaner than bursts are in life, and neighbors in number need not be in time.
 
     python benchmarks/grades.py GROCERY_FOLDER [--epochs 10] [--seeds 3]
+
+Differences pair by photo; their 95 % intervals are over photos, of values averaged over the seeds, and do not cover
+other seeds: what each seed says stands beside them.
 """
 
 import argparse
 import csv
 import re
-import statistics
 import tempfile
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from s2r2.encoder import Encoder
+from s2r2.evaluation import retrieval_metrics
+from s2r2.evaluation.metrics.graded_ndcg import graded_ndcg
+from s2r2.evaluation.task import Outcome
 from s2r2.images import decode
-from s2r2.losses import GradedRankingLoss
 from s2r2.training import TrainConfig, train
 
 LENGTH = 5
@@ -40,7 +44,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
     photos = sequences(asked.folder)
-    found: dict[str, list[tuple[float, ...]]] = defaultdict(list)
+    found: dict[str, list[dict[str, Outcome]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as place:
         manifest = Path(place) / "train.csv"
         with manifest.open("w", newline="") as file:
@@ -56,13 +60,21 @@ def main() -> None:
                 )  # fmt: skip
                 result = train(manifest, config, out=Path(place) / f"{seed}-{len(found)}-{name}", quiet=True)
                 found[name].append(figures(result.encoder, test))
-                print(f"seed {seed}  {name:32}", *(f"{figure:7.3f}" for figure in found[name][-1]), flush=True)
-    print(f"\n{'mean over seeds':40} {'nDCG':>7} {'mAP seq':>7} {'mAP pkg':>7}   less S2R2 with grades, by seed: nDCG")
+                said = (f"{title} {np.nanmean(one.values):.3f}" for title, one in found[name][-1].items())
+                print(f"seed {seed}  {name:32}", *said, flush=True)
+    print("\nmean over seeds; S2R2 with grades less the row, with its interval, and seed by seed")
     mine = found["S2R2, sequences as grades"]
     for name, values in found.items():
-        means = [statistics.mean(column) for column in zip(*values, strict=True)]
-        less = " ".join(f"{a[0] - b[0]:+.3f}" for a, b in zip(values, mine, strict=True))
-        print(f"{name:40}", *(f"{mean:7.3f}" for mean in means), f"  {less}")
+        for title in mine[0]:
+            mean = np.mean([np.nanmean(one[title].values) for one in values])
+            less = ""
+            if values is not mine:
+                by = averaged(mine, title, +1, averaged(values, title, -1)).interval()
+                seeds = (
+                    np.nanmean(a[title].values) - np.nanmean(b[title].values) for a, b in zip(mine, values, strict=True)
+                )
+                less = f"{by.value:+.3f} [{by.low:+.3f}, {by.high:+.3f}]   " + " ".join(f"{one:+.3f}" for one in seeds)
+            print(f"{name:32} {title:13} {mean:6.3f}   {less}")
 
 
 def sequences(folder: Path) -> list[tuple[Path, str, int]]:
@@ -75,18 +87,28 @@ def sequences(folder: Path) -> list[tuple[Path, str, int]]:
     return found
 
 
-def figures(encoder: object, test: list[tuple[Path, str, int]]) -> tuple[float, ...]:
-    """Graded nDCG, mAP within sequences and mAP within packages, of features."""
-    rows = encoder.embed([decode(path.read_bytes(), short_side=40) for path, _, _ in test])  # type: ignore[attr-defined]
-    z = torch.nn.functional.normalize(torch.as_tensor(np.asarray(rows)).double(), dim=1)
+def figures(encoder: Encoder, test: list[tuple[Path, str, int]]) -> dict[str, Outcome]:
+    """NDCG over both grades, mAP within sequences and mAP within packages, of features."""
+    rows = encoder.embed([decode(path.read_bytes(), short_side=40) for path, _, _ in test])
     package = np.unique([photo[1] for photo in test], return_inverse=True)[1]
     sequence = np.unique([f"{photo[1]} {photo[2]}" for photo in test], return_inverse=True)[1]
-    columns = torch.as_tensor(np.stack([sequence, package], axis=1))
-    exact = {"temperature": 1e-9, "no_pairs": "zero"}  # steps: the figures themselves
+    graded = graded_ndcg(rows, np.stack([sequence, package], axis=1))
+    found = {"nDCG": Outcome(graded.ndcg, pseudo_values=graded.pseudo_values)}
+    for title, groups in {"mAP sequences": sequence, "mAP packages": package}.items():
+        result = retrieval_metrics(rows, groups, leave_out="images")
+        found[title] = Outcome(result.average_precision, pseudo_values=result.pseudo_values["mAP"])
+    return found
+
+
+def averaged(seeds: list[dict[str, Outcome]], title: str, sign: int, more: Outcome | None = None) -> Outcome:
+    """Values photo by photo, averaged over seeds, times the sign, plus others."""
+    values, pseudo = (
+        sign * np.mean([getattr(one[title], name) for one in seeds], axis=0) for name in ("values", "pseudo_values")
+    )
     return (
-        1 - float(GradedRankingLoss("ndcg", **exact)(z, columns)),
-        1 - float(GradedRankingLoss("h-ap", **exact)(z, columns[:, 0])),
-        1 - float(GradedRankingLoss("h-ap", **exact)(z, columns[:, 1])),
+        Outcome(values, pseudo_values=pseudo)
+        if more is None
+        else Outcome(values + more.values, pseudo_values=pseudo + more.pseudo_values)
     )
 
 

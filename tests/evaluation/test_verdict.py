@@ -53,6 +53,21 @@ def test_without_labels_views_are_compared_and_it_is_said(values: tuple[np.ndarr
     assert said.endswith("which training aims at.")
 
 
+def test_without_labels_grades_are_compared_too(values: tuple[np.ndarray, np.ndarray]) -> None:
+    task = Task([], None, np.full(200, -1), grades=("folder",), groups=np.zeros((200, 1), np.int64))
+    one, other = (
+        Shown(
+            Row(name, "feature", 8),
+            np.eye(200, 8, dtype=np.float32) + 0.1,
+            {"view_ap": Outcome(values[0] + gain), "graded_ndcg": Outcome(values[0] - gain)},
+        )
+        for name, gain in (("trained", 0.02), ("timm:x", 0))
+    )
+    said = verdict(one, other, task, {"view_ap": Column("view AP", ""), "graded_ndcg": Column("nDCG of grades", "")})
+    assert "worse than timm:x: view AP +2.0" in said
+    assert "nDCG of grades -2.0" in said
+
+
 def test_pairs_are_narrower_than_their_parts(values: tuple[np.ndarray, np.ndarray]) -> None:
     first, second = Outcome(values[0] + 0.01), Outcome(values[0])
     assert paired_difference(first, second, LABELLED).half_width < 1e-9 < first.interval().half_width

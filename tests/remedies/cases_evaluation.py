@@ -66,9 +66,14 @@ def labels_or_views(state: State, said: str) -> None:
     evaluate(
         {"x": state.shared.encoder}, None, store(state, state.tmp / "plain.csv"), recipe=get_recipe("photos"), draws=20
     )
+    listed = (state.tmp / "plain.csv").read_text().splitlines()[1:]
+    shops = state.write(
+        "shops.csv", "path,shop\n" + "".join(f"{row.split(',')[0]},{n // 3}\n" for n, row in enumerate(listed))
+    )
+    evaluate(judge, None, store(state, shops), grades="shop", draws=20)
 
 
-case("give labeled test images, or a view recipe to judge views by", without_labels, labels_or_views)
+case("give labeled test images, a view recipe to judge views by, or `grades`", without_labels, labels_or_views)
 
 
 def collapsed(rows: np.ndarray) -> Callable[[State], str]:

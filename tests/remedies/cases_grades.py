@@ -6,8 +6,8 @@ from typing import Any
 from performing import State, case, named
 
 from s2r2.images import PhotoFacts, open_source
+from s2r2.images.grades import group_photos, read_grades, refuse_unknown_columns
 from s2r2.training import TrainConfig
-from s2r2.training.grades import group_photos, read_grades, refuse_unknown_columns
 from s2r2.training.methods import build_method, resolve
 
 FACTS = [PhotoFacts(taken=float(second), latitude=1.0, longitude=float(second)) for second in (0, 20, 500, 900)]
@@ -96,7 +96,7 @@ case(
 )
 case("finds no two of the {} photos that belong", lambda _: groups("time:1s,folder"), lambda _, said: groups("folder"))
 case(" or give it a larger width", lambda _: groups("time:1s"), lambda _, said: groups("time:30s"))
-case("into one group, which teaches nothing", lambda _: groups("folder,time:1d"), lambda _, said: groups("folder"))
+case("into one group, which tells nothing apart", lambda _: groups("folder,time:1d"), lambda _, said: groups("folder"))
 case(" or give it a smaller width", lambda _: groups("time:1d"), lambda _, said: groups("time:30s"))
 case(
     "adds nothing to {}: name the closest first, or leave",

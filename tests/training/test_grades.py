@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 
 from s2r2.errors import S2R2Error
+from s2r2.evaluation import evaluate_run
 from s2r2.images import PixelStore, open_source
+from s2r2.images.grades import group_photos, read_grades, refuse_unknown_columns
+from s2r2.images.grouping import bursts, nested, places
 from s2r2.losses import GradedRankingLoss
 from s2r2.training import TrainConfig, train
 from s2r2.training.config import read_config
-from s2r2.training.grades import group_photos, read_grades, refuse_unknown_columns
-from s2r2.training.grouping import bursts, nested, places
 from s2r2.training.methods import build_method, resolve
 from s2r2.views import ViewLoader, get_recipe
 from s2r2.views.parameters import together_order
@@ -67,6 +68,19 @@ def test_train_says_records_and_keeps_them(album: Path, tmp_path: Path, capsys: 
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("grades")] == said
     with pytest.raises(S2R2Error, match="leave out `grades` to resume"):
         train(None, TrainConfig(grades="time:60s"), out=out, resume=True, quiet=True)
+
+
+def test_an_evaluation_judges_by_them_without_labels(album: Path, tmp_path: Path) -> None:
+    found = evaluate_run(
+        "untrained:test_resnet", album, grades="time:30s,place:50m", store=tmp_path, device="cpu", progress=False
+    )
+    figures = found.rows[-1].figures
+    assert set(figures) == {"graded_ndcg", "map time:30s", "map place:50m", "view_ap"}
+    assert all(0 < figure.value <= 1 and figure.low < figure.value < figure.high for figure in figures.values())
+    assert any(re.match(r"Grades: \d+ bursts hold \d+ of 18 photos", note) for note in found.notes)
+    assert any("random views and photos by their grades could be judged" in note for note in found.notes)
+    with pytest.raises(S2R2Error, match="shop is neither time, place or folder nor a column"):
+        evaluate_run("untrained:test_resnet", album, grades="shop", store=tmp_path, device="cpu", progress=False)
 
 
 def test_groups_are_those_of_the_album(album: Path, tmp_path: Path) -> None:
@@ -231,7 +245,7 @@ def test_what_grades_do_not_go_with(settings: dict[str, Any], said: str) -> None
 @pytest.mark.parametrize(
     ("grades", "said"),
     [
-        ("folder", "folder puts all 18 photos into one group, which teaches nothing: leave it out"),
+        ("folder", "folder puts all 18 photos into one group, which tells nothing apart: leave it out"),
         ("time:1s", "finds no two of the 18 photos that belong together: leave it out or give it a larger width"),
     ],
 )

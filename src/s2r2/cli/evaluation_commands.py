@@ -30,6 +30,9 @@ class Evaluate:
     protocol: UseAppendAction[list[ProtocolName]] = field(default_factory=list)
     """Also evaluate by this protocol, such as low-shot or svm, or FILE.py with one of your own; may be repeated.
     s2r2 protocols lists them."""
+    grades: Annotated[str, arg(metavar="GRADES")] = ""
+    """Also judge whether photos of the same burst, place or folder are found first: time:30s,place:50m,folder, or
+    columns of a manifest, the closest first (see docs/grades.md)."""
     out: Path | None = None
     """Where evaluation.json goes instead of the run folder."""
     seed: int = 0
@@ -52,6 +55,7 @@ class Evaluate:
                 self.train,
                 others=self.encoder,
                 protocols=self.protocol,
+                grades=self.grades,
                 out=self.out,
                 device=self.device.device,
                 store=self.store,

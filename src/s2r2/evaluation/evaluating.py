@@ -27,6 +27,7 @@ from s2r2.evaluation.task import KS, Task, build_task
 from s2r2.evaluation.verdict import verdict
 from s2r2.evaluation.warnings import cautions, withdraw
 from s2r2.images import PixelStore
+from s2r2.images.grades import group_photos, read_grades
 from s2r2.views import Recipe
 
 Embedder: TypeAlias = Encoder | Callable[[PixelStore], np.ndarray]
@@ -49,6 +50,7 @@ def evaluate(
     ks: Sequence[int] = KS,
     folder: str | Path | None = None,
     protocols: Sequence[str] = (),
+    grades: str = "",
     draws: int = DRAWS,
     seed: int = 0,
     progress: bool = False,
@@ -73,6 +75,8 @@ def evaluate(
         ks: Cut-offs of Recall@k.
         folder: Run folder; ``evaluation.json`` and the pictures of some rankings go there for the report.
         protocols: More than the usual ones, by name or as ``FILE.py``; :func:`describe_protocols` lists them.
+        grades: What test images know of each other, such as ``"time:30s,place:50m,folder"``: rankings are then judged
+            by that, too, for which no labels are needed.
         draws: Bootstrap resamples.
         seed: Of resamples, splits and views.
         progress: Show progress bars.
@@ -89,10 +93,16 @@ def evaluate(
             "give held-out images as test, or only test images"
         )
     task = build_task(train, test, ks=ks, draws=draws, seed=seed)
+    found_groups = group_photos(read_grades(grades), test) if grades else None
+    if found_groups is not None:
+        names = tuple(grade.text for grade in read_grades(grades))
+        task = dataclasses.replace(task, grades=names, groups=found_groups.columns)
     chosen = fitting_protocols(protocols, task)
     sized = [encoder for encoder in encoders.values() if isinstance(encoder, Encoder)]
-    if not task.labelled and (recipe is None or not sized):
-        raise ArgumentError(f"{test.name} has no labels: give labeled test images, or a view recipe to judge views by")
+    if not task.labelled and task.groups is None and (recipe is None or not sized):
+        raise ArgumentError(
+            f"{test.name} has no labels: give labeled test images, a view recipe to judge views by, or `grades`"
+        )
     side = min([LARGEST_SIDE, *(encoder.image_size for encoder in sized)])
     evaluation = Evaluation(about=_about(train, test, task, side))
     shown: list[Shown] = []
@@ -123,6 +133,8 @@ def evaluate(
         for row in evaluation.rows:
             withdraw(row.figures, found, chosen, task)
     evaluation.notes += _notes(evaluation, train, test, task)
+    if found_groups is not None:
+        evaluation.notes.append(f"Grades: {found_groups.sentence}.")
     features = {one.row.encoder: one for one in shown if one.row.output == "feature"}
     if compared is not None and set(compared) <= set(features):
         sentence = verdict(features[compared[0]], features[compared[1]], task, evaluation.columns)
@@ -287,7 +299,9 @@ def _note_duplicates(evaluation: Evaluation, train: np.ndarray, test: np.ndarray
 def _notes(evaluation: Evaluation, train: PixelStore | None, test: PixelStore, task: Task) -> list[str]:
     notes = []
     if not task.labelled:
-        notes.append(f"{test.name} has no labels, so only the ranking of random views could be judged.")
+        views = any("view_ap" in row.figures for row in evaluation.rows)
+        by = " and ".join(["random views"] * views + ["photos by their grades"] * (task.groups is not None))
+        notes.append(f"{test.name} has no labels, so only the ranking of {by} could be judged.")
     else:
         counts = evaluation.rows[0].details["map"]
         if counts["without_relevant"]:

@@ -14,6 +14,7 @@ from s2r2.evaluation.evaluating import evaluate
 from s2r2.evaluation.protocols.register import find_protocols
 from s2r2.evaluation.result import Evaluation
 from s2r2.images import PixelStore, open_source
+from s2r2.images.grades import read_grades, refuse_unknown_columns
 from s2r2.runs import RunFolder
 from s2r2.settings.values import fitted, whole_number
 from s2r2.system.terminal import say
@@ -27,6 +28,7 @@ def evaluate_run(
     *,
     others: Sequence[str] = (),
     protocols: Sequence[str] = (),
+    grades: str = "",
     out: Path | None = None,
     device: str = "auto",
     store: Path | None = None,
@@ -42,6 +44,7 @@ def evaluate_run(
         train: Images whose labels kNN and the linear probe may use.
         others: More encoders to evaluate beside it.
         protocols: More of them, see :func:`s2r2.evaluation.evaluate`.
+        grades: The same.
         out: Where ``evaluation.json`` goes; by default the run folder, and nowhere for another encoder.
         device: Where to encode.
         store: Where decoded photos are kept.
@@ -54,6 +57,7 @@ def evaluate_run(
     """
     seed = whole_number(seed, 0, (1 << 63) - 1, "seed")
     find_protocols(protocols)  # an unknown one is refused before anything is decoded
+    refuse_unknown_columns(read_grades(grades), open_source(test))
     chosen = choose_device(device, processes)
     encoders: dict[str, Encoder] = {}
     start: Encoder | None = None
@@ -88,6 +92,7 @@ def evaluate_run(
         recipe=recipe,
         folder=out,
         protocols=protocols,
+        grades=grades,
         seed=seed,
         progress=progress,
         processes=processes,

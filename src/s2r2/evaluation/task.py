@@ -26,6 +26,8 @@ class Task:
         draws: Bootstrap resamples.
         seed: Of resamples and splits.
         folds: Predefined subsets of the training images, as indices.
+        grades: Names of the levels at which test images belong together, the closest first.
+        groups: ``(N, L)`` int64 group of each test image at each of them; None without grades.
     """
 
     names: list[str]
@@ -35,6 +37,8 @@ class Task:
     draws: int = DRAWS
     seed: int = 0
     folds: Sequence[np.ndarray] = ()
+    grades: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
 
     @property
     def labelled(self) -> bool:

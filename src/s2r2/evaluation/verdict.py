@@ -18,7 +18,8 @@ SHOWN = 0.0005
 def verdict(adapted: Shown, start: Shown, task: Task, columns: dict[str, Column]) -> str:
     """Better, worse or level, with the differences that say so and their 95 % intervals.
 
-    With labels it rests on mAP and kNN, without on the ranking of held-out views. Worse wins over better: if one figure
+    With labels it rests on mAP and kNN, without on the ranking of held-out views and on grades, where they are given.
+    Worse wins over better: if one figure
     falls by more than its interval and another one rises, the sentence says worse.
 
     Args:
@@ -27,7 +28,9 @@ def verdict(adapted: Shown, start: Shown, task: Task, columns: dict[str, Column]
         task: What was asked of both.
         columns: The figures that are shown.
     """
-    names = [name for name in columns if name == "map" or name.startswith("knn@")] if task.labelled else ["view_ap"]
+    names = ["view_ap", "graded_ndcg"]
+    if task.labelled:
+        names = [name for name in columns if name == "map" or name.startswith("knn@")]
     differences = {
         columns[name].title: paired_difference(adapted.outcomes[name], start.outcomes[name], task)
         for name in names
@@ -42,7 +45,7 @@ def verdict(adapted: Shown, start: Shown, task: Task, columns: dict[str, Column]
         f"; of {NEIGHBOURS} nearest images {100 * agreement(adapted.embeddings, start.embeddings):.0f} % are the same."
     )
     text = f"{sentence}: {listed or 'there is no figure to compare'}{same}"
-    if not task.labelled:
+    if not task.labelled and task.groups is None:
         text += " Without labels only the ranking of random views could be compared, which training aims at."
     elif "worse" in sentence:
         text += f" It is better to use {start.row.encoder} as it is."

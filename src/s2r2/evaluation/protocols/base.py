@@ -20,6 +20,7 @@ class Need(Enum):
     LABELS = "labels of test images: give a labeled `test`"
     TRAINING_LABELS = "labels of training images: give a labeled `train`"
     SINGLE_LABELS = "images with one label each; these have several: use svm"
+    GRADES = "photos that belong together: give `grades`, such as time:30s"
     FOLDS = "training images with predefined folds, as stl10:train has them"
 
     def is_met(self, task: Task) -> bool:
@@ -28,6 +29,7 @@ class Need(Enum):
             Need.LABELS: task.labelled,
             Need.TRAINING_LABELS: task.has_train_labels,
             Need.SINGLE_LABELS: not task.several,
+            Need.GRADES: task.groups is not None,
             Need.FOLDS: len(task.folds) > 0,
         }[self]
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from s2r2.errors import ArgumentError, S2R2Error
+from s2r2.images.grades import read_grades
 from s2r2.settings.values import Mistakes, fitted, show
 from s2r2.system.code_files import is_code_file, load_class
 from s2r2.training.adaptation import HEAD_DECAY, RATES
 from s2r2.training.config import TrainConfig
-from s2r2.training.grades import read_grades
 from s2r2.training.methods.base import Method
 from s2r2.training.methods.mmcr import MMCR
 from s2r2.training.methods.mv_dhel import MVDHEL

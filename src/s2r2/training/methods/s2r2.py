@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor, tensor
 
 from s2r2.errors import ArgumentError
+from s2r2.images.grades import read_grades
 from s2r2.losses import (
     GRADED,
     GradedRankingLoss,
@@ -16,7 +17,6 @@ from s2r2.losses import (
     ranking_statistics,
 )
 from s2r2.training.config import TrainConfig
-from s2r2.training.grades import read_grades
 from s2r2.training.methods.base import Method, Position, own_image, refuse_bank_with_grades, scheduled_temperature
 
 SMALLEST_TEMPERATURE, LARGEST_TEMPERATURE = 0.01, 1.0

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from s2r2.images import DirectImages, PixelStore
+from s2r2.images.grades import PhotoGroups
 from s2r2.training.config import TrainConfig
-from s2r2.training.grades import PhotoGroups
 from s2r2.training.optimizer import warmup_steps
 from s2r2.views import Recipe, view_sizes
 

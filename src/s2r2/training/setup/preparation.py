@@ -15,11 +15,11 @@ from s2r2.encoder import store_side
 from s2r2.encoder.backbones import check_backbone
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import DirectImages, ImageSource, absolute_data, open_source
+from s2r2.images.grades import group_photos, read_grades, refuse_unknown_columns
 from s2r2.runs import Claim, RunFolder, make_run_folder, shown
 from s2r2.system.console import PlainConsole
 from s2r2.system.thumbnails import save_picture
 from s2r2.training.config import TrainConfig
-from s2r2.training.grades import group_photos, read_grades, refuse_unknown_columns
 from s2r2.training.methods import build_method, resolve
 from s2r2.training.parallel.sharding import refuse_what_cannot_be_sharded
 from s2r2.training.run.trust import name_method

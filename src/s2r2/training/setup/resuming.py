@@ -15,13 +15,13 @@ from s2r2.distributed.launching import restarts
 from s2r2.distributed.processes import Processes
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import DirectImages, PixelStore
+from s2r2.images.grades import PhotoGroups
 from s2r2.images.sources.register import what_data_may_be
 from s2r2.images.store.pixel_store import NO_STORE
 from s2r2.runs import Claim, RunFolder, shown
 from s2r2.system.code_files import is_code_file
 from s2r2.system.console import PlainConsole
 from s2r2.training.config import TrainConfig, read_config
-from s2r2.training.grades import PhotoGroups
 from s2r2.training.methods.registry import find_method, method_options, resolve
 from s2r2.training.optimizer import learning_rate_at, warmup_steps
 from s2r2.training.run.checkpoint import load_checkpoint

@@ -14,8 +14,8 @@ import numpy as np
 
 from s2r2.errors import ArgumentError
 from s2r2.images import DirectImages, ImageSource, PhotoFacts, PixelStore
+from s2r2.images.grouping import bursts, nested, places
 from s2r2.images.sources.names import printable
-from s2r2.training.grouping import bursts, nested, places
 
 _UNITS = {
     "time": {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0},
@@ -158,7 +158,7 @@ def _refuse_idle(grade: Grade, photos: int, unknown: int, together: int, largest
     if largest == photos:
         smaller = " or give it a smaller width" if grade.width else ""
         raise ArgumentError(
-            f"`grades`: {grade.text} puts all {photos:,} photos into one group, which teaches nothing: leave it "
+            f"`grades`: {grade.text} puts all {photos:,} photos into one group, which tells nothing apart: leave it "
             f"out{smaller}"
         )
 
