@@ -281,7 +281,7 @@ def started(data: Path, out: Path, *options: str) -> subprocess.Popen[str]:
         [sys.executable, *command(data, out, "--backbone", "test_resnet", "--devices", "2", *options)],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while len(losses(out)) < 20 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
     return process

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.nn.parallel import DistributedDataParallel
 
@@ -27,6 +28,8 @@ _WITHOUT_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "br
 def build_fabric(config: TrainConfig, device: torch.device, processes: Processes) -> Fabric:
     """Fabric for this process among those of the run, launched."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the command says itself what it runs on
+    # How processes were started is known. Fabric would ask a cluster's variables: in a job of SLURM, for srun.
+    known = TorchElasticEnvironment() if processes.world_size > 1 else LightningEnvironment()
     options: dict[str, Any] = {"devices": [device.index or 0] if device.type == "cuda" else 1}
     if config.strategy == "fsdp":
         options["strategy"] = SingleDeviceStrategy(device)
@@ -36,7 +39,7 @@ def build_fabric(config: TrainConfig, device: torch.device, processes: Processes
             "num_nodes": processes.world_size // processes.local_world_size,
             "strategy": DDPStrategy(timeout=timedelta(minutes=config.timeout_minutes), **_WITHOUT_BUFFERS),
         }
-    fabric = Fabric(accelerator=device.type, precision=precision_of(config, device), **options)  # type: ignore[arg-type]
+    fabric = Fabric(accelerator=device.type, precision=precision_of(config, device), plugins=known, **options)  # type: ignore[arg-type]
     fabric.launch()
     return fabric
 
