@@ -3,13 +3,16 @@
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 import preloaded
+from browser import CHROMIUM
 
 # Two tests at once share the cores: torch's threads should sleep and not spin while they wait for each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -70,6 +73,20 @@ def real_weights() -> str:
         sys.path.pop(0)
     write_cache(Path(os.environ[_CACHE]))
     return f"timm:{NAME}"
+
+
+@pytest.fixture(scope="module")  # while it is there, nothing else may run an event loop in this thread
+def browser() -> Iterator[Any]:
+    """Chromium."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: install Debian's chromium to run the browser tests")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-background-networking"]
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(autouse=True)

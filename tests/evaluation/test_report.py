@@ -9,12 +9,11 @@ import shutil
 import numpy as np
 import pytest
 
+from browser import barriers, until, watch
 from s2r2.errors import S2R2Error
 from s2r2.evaluation import evaluate, write_report
 from s2r2.evaluation.charts import Series, line_chart
 from s2r2.views import get_recipe
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -178,33 +177,27 @@ def test_a_chart_of_nothing_is_nothing():
 # A real browser, without network.
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_in_a_browser_without_network_nothing_is_missing_or_overflows(full_run, width, scheme):
-    sync_api = pytest.importorskip("playwright.sync_api")
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_in_a_browser_nothing_is_missing_overflows_or_keeps_people_out(full_run, browser, width, scheme):
     path = write_report(full_run)
-    problems: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)
-        page = context.new_page()
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("requestfailed", lambda request: problems.append(request.url[:80]))
-        page.goto(path.as_uri())
-        page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
-        page.wait_for_function("[...document.images].every(image => image.complete)")
-        broken = page.evaluate("[...document.images].filter(image => image.naturalWidth == 0).length")
-        overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        smallest = page.evaluate(
-            "Math.min(...[...document.querySelectorAll('p, td, th, figcaption, dd, li, small, span')]"
-            ".filter(e => e.innerText?.trim()).map(e => parseFloat(getComputedStyle(e).fontSize)))"
-        )
-        pictures = page.evaluate("document.images.length")
-        browser.close()
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)
+    page = context.new_page()
+    problems = watch(page, path.as_uri())
+    page.on("requestfailed", lambda request: problems.append(request.url[:80]))
+    page.goto(path.as_uri())
+    page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
+    until(page, "[...document.images].every(image => image.complete)")
+    broken = page.evaluate("[...document.images].filter(image => image.naturalWidth == 0).length")
+    overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    smallest = page.evaluate(
+        "Math.min(...[...document.querySelectorAll('p, td, th, figcaption, dd, li, small, span')]"
+        ".filter(e => e.innerText?.trim()).map(e => parseFloat(getComputedStyle(e).fontSize)))"
+    )
+    pictures = page.evaluate("document.images.length")
+    kept_out = barriers(page)
+    context.close()
     assert problems == []
+    assert kept_out == []
     assert broken == 0
     assert overflow <= 0
     assert smallest >= 12

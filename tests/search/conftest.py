@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -63,6 +64,19 @@ def behind(served: tuple[str, Path]) -> Iterator[str]:
     """Address of a server that stands behind a proxy, which shows it under /photos."""
     with running(served[1], "--root-path", "/photos", "--allow-host", "photos.localhost") as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate that signs itself, and its key."""
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("no openssl to make a certificate with")
+    folder = tmp_path_factory.mktemp("certificate")
+    made = folder / "certificate.pem", folder / "key.pem"
+    options = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=photos.localhost"]
+    command = [openssl, "req", *options, "-keyout", str(made[1]), "-out", str(made[0])]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    return made
 
 
 @pytest.fixture(scope="session", name="running")

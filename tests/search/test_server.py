@@ -7,9 +7,11 @@ import io
 import shutil
 import socket
 import struct
+import threading
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -405,3 +407,23 @@ def test_what_cannot_be_served_is_said(tmp_path: Path, served: tuple[str, Path])
         serve(served[1] / "index", port=port)
     with pytest.raises(SystemExit):
         main(["serve", str(tmp_path)])
+
+
+def test_encoders_of_two_indexes_load_one_after_the_other() -> None:
+    """Threads that import torch at the same time leave it half imported, and no later search would be answered."""
+    meeting = threading.Barrier(2)
+    met: list[int] = []
+
+    class Index:
+        thumbnail = staticmethod(bytes)
+
+        @property
+        def encoder(self) -> None:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                met.append(meeting.wait(0.2))
+
+    background = served_index.Background()
+    both = [served_index.ServedIndex(Index(), background) for _ in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(served_index.ServedIndex._load, both))
+    assert not met

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from sklearn.metrics import average_precision_score
 
+from browser import barriers, watch
 from s2r2.encoder import store_side
 from s2r2.errors import S2R2Error
 from s2r2.evaluation import evaluate
@@ -340,6 +341,19 @@ def test_cautions_stand_below_the_table_and_in_the_page(tmp_path: Path) -> None:
     assert page.count("<td>n/a</td>") == 3
     assert (tmp_path / "differences-digits-classes-1280.svg").is_file()
     json.dumps(to_dict(results), allow_nan=False)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
+@pytest.mark.slow
+def test_the_page_keeps_nobody_out(finished: tuple[Path, Path], browser: Any, width: int, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)
+    page = context.new_page()
+    problems = watch(page, finished[1].as_uri())
+    page.goto((finished[1] / "study.html").as_uri())
+    assert barriers(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    context.close()
+    assert problems == []
 
 
 def test_the_former_name_of_budgets_works_and_is_said(capsys: pytest.CaptureFixture[str]) -> None:

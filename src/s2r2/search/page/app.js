@@ -5,7 +5,7 @@ import * as api from "./api.js";
 import { boxing } from "./boxing.js";
 import { openMap } from "./map.js";
 import { judged, marksOf, setMark, whyNotKept } from "./marking.js";
-import { card, element, title, visible, walk } from "./photo.js";
+import { card, element, grid, title, visible } from "./photo.js";
 import * as seeds from "./seeds.js";
 import { selecting } from "./selection.js";
 
@@ -16,7 +16,8 @@ let about = { indexes: [], folders: [], labels: [], upload_bytes: 0, keeps_marks
 let running = null;
 let mapOpened = false;
 let ranked = null; // the address whose ranking is on the page, or null
-let arriving = false; // a new query was chosen: its ranking is shown from the top, and the keyboard goes on there
+let arriving = null; // where the keyboard goes on: the ranking, and the photo in it; the first one is shown from the top
+const TOP = { ranking: 0, photo: 0 };
 
 // ---- what went wrong, what is going on
 
@@ -44,7 +45,7 @@ function go(changes) {
 const uploads = new Map();
 
 function searchFor(photo, of = 0) {
-  arriving = true;
+  arriving = TOP;
   go({ view: "search", photo: photo.id, of, upload: null, box: null, more: [], less: [] });
 }
 
@@ -52,7 +53,7 @@ function searchFor(photo, of = 0) {
 function addSeed(kind, seed) {
   try {
     const changes = seeds.added(state, kind, seed);
-    arriving = true;
+    arriving = TOP;
     go({ view: "search", ...changes });
   } catch (error) {
     complain(error);
@@ -96,9 +97,10 @@ async function ranking(index, signal) {
 const selection = selecting($("results"), $("selection"), {
   onProblem: complain,
   onStatus: say,
+  onLeft: () => goOnInResults(),
   onSeeds: (photos) => {
     const [first, ...more] = photos.slice(0, seeds.MOST).map((photo) => ({ photo, of: 0, upload: null }));
-    arriving = true;
+    arriving = TOP;
     go({ view: "search", ...first, box: null, more, less: [] });
   },
 });
@@ -117,10 +119,8 @@ function rankingElements(found, marks) {
   return found.map(({ hits }, index) => {
     const summary = element("span");
     const heading = element("h2", {}, about.indexes.length > 1 ? about.indexes[index].encoder : "Most similar first", summary);
-    const list = element("ol", { className: "grid" });
-    list.addEventListener("keydown", walk);
     refreshing.push(() => { summary.textContent = judge(hits); });
-    for (const photo of hits) {
+    const list = grid("ol", hits.map((photo) => {
       const item = card(photo, {
         index,
         selectable: true,
@@ -134,13 +134,14 @@ function rankingElements(found, marks) {
         },
       });
       refreshing.push(item.refresh);
-      list.append(item);
-    }
+      return item;
+    }));
     summary.textContent = judge(hits);
     const section = element("section", { className: "ranking" }, heading, list);
     if (!hits.length) section.append(element("p", { className: "soft", textContent: "No photos match these filters." }));
     if (hits.length >= state.k && state.k < 480) section.append(more(() => {
       state.k += PAGE;
+      arriving = { ranking: index, photo: hits.length };
       show();
     }));
     return section;
@@ -169,7 +170,7 @@ function presentNothing() {
   $("results").classList.remove("two");
   if (state.upload) $("hint").hidden = true;
   ranked = null;
-  arriving = false;
+  arriving = null;
   say("");
 }
 
@@ -196,21 +197,23 @@ async function showRankings(signal) {
   $("results").classList.toggle("two", found.length > 1);
   const count = about.indexes[0].photos.toLocaleString();
   if (arriving) {
-    arriving = false;
-    window.scrollTo(0, 0);
-    $("results").querySelector("button.open")?.focus({ preventScroll: true });
+    const list = $("results").querySelectorAll(".grid")[arriving.ranking];
+    if (arriving === TOP) window.scrollTo(0, 0);
+    list?.children[arriving.photo]?.querySelector(".open").focus({ preventScroll: arriving === TOP });
+    arriving = null;
   }
   say(`${found[0].hits.length} of ${count} photos, ranked in ${Math.round(performance.now() - began)} ms.`);
 }
 
 async function showAll(signal) {
-  const list = element("ul", { className: "grid" });
-  list.addEventListener("keydown", walk);
+  const list = grid("ul", []);
   const button = more(() => add().catch(complain));
   let offset = 0;
   async function add() {
     const found = await api.photos({ folder: state.folder, label: state.label, offset, limit: 2 * PAGE }, signal);
-    list.append(...found.photos.map((photo) => card(photo, { onOpen: () => searchFor(photo), selectable: true })));
+    const goesOn = document.activeElement === button;
+    list.extend(found.photos.map((photo) => card(photo, { onOpen: () => searchFor(photo), selectable: true })));
+    if (goesOn) list.children[offset]?.querySelector(".open").focus();
     selection.refresh();
     offset += found.photos.length;
     button.hidden = offset >= found.total;
@@ -278,12 +281,11 @@ async function showDuplicates(signal) {
     ? `${found.total.toLocaleString()} groups with ${found.photos.toLocaleString()} photos.`
     : "No photo is a copy of another one.";
   $("groups").replaceChildren(...found.groups.map((group) => {
-    const list = element("ul", { className: "grid" }, ...group.photos.map((photo) => {
+    const list = grid("ul", group.photos.map((photo) => {
       const item = card(photo, { onOpen: () => searchFor(photo) });
       item.append(element("div", { className: "soft", textContent: photo.kinds.join(", ") || "related" }));
       return item;
     }));
-    list.addEventListener("keydown", walk);
     return element("div", { className: "group" }, element("h2", { textContent: `${group.photos.length} photos` }), list);
   }));
   say("");
@@ -298,10 +300,16 @@ async function downloadScript() {
   say("");
 }
 
+// Where what had the focus is gone, the keyboard goes on in the results.
+function goOnInResults() {
+  ($("results").querySelector(".open[tabindex='0']") || $("results")).focus({ preventScroll: true });
+}
+
 async function show() {
   running?.abort();
   running = new AbortController();
   const { signal } = running;
+  const focused = document.activeElement;
   complain(null);
   for (const name of ["search", "duplicates", "map"]) {
     $(`view-${name}`).hidden = state.view !== name;
@@ -320,6 +328,7 @@ async function show() {
       $("results").inert = toAddress(state) !== ranked;
       if (state.photo || state.upload) leave((await Promise.all([showQuery(signal), showRankings(signal)]))[0]);
       else await Promise.all([showQuery(signal), showAll(signal)]);
+      if (focused !== document.body && !focused.checkVisibility()) goOnInResults();
     }
   } catch (error) {
     if (signal.aborted) return;

@@ -23,6 +23,7 @@ export function card(photo, { index = 0, onOpen, onSeed, mark, onMark, selectabl
   const image = element("img", { src: thumbnail(photo, index), alt: "", loading: "lazy", decoding: "async" });
   const open = element("button", { type: "button", className: "open", title: visible(photo.key) }, image);
   open.setAttribute("aria-label", `${rank}${title(photo)}: more like this`);
+  open.setAttribute("aria-keyshortcuts", `Enter${selectable ? " X" : ""}${onSeed ? " + -" : ""}${photo.rank ? " Y N" : ""}`);
   open.addEventListener("click", () => onOpen(photo));
   const item = element("li", { className: "photo" }, open);
   if (selectable) {
@@ -76,8 +77,29 @@ export function card(photo, { index = 0, onOpen, onSeed, mark, onMark, selectabl
   return item;
 }
 
+// A grid of cards is one stop of the Tab key; arrow keys walk through it, and Tab goes on to the buttons of the card that they
+// have come to.
+export function grid(kind, cards) {
+  const list = element(kind, { className: "grid" });
+  let entered = null;
+  const enter = (card) => {
+    for (const one of entered?.querySelectorAll("button") || []) one.tabIndex = -1;
+    for (const one of card?.querySelectorAll("button") || []) one.tabIndex = 0;
+    entered = card;
+  };
+  list.extend = (more) => {
+    for (const button of more.flatMap((card) => [...card.querySelectorAll("button")])) button.tabIndex = -1;
+    list.append(...more);
+    if (!entered) enter(list.firstElementChild);
+  };
+  list.addEventListener("keydown", walk);
+  list.addEventListener("focusin", (event) => enter(event.target.closest(".photo")));
+  list.extend(cards);
+  return list;
+}
+
 // Arrow keys walk through the cards of a grid as they lie on the screen.
-export function walk(event) {
+function walk(event) {
   const steps = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
   const step = steps[event.key];
   if (!step || !event.target.classList?.contains("open")) return;

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 
 const MOST = 10000; // the server takes no more
 
-export function selecting(results, bar, { onSeeds, onProblem, onStatus }) {
+export function selecting(results, bar, { onSeeds, onProblem, onStatus, onLeft }) {
   const chosen = new Set();
   let anchor = null;
   const cards = () => [...results.querySelectorAll(".photo[data-id]")];
@@ -32,8 +32,10 @@ export function selecting(results, bar, { onSeeds, onProblem, onStatus }) {
   }
 
   function clear() {
+    const left = bar.contains(document.activeElement);
     chosen.clear();
     refresh();
+    if (left) onLeft();
   }
 
   function all() {

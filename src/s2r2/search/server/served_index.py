@@ -30,6 +30,8 @@ from s2r2.system.thumbnails import jpeg
 LARGE_SIDE = 1280
 _LOOK_AGAIN = 1.0
 _NICER = 5
+_LOADING = threading.Lock()
+"""Held while an encoder loads, of whichever index: two threads that import torch at once can leave it half imported."""
 Result = TypeVar("Result")
 
 
@@ -109,7 +111,7 @@ class ServedIndex:
     def __init__(self, index: ImageIndex, background: Background) -> None:
         self.index = index
         self._background = background
-        self._lock, self._loading = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
         self._work: dict[str, Future[Any]] = {}
         self.thumbnail = lru_cache(2048)(index.thumbnail)
 
@@ -130,7 +132,7 @@ class ServedIndex:
         return "encoder" in vars(self.index)
 
     def _load(self) -> None:
-        with self._loading:  # once, whoever asks first
+        with _LOADING:  # once, whoever asks first
             self.index.encoder  # noqa: B018 (kept)
 
     @property
