@@ -3,9 +3,8 @@
     python benchmarks/start_up.py [--photos 2000] [--runs 5]
 
 Each figure is the median of several runs in turn, of the whole process, from the shell and back. "import torch" is what
-any program that embeds pays first, and the ratio is to it. timm brings
-torch's compiler, ``torch._dynamo``: torchvision asks for it (``ops/roi_align.py``), and so does one of timm's models as it
-is defined (``naflexvit``).
+any program that embeds pays first, and the ratio is to it. timm brings torch's compiler, ``torch._dynamo``: torchvision
+asks for it (``ops/roi_align.py``), and so does one of timm's models as it is defined (``naflexvit``).
 """
 
 import argparse
