@@ -32,6 +32,9 @@ ELSEWHERE: dict[str, str] = {
     "a batch has the columns {}: give it bytes or path": (
         "test_ray.py::test_every_kind_of_batch_gets_the_encoders_vectors"
     ),
+    "with what its photos were taken: run s2r2 index once more": (
+        "test_filters.py::test_an_index_of_an_earlier_version_is_searched_and_completed_without_embedding"
+    ),
     "was cut short: run s2r2 index once more": (
         "test_index_damage.py::test_power_cuts_leave_an_index_that_opens_and_goes_on"
     ),

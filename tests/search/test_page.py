@@ -212,14 +212,14 @@ def test_dropping_a_photo(page: Any, served: tuple[str, Path]) -> None:
 
 
 def test_filters(page: Any) -> None:
-    page.select_option("#label", "red")
+    page.select_option("#filters [name=label]", "red")
     until(page, "document.querySelectorAll('.photo').length == 9")
     search_first(page)
     names = "[...document.querySelectorAll('.ranking:first-child .label')]"
-    page.select_option("#label", "green")
+    page.select_option("#filters [name=label]", "green")
     until(page, f"{names}.every(name => name.textContent == 'green')")
-    page.select_option("#label", "")
-    page.select_option("#folder", "blue")
+    page.select_option("#filters [name=label]", "")
+    page.select_option("#filters [name=folder]", "blue")
     until(page, f"{names}.every(name => name.textContent == 'blue')")
 
 
@@ -496,7 +496,7 @@ def test_the_keyboard_goes_on_in_the_new_ranking_and_a_filter_is_no_step(page: A
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     until(page, "document.querySelectorAll('#trail li').length == 2")
-    page.select_option("#label", "green")
+    page.select_option("#filters [name=label]", "green")
     until(
         page, "[...document.querySelectorAll('.ranking:first-child .label')].every(name => name.textContent == 'green')"
     )

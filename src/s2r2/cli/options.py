@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -42,6 +43,26 @@ class DeviceOptions:
     """Processes on this machine that share the work; 0: one per GPU."""
     nodes: int = 1
     """Machines, each running this same command; see docs/scaling.md."""
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """Only photos for which all of these hold; a photo of which it is not known is left out."""
+
+    folder: Annotated[str | None, arg(metavar="FOLDER")] = None
+    """In this folder of DATA, or below it."""
+    label: Annotated[str | None, arg(metavar="LABEL")] = None
+    """With this label."""
+    camera: Annotated[str | None, arg(metavar="NAME")] = None
+    """Taken with this camera: make and model as --json prints them."""
+    taken_from: Annotated[date | None, arg(metavar="YYYY-MM-DD")] = None
+    """Taken on this day or later, by the camera's clock."""
+    taken_to: Annotated[date | None, arg(metavar="YYYY-MM-DD")] = None
+    """Taken on this day or earlier."""
+    megapixels_from: float | None = None
+    """Of so many megapixels or more."""
+    megapixels_to: float | None = None
+    """Of so many megapixels or fewer."""
 
 
 def option_names(kind: type) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from s2r2.cli.options import Data, DeviceOptions, EncoderName, File, Folder, SomeData, SomeFile
+from s2r2.cli.options import Data, DeviceOptions, EncoderName, File, FilterOptions, Folder, SomeData, SomeFile
 from s2r2.distributed.launching import is_follower, launch_if_wanted
 from s2r2.errors import ArgumentError
 from s2r2.system.terminal import say
@@ -192,10 +192,11 @@ class Search:
     """Also save the query and its ranking as a contact sheet (.png, .jpg)."""
     backend: SomeBackend = None
     """exact, or by default the search backend that the index was made for."""
+    where: FilterOptions = field(default_factory=FilterOptions)
 
     def execute(self, words: Sequence[str]) -> None:
         """Print the ranking."""
-        from s2r2.search import search_and_show
+        from s2r2.search import Filter, search_and_show
         from s2r2.system.console import PlainConsole
 
         if self.json and self.csv:
@@ -211,6 +212,7 @@ class Search:
             form="json" if self.json else "csv" if self.csv else "table",
             out=self.out,
             backend=self.backend,
+            where=Filter(**vars(self.where)),
         )
 
 

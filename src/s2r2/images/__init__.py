@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     )
     from s2r2.images.decoding.facts import PhotoFacts as PhotoFacts
     from s2r2.images.decoding.formats import EXTENSIONS as EXTENSIONS
-    from s2r2.images.decoding.pool import decode_expendable as decode_expendable
+    from s2r2.images.decoding.pool import (
+        decode_expendable as decode_expendable,
+        decode_with_facts as decode_with_facts,
+    )
     from s2r2.images.sources.labels import Labels as Labels
     from s2r2.images.sources.opening import absolute_data as absolute_data, open_source as open_source
     from s2r2.images.sources.register import (

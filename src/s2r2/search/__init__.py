@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         duplicates_and_show as duplicates_and_show,
     )
     from s2r2.search.exporting import write_embeddings as write_embeddings
+    from s2r2.search.filtering import Filter as Filter
     from s2r2.search.hit import Hit as Hit
     from s2r2.search.index import ImageIndex as ImageIndex
     from s2r2.search.ranking_output import search_and_show as search_and_show

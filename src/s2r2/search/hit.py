@@ -1,6 +1,13 @@
 """What a search finds."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from s2r2.search.storage.catalog import Catalogue
+
+_SHOWN = ("id", "key", "label", "taken", "camera", "width", "height")
 
 
 @dataclass(frozen=True)
@@ -15,6 +22,10 @@ class Hit:
         label: Its labels joined by ``;``, or empty.
         key: Its key in the source.
         id: Its id in the index: 16 hexadecimal digits that stay the same as long as the key does.
+        taken: When it was taken by the camera's clock, in ISO 8601; None here and below if its file does not say.
+        camera: Make and model.
+        width: Columns of the upright picture.
+        height: Rows of it.
     """
 
     rank: int
@@ -23,3 +34,21 @@ class Hit:
     label: str
     key: str
     id: str
+    taken: str | None = None
+    camera: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+    @classmethod
+    def of(cls, catalogue: "Catalogue", row: int, rank: int = 0, score: float = 0.0) -> "Hit":
+        """The photo in a row of an index."""
+        cell = {name: catalogue.table[name][row].as_py() for name in _SHOWN}
+        cell |= {"id": f"{cell['id']:016x}", "taken": iso(cell["taken"])}
+        return cls(rank, catalogue.location(row), score, **cell)
+
+
+def iso(taken: float | None) -> str | None:
+    """A time by the camera's clock, in seconds since 1970, in ISO 8601."""
+    if taken is None:
+        return None
+    return (datetime(1970, 1, 1) + timedelta(seconds=round(taken))).isoformat()

@@ -16,6 +16,7 @@ from s2r2.images.decoding.decoder import Part
 from s2r2.images.sources.names import printable
 from s2r2.search.backends.base import SearchBackend, backend_names, get_backend
 from s2r2.search.backends.exact import top_k
+from s2r2.search.filtering import Filter
 from s2r2.search.hit import Hit
 from s2r2.search.original_file import original_file
 from s2r2.search.query_image import Box, query_pixels
@@ -25,6 +26,8 @@ from s2r2.search.storage.catalog import Catalogue
 from s2r2.search.storage.published import Published, decoding_side, read_published
 from s2r2.search.storage.thumbnails import Thumbnails, why_gone
 from s2r2.system.files import checksum
+
+_ALL = Filter()
 
 
 class ImageIndex:
@@ -150,6 +153,7 @@ class ImageIndex:
         box: Box | None = None,
         folder: str | None = None,
         label: str | None = None,
+        where: Filter = _ALL,
     ) -> list[Hit]:
         """Find the photos most similar to an image, or to several (:mod:`s2r2.search.several_photos`).
 
@@ -162,10 +166,11 @@ class ImageIndex:
             box: Part of the image to search for: left, top, width, height in pixels. For a query of one image.
             folder: Only photos in this folder of the source, and below it.
             label: Only photos with this label.
+            where: Only photos that it lets through, also by date, camera and size.
 
         Raises:
-            S2R2Error: An image cannot be read, there is none or there are too many, k is no whole number from 1 on, or
-                the box lies outside the image.
+            S2R2Error: An image cannot be read, there is none or there are too many, k is no whole number from 1 on,
+                the box lies outside the image, or the index lacks the facts that ``where`` asks for.
         """
         if isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 1:
             raise S2R2Error(f"-k {k}: ask for at least 1 photo, as a whole number")
@@ -175,7 +180,7 @@ class ImageIndex:
         check_count(len(more), len(less))
         vectors = [self._vector(one, box) for one in (*more, *less)]
         own = [row for row in map(self._row_of, (*more, *less)) if row is not None]
-        mask = self.catalogue.matching(folder, label)
+        mask = where.also(folder, label).mask(self.catalogue)
         return self._hits(self.nearest_to(vectors[: len(more)], vectors[len(more) :], k, mask, own))
 
     def _vector(self, image: Any, box: Box | None = None) -> np.ndarray:
@@ -323,16 +328,11 @@ class ImageIndex:
 
     def hit(self, rank: int, row: int, score: float) -> Hit:
         """Describe the photo in ``row`` as a hit."""
-        cell = {name: self.catalogue.table[name][row].as_py() for name in ("id", "key", "label")}
-        return Hit(rank, self.location(row), score, cell["label"], cell["key"], f"{cell['id']:016x}")
+        return Hit.of(self.catalogue, row, rank, score)
 
     def location(self, row: int) -> str:
-        """Where a person finds a photo; format 2 kept it as seen from the folder in which ``s2r2 index`` ran."""
-        location, file = (self.catalogue.table[name][row].as_py() for name in ("location", "file"))
-        if not file or os.path.isabs(location):
-            return str(location)
-        _, member, name = location.partition("::")
-        return printable(os.fsdecode(file)) + member + name
+        """Where a person finds a photo."""
+        return self.catalogue.location(row)
 
     def _row_of(self, image: Any) -> int | None:
         """The row of the photo whose key ``image`` is; a file of that name comes first."""

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from s2r2.errors import NonFiniteError
-from s2r2.images import ImageSource, Skipped, UnreadableImage, decode_expendable
+from s2r2.images import ImageSource, PhotoFacts, Skipped, UnreadableImage, decode_expendable, decode_with_facts
 from s2r2.images.places import FilePlace
 from s2r2.images.sources.names import printable, unique
-from s2r2.search.storage.rows import content_hash, photo_id
+from s2r2.search.storage.rows import content_hash, facts_row, photo_id
 from s2r2.search.storage.thumbnails import seal
 from s2r2.system.prefetch import in_order
 from s2r2.system.thumbnails import jpeg
@@ -133,7 +133,8 @@ class PhotoReader(PhotoNames):
                 photo.row |= {"bytes": len(content), "content": content_hash(content)}
                 if photo.row["content"] in self.contents:
                     return photo
-                picture, shown = self._decoded(content)
+                picture, shown, facts = self._decoded(content)
+                photo.row |= facts_row(facts)
             else:
                 shown = picture = self.source.read(index, max(self.side, THUMBNAIL_SIDE))
                 photo.row |= {"bytes": picture.nbytes, "content": hash_of_pixels(picture)}
@@ -146,12 +147,12 @@ class PhotoReader(PhotoNames):
         photo.pixels = self._for_encoder(picture)
         return photo
 
-    def _decoded(self, content: bytes) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels for the encoder, and for the thumbnail: other ones where the encoder wants less."""
-        picture = decode_expendable(content, short_side=self.side)
+    def _decoded(self, content: bytes) -> tuple[np.ndarray, np.ndarray, PhotoFacts]:
+        """Pixels for the encoder, for the thumbnail (other ones where the encoder wants less), and the file's facts."""
+        picture, facts = decode_with_facts(content, short_side=self.side)
         if self.side >= THUMBNAIL_SIDE:
-            return picture, picture
-        return picture, decode_expendable(content, short_side=THUMBNAIL_SIDE)
+            return picture, picture, facts
+        return picture, decode_expendable(content, short_side=THUMBNAIL_SIDE), facts
 
     def _described(self, index: int, stamp: str) -> dict[str, Any]:
         key = self.key(index)
@@ -169,6 +170,7 @@ class PhotoReader(PhotoNames):
             "modified": _modified(file),
             "stamp": stamp,
             "encoder": self.fingerprint,
+            **facts_row(PhotoFacts()),
         }
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 from rich.cells import cell_len, set_cell_size
 
 from s2r2.errors import ArgumentError
+from s2r2.search.filtering import Filter
 from s2r2.search.hit import Hit
 from s2r2.search.index import ImageIndex
 from s2r2.search.query_image import Box
@@ -22,8 +23,9 @@ from s2r2.system.thumbnails import save_picture
 
 SHOWN = 320
 """Short side of a query on a contact sheet: enough for its cell."""
-FIELDS = ("rank", "similarity", "label", "key", "id", "path")
+FIELDS = ("rank", "similarity", "label", "key", "id", "path", "taken", "camera", "width", "height")
 """Columns of a ranking as CSV, names of its values as JSON."""
+_ALL = Filter()
 Form = Literal["table", "json", "csv"]
 
 
@@ -39,6 +41,7 @@ def search_and_show(
     form: Form = "table",
     out: Path | None = None,
     backend: str | None = None,
+    where: Filter = _ALL,
 ) -> None:
     """Search an index and print the ranking, a line a photo; write it to a file or as a contact sheet if asked to.
 
@@ -53,6 +56,7 @@ def search_and_show(
         form: How the ranking is printed: as a table, a JSON object a line, or CSV.
         out: Write the ranking here: CSV, or a JSON object a line where the name ends in ``.json`` or ``.jsonl``.
         backend: Name of the search backend; by default the one for which the index is made.
+        where: Only photos that it lets through.
 
     Raises:
         S2R2Error: There is no index, a query cannot be read, the box is malformed, or a file cannot be written.
@@ -62,7 +66,7 @@ def search_and_show(
         raise ArgumentError(f"`out={out}`: give it the ending .csv, .json or .jsonl")
     index = ImageIndex.open(folder, backend=backend)
     part = parse_box(box)
-    hits = index.search(more, k, less=less, box=part)
+    hits = index.search(more, k, less=less, box=part, where=where)
     for line in {"table": _as_table, "json": _as_json, "csv": _as_csv}[form](hits):
         console.say(line)
     if out is not None:
@@ -74,6 +78,8 @@ def search_and_show(
         captions = ["more"] * (len(more) - 1) + ["less"] * len(less)
         save_picture(contact_sheet(index, first, hits, others=list(zip(others, captions, strict=True))), picture)
     if form == "table":
+        if not hits and where != _ALL:
+            console.say("no photo of the index passes the filters")
         for name, path in (("ranking", out), ("picture", picture)):
             if path is not None:
                 console.say(f"{name}   {path}")
@@ -96,12 +102,15 @@ def _as_json(hits: Sequence[Hit]) -> Iterator[str]:
 def _as_csv(hits: Sequence[Hit]) -> Iterator[str]:
     for cells in (FIELDS, *map(_values, hits)):
         line = io.StringIO(newline="")
-        csv.writer(line, lineterminator="").writerow([csv_safe(visible(cell)) for cell in cells])
+        csv.writer(line, lineterminator="").writerow(
+            [csv_safe(visible("" if cell is None else cell)) for cell in cells]
+        )
         yield line.getvalue()
 
 
-def _values(hit: Hit) -> tuple[int | float | str, ...]:
-    return hit.rank, round(hit.score, 6), hit.label, hit.key, hit.id, hit.path
+def _values(hit: Hit) -> tuple[int | float | str | None, ...]:
+    facts = hit.taken, hit.camera, hit.width, hit.height
+    return hit.rank, round(hit.score, 6), hit.label, hit.key, hit.id, hit.path, *facts
 
 
 def parse_box(text: str | None) -> Box | None:

@@ -15,6 +15,7 @@ from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import ImageSource, Skipped, UnreadableImage, open_source, write_skipped
 from s2r2.images.sources.names import printable
 from s2r2.search.backends.base import AUTO, get_backend
+from s2r2.search.filling_facts import fill_facts
 from s2r2.search.photo_reader import EncodingReader, PhotoReader, ReadPhoto, check_alike
 from s2r2.search.publishing import backend_for, is_whole, names_in_use, write_for_searches
 from s2r2.search.shared_encoding import Request, share_encoding
@@ -22,7 +23,7 @@ from s2r2.search.storage import layout
 from s2r2.search.storage.missing_photos import MissingPhotos, settle, too_many
 from s2r2.search.storage.published import Published, decoding_side, in_force, read_published
 from s2r2.search.storage.row_files import RowFiles
-from s2r2.search.storage.rows import Known, Rows
+from s2r2.search.storage.rows import FACTS, Known, Rows
 from s2r2.search.stored_vectors import StoredVectors
 from s2r2.search.update_result import UpdateResult
 from s2r2.search.vector_reader import StoredVectorReader
@@ -183,6 +184,7 @@ class _Update:
             keeps = f"; the index keeps its {len(self.rows):,} photos" if len(self.rows) else ""
             none = f"none of the {len(self.source)} images of {self.source.name} can be read"
             raise S2R2Error(printable(none + first + keeps))
+        fill_facts(self.rows, self.files, reader, progress)
         self.skipped += reader.unused()
         dropped, missing = self._drop(drop_missing)
         write_skipped(self.folder / layout.SKIPPED, self.skipped)
@@ -289,7 +291,7 @@ class _Update:
             if twin is None or twin["content"] != photo.row["content"]:
                 continue
             key = photo.row["key"]
-            copied[key] = photo.row | {"vector": twin["vector"], "thumbnail": twin["thumbnail"]}
+            copied[key] = photo.row | {name: twin[name] for name in ("vector", "thumbnail", *FACTS)}
             if self.known.get(key, Known("", "", "", "")).content == twin["content"]:
                 self.kept += 1
             else:

@@ -120,10 +120,6 @@ class StoredVectorReader(PhotoReader):
             photo.row["vector"] = job.vector
         return photo
 
-    def _decoded(self, content: bytes) -> tuple[np.ndarray, np.ndarray]:
-        picture, _ = super()._decoded(content)  # the side is that of a thumbnail at least
-        return picture, picture
-
     def _why(self, index: int) -> str:
         return self.vectors.reasons.get(self._name(index), f"{self.vectors.shown} has no vector of it")
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from s2r2.errors import UnreadableImage
 from s2r2.images.decoding.decoder import Part, max_pixels_allowed
+from s2r2.images.decoding.facts import PhotoFacts
 from s2r2.images.decoding.member import Budget, Member, start_process
 from s2r2.images.decoding.protocol import SIZE, UNREADABLE, Answer, Job, Settings
 from s2r2.system.prefetch import InOrder
@@ -206,7 +207,21 @@ def decode_expendable(
         UnreadableImage: It cannot be decoded, or not in time.
         S2R2Error: No process can be started.
     """
-    answer = _one(image, "pixels", Settings(short_side, max_pixels or max_pixels_allowed(), part, seconds))
+    return _pixels(_one(image, "pixels", Settings(short_side, max_pixels or max_pixels_allowed(), part, seconds)))
+
+
+def decode_with_facts(content: bytes, *, short_side: int | None = None) -> tuple[np.ndarray, PhotoFacts]:
+    """What :func:`decode_expendable` gives, and what the file says of the photo.
+
+    Raises:
+        UnreadableImage: It cannot be decoded, or not in time.
+        S2R2Error: No process can be started.
+    """
+    answer = _one(content, "pixels", Settings(short_side, max_pixels_allowed(), facts=True))
+    return _pixels(answer), answer.facts or PhotoFacts()
+
+
+def _pixels(answer: Answer) -> np.ndarray:
     return np.frombuffer(answer.payload, np.uint8).reshape(answer.height, answer.width, 3)
 
 

@@ -1,11 +1,12 @@
 // What is asked for, in the address: back, forward and bookmarks work.
 
+import * as filters from "./filters.js";
 import { read, write } from "./seeds.js";
 
 export const PAGE = 60;
 
 export const nothing = () => ({
-  view: "search", photo: null, of: 0, upload: null, box: null, more: [], less: [], folder: "", label: "", k: PAGE,
+  view: "search", photo: null, of: 0, upload: null, box: null, more: [], less: [], filters: filters.none(), k: PAGE,
 });
 
 export function toAddress(state) {
@@ -17,8 +18,7 @@ export function toAddress(state) {
   if (state.box) query.set("box", state.box.map((value) => value.toFixed(4)).join(","));
   if (state.more.length) query.set("more", write(state.more));
   if (state.less.length) query.set("less", write(state.less));
-  if (state.folder) query.set("folder", state.folder);
-  if (state.label) query.set("label", state.label);
+  filters.write(state.filters, query);
   return `#${query}`;
 }
 
@@ -34,8 +34,7 @@ export function fromAddress(uploads) {
     box: box.length === 4 && box.every(Number.isFinite) ? box : null,
     more: read(query.get("more") || "", uploads),
     less: read(query.get("less") || "", uploads),
-    folder: query.get("folder") || "",
-    label: query.get("label") || "",
+    filters: filters.read(query),
   };
   if (state.photo || state.upload) return state;
   const [next, ...more] = state.more; // the first photo was an upload, which is gone

@@ -3,6 +3,7 @@
 import { PAGE, fromAddress, nothing, toAddress } from "./address.js";
 import * as api from "./api.js";
 import { boxing } from "./boxing.js";
+import { filtering } from "./filters.js";
 import { openMap } from "./map.js";
 import { judged, marksOf, setMark, whyNotKept } from "./marking.js";
 import { card, element, grid, title, visible } from "./photo.js";
@@ -15,6 +16,7 @@ const trail = [];
 let about = { indexes: [], folders: [], labels: [], upload_bytes: 0, keeps_marks: false };
 let running = null;
 let mapOpened = false;
+let showFilters = () => {};
 let ranked = null; // the address whose ranking is on the page, or null
 let arriving = null; // where the keyboard goes on: the ranking, and the photo in it; the first one is shown from the top
 const TOP = { ranking: 0, photo: 0 };
@@ -87,7 +89,7 @@ const box = boxing($("stage"), $("box"), (part) => {
 });
 
 async function ranking(index, signal) {
-  const filtered = { k: state.k, index, folder: state.folder, label: state.label };
+  const filtered = { k: state.k, index, ...state.filters };
   if (seeds.several(state)) return seeds.ranking({ ...state }, filtered, signal);
   const options = { ...filtered, box: state.box?.map((v) => v.toFixed(4)).join(",") };
   if (state.upload) return api.similarToUpload(state.upload.file, options, signal);
@@ -210,7 +212,7 @@ async function showAll(signal) {
   const button = more(() => add().catch(complain));
   let offset = 0;
   async function add() {
-    const found = await api.photos({ folder: state.folder, label: state.label, offset, limit: 2 * PAGE }, signal);
+    const found = await api.photos({ ...state.filters, offset, limit: 2 * PAGE }, signal);
     const goesOn = document.activeElement === button;
     list.extend(found.photos.map((photo) => card(photo, { onOpen: () => searchFor(photo), selectable: true })));
     if (goesOn) list.children[offset]?.querySelector(".open").focus();
@@ -244,6 +246,9 @@ async function showQuery(signal) {
     photo = await api.details(state.photo, state.of, signal);
     const facts = [["Name", visible(photo.key)], ["Where", visible(photo.location)]];
     if (photo.labels.length) facts.push(["Labels", title(photo)]);
+    if (photo.taken) facts.push(["Taken", photo.taken.replace("T", " ")]);
+    if (photo.camera) facts.push(["Camera", visible(photo.camera)]);
+    if (photo.width) facts.push(["Size", `${photo.width} × ${photo.height}`]);
     $("facts").replaceChildren(...facts.flatMap(([name, text]) => [element("dt", { textContent: name }), element("dd", { textContent: text })]));
   }
   $("query").alt = `Query: ${photo ? title(photo) : state.upload.name}`;
@@ -315,8 +320,7 @@ async function show() {
     $(`view-${name}`).hidden = state.view !== name;
     document.querySelector(`[data-view="${name}"]`).setAttribute("aria-pressed", String(state.view === name));
   }
-  $("folder").value = state.folder;
-  $("label").value = state.label;
+  showFilters(state.filters);
   try {
     if (state.view === "duplicates") await showDuplicates(signal);
     else if (state.view === "map") {
@@ -338,18 +342,9 @@ async function show() {
   }
 }
 
-function fill(select, choices) {
-  for (const { name, photos } of choices.slice(0, 2000)) {
-    select.append(element("option", { value: name, textContent: `${visible(name)} (${photos.toLocaleString()})` }));
-  }
-  select.closest("label").hidden = choices.length === 0;
-}
-
 // ---- begin
 
 document.querySelectorAll("[data-view]").forEach((button) => button.addEventListener("click", () => go({ view: button.dataset.view })));
-$("folder").addEventListener("change", (event) => go({ folder: event.target.value }));
-$("label").addEventListener("change", (event) => go({ label: event.target.value }));
 let choosing = null; // whether the files that are chosen begin a query, or are added to it
 for (const [name, kind] of [["choose", null], ["add-more", "more"], ["add-less", "less"]]) {
   $(name).addEventListener("click", () => {
@@ -403,8 +398,7 @@ try {
   $("about").textContent = `${own.photos.toLocaleString()} photos of ${visible(own.data)}, ranked by ${own.encoder}${other ? ` and by ${other.encoder}` : ""}`;
   document.title = `${visible(own.data)} · s2r2`;
   $("selection").querySelector(".zip").hidden = !about.originals;
-  fill($("folder"), about.folders);
-  fill($("label"), about.labels);
+  showFilters = filtering($("filters"), about, (filters) => go({ filters }));
   Object.assign(state, fromAddress(uploads));
   await show();
 } catch (error) {

@@ -20,7 +20,7 @@ from s2r2.search.duplicates.planning import check_keep
 from s2r2.search.server.allowed_hosts import LOOPBACK, AllowedHosts
 from s2r2.search.server.asking import (
     Count,
-    Text,
+    Where,
     Which,
     find_photo,
     in_thread,
@@ -144,6 +144,8 @@ def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool, original
             "indexes": [shown.now.about() for shown in served],
             "folders": first.folders(),
             "labels": first.labels(),
+            "cameras": first.cameras(),
+            **first.ranges(),
             "upload_bytes": MAX_BYTES,
             "keeps_marks": not read_only,
             "originals": originals,
@@ -151,9 +153,9 @@ def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool, original
 
     @app.get("/api/photos")
     async def photos(
-        folder: Text = None, label: Text = None, offset: Annotated[int, Query(ge=0, le=1 << 40)] = 0, limit: Count = 120
+        where: Where, offset: Annotated[int, Query(ge=0, le=1 << 40)] = 0, limit: Count = 120
     ) -> dict[str, Any]:
-        return await in_thread(served[0].now.photos, folder, label, offset, limit, limiter=limiter)
+        return await in_thread(served[0].now.photos, where, offset, limit, limiter=limiter)
 
     @app.get("/api/photos/{identity}")
     async def details(identity: str, index: Which = 0) -> dict[str, Any]:

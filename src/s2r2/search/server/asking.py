@@ -4,20 +4,39 @@ import functools
 import re
 import time
 from collections.abc import Callable, Sequence
+from datetime import date
 from typing import Annotated, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
-from fastapi import HTTPException, Query
+from fastapi import Depends, HTTPException, Query
 
+from s2r2.search.filtering import Filter
 from s2r2.search.server.served_index import LiveIndex, ServedIndex
 
 Which = Annotated[int, Query(ge=0, le=1)]
 Count = Annotated[int, Query(ge=1, le=500)]
 Text = Annotated[str | None, Query(max_length=1024)]
+Day = Annotated[date | None, Query(ge=date(1, 1, 2), le=date(9999, 12, 30))]
+Megapixels = Annotated[float | None, Query(ge=0, le=1e6)]
 BoxText = Annotated[str | None, Query(max_length=120)]
 Fractions = tuple[float, float, float, float]
 Result = TypeVar("Result")
+
+
+async def _asked_filter(
+    folder: Text = None,
+    label: Text = None,
+    camera: Text = None,
+    taken_from: Day = None,
+    taken_to: Day = None,
+    megapixels_from: Megapixels = None,
+    megapixels_to: Megapixels = None,
+) -> Filter:
+    return Filter(folder, label, camera, taken_from, taken_to, megapixels_from, megapixels_to)
+
+
+Where = Annotated[Filter, Depends(_asked_filter)]
 
 in_thread = functools.partial(run_sync, abandon_on_cancel=True)  # the end of the server waits for nobody
 

@@ -10,12 +10,13 @@ import numpy as np
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
 
+from s2r2.search.filtering import Filter
 from s2r2.search.server.asking import (
     BoxText,
     Clock,
     Count,
     Fractions,
-    Text,
+    Where,
     Which,
     content_of,
     find_photo,
@@ -148,30 +149,28 @@ def add_searches(app: FastAPI, served: Sequence[LiveIndex]) -> None:
 
     async def ranked(
         target: ServedIndex, more: Sequence[np.ndarray], less: Sequence[np.ndarray], own: Sequence[int],
-        k: int, folder: str | None, label: str | None, clock: Clock,
+        k: int, where: Filter, clock: Clock,
     ) -> dict[str, Any]:  # fmt: skip
-        hits = await run(searching, clock, "search", lambda: target.hits(more, less, k, folder, label, own))
+        hits = await run(searching, clock, "search", lambda: target.hits(more, less, k, where, own))
         return {"hits": hits, "milliseconds": clock.spent}
 
     @app.get("/api/similar/{identity}")
     async def similar(
-        identity: str, k: Count = 60, index: Which = 0, of: Which = 0, folder: Text = None, label: Text = None,
-        box: BoxText = None,
-    ) -> dict[str, Any]:  # fmt: skip
+        identity: str, where: Where, k: Count = 60, index: Which = 0, of: Which = 0, box: BoxText = None
+    ) -> dict[str, Any]:
         """Rank the photos of one index for a photo ``of`` the same or of the other one."""
         target, clock = index_shown(served, index), Clock()
         vector, own = await embedder.of_photo(target, identity, of, fractions(box), clock)
-        return await ranked(target, [vector], [], [] if own is None else [own], k, folder, label, clock)
+        return await ranked(target, [vector], [], [] if own is None else [own], k, where, clock)
 
     @app.post("/api/similar")
     async def similar_to_upload(
-        request: Request, k: Count = 60, index: Which = 0, folder: Text = None, label: Text = None,
-        box: BoxText = None,
-    ) -> dict[str, Any]:  # fmt: skip
+        request: Request, where: Where, k: Count = 60, index: Which = 0, box: BoxText = None
+    ) -> dict[str, Any]:
         """Rank the photos of one index for an image that is sent."""
         target, clock = index_shown(served, index), Clock()
         vector = await embedder.of_upload(target, request, box, clock)
-        return await ranked(target, [vector], [], [], k, folder, label, clock)
+        return await ranked(target, [vector], [], [], k, where, clock)
 
     @app.post("/api/vector")
     async def vector_of_upload(request: Request, index: Which = 0, box: BoxText = None) -> dict[str, Any]:
@@ -181,12 +180,10 @@ def add_searches(app: FastAPI, served: Sequence[LiveIndex]) -> None:
         return {"vector": [round(value, 7) for value in vector.tolist()], "milliseconds": clock.spent}
 
     @app.post("/api/search", openapi_extra={"requestBody": {"content": {JSON.kinds[0]: {}}, "required": True}})
-    async def search(
-        request: Request, k: Count = 60, index: Which = 0, folder: Text = None, label: Text = None
-    ) -> dict[str, Any]:
+    async def search(request: Request, where: Where, k: Count = 60, index: Which = 0) -> dict[str, Any]:
         """Rank the photos of one index for several photos: more like these, less like those."""
         target, clock = index_shown(served, index), Clock()
         query = await embedder.query_of(request)
         vectors, own = await embedder.of_query(target, query, clock)
         count = len(query.more)
-        return await ranked(target, vectors[:count], vectors[count:], own, k, folder, label, clock)
+        return await ranked(target, vectors[:count], vectors[count:], own, k, where, clock)

@@ -22,6 +22,8 @@ from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.search.duplicates.acting import script
 from s2r2.search.duplicates.finding import ORIGINAL, Duplicates, Group, find_duplicates
 from s2r2.search.duplicates.planning import plan
+from s2r2.search.filtering import Filter, day
+from s2r2.search.hit import iso
 from s2r2.search.index import ImageIndex
 from s2r2.search.storage.layout import DESCRIPTION, IndexGone
 from s2r2.system.files import stamp
@@ -183,25 +185,42 @@ class ServedIndex:
     def describe(self, row: int) -> dict[str, Any]:
         """What the page needs to show a photo."""
         table = self.index.catalogue.table
-        cell = {name: table[name][row].as_py() for name in ("id", "key", "label", "content")}
+        cell = {name: table[name][row].as_py() for name in ("id", "key", "label", "content", "taken")}
         return {
             "id": f"{cell['id']:016x}",
             "version": cell["content"][:8],
             "key": cell["key"],
             "labels": [label for label in cell["label"].split(";") if label],
+            "taken": iso(cell["taken"]),
         }
 
     def details(self, row: int) -> dict[str, Any]:
         """All that is told of one photo."""
         table = self.index.catalogue.table
-        cell = {name: table[name][row].as_py() for name in ("location", "bytes", "modified")}
+        cell = {name: table[name][row].as_py() for name in ("bytes", "modified", "camera", "width", "height")}
+        cell["location"] = self.index.location(row)
         return self.describe(row) | cell
 
-    def photos(self, folder: str | None, label: str | None, offset: int, limit: int) -> dict[str, Any]:
+    def cameras(self) -> list[dict[str, Any]]:
+        """Cameras with the number of photos of each."""
+        names, codes = self.index.catalogue.cameras
+        counts = dict(zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True))
+        return [{"name": name, "photos": counts[name]} for name in sorted(counts) if name]
+
+    def ranges(self) -> dict[str, list[Any] | None]:
+        """The first and the last day on which a photo was taken, and the fewest and the most megapixels of one."""
+        catalogue = self.index.catalogue
+        taken, megapixels = (_ends(values) for values in (catalogue.taken, catalogue.megapixels))
+        return {
+            "taken": taken and [day(value).isoformat() for value in taken],
+            "megapixels": megapixels,
+        }
+
+    def photos(self, where: Filter, offset: int, limit: int) -> dict[str, Any]:
         """Some photos in the order of their keys."""
         catalogue = self.index.catalogue
         rows = catalogue.by_key
-        mask = catalogue.matching(folder, label)
+        mask = where.mask(catalogue)
         if mask is not None:
             rows = rows[mask[rows]]
         return {"total": len(rows), "photos": [self.describe(int(row)) for row in rows[offset : offset + limit]]}
@@ -211,12 +230,11 @@ class ServedIndex:
         more: Sequence[np.ndarray],
         less: Sequence[np.ndarray],
         k: int,
-        folder: str | None,
-        label: str | None,
+        where: Filter,
         leave_out: Sequence[int] = (),
     ) -> list[dict[str, Any]]:
         """The ranking of the photos for vectors to be like and to be less like, without some rows."""
-        mask = self.index.catalogue.matching(folder, label)
+        mask = where.mask(self.index.catalogue)
         rows, scores = self.index.nearest_to(more, less, k, mask, leave_out)
         found = zip(rows.tolist(), scores.tolist(), strict=True)
         return [
@@ -268,6 +286,12 @@ class ServedIndex:
             if future.exception() is not None:  # the next one to ask may have more luck
                 del self._work[name]
         return future.result()
+
+
+def _ends(values: np.ndarray) -> list[float] | None:
+    """The smallest and the largest of the values that are known."""
+    known = values[~np.isnan(values)]
+    return [float(known.min()), float(known.max())] if len(known) else None
 
 
 def _stamp(folder: Path) -> tuple[int, ...] | None:

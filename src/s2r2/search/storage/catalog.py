@@ -3,7 +3,7 @@
 import functools
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -14,12 +14,13 @@ from numpy.lib import format as npy
 
 from s2r2.images.sources.names import printable
 from s2r2.search.storage.layout import DamagedIndex
-from s2r2.search.storage.rows import Rows, schema
+from s2r2.search.storage.rows import FACTS, Rows, schema
 from s2r2.system.files import checksum, sync_folder
 
 _LENGTH_ERROR = 1e-2
 _PIECE = 1 << 17
-COLUMNS = ("id", "key", "location", "label", "file", "offset", "bytes", "modified", "stamp", "content")
+_FIRST = ("id", "key", "location", "label", "file", "offset", "bytes", "modified", "stamp", "content")
+COLUMNS = (*_FIRST, *FACTS)
 
 
 def catalogue_files(number: int) -> tuple[str, str]:
@@ -78,8 +79,8 @@ def _header(count: int, dimensions: int) -> bytes:
     return file.getvalue()
 
 
-def _layout(dimensions: int) -> pa.Schema:
-    return pa.schema([*(schema(dimensions).field(name) for name in COLUMNS), ("_rowid", pa.uint64())])
+def _layout(dimensions: int, columns: Sequence[str] = COLUMNS) -> pa.Schema:
+    return pa.schema([*(schema(dimensions).field(name) for name in columns), ("_rowid", pa.uint64())])
 
 
 def _make_durable(file: IO[bytes]) -> None:
@@ -94,12 +95,17 @@ class Catalogue:
     them from the disk, which the first search does in any case.
 
     Attributes:
+        folder: Of the index.
         table: The descriptions, one row a photo.
+        has_facts: Whether it was asked when and with what photos were taken; not up to format 4.
     """
 
-    def __init__(self, folder: Path, table: pa.Table, mapped: np.ndarray, header: int, check: str | None) -> None:
-        self.table = table
-        self._folder, self._mapped, self._header, self._check = folder, mapped, header, check
+    def __init__(
+        self, folder: Path, table: pa.Table, has_facts: bool, mapped: np.ndarray, header: int, check: str | None
+    ) -> None:
+        self.folder = folder.parent
+        self.table, self.has_facts = table, has_facts
+        self._mapped, self._header, self._check = mapped, header, check
 
     @classmethod
     def open(cls, folder: Path, number: int, photos: int, dimensions: int, sums: Mapping[str, str]) -> "Catalogue":
@@ -128,6 +134,10 @@ class Catalogue:
             raise
         except (pa.ArrowException, ValueError, OSError, OverflowError, MemoryError) as error:
             raise DamagedIndex(folder.parent, f"{described_name}: {error}") from error
+        has_facts = table.schema != _layout(dimensions, _FIRST)
+        if not has_facts:  # up to format 4
+            nulls = (pa.nulls(len(table), schema(dimensions).field(name).type) for name in FACTS)
+            table = pa.table([*table.columns[:-1], *nulls, table["_rowid"]], schema=_layout(dimensions))
         if table.schema != _layout(dimensions) or len(table) != photos:
             raise DamagedIndex(folder.parent, f"{described_name} does not describe the {photos} photos")
         header = _header(photos, dimensions)
@@ -136,7 +146,7 @@ class Catalogue:
             if not whole or file.read(len(header)) != header:
                 raise DamagedIndex(folder.parent, f"{vectors_name} does not hold the vectors of {photos} photos")
             mapped: np.ndarray = np.memmap(file, np.uint8, "r")
-        return cls(folder, table, mapped, len(header), sums.get(vectors_name))
+        return cls(folder, table, has_facts, mapped, len(header), sums.get(vectors_name))
 
     @functools.cached_property
     def vectors(self) -> np.ndarray:
@@ -146,7 +156,7 @@ class Catalogue:
             DamagedIndex: They are not what was written.
         """
         if self._check is not None and checksum(self._mapped.data) != self._check:
-            raise DamagedIndex(self._folder.parent, "its vectors are not what was written")
+            raise DamagedIndex(self.folder, "its vectors are not what was written")
         flat = self._mapped[self._header :].view("<f4")
         return flat.reshape(len(self), -1) if len(self) else flat.reshape(0, 1)
 
@@ -192,18 +202,29 @@ class Catalogue:
         """Distinct label texts (labels of a photo joined by ``;``), and which of them each photo has, ``(N,)``."""
         return _coded(self.table["label"])
 
-    def matching(self, folder: str | None = None, label: str | None = None) -> np.ndarray | None:
-        """Mask ``(N,)`` of the photos in a folder (and below it) that have a label; None for all photos."""
-        mask = None
-        if folder:
-            names, codes = self.folders
-            wanted = np.array([name == folder or name.startswith(folder + "/") for name in names], bool)
-            mask = wanted[codes]
-        if label:
-            names, codes = self.labels
-            has = np.array([label in name.split(";") for name in names], bool)[codes]
-            mask = has if mask is None else mask & has
-        return mask
+    @functools.cached_property
+    def cameras(self) -> tuple[list[str], np.ndarray]:
+        """Cameras, empty where none is known, and which of them took each photo, ``(N,)``."""
+        return _coded(pc.fill_null(self.table["camera"], ""))
+
+    @functools.cached_property
+    def taken(self) -> np.ndarray:
+        """``(N,)`` float64: when each photo was taken, in seconds since 1970 by the camera's clock; NaN if unknown."""
+        return self.table["taken"].to_numpy()
+
+    @functools.cached_property
+    def megapixels(self) -> np.ndarray:
+        """``(N,)`` float64: size of each picture in millions of pixels; NaN if unknown."""
+        width, height = (pc.cast(self.table[name], pa.float64()).to_numpy() for name in ("width", "height"))
+        return width * height / 1e6
+
+    def location(self, row: int) -> str:
+        """Where a person finds a photo; format 2 kept it as seen from the folder in which ``s2r2 index`` ran."""
+        location, file = (self.table[name][row].as_py() for name in ("location", "file"))
+        if not file or os.path.isabs(location):
+            return str(location)
+        _, member, name = location.partition("::")
+        return printable(os.fsdecode(file)) + member + name
 
 
 def places_of(values: np.ndarray, order: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from s2r2.images.sources.names import printable
 from s2r2.search.storage.layout import DESCRIPTION, GENERATION, DamagedIndex
 from s2r2.system.files import checksum, write_text
 
-FORMAT = 4
+FORMAT = 5
 SEALED_FROM = 3
 """Formats from this one on have checksums."""
 LARGEST_SIDE = 1 << 14

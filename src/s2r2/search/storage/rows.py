@@ -16,7 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from s2r2.images import PhotoFacts
+
 TABLE = "photos"
+FACTS = {"taken": "double", "camera": "string", "width": "int", "height": "int"}
+"""Columns of what a photo's file says of it, null where it says nothing, and LanceDB's types of them."""
 _FOR_EVER = timedelta(days=36500)
 SCAN = 8192
 
@@ -35,7 +39,8 @@ def schema(dimensions: int) -> pa.Schema:
 
     ``id`` is a hash of ``key`` and names the photo to the outside; ``key`` and ``location`` are for people; ``file``,
     ``offset`` and ``bytes`` say where its file is; ``modified`` is in seconds since 1970; ``content`` is a hash of
-    the file; ``encoder`` is the fingerprint of what made ``vector``, which has length 1.
+    the file; ``encoder`` is the fingerprint of what made ``vector``, which has length 1. ``taken`` is in seconds since
+    1970 by the camera's clock; ``width`` and ``height`` are those of the upright picture.
     """
     return pa.schema(
         [
@@ -52,8 +57,18 @@ def schema(dimensions: int) -> pa.Schema:
             ("encoder", pa.string()),
             ("thumbnail", pa.binary()),
             ("vector", pa.list_(pa.float32(), dimensions)),
+            ("taken", pa.float64()),
+            ("camera", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
         ]
     )
+
+
+def facts_row(facts: PhotoFacts) -> dict[str, Any]:
+    """The columns of what a photo's file says of it."""
+    taken = None if facts.taken is None else facts.taken + 60 * (facts.offset or 0)
+    return {"taken": taken, "camera": facts.camera, "width": facts.width, "height": facts.height}
 
 
 def photo_id(key: str) -> int:
@@ -95,6 +110,8 @@ class Rows:
             self.schema = self.table.schema
         else:
             self.schema = schema(dimensions)
+            with contextlib.suppress(ValueError):  # there is none yet
+                _add_facts(database.open_table(TABLE))
             self.table = database.create_table(TABLE, schema=self.schema, exist_ok=True)
 
     def __len__(self) -> int:
@@ -133,6 +150,11 @@ class Rows:
             found.update((row["key"], row) for row in rows.select(self.schema.names).to_pylist())
         return found
 
+    def without_facts(self) -> set[str]:
+        """Keys of the photos of which not even the size is known."""
+        query = self.table.search().where("width IS NULL").select(["key"]).limit(len(self))
+        return {key for batch in query.to_batches(batch_size=SCAN) for key in batch["key"].to_pylist()}
+
     def files(self, keys: Container[str]) -> dict[str, bytes]:
         """Where the files of some photos are, by key."""
         found: dict[str, bytes] = {}
@@ -158,7 +180,9 @@ class Rows:
             self.table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all().execute(table)
 
     def add(self, rows: pa.Table) -> None:
-        """Write rows whose keys are not there yet, in one transaction."""
+        """Write rows whose keys are not there yet, in one transaction; columns may be missing."""
+        for name in self.schema.names[len(rows.schema) :]:
+            rows = rows.append_column(self.schema.field(name), pa.nulls(len(rows), self.schema.field(name).type))
         self.table.add(rows)
 
     def drop(self, keys: Iterable[str]) -> None:
@@ -198,6 +222,13 @@ class Rows:
             self.table.checkout_latest()
             found = self.table.search().where(f"id = {identity}").select([column]).limit(1).to_arrow()
         return found[column][0].as_py() if found.num_rows else None
+
+
+def _add_facts(table: Any) -> None:
+    """Add the columns that a table of an earlier version lacks."""
+    missing = {name: f"cast(null as {kind})" for name, kind in FACTS.items() if name not in table.schema.names}
+    if missing:
+        table.add_columns(missing)
 
 
 def _vectors(rows: list[dict[str, Any]], layout: pa.Schema) -> pa.Array:

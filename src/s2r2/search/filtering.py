@@ -1,0 +1,97 @@
+"""Which photos a search may find: by folder, label, date, camera and size, all of them together."""
+
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from s2r2.errors import ArgumentError, S2R2Error
+
+if TYPE_CHECKING:
+    from s2r2.search.storage.catalog import Catalogue
+
+_FIRST_DAY = date(1970, 1, 1)
+_DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which photos may be found. None leaves a fact open; a photo of which it is not known is left out otherwise.
+
+    Attributes:
+        folder: Only photos in this folder of the source, and below it.
+        label: Only photos with this label.
+        camera: Only photos of this camera: its make and model, as the index lists them.
+        taken_from: Only photos taken on this day or later, by the camera's clock.
+        taken_to: Only photos taken on this day or earlier.
+        megapixels_from: Only photos of so many megapixels or more, before any reduction.
+        megapixels_to: Only photos of so many megapixels or fewer.
+
+    Raises:
+        ArgumentError: A range ends before it begins.
+    """
+
+    folder: str | None = None
+    label: str | None = None
+    camera: str | None = None
+    taken_from: date | None = None
+    taken_to: date | None = None
+    megapixels_from: float | None = None
+    megapixels_to: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("taken", "megapixels"):
+            first, last = getattr(self, f"{name}_from"), getattr(self, f"{name}_to")
+            if first is not None and last is not None and first > last:
+                raise ArgumentError(f"`{name}_from={first}` is more than `{name}_to={last}`: exchange them")
+
+    @property
+    def by_facts(self) -> bool:
+        """Whether it asks for what photos' files say of them."""
+        return replace(self, folder=None, label=None) != Filter()
+
+    def also(self, folder: str | None, label: str | None) -> "Filter":
+        """This filter, for photos in a folder or with a label."""
+        return replace(self, folder=folder or self.folder, label=label or self.label)
+
+    def mask(self, catalogue: "Catalogue") -> np.ndarray | None:
+        """``(N,)`` bool: which photos of an index may be found; None for all of them.
+
+        Raises:
+            S2R2Error: An earlier version made the index, and read nothing of what is asked for.
+        """
+        if self.by_facts and not catalogue.has_facts:
+            raise S2R2Error(
+                f"the index in {catalogue.folder} does not know when and with what its photos were taken: run s2r2 "
+                "index once more, which reads it without embedding anything again"
+            )
+        masks = []
+        if self.folder:
+            names, codes = catalogue.folders
+            below = f"{self.folder}/"
+            masks.append(np.array([name == self.folder or name.startswith(below) for name in names], bool)[codes])
+        if self.label:
+            names, codes = catalogue.labels
+            masks.append(np.array([self.label in name.split(";") for name in names], bool)[codes])
+        if self.camera:
+            names, codes = catalogue.cameras
+            masks.append(np.array([name == self.camera for name in names], bool)[codes])
+        if self.taken_from is not None:
+            masks.append(catalogue.taken >= _seconds(self.taken_from))
+        if self.taken_to is not None:
+            masks.append(catalogue.taken < _seconds(self.taken_to) + _DAY)
+        if self.megapixels_from is not None:
+            masks.append(catalogue.megapixels >= self.megapixels_from)
+        if self.megapixels_to is not None:
+            masks.append(catalogue.megapixels <= self.megapixels_to)
+        return np.logical_and.reduce(masks) if masks else None
+
+
+def day(taken: float) -> date:
+    """The day of a time in seconds since 1970."""
+    return _FIRST_DAY + timedelta(seconds=taken)
+
+
+def _seconds(when: date) -> int:
+    return (when - _FIRST_DAY).days * _DAY
