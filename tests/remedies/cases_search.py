@@ -22,6 +22,7 @@ from s2r2.search.ranking_sheet import contact_sheet
 from s2r2.search.server import serving
 from s2r2.search.server.allowed_hosts import allowed_hosts
 from s2r2.search.server.app import create_app
+from s2r2.search.server.proxies import parse_proxies
 from s2r2.search.server.security import checked_root
 from s2r2.system.locking import locked
 
@@ -438,6 +439,11 @@ def allowed(state: State, said: str) -> None:
     assert asks(state, host, host) == "answered 200"
 
 
+case(
+    "`proxies`: {} is no address: give the one from which",
+    lambda _: parse_proxies(["nginx"]),
+    lambda _, said: parse_proxies(re.findall(r"[\d.:/]*\d", said)),
+)
 case("add it with s2r2 serve --allow-host", lambda state: asks(state, "photos.home"), allowed)
 
 

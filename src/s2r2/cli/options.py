@@ -25,6 +25,7 @@ CALLED = {
     "image": "query",
     "others": "encoder",
     "protocols": "protocol",
+    "proxies": "proxy",
     "trust_methods": "trust_method",
     "view_size": "image_size",
 }

@@ -279,6 +279,8 @@ class Serve:
     """Port to listen on; 0: any free one."""
     allow_host: Annotated[UseAppendAction[list[str]], arg(metavar="NAME")] = field(default_factory=list)
     """Another host name under which the page may be opened, such as a reverse proxy's; may be repeated."""
+    proxy: Annotated[UseAppendAction[list[str]], arg(metavar="ADDRESS")] = field(default_factory=list)
+    """A reverse proxy whose X-Forwarded-Host, -Proto and -For are believed, or its network; may be repeated."""
     root_path: Annotated[str, arg(metavar="/PATH")] = ""
     """Path under which a reverse proxy serves the page, such as /photos."""
     open_browser: bool = False
@@ -300,6 +302,7 @@ class Serve:
             host=self.host,
             port=self.port,
             allow_hosts=self.allow_host,
+            proxies=self.proxy,
             root_path=self.root_path,
             open_browser=self.open_browser,
             backend=self.backend,

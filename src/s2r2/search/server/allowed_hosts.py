@@ -71,10 +71,14 @@ class AllowedHosts:
         asked = parse_host(host)
         return asked is not None and (asked.name in self._own or self._added(asked))
 
-    def own_page(self, origin: str, host: str) -> bool:
+    def own_page(self, origin: str, host: str, scheme: str | None = None) -> bool:
         """Whether ``Origin`` is the page that ``Host`` serves, or one at a name that the user gave.
 
-        The scheme is not compared: where a proxy speaks HTTPS to the browser and HTTP to this server, they differ.
+        Args:
+            origin: What the browser says.
+            host: Likewise.
+            scheme: In which the browser asked, if a named proxy said it; else it is not compared, since a proxy may
+                speak HTTPS to the browser and HTTP to this server.
         """
         try:
             parts = urlsplit(origin)
@@ -82,6 +86,8 @@ class AllowedHosts:
             return False
         page, asked = parse_host(parts.netloc), parse_host(host)
         if page is None or asked is None or parts.scheme not in _PORTS:
+            return False
+        if scheme not in (None, parts.scheme):
             return False
         page = Host(page.name, page.port or _PORTS[parts.scheme])
         ports = _PORTS.values() if asked.port is None else (asked.port,)
@@ -133,10 +139,8 @@ def _addresses(listening: str) -> set[str]:
     found: set[str] = set()
     with contextlib.suppress(OSError, UnicodeError):
         found |= {str(entry[4][0]) for entry in socket.getaddrinfo(socket.gethostname(), None)}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # reserved for documentation; nothing is sent
+    for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))  # reserved for documentation; nothing is sent
             found.add(probe.getsockname()[0])
-        except OSError:
-            pass
     return found

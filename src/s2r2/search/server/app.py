@@ -26,6 +26,7 @@ from s2r2.search.server.asking import (
     in_thread,
 )
 from s2r2.search.server.marking import add_marks
+from s2r2.search.server.proxies import ForwardedHeaders, parse_proxies
 from s2r2.search.server.searching import add_searches
 from s2r2.search.server.security import SecurityMiddleware, checked_root
 from s2r2.search.server.selections import add_selections
@@ -52,6 +53,7 @@ def create_app(
     backend: str | None = None,
     read_only: bool = False,
     originals: bool = True,
+    proxies: Sequence[str] = (),
 ) -> ASGIApp:
     """The application that serves one index, or two side by side.
 
@@ -62,11 +64,13 @@ def create_app(
         backend: Name of the search backend; by default the one for which each index is made.
         read_only: Write nothing: marks are shown, but not kept.
         originals: Offer the files of selected photos as a zip, with their metadata.
+        proxies: Addresses of reverse proxies whose forwarded headers are believed.
 
     Raises:
-        S2R2Error: There is no index in one of the folders, its marks cannot be read, or ``root`` is no path.
+        S2R2Error: There is no index in one of the folders, its marks cannot be read, ``root`` is no path, or a proxy
+            no address.
     """
-    root = checked_root(root)
+    root, trusted = checked_root(root), parse_proxies(proxies)
     served = [LiveIndex(folder, backend) for folder in folders]
     read_marks(folders[0])
 
@@ -84,7 +88,8 @@ def create_app(
     add_searches(app, served)
     add_selections(app, served, originals=originals)
     add_marks(app, served, MarkBook(folders[0]), writable=not read_only)
-    return SecurityMiddleware(app, hosts, root)
+    secured = SecurityMiddleware(app, hosts, root)
+    return ForwardedHeaders(secured, trusted) if trusted else secured
 
 
 def _answer_errors(app: FastAPI) -> None:

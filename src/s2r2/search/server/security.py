@@ -2,8 +2,8 @@
 
 A page of any other site can send requests to a server on the same machine, and a hostile name server can make that
 look like its own host (DNS rebinding). So the Host is checked before anything else, no other origin is served, and the
-answers forbid the browser to run or embed anything from elsewhere. Nothing that a proxy adds to a request is believed,
-and nothing of it is needed.
+answers forbid the browser to run or embed anything from elsewhere. What a proxy adds to a request is believed only
+where the proxy is named (:mod:`s2r2.search.server.proxies`), and none of it is needed.
 """
 
 import re
@@ -116,16 +116,19 @@ def _refusal(scope: Scope, hosts: AllowedHosts) -> tuple[int, str] | None:
     twice = [name for name, count in Counter(name for name, _ in parse_qsl(query, True)).items() if count > 1]
     if twice:
         return 422, f"{twice[0][:100]}: it is given more than once"
-    return _foreign(scope["method"], headers, host, hosts)
+    scheme = scope["scheme"] if "forwarded" in scope.get("state", {}) else None
+    return _foreign(scope["method"], headers, host, hosts, scheme)
 
 
-def _foreign(method: str, headers: Headers, host: str, hosts: AllowedHosts) -> tuple[int, str] | None:
+def _foreign(
+    method: str, headers: Headers, host: str, hosts: AllowedHosts, scheme: str | None
+) -> tuple[int, str] | None:
     """Refuse what another site's page asks for. Browsers say it themselves, or name the page's origin in a POST."""
     site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
     origin = headers.get("origin")
     if site in ("same-origin", "none") or (site is not None and method != "POST" and mode == "navigate"):
         return None
-    if site is None and (method != "POST" or origin is None or hosts.own_page(origin, host)):
+    if site is None and (method != "POST" or origin is None or hosts.own_page(origin, host, scheme)):
         return None
     return 403, (
         "another site's page may not ask; if this is the page itself behind a proxy, add its name with "

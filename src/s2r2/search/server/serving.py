@@ -35,6 +35,7 @@ def serve(
     backend: str | None = None,
     read_only: bool = False,
     originals: bool = True,
+    proxies: Sequence[str] = (),
 ) -> None:
     """Serve the search page until Ctrl-C.
 
@@ -50,6 +51,7 @@ def serve(
         backend: Name of the search backend; by default the one for which each index is made.
         read_only: Write nothing: marks are shown, but not kept.
         originals: Offer the files of selected photos as a zip, with their metadata.
+        proxies: Addresses of reverse proxies whose forwarded headers are believed, or networks that they are in.
 
     Raises:
         S2R2Error: There is no index, its marks cannot be read, FastAPI and uvicorn are not installed, the port is
@@ -64,7 +66,9 @@ def serve(
 
     folders = [folder] if compare is None else [folder, compare]
     hosts = allowed_hosts(host, allow_hosts)
-    app = create_app(folders, hosts=hosts, root=root_path, backend=backend, read_only=read_only, originals=originals)
+    app = create_app(
+        folders, hosts=hosts, root=root_path, backend=backend, read_only=read_only, originals=originals, proxies=proxies
+    )
     listening = _listen(host, port)
     address = f"http://{_url_host(host)}:{listening.getsockname()[1]}/"
     if not is_loopback(listening.getsockname()[0]):
@@ -152,6 +156,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         if os.name != "nt":  # there it would share the port with another program
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and address[0] == "::":  # all addresses, those of IPv4 too
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listening.bind(address)
         listening.listen(1024)  # who reads the printed address may connect at once, and waits until all is loaded
     except OSError as error:
