@@ -289,6 +289,8 @@ class Serve:
     """Write nothing: marks last as long as the page."""
     no_originals: bool = False
     """Offer no zip of the photos' files: only re-encoded photos, without metadata, leave the server."""
+    docs: bool = False
+    """Serve the reference of the JSON API, too: /docs, and /openapi.json for programs."""
     backend: SomeBackend = None
     """exact, or by default the search backend that the index was made for."""
 
@@ -308,6 +310,7 @@ class Serve:
             backend=self.backend,
             read_only=self.read_only,
             originals=not self.no_originals,
+            docs=self.docs,
         )
 
 

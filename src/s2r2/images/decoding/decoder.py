@@ -239,8 +239,9 @@ def _reasons(limit: int | None, content: bytes = b"") -> Iterator[None]:
 
 
 def _too_large(pixels: str, limit: int | None) -> str:
-    allowed = f"{limit:,}" if limit else f"{DEFAULT_MAX_PIXELS:,}"
-    return f"refused as a decompression bomb: {pixels} pixels, allowed are {allowed} (S2R2_MAX_PIXELS)"
+    limit = limit or DEFAULT_MAX_PIXELS
+    chosen = " (S2R2_MAX_PIXELS)" if limit == max_pixels_allowed() else ""  # an upload may have fewer
+    return f"refused as a decompression bomb: {pixels} pixels, allowed are {limit:,}{chosen}"
 
 
 class _Quiet:

@@ -14,10 +14,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp
 
+from s2r2._version import __version__
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding.pool import shared_pool
 from s2r2.search.duplicates.planning import check_keep
 from s2r2.search.server.allowed_hosts import LOOPBACK, AllowedHosts
+from s2r2.search.server.answers import About, Copies, PhotoDetails, PhotoList, Problem
 from s2r2.search.server.asking import (
     Count,
     Where,
@@ -27,16 +29,31 @@ from s2r2.search.server.asking import (
 )
 from s2r2.search.server.marking import add_marks
 from s2r2.search.server.proxies import ForwardedHeaders, parse_proxies
-from s2r2.search.server.searching import add_searches
+from s2r2.search.server.reference import add_reference
+from s2r2.search.server.searching import SeveralPhotos, add_searches
 from s2r2.search.server.security import SecurityMiddleware, checked_root
-from s2r2.search.server.selections import add_selections
+from s2r2.search.server.selections import Selection, add_selections
 from s2r2.search.server.served_index import LiveIndex
-from s2r2.search.server.uploads import MAX_BYTES
+from s2r2.search.server.uploads import MAX_BYTES, max_upload_pixels
 from s2r2.search.storage.layout import DamagedIndex, IndexGone
 from s2r2.search.storage.marks import MarkBook, read_marks
 from s2r2.system.wording import worded
 
 PAGE = Path(__file__).resolve().parent.parent / "page"
+
+
+class Jpeg(Response):
+    """A picture."""
+
+    media_type = "image/jpeg"
+
+
+class ShellScript(Response):
+    """What ``sh`` runs."""
+
+    media_type = "application/x-sh"
+
+
 _TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _THUMBNAILS_AT_ONCE = 8
 _LARGE_AT_ONCE = 2
@@ -54,6 +71,7 @@ def create_app(
     read_only: bool = False,
     originals: bool = True,
     proxies: Sequence[str] = (),
+    docs: bool = False,
 ) -> ASGIApp:
     """The application that serves one index, or two side by side.
 
@@ -65,6 +83,7 @@ def create_app(
         read_only: Write nothing: marks are shown, but not kept.
         originals: Offer the files of selected photos as a zip, with their metadata.
         proxies: Addresses of reverse proxies whose forwarded headers are believed.
+        docs: Answer ``/docs`` and ``/openapi.json``: the reference of the JSON API.
 
     Raises:
         S2R2Error: There is no index in one of the folders, its marks cannot be read, ``root`` is no path, or a proxy
@@ -81,13 +100,18 @@ def create_app(
         yield
         shared_pool().close()
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
+    app = FastAPI(
+        title="s2r2", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False,
+        lifespan=lifespan, responses={"4XX": {"model": Problem}}, generate_unique_id_function=lambda route: route.name,
+    )  # fmt: skip
     _answer_errors(app)
     _add_page(app, root)
     _add_photos(app, served, read_only, originals)
     add_searches(app, served)
     add_selections(app, served, originals=originals)
     add_marks(app, served, MarkBook(folders[0]), writable=not read_only)
+    if docs:
+        add_reference(app, root, [SeveralPhotos, Selection])
     secured = SecurityMiddleware(app, hosts, root)
     return ForwardedHeaders(secured, trusted) if trusted else secured
 
@@ -126,12 +150,12 @@ def _add_page(app: FastAPI, root: str) -> None:
     # The page goes by its own address; where the path of a proxy is known, it need not end with a slash.
     files["index.html"] = content.replace(b'="page/', f'="{root}/page/'.encode()) if root else content, kind
 
-    @app.get("/")
+    @app.get("/", include_in_schema=False)
     async def page() -> Response:
         content, kind = files["index.html"]
         return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
 
-    @app.get("/page/{name}")
+    @app.get("/page/{name}", include_in_schema=False)
     async def part(name: str) -> Response:
         if name not in files:
             raise HTTPException(404, "there is no such page")
@@ -142,8 +166,9 @@ def _add_page(app: FastAPI, root: str) -> None:
 def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool, originals: bool) -> None:
     limiter, large = anyio.CapacityLimiter(_THUMBNAILS_AT_ONCE), anyio.CapacityLimiter(_LARGE_AT_ONCE)
 
-    @app.get("/api/about")
+    @app.get("/api/about", response_model=About)
     async def about() -> dict[str, Any]:
+        """What is served, and what filters can be set to."""
         first = served[0].now
         return {
             "indexes": [shown.now.about() for shown in served],
@@ -152,36 +177,42 @@ def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool, original
             "cameras": first.cameras(),
             **first.ranges(),
             "upload_bytes": MAX_BYTES,
+            "upload_pixels": max_upload_pixels(),
             "keeps_marks": not read_only,
             "originals": originals,
         }
 
-    @app.get("/api/photos")
+    @app.get("/api/photos", response_model=PhotoList)
     async def photos(
         where: Where, offset: Annotated[int, Query(ge=0, le=1 << 40)] = 0, limit: Count = 120
     ) -> dict[str, Any]:
+        """The photos that pass the filters, in the order of their keys."""
         return await in_thread(served[0].now.photos, where, offset, limit, limiter=limiter)
 
-    @app.get("/api/photos/{identity}")
+    @app.get("/api/photos/{identity}", response_model=PhotoDetails)
     async def details(identity: str, index: Which = 0) -> dict[str, Any]:
+        """All that is told of one photo."""
         shown, row = find_photo(served, index, identity)
         return shown.details(row)
 
-    @app.get("/thumbnail/{identity}")
+    @app.get("/thumbnail/{identity}", response_class=Jpeg)
     async def thumbnail(identity: str, index: Which = 0) -> Response:
+        """A photo of at most 192 pixels a side, without metadata."""
         shown, row = find_photo(served, index, identity)
         content = await in_thread(shown.thumbnail, row, limiter=limiter)
         headers = {"cache-control": "private, max-age=86400"}  # its address changes with its content
         return Response(content, media_type="image/jpeg", headers=headers)
 
-    @app.get("/photo/{identity}")
+    @app.get("/photo/{identity}", response_class=Jpeg)
     async def photo(identity: str, index: Which = 0) -> Response:
+        """A photo of at most 1280 pixels a side, without metadata."""
         shown, row = find_photo(served, index, identity)
         content = await in_thread(shown.large, row, limiter=large)
         return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=600"})
 
-    @app.get("/api/duplicates")
+    @app.get("/api/duplicates", response_model=Copies)
     async def duplicates(threshold: Threshold = None) -> Response:
+        """Groups of copies; status 202 while they are being looked for: ask again."""
         shown = served[0].now
         found = await in_thread(shown.duplicates, threshold, limiter=limiter)
         if found is None:
@@ -191,7 +222,7 @@ def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool, original
         answer = {"threshold": found.threshold, "total": len(found.groups), "photos": photos, "groups": groups}
         return JSONResponse(answer)
 
-    @app.get("/api/duplicates/script")
+    @app.get("/api/duplicates/script", response_class=ShellScript)
     async def removing(keep: Annotated[str, Query(max_length=4096)], threshold: Threshold = None) -> Response:
         """A shell script that removes all copies but the one that is to be kept."""
         check_keep(keep)
@@ -201,7 +232,7 @@ def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool, original
         headers = {"content-disposition": 'attachment; filename="remove-copies.sh"'}
         return Response(found, media_type="application/x-sh", headers=headers)
 
-    @app.get("/api/map")
+    @app.get("/api/map", include_in_schema=False)
     async def places() -> Response:
         shown = served[0].now
         found = shown.map()

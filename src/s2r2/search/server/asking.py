@@ -14,12 +14,14 @@ from fastapi import Depends, HTTPException, Query
 from s2r2.search.filtering import Filter
 from s2r2.search.server.served_index import LiveIndex, ServedIndex
 
-Which = Annotated[int, Query(ge=0, le=1)]
-Count = Annotated[int, Query(ge=1, le=500)]
-Text = Annotated[str | None, Query(max_length=1024)]
-Day = Annotated[date | None, Query(ge=date(1, 1, 2), le=date(9999, 12, 30))]
-Megapixels = Annotated[float | None, Query(ge=0, le=1e6)]
-BoxText = Annotated[str | None, Query(max_length=120)]
+Which = Annotated[int, Query(ge=0, le=1, description="0: the first index, 1: the one beside it.")]
+Count = Annotated[int, Query(ge=1, le=500, description="How many photos at most.")]
+Text = Annotated[str | None, Query(max_length=1024, description="Only photos with this one.")]
+Day = Annotated[date | None, Query(ge=date(1, 1, 2), le=date(9999, 12, 30), description="Days are included.")]
+Megapixels = Annotated[float | None, Query(ge=0, le=1e6, description="Before any reduction.")]
+BoxText = Annotated[
+    str | None, Query(max_length=120, description="left,top,width,height in parts of the sides: only this part.")
+]
 Fractions = tuple[float, float, float, float]
 Result = TypeVar("Result")
 

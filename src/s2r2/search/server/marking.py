@@ -9,6 +9,7 @@ import numpy as np
 from fastapi import FastAPI, HTTPException
 
 from s2r2.errors import S2R2Error
+from s2r2.search.server.answers import Marked, Marks
 from s2r2.search.server.asking import BoxText, Fractions, Which, find_photo, fractions, in_thread, index_shown, key_of
 from s2r2.search.server.served_index import LiveIndex
 from s2r2.search.storage.marks import Asked, MarkBook, TooManyMarks
@@ -29,7 +30,7 @@ def add_marks(app: FastAPI, served: Sequence[LiveIndex], book: MarkBook, *, writ
         shown, row = find_photo(served, of, identity)
         return Asked(key_of(shown, row), _part(fractions(box)))
 
-    @app.get("/api/marks/{identity}")
+    @app.get("/api/marks/{identity}", response_model=Marks)
     async def marks(identity: str, of: Which = 0, box: BoxText = None) -> dict[str, Any]:
         """The photos that are marked for a query, by id; those that have left the index are not among them."""
         query = asked(identity, of, box)
@@ -41,7 +42,7 @@ def add_marks(app: FastAPI, served: Sequence[LiveIndex], book: MarkBook, *, writ
         pairs = zip(ids[there].tolist(), np.array(list(noted.values()), bool)[there].tolist(), strict=True)
         return {"marks": {f"{number:016x}": "right" if right else "wrong" for number, right in pairs}}
 
-    @app.post("/api/marks/{identity}")
+    @app.post("/api/marks/{identity}", response_model=Marked)
     async def mark(
         identity: str,
         photo: str,

@@ -11,6 +11,7 @@ from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
 
 from s2r2.search.filtering import Filter
+from s2r2.search.server.answers import Ranking, Vector
 from s2r2.search.server.asking import (
     BoxText,
     Clock,
@@ -24,8 +25,9 @@ from s2r2.search.server.asking import (
     index_shown,
     run,
 )
+from s2r2.search.server.reference import IMAGE_BODY, json_body
 from s2r2.search.server.served_index import Background, LiveIndex, ServedIndex
-from s2r2.search.server.uploads import JSON, Uploads, decode_upload
+from s2r2.search.server.uploads import Uploads, decode_upload
 from s2r2.search.several_photos import MOST_PHOTOS, check_count
 
 _SEARCHES_AT_ONCE = 2
@@ -56,7 +58,7 @@ class Seed(BaseModel):
         return self
 
 
-class Query(BaseModel):
+class SeveralPhotos(BaseModel):
     """Photos to be like, and photos to be less like."""
 
     model_config = ConfigDict(extra="forbid")
@@ -105,7 +107,9 @@ class Embedder:
             picture = await run(self._decoding, clock, "decode", lambda: decode_upload(content, target.side, part))
         return await self._embed(target, picture, clock)
 
-    async def of_query(self, target: ServedIndex, query: Query, clock: Clock) -> tuple[list[np.ndarray], list[int]]:
+    async def of_query(
+        self, target: ServedIndex, query: SeveralPhotos, clock: Clock
+    ) -> tuple[list[np.ndarray], list[int]]:
         """The vectors of several photos, and the rows of those that are in the target index.
 
         Raises:
@@ -123,13 +127,13 @@ class Embedder:
             rows += [] if own is None else [own]
         return vectors, rows
 
-    async def query_of(self, request: Request) -> Query:
+    async def query_of(self, request: Request) -> SeveralPhotos:
         """The query that a request carries as JSON.
 
         Raises:
             HTTPException: It carries none, or not in time.
         """
-        return await self._uploads.received_as(Query, request)
+        return await self._uploads.received_as(SeveralPhotos, request)
 
     async def _embed(self, target: ServedIndex, picture: np.ndarray, clock: Clock) -> np.ndarray:
         return await asyncio.wrap_future(self._embedding.submit(lambda: clock("embed", lambda: target.embed(picture))))
@@ -154,7 +158,7 @@ def add_searches(app: FastAPI, served: Sequence[LiveIndex]) -> None:
         hits = await run(searching, clock, "search", lambda: target.hits(more, less, k, where, own))
         return {"hits": hits, "milliseconds": clock.spent}
 
-    @app.get("/api/similar/{identity}")
+    @app.get("/api/similar/{identity}", response_model=Ranking)
     async def similar(
         identity: str, where: Where, k: Count = 60, index: Which = 0, of: Which = 0, box: BoxText = None
     ) -> dict[str, Any]:
@@ -163,7 +167,7 @@ def add_searches(app: FastAPI, served: Sequence[LiveIndex]) -> None:
         vector, own = await embedder.of_photo(target, identity, of, fractions(box), clock)
         return await ranked(target, [vector], [], [] if own is None else [own], k, where, clock)
 
-    @app.post("/api/similar")
+    @app.post("/api/similar", response_model=Ranking, openapi_extra=IMAGE_BODY)
     async def similar_to_upload(
         request: Request, where: Where, k: Count = 60, index: Which = 0, box: BoxText = None
     ) -> dict[str, Any]:
@@ -172,14 +176,14 @@ def add_searches(app: FastAPI, served: Sequence[LiveIndex]) -> None:
         vector = await embedder.of_upload(target, request, box, clock)
         return await ranked(target, [vector], [], [], k, where, clock)
 
-    @app.post("/api/vector")
+    @app.post("/api/vector", response_model=Vector, openapi_extra=IMAGE_BODY)
     async def vector_of_upload(request: Request, index: Which = 0, box: BoxText = None) -> dict[str, Any]:
         """The vector of an image that is sent, for a query of several photos."""
         target, clock = index_shown(served, index), Clock()
         vector = await embedder.of_upload(target, request, box, clock)
         return {"vector": [round(value, 7) for value in vector.tolist()], "milliseconds": clock.spent}
 
-    @app.post("/api/search", openapi_extra={"requestBody": {"content": {JSON.kinds[0]: {}}, "required": True}})
+    @app.post("/api/search", response_model=Ranking, openapi_extra=json_body(SeveralPhotos))
     async def search(request: Request, where: Where, k: Count = 60, index: Which = 0) -> dict[str, Any]:
         """Rank the photos of one index for several photos: more like these, less like those."""
         target, clock = index_shown(served, index), Clock()

@@ -18,7 +18,7 @@ from s2r2.errors import ArgumentError
 from s2r2.search.server.allowed_hosts import AllowedHosts
 
 MAX_TARGET = 4096
-ROOMS = ("api", "page", "photo", "thumbnail")
+ROOMS = ("api", "docs", "openapi.json", "page", "photo", "thumbnail")
 """What addresses of this server begin with."""
 
 _HEADERS = {

@@ -18,8 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage
 from s2r2.search.original_file import original_file
+from s2r2.search.server.answers import Selected
+from s2r2.search.server.reference import json_body
 from s2r2.search.server.served_index import LiveIndex, ServedIndex
-from s2r2.search.server.uploads import JSON, Uploads
+from s2r2.search.server.uploads import Uploads
 from s2r2.system.terminal import csv_safe, visible
 
 MOST_PHOTOS = 10_000
@@ -44,6 +46,24 @@ class Selection(BaseModel):
     ]
 
 
+class Lines(Response):
+    """Plain text."""
+
+    media_type = "text/plain"
+
+
+class Csv(Response):
+    """A table."""
+
+    media_type = "text/csv"
+
+
+class Zip(StreamingResponse):
+    """An archive that is made as it is sent."""
+
+    media_type = "application/zip"
+
+
 def add_selections(app: FastAPI, served: Sequence[LiveIndex], *, originals: bool) -> None:
     """Take selections, and answer with what is in them.
 
@@ -60,7 +80,7 @@ def add_selections(app: FastAPI, served: Sequence[LiveIndex], *, originals: bool
             raise HTTPException(404, "this selection is no longer there: select the photos again")
         return kept[name]
 
-    @app.post("/api/selections", openapi_extra={"requestBody": {"content": {JSON.kinds[0]: {}}, "required": True}})
+    @app.post("/api/selections", response_model=Selected, openapi_extra=json_body(Selection))
     async def select(request: Request) -> dict[str, Any]:
         """Remember a selection for a while; its name is part of the addresses below."""
         photos = list(dict.fromkeys((await uploads.received_as(Selection, request)).photos))
@@ -72,13 +92,13 @@ def add_selections(app: FastAPI, served: Sequence[LiveIndex], *, originals: bool
             kept.popitem(last=False)
         return {"selection": name, "photos": len(photos)}
 
-    @app.get("/api/selections/{name}/paths.txt")
+    @app.get("/api/selections/{name}/paths.txt", response_class=Lines)
     def paths(name: str) -> Response:
         """The photos' paths, a line each."""
         lines = (visible(shown.index.location(row)) for shown, row in _places(served, chosen(name)))
         return Response("".join(f"{line}\n" for line in lines), media_type="text/plain; charset=utf-8")
 
-    @app.get("/api/selections/{name}/photos.csv")
+    @app.get("/api/selections/{name}/photos.csv", response_class=Csv)
     def table(name: str) -> Response:
         """Path, labels, key and id of each photo as CSV."""
         text = io.StringIO(newline="")
@@ -89,7 +109,7 @@ def add_selections(app: FastAPI, served: Sequence[LiveIndex], *, originals: bool
             writer.writerow([csv_safe(visible(cell)) for cell in (hit.path, hit.label, hit.key, hit.id)])
         return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=_named("photos.csv"))
 
-    @app.get("/api/selections/{name}/photos.zip")
+    @app.get("/api/selections/{name}/photos.zip", response_class=Zip)
     def files(name: str) -> Response:
         """The files as a zip that is made as it is sent."""
         if not originals:

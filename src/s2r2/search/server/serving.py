@@ -36,6 +36,7 @@ def serve(
     read_only: bool = False,
     originals: bool = True,
     proxies: Sequence[str] = (),
+    docs: bool = False,
 ) -> None:
     """Serve the search page until Ctrl-C.
 
@@ -52,6 +53,7 @@ def serve(
         read_only: Write nothing: marks are shown, but not kept.
         originals: Offer the files of selected photos as a zip, with their metadata.
         proxies: Addresses of reverse proxies whose forwarded headers are believed, or networks that they are in.
+        docs: Answer ``/docs`` and ``/openapi.json``: the reference of the JSON API.
 
     Raises:
         S2R2Error: There is no index, its marks cannot be read, FastAPI and uvicorn are not installed, the port is
@@ -67,8 +69,9 @@ def serve(
     folders = [folder] if compare is None else [folder, compare]
     hosts = allowed_hosts(host, allow_hosts)
     app = create_app(
-        folders, hosts=hosts, root=root_path, backend=backend, read_only=read_only, originals=originals, proxies=proxies
-    )
+        folders, hosts=hosts, root=root_path, backend=backend, read_only=read_only, originals=originals,
+        proxies=proxies, docs=docs,
+    )  # fmt: skip
     listening = _listen(host, port)
     address = f"http://{_url_host(host)}:{listening.getsockname()[1]}/"
     if not is_loopback(listening.getsockname()[0]):

@@ -118,6 +118,11 @@ def _checked_length(request: Request, sent: Sent) -> int:
     return int(stated)
 
 
+def max_upload_pixels() -> int:
+    """Most pixels that an upload may have."""
+    return min(MAX_UPLOAD_PIXELS, max_pixels_allowed())
+
+
 def decode_upload(content: bytes, side: int, part: Part | None) -> np.ndarray:
     """Pixels ``(H, W, 3)`` uint8 of an upload, or of a part of it, decoded in a process that may be lost.
 
@@ -129,8 +134,9 @@ def decode_upload(content: bytes, side: int, part: Part | None) -> np.ndarray:
     Raises:
         HTTPException: 422 it is no readable image, has too many pixels or takes too long.
     """
-    most = min(MAX_UPLOAD_PIXELS, max_pixels_allowed())
     try:
-        return decode_expendable(content, short_side=side, part=part, max_pixels=most, seconds=DECODE_SECONDS)
+        return decode_expendable(
+            content, short_side=side, part=part, max_pixels=max_upload_pixels(), seconds=DECODE_SECONDS
+        )
     except UnreadableImage as error:
         raise HTTPException(422, f"this cannot be read as an image: {error.reason}") from None
