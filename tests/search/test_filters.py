@@ -191,4 +191,4 @@ def test_the_command_filters(indexed: Path, capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit) as ended:
         main([*words, "--taken-from", "May"])
     assert ended.value.code == 2
-    assert "--taken-from" in capsys.readouterr().err
+    assert "--taken-from: May is no day such as 2024-05-31" in capsys.readouterr().err

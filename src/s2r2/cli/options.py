@@ -1,7 +1,7 @@
 """What the options of several commands have in common: their types, and how they are read and shown."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -56,9 +56,9 @@ class FilterOptions:
     """With this label."""
     camera: Annotated[str | None, arg(metavar="NAME")] = None
     """Taken with this camera: make and model as --json prints them."""
-    taken_from: Annotated[date | None, arg(metavar="YYYY-MM-DD")] = None
+    taken_from: date | None = None
     """Taken on this day or later, by the camera's clock."""
-    taken_to: Annotated[date | None, arg(metavar="YYYY-MM-DD")] = None
+    taken_to: date | None = None
     """Taken on this day or earlier."""
     megapixels_from: float | None = None
     """Of so many megapixels or more."""
@@ -110,22 +110,37 @@ def _flag(name: str) -> str:
 @REGISTRY.primitive_rule
 def _optional_folder(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path | None] | None:
     """A folder that may be left out; settings of training know nothing of the command line."""
-    return _optional(kind, Path, "DIR")
+    return _optional(kind, Path, "DIR", Path)
 
 
 @REGISTRY.primitive_rule
 def _optional_number(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[float | None] | None:
     """A number that may be left out."""
-    return _optional(kind, float, "FLOAT")
+    return _optional(kind, float, "FLOAT", float)
 
 
-def _optional(kind: PrimitiveTypeInfo, made: type[T], metavar: str) -> PrimitiveConstructorSpec[T | None] | None:
+@REGISTRY.primitive_rule
+def _optional_day(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[date | None] | None:
+    """A day that may be left out."""
+    return _optional(kind, date, "YYYY-MM-DD", _parse_day)
+
+
+def _parse_day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text} is no day such as 2024-05-31") from None
+
+
+def _optional(
+    kind: PrimitiveTypeInfo, made: type[T], metavar: str, parse: Callable[[str], T]
+) -> PrimitiveConstructorSpec[T | None] | None:
     if kind.type != made | None:
         return None
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
-        instance_from_str=lambda words: made(words[0]),  # type: ignore[call-arg]
+        instance_from_str=lambda words: parse(words[0]),
         is_instance=lambda value: value is None or isinstance(value, made),
         str_from_instance=lambda value: [str(value)],
     )

@@ -192,7 +192,7 @@ class Search:
     """Also save the query and its ranking as a contact sheet (.png, .jpg)."""
     backend: SomeBackend = None
     """exact, or by default the search backend that the index was made for."""
-    where: FilterOptions = field(default_factory=FilterOptions)
+    filter: FilterOptions = field(default_factory=FilterOptions)
 
     def execute(self, words: Sequence[str]) -> None:
         """Print the ranking."""
@@ -212,7 +212,7 @@ class Search:
             form="json" if self.json else "csv" if self.csv else "table",
             out=self.out,
             backend=self.backend,
-            where=Filter(**vars(self.where)),
+            where=Filter(**vars(self.filter)),
         )
 
 
