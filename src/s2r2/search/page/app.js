@@ -178,6 +178,8 @@ function presentNothing() {
 
 // While a query waits for its answer: whether it is the encoder that is not there yet.
 function sayWhatIsWaitedFor() {
+  const own = !state.upload && !state.box && ![...state.more, ...state.less].some(({ upload }) => upload);
+  if (own) return () => {}; // photos of the index have their vectors
   let waiting = true;
   const timer = setInterval(async () => {
     const { indexes } = await api.about().catch(() => ({ indexes: [] }));

@@ -29,11 +29,8 @@ export function filtering(form, about, onChange) {
     form.querySelector(`.${name}`).hidden = !about[name];
     if (!about[name]) continue;
     const [least, most] = name === "taken" ? about.taken : about.megapixels.map((value) => value.toFixed(1));
-    for (const end of ["from", "to"]) {
-      const control = form.elements[`${name}_${end}`];
-      if (name === "taken") [control.min, control.max] = [least, most];
-      else control.placeholder = end === "from" ? least : most;
-    }
+    form.elements[`${name}_from`].title = form.elements[`${name}_from`].placeholder = least;
+    form.elements[`${name}_to`].title = form.elements[`${name}_to`].placeholder = most;
   }
   const clear = form.querySelector(".clear");
   const show = (filters) => {

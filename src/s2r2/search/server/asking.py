@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
@@ -16,9 +16,6 @@ from s2r2.search.server.served_index import LiveIndex, ServedIndex
 
 Which = Annotated[int, Query(ge=0, le=1, description="0: the first index, 1: the one beside it.")]
 Count = Annotated[int, Query(ge=1, le=500, description="How many photos at most.")]
-Text = Annotated[str | None, Query(max_length=1024, description="Only photos with this one.")]
-Day = Annotated[date | None, Query(ge=date(1, 1, 2), le=date(9999, 12, 30), description="Days are included.")]
-Megapixels = Annotated[float | None, Query(ge=0, le=1e6, description="Before any reduction.")]
 BoxText = Annotated[
     str | None, Query(max_length=120, description="left,top,width,height in parts of the sides: only this part.")
 ]
@@ -26,14 +23,27 @@ Fractions = tuple[float, float, float, float]
 Result = TypeVar("Result")
 
 
+def _text(description: str) -> Any:
+    return Query(max_length=1024, description=f"Only photos {description}.")
+
+
+def _day(description: str) -> Any:
+    limits = {"ge": date(1, 1, 2), "le": date(9999, 12, 30)}
+    return Query(**limits, description=f"Only photos taken on this day or {description}, by the camera's clock.")
+
+
+def _size(description: str) -> Any:
+    return Query(ge=0, le=1e6, description=f"Only photos of so many megapixels or {description}.")
+
+
 async def _asked_filter(
-    folder: Text = None,
-    label: Text = None,
-    camera: Text = None,
-    taken_from: Day = None,
-    taken_to: Day = None,
-    megapixels_from: Megapixels = None,
-    megapixels_to: Megapixels = None,
+    folder: Annotated[str | None, _text("in this folder, and below it")] = None,
+    label: Annotated[str | None, _text("with this label")] = None,
+    camera: Annotated[str | None, _text("of this camera")] = None,
+    taken_from: Annotated[date | None, _day("later")] = None,
+    taken_to: Annotated[date | None, _day("earlier")] = None,
+    megapixels_from: Annotated[float | None, _size("more")] = None,
+    megapixels_to: Annotated[float | None, _size("fewer")] = None,
 ) -> Filter:
     return Filter(folder, label, camera, taken_from, taken_to, megapixels_from, megapixels_to)
 
