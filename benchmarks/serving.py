@@ -159,8 +159,8 @@ def png(width: int, height: int, content: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
 
 
-def hostile_kinds(store: Path, photo: bytes) -> list[Callable[[np.random.Generator], bytes]]:
-    """Makers of hostile requests."""
+def hostile_kinds(store: Path, photo: bytes, ids: list[str]) -> list[Callable[[np.random.Generator], bytes]]:
+    """Makers of hostile requests to a server of photos with these ids."""
     secret = store.parent / "secret.txt"
     secret.write_bytes(SECRET)
     ups = ("../", "..%2f", "%2e%2e/", "..%5c", "....//", "%252e%252e%252f", "..%c0%af", "/")
@@ -180,7 +180,8 @@ def hostile_kinds(store: Path, photo: bytes) -> list[Callable[[np.random.Generat
         return request("GET", pick(g, roots[2:]) + identity)
 
     def question(g: np.random.Generator) -> bytes:
-        name = pick(g, ("k", "index", "of", "box", "folder", "label", "offset", "limit", "threshold"))
+        name = pick(g, ("k", "index", "of", "box", "folder", "label", "offset", "limit", "threshold", "camera",
+                        "taken_from", "taken_to", "megapixels_from"))  # fmt: skip
         value = pick(g, ("-1", "1e999", "nan", "9" * 400, "%00", "' OR 1=1 --", "x" * 5000, "0,0,nan,inf", "[]", "%ff"))
         place = pick(g, ("/api/photos", "/api/duplicates", "/api/similar/0000000000000000"))
         return request("GET", f"{place}?{name}={value.replace(' ', '+')}")
@@ -228,9 +229,25 @@ def hostile_kinds(store: Path, photo: bytes) -> list[Callable[[np.random.Generat
         )  # fmt: skip
         return pick(g, lines)
 
+    def selection(g: np.random.Generator) -> bytes:
+        if g.random() < 0.5:
+            name = pick(g, (*(up * 4 + pick(g, files) for up in ups), "0" * 16, g.bytes(8).hex(), "%00", "x" * 3000))
+            return request("GET", f"/api/selections/{name}/{pick(g, ('paths.txt', 'photos.csv', 'photos.zip', ''))}")
+        some = [pick(g, ids) for _ in range(int(g.integers(1, 200)))]
+        photos = pick(g, (some, [*some, "../../secret.txt"], ["0" * 16] * 10_001, [], {"0": some[0]}, [str(secret)], 7))
+        body = pick(g, (json.dumps({"photos": photos}), "[" * 100_000, '{"photos": ["' + "0" * 900_000, "null"))
+        return request(
+            "POST", pick(g, ("/api/selections", "/api/search")), body.encode(), content_type="application/json"
+        )
+
+    def mark(g: np.random.Generator) -> bytes:
+        value = pick(g, ("right", "wrong", "none", "%0aright", "x" * 3000))
+        query, result = pick(g, (pick(g, ids), "0" * 16, "..%2f..%2fmarks.csv")), pick(g, (pick(g, ids), "-1"))
+        return request("POST", f"/api/marks/{query}?photo={result}&mark={value}&box={g.random():.4f},0,0.1,0.1")
+
     return [
         traversal, unknown, question, nonsense, truncated, too_large, endless, bomb, wrong_type, foreign, long_header,
-        broken,
+        broken, selection, mark,
     ]  # fmt: skip
 
 
@@ -309,7 +326,7 @@ def main() -> None:
                 print("  MiB of the server's own memory:", *(f"{seen['own']:.0f}" for seen in found["memory"]))
             if arguments.only != "load":
                 before = memory(process)["own"]
-                found = asyncio.run(attack(port, arguments.requests, hostile_kinds(store, photo)))
+                found = asyncio.run(attack(port, arguments.requests, hostile_kinds(store, photo, ids)))
                 found |= {"own_mib": [before, memory(process)["own"]], "well": asyncio.run(still_well(port, photo))}
                 result["hostile"] = found
                 worst = max(status for counts in found["answers"].values() for status in counts)

@@ -5,9 +5,10 @@
 
 Clients, server and index (20,000 photos) are on this machine and share its cores. 24 clients send photos of 40
 megapixels, one after the other, each a plain or a progressive JPEG; 24 are slow, and keep 16 connections each: requests
-half sent, sent byte by byte, without their body, answers not read; 12 are hostile as in serving.py; 4 search as a page
-does, and their answers are timed. Exits with 1 if an answer is a 5xx, the server and its processes hold 2 GB at any
-time, a plain search takes more than 2 s, or the log has more than 64 KB.
+half sent, sent byte by byte, without their body, answers not read; 12 are hostile as in serving.py; one downloads
+10,000 photos as a zip again and again; 4 search as a page does, and their answers are timed. Exits with 1 if an answer
+is a 5xx, the server and its processes hold 2 GB at any time, a plain search takes more than 2 s, or the log has more
+than 64 KB.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from s2r2.search.server.selections import MOST_PHOTOS
 from serving import SECRET, Connection, hostile_kinds, request, server, some_ids, still_well
 
 RESULTS = Path(__file__).parent / "results" / "serving_under_attack.json"
@@ -45,6 +47,7 @@ class Seen:
     statuses: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     searches: list[float] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
+    zip_bytes: int = 0
     leaks: int = 0
 
     def wrong(self, log: int, seconds: float = SECONDS) -> list[str]:
@@ -135,7 +138,7 @@ async def attack(
         each: Connections of a slow client.
     """
     seen, end, numbers = Seen(), time.monotonic() + seconds, itertools.count()
-    kinds = hostile_kinds(store, photo)
+    kinds = hostile_kinds(store, photo, ids)
 
     async def send_large(number: int) -> None:
         connection = Connection(port)
@@ -183,6 +186,21 @@ async def attack(
             seen.searches.append(took)
             seen.statuses["plain"][status] += 1
 
+    def download(chosen: bytes) -> None:
+        while time.monotonic() < end:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            with contextlib.closing(connection):
+                connection.request("POST", "/api/selections", chosen, {"content-type": "application/json"})
+                name = json.loads(connection.getresponse().read())["selection"]
+                connection.request("GET", f"/api/selections/{name}/photos.zip")
+                answer = connection.getresponse()
+                seen.statuses["zip"][answer.status] += 1
+                while time.monotonic() < end and (piece := answer.read(1 << 20)):
+                    seen.zip_bytes += len(piece)
+
+    async def zips(_: int) -> None:
+        await asyncio.to_thread(download, json.dumps({"photos": ids[:MOST_PHOTOS]}).encode())
+
     async def watch() -> None:
         while time.monotonic() < end:
             seen.memory.append(await asyncio.to_thread(tree_memory, process))
@@ -190,7 +208,7 @@ async def attack(
 
     tasks = [
         asyncio.create_task(kind(number))
-        for kind, count in zip((send_large, be_slow, be_hostile, search), clients, strict=True)
+        for kind, count in zip((send_large, be_slow, be_hostile, search, zips), (*clients, 1), strict=True)
         for number in range(count)
     ]
     tasks.append(asyncio.create_task(watch()))
@@ -217,7 +235,8 @@ def main() -> None:
         store = Path(scratch) / "index"
         write_vectors(Path(scratch) / "vectors.npy", PHOTOS, 0)
         vectors = np.load(Path(scratch) / "vectors.npy", mmap_mode="r")
-        make_index(store, vectors, approximate_from=1 << 40, pictures=thumbnails())
+        (Path(scratch) / "photo.jpg").write_bytes(photo)
+        make_index(store, vectors, approximate_from=1 << 40, pictures=thumbnails(), photo=Path(scratch) / "photo.jpg")
         with open(Path(scratch) / "log", "w") as log, server(store, stderr=log) as (port, process):
             ids = asyncio.run(some_ids(port, PHOTOS))
             assert asyncio.run(still_well(port, photo))
@@ -228,12 +247,13 @@ def main() -> None:
     result: dict[str, Any] = {
         "seconds": seconds, "cores": os.cpu_count(), "statuses": {k: dict(v) for k, v in seen.statuses.items()},
         "plain_ms": [round(1e3 * float(v)) for v in (*np.percentile(times, (50, 95)), times.max())],
-        "peak_mib": max(seen.memory) >> 20, "wrong": wrong,
+        "peak_mib": max(seen.memory) >> 20, "zip_mib": seen.zip_bytes >> 20, "wrong": wrong,
     }  # fmt: skip
     for kind, counts in result["statuses"].items():
         print(f"{kind:8s}", ", ".join(f"{status or 'hung up'}: {n:,}" for status, n in sorted(counts.items())))
     middle, high, most = result["plain_ms"]
     print(f"plain searches: p50 {middle} ms, p95 {high} ms, slowest {most} ms; peak {result['peak_mib']} MiB")
+    print(f"{result['zip_mib']} MiB of zips were sent")
     print("wrong:", "; ".join(wrong) or "nothing")
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1))

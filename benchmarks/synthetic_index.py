@@ -6,6 +6,7 @@ uneven as those of real photos; isotropic noise would make every approximate ind
 """
 
 import io
+import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from s2r2.search.photo_reader import make_thumbnail
 from s2r2.search.publishing import backend_for, write_for_searches
 from s2r2.search.storage.published import Published
 from s2r2.search.storage.row_files import RowFiles
-from s2r2.search.storage.rows import Rows, photo_id
+from s2r2.search.storage.rows import Rows, content_hash, photo_id
 
 WIDTH, INNER, GROUPS = 512, 48, 2000
 PIECE = 20_000
@@ -61,20 +62,29 @@ def thumbnails() -> list[bytes]:
     return [make_thumbnail(pictures[n % 2][top : top + 200, left : left + 240]) for n, (top, left) in enumerate(places)]
 
 
-def add_rows(rows: Rows, vectors: np.ndarray, encoder: Encoder, pictures: list[bytes]) -> None:
-    """Write a row for each vector, as ``s2r2 index`` does for photos."""
+def add_rows(
+    rows: Rows, vectors: np.ndarray, encoder: Encoder, pictures: list[bytes], photo: Path | None = None
+) -> None:
+    """Write a row for each vector, as ``s2r2 index`` does for photos; ``photo`` is the file of all of them."""
     now = datetime.now().timestamp()
+    file, size, content = b"", 40_000, ""
+    if photo is not None:
+        file, size = os.fsencode(os.path.realpath(photo)), photo.stat().st_size
+        content = content_hash(photo.read_bytes())
     for start in range(0, len(vectors), PIECE):
         piece = np.ascontiguousarray(vectors[start : start + PIECE])
         numbers = range(start, start + len(piece))
         keys = [f"folder {number % 40:02d}/{number:07d}.jpg" for number in numbers]
         columns = {
             "id": [photo_id(key) for key in keys], "key": keys, "location": keys,
-            "label": [f"label {number % 25}" for number in numbers], "file": [b""] * len(keys),
-            "offset": [0] * len(keys), "bytes": [40_000] * len(keys), "modified": [now] * len(keys),
-            "stamp": ["[0, 0]"] * len(keys), "content": [f"{number:032x}" for number in numbers],
+            "label": [f"label {number % 25}" for number in numbers], "file": [file] * len(keys),
+            "offset": [0] * len(keys), "bytes": [size] * len(keys), "modified": [now] * len(keys),
+            "stamp": ["[0, 0]"] * len(keys), "content": [content or f"{number:032x}" for number in numbers],
             "encoder": [encoder.fingerprint] * len(keys), "thumbnail": [pictures[n % len(pictures)] for n in numbers],
             "vector": pa.FixedSizeListArray.from_arrays(pa.array(piece.reshape(-1)), WIDTH),
+            "taken": [1.5e9 + 600.0 * number for number in numbers],
+            "camera": [f"camera {number % 7}" for number in numbers],
+            "width": [640 + number % 4000 for number in numbers], "height": [427] * len(keys),
         }  # fmt: skip
         rows.table.add(pa.table(columns, schema=rows.schema))
 
@@ -105,13 +115,15 @@ def publish(folder: Path, rows: Rows, encoder: Encoder, approximate_from: int) -
     return took
 
 
-def make_index(folder: Path, vectors: np.ndarray, *, approximate_from: int, pictures: list[bytes]) -> dict[str, float]:
+def make_index(
+    folder: Path, vectors: np.ndarray, *, approximate_from: int, pictures: list[bytes], photo: Path | None = None
+) -> dict[str, float]:
     """An index of an untrained ResNet-18 with these vectors; returns the seconds of each part."""
     encoder = load("untrained:resnet18")
     encoder.save(folder / encoder.fingerprint)
     rows = Rows(folder / encoder.fingerprint / "lance", WIDTH)
     began = datetime.now()
-    add_rows(rows, vectors, encoder, pictures)
+    add_rows(rows, vectors, encoder, pictures, photo)
     return {"rows": (datetime.now() - began).total_seconds(), **publish(folder, rows, encoder, approximate_from)}
 
 

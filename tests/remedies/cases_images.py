@@ -209,7 +209,7 @@ def allowed(state: State, said: str) -> None:
     all_read(state, state.photos, 16)
 
 
-case("refused as a decompression bomb: {} pixels", bomb, allowed)
+case("{} (S2R2_MAX_PIXELS)", bomb, allowed)
 
 
 def max_pixels(value: str) -> Callable[[State], object]:

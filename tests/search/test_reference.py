@@ -101,7 +101,7 @@ def test_the_reference_is_a_page_without_scripts(client: TestClient) -> None:
     assert not re.search(r"<script|<style|style=|\son\w+=|https?://", page.text)
     addresses = re.findall(r'(?:href|src)="([^"#]+)"', page.text)
     assert all(client.get(address).status_code == 200 for address in addresses)
-    for text in ("GET /api/similar/{identity}", "list of Hit", "integer from 1 to 500 (60)", "Of length 1."):
+    for text in ("GET /api/similar/{identity}", "array of Hit", "integer from 1 to 500 (60)", "Of length 1."):
         assert text in page.text
 
 

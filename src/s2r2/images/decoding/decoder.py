@@ -239,9 +239,10 @@ def _reasons(limit: int | None, content: bytes = b"") -> Iterator[None]:
 
 
 def _too_large(pixels: str, limit: int | None) -> str:
-    limit = limit or DEFAULT_MAX_PIXELS
-    chosen = " (S2R2_MAX_PIXELS)" if limit == max_pixels_allowed() else ""  # an upload may have fewer
-    return f"refused as a decompression bomb: {pixels} pixels, allowed are {limit:,}{chosen}"
+    refused = f"refused as a decompression bomb: {pixels} pixels, allowed are {limit or DEFAULT_MAX_PIXELS:,}"
+    if limit and limit != max_pixels_allowed():  # an upload may have fewer
+        return refused
+    return f"{refused} (S2R2_MAX_PIXELS)"
 
 
 class _Quiet:

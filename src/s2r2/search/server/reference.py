@@ -117,7 +117,7 @@ def _said(part: Part) -> str:
 
 
 def _kind(schema: Part) -> str:
-    """A type in words: ``list of Photo``, ``integer from 1 to 500 (60)``."""
+    """A type in words: ``array of Photo``, ``integer from 1 to 500 (60)``."""
     if "$ref" in schema:
         return str(schema["$ref"].removeprefix(_REFERENCE))
     if "anyOf" in schema:
@@ -126,7 +126,7 @@ def _kind(schema: Part) -> str:
         return ", ".join(map(str, schema["enum"]))
     kind = str(schema.get("format") or schema.get("type", "anything"))
     if kind == "array":
-        kind = f"list of {_kind(schema.get('items', {}))}"
+        kind = f"array of {_kind(schema.get('items', {}))}"
     limits = [f"{word} {schema[name]}" for word, name in (("from", "minimum"), ("to", "maximum")) if name in schema]
     default = [f"({schema['default']})"] if schema.get("default") is not None else []
     return " ".join([kind, *limits, *default])
