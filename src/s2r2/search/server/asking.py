@@ -28,7 +28,7 @@ def _text(description: str) -> Any:
 
 
 def _day(description: str) -> Any:
-    limits = {"ge": date(1, 1, 2), "le": date(9999, 12, 30)}
+    limits: dict[str, Any] = {"ge": date(1, 1, 2), "le": date(9999, 12, 30)}
     return Query(**limits, description=f"Only photos taken on this day or {description}, by the camera's clock.")
 
 
