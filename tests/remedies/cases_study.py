@@ -97,22 +97,6 @@ case(
 )
 
 
-def busy(state: State) -> object:
-    (state.tmp / "out").mkdir()
-    state.kept["lock"] = held = locked(state.tmp / "out" / LOCK, "running the study", "wait")
-    held.__enter__()
-    state.patch.setattr("s2r2.study.comparing.locked", lambda *words, wait: locked(*words))
-    return compares(state, "--out", state.tmp / "out")
-
-
-def waited_or_other(state: State, said: str) -> None:
-    compares(state, "--out", state.tmp / "other")
-    assert "wait for it" in said
-    state.kept["lock"].__exit__(None, None, None)
-    compares(state, "--out", state.tmp / "out")
-
-
-case("wait for it, or choose another `out`", busy, waited_or_other)
 case(
     "cannot write to {}: {}; choose another `out`",
     lambda state: compares(state, "--out", state.write("file", "") / "out"),
@@ -246,7 +230,7 @@ def failing_cell(state: State, said: str = "") -> str:
     return command("compare", state.tmp / "study.yaml", "--out", state.tmp / "out", "--processes", 1)
 
 
-case("{}: {} (folder {}); call again to go on", failing_cell, failing_cell, slow=True)
+case("{} {}: {} (folder {}); call again to try {} again", failing_cell, failing_cell, slow=True)
 
 
 def alike(state: State, folder: Path) -> None:

@@ -24,8 +24,9 @@ from s2r2.evaluation import evaluate
 from s2r2.images import PixelStore, open_source
 from s2r2.study import Estimate, compare, difference, figure, read_study
 from s2r2.study.cell import run_cell
+from s2r2.study.checking import check_study
 from s2r2.study.near_duplicates import CopiesSource
-from s2r2.study.plan import CELL_FILE, RESULT_FILE, SCORES_FILE, check_cells, final_cells, is_done, tuning_cells
+from s2r2.study.plan import CELL_FILE, RESULT_FILE, SCORES_FILE, final_cells, is_done, tuning_cells
 from s2r2.study.report_page import write_page
 from s2r2.study.results import Comparison, Results, to_dict
 from s2r2.study.spec import folder_name, parse_study, steps_for
@@ -57,6 +58,7 @@ TUNING: dict[str, Any] = {
     "budget": 640,
     "search": {"S2R2": {"lr": [0.002, 0.004]}, "SimCLR <b>": [{"lr": 0.002}, {"options": {"form": "geometric"}}]},
 }
+COSTS = {"pixels": 1, "seconds": 1.0, "steps": 1, "peak_memory": 1}
 
 
 def written(folder: Path, **changes: Any) -> Path:
@@ -197,9 +199,8 @@ def test_results_and_specifications_with_former_names_of_settings_hold(
     assert cell.content["config"]["optimizer"] == "sgd"
     folder = cell.folder(tmp_path / "out")
     folder.mkdir(parents=True)
-    costs = {"pixels": 1, "seconds": 1.0, "steps": 1, "peak_memory": 1}
     config = {"optimiser" if name == "optimizer" else name: v for name, v in cell.content["config"].items()}
-    (folder / RESULT_FILE).write_text(json.dumps({"cell": {**cell.content, "config": config}, "costs": costs}))
+    (folder / RESULT_FILE).write_text(json.dumps({"cell": {**cell.content, "config": config}, "costs": COSTS}))
     assert is_done(cell, tmp_path / "out")
 
 
@@ -335,6 +336,7 @@ def test_cautions_stand_below_the_table_and_in_the_page(tmp_path: Path) -> None:
     text = to_markdown(results)
     assert "\n- Only <4> images." in text
     assert "| S2R2 | 50.0 ±10.0 | n/a |" in text
+    assert "| 2 |" in text
     assert "**+50.0 ±10.0** | n/a |" in text
     page = write_page(results, tmp_path).read_text()
     assert "<li>Only &lt;4&gt; images.</li>" in page
@@ -389,6 +391,7 @@ def test_a_trial_counts_with_the_mean_over_its_seeds(tmp_path: Path) -> None:
         folder = cell.folder(tmp_path)
         folder.mkdir(parents=True)
         hits = np.arange(10) < right[cell.trial, cell.seed]
+        (folder / RESULT_FILE).write_text(json.dumps({"cell": cell.content, "costs": COSTS}))
         np.savez(folder / SCORES_FILE, **{"classes/knn": hits.astype(float), "classes/targets": np.arange(10) % 2})
     chosen, record = choose_settings(study, cells, tmp_path)
     assert chosen["digits"]["S2R2"] == {"lr": 0.004}
@@ -483,7 +486,7 @@ def test_the_studies_of_the_repository_are_well_formed(name: str, tmp_path: Path
     cells = [*tuning_cells(study), *final_cells(study, {})]
     folders = {cell.folder(tmp_path) for cell in cells}
     assert len(folders) == len(cells)
-    check_cells(study)
+    check_study(study)
 
 
 def test_the_study_in_the_docs_is_well_formed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a study says of differences, and of settings at the edge of those tried."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from scipy.stats import norm, t as student
 
 from s2r2.study import Estimate
-from s2r2.study.plan import SCORES_FILE, tuning_cells
+from s2r2.study.plan import RESULT_FILE, SCORES_FILE, Cell, tuning_cells
 from s2r2.study.results import Comparison, Costs, Results
 from s2r2.study.spec import parse_study
 from s2r2.study.statistics import holm
@@ -97,20 +98,28 @@ def test_edges_of_options_and_whole_numbers() -> None:
     assert beyond_edges(tried, tried[0]) == {"options.queue": {"options": {"queue": -256}}}
 
 
+def leave_result(cell: Cell, out: Path, right: int) -> None:
+    """What the run of a cell leaves: so many of ten images right."""
+    folder = cell.folder(out)
+    folder.mkdir(parents=True)
+    costs = {"pixels": 1, "seconds": 1.0, "steps": 1, "peak_memory": 1}
+    (folder / RESULT_FILE).write_text(json.dumps({"cell": cell.content, "costs": costs}))
+    hits = (np.arange(10) < right).astype(float)
+    np.savez(folder / SCORES_FILE, **{"classes/knn": hits, "classes/targets": np.arange(10) % 2})
+
+
 def test_a_best_trial_at_an_edge_gets_a_trial_beyond_it(tmp_path: Path) -> None:
     study = parse_study({**STUDY, "tuning": TUNING}, Path())
     cells = tuning_cells(study)
     for cell in cells:
-        folder = cell.folder(tmp_path)
-        folder.mkdir(parents=True)
-        hits = np.arange(10) < (7 if cell.trial == 0 else 5)
-        np.savez(folder / SCORES_FILE, **{"classes/knn": hits.astype(float), "classes/targets": np.arange(10) % 2})
+        leave_result(cell, tmp_path, 7 if cell.trial == 0 else 5)
     chosen, record = choose_settings(study, cells, tmp_path)
     assert record["digits"]["S2R2"]["edges"] == ["temperature"]
     [wider] = wider_cells(study, cells, tmp_path)  # the other method's trials have no number in common
     assert (wider.method, wider.trial, wider.content["settings"]) == ("S2R2", 2, {"temperature": 0.15})
-    wider.folder(tmp_path).mkdir(parents=True)
-    np.savez(wider.folder(tmp_path) / SCORES_FILE, **{"classes/knn": np.ones(10), "classes/targets": np.arange(10) % 2})
+    unfinished, _ = choose_settings(study, [*cells, wider], tmp_path)
+    assert "S2R2" not in unfinished["digits"]
+    leave_result(wider, tmp_path, 10)
     chosen, record = choose_settings(study, [*cells, wider], tmp_path)
     assert chosen["digits"]["S2R2"] == {"temperature": 0.15}
     assert len(record["digits"]["S2R2"]["trials"]) == 3

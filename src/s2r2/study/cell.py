@@ -1,9 +1,10 @@
-"""One cell in a process of its own: train, evaluate, write down. ``python -m s2r2.study.cell FOLDER``."""
+"""One cell: train, evaluate, write down. In a process of its own: ``python -m s2r2.study.cell FOLDER``."""
 
 import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from s2r2.encoder import Encoder
 from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, open_source
 from s2r2.runs import RunFolder
+from s2r2.study.claims import write_failure
 from s2r2.study.near_duplicates import CopiesSource
-from s2r2.study.plan import CELL_FILE, RESULT_FILE, RUN_FOLDER, SCORES_FILE
+from s2r2.study.plan import CELL_FILE, RESULT_FILE, RUN_FOLDER, SCORES_FILE, read_result
 from s2r2.study.spec import TaskSpec
 from s2r2.study.tasks import evaluate_task
 from s2r2.system.child_processes import end_with_parent
@@ -28,18 +30,20 @@ from s2r2.training.run.trust import refuse_unnamed
 from s2r2.training.setup.encoder import first_encoder
 from s2r2.views import get_recipe
 
-SECONDS_FOR_LOCK = 60.0
+SECONDS_FOR_LOCK = 120.0
+"""Longer than a file server takes to let go of the locks of a machine that is gone: NFS 4 takes 90."""
 
 
 def run_cell(folder: Path) -> dict[str, Any]:
-    """Train, or go on training, evaluate, and write ``judged.json``; its content is returned.
+    """Train, or go on training, evaluate, and write ``judged.json``, unless it is there; its content is returned.
 
     Raises:
-        S2R2Error: The cell cannot be run, or another process runs it.
+        HeldError: Another process runs it.
+        S2R2Error: The cell cannot be run.
         Interrupted: Ctrl-C or a scheduler's time limit; what was trained is saved.
     """
     with locked(folder / LOCK, f"running {folder}", "wait until it has finished", wait=SECONDS_FOR_LOCK):
-        return _run(folder)
+        return read_result(folder / RESULT_FILE) if (folder / RESULT_FILE).is_file() else _run(folder)
 
 
 def training_source(content: dict[str, Any]) -> ImageSource:
@@ -49,6 +53,16 @@ def training_source(content: dict[str, Any]) -> ImageSource:
 
 
 def _run(folder: Path) -> dict[str, Any]:
+    """Run a cell whose lock is held; should it fail, the reason is left in its folder."""
+    try:
+        return _train_and_evaluate(folder)
+    except Exception as error:
+        line = str(error) if isinstance(error, S2R2Error) else traceback.format_exception_only(error)[-1]
+        write_failure(folder, line, traceback.format_exc())
+        raise
+
+
+def _train_and_evaluate(folder: Path) -> dict[str, Any]:
     content = json.loads((folder / CELL_FILE).read_text(encoding="utf-8"))
     config = TrainConfig.from_dict({**content["config"], "threads": torch.get_num_threads()})
     if content["untrained"]:
@@ -90,11 +104,11 @@ def _trained(content: dict[str, Any], config: TrainConfig, folder: Path) -> tupl
 
 
 def main(folder: str) -> int:
-    """Run a cell; the exit code says how it ended, stderr has the reason in one line."""
+    """Run a cell whose lock this process has inherited; the exit code says how it ended, stderr the reason."""
     end_with_parent()  # whoever goes on with the study would run the cell twice
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count() or 1)
     try:
-        run_cell(Path(folder))
+        _run(Path(folder))
     except S2R2Error as error:
         say(error, error=True)
         return 2

@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from s2r2.errors import ArgumentError, S2R2Error
-from s2r2.evaluation.protocols.register import find_protocols
 from s2r2.settings.renamed import with_current_names
 from s2r2.study.spec import UNTRAINED, Study, folder_name, steps_for
-from s2r2.system.console import PlainConsole
 from s2r2.training import TrainConfig
-from s2r2.training.methods import build_method, resolve
-from s2r2.training.run.trust import refuse_unnamed
-from s2r2.training.setup.encoder import with_recipe
+from s2r2.training.methods import resolve
 from s2r2.views import get_recipe, view_sizes
 
 _COSTS = ("pixels", "seconds", "steps", "peak_memory")
@@ -94,45 +90,6 @@ def final_cells(study: Study, chosen: dict[str, dict[str, dict[str, Any]]]) -> l
     ]
 
 
-def check_cells(study: Study) -> None:
-    """Look at everything in which a run of the study could fail before its first step, the methods' options too.
-
-    Raises:
-        S2R2Error: All of them, or a method is a file of code that the user has not named.
-    """
-    mistakes = study.mistakes
-    mistakes.found.clear()
-    for row in study.methods:
-        trials = study.tuning.settings(row) if study.tuning is not None else []
-        for number, tried in enumerate([{}, *trials]):
-            where = ("methods", row) if not number else ("tuning", "search", row)
-            try:
-                refuse_settings(study, row, tried)
-            except S2R2Error as error:
-                mistakes.add_error(where, error)
-                break  # a trial of it would say the same
-    for protocol in study.protocols:
-        try:
-            refuse_unnamed(protocol, "the study", f"add `trust_methods=[{protocol!r}]`")
-            find_protocols([protocol])
-        except S2R2Error as error:
-            mistakes.add_error(("protocols",), error)
-    mistakes.refuse()
-
-
-def refuse_settings(study: Study, method: str, tried: dict[str, Any]) -> None:
-    """Look at the settings of one method, with those of a trial.
-
-    Raises:
-        S2R2Error: They cannot be, or the method is a file of code that the user has not named.
-    """
-    config = _merged(study, study.methods[method], tried, study.seeds[0])
-    refuse_unnamed(config.method, "the study", f"add `trust_methods=[{config.method!r}]`")
-    asked = config.recipe
-    config = with_recipe(resolve(config), asked, PlainConsole(quiet=True))
-    build_method(config, config.batch_size)
-
-
 def is_done(cell: Cell, out: Path) -> bool:
     """Whether the cell has been run and evaluated.
 
@@ -161,11 +118,15 @@ def read_result(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         costs, cell = content["costs"], content["cell"]
         if all(isinstance(costs[name], int | float) for name in _COSTS) and isinstance(cell["config"], dict):
-            config = {**_of_cells(TrainConfig()), **with_current_names(cell["config"])}  # newer settings: as they were
-            return {**content, "cell": {**cell, "config": config}}
+            return {**content, "cell": with_all_settings(cell)}
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise S2R2Error(f"{path} is damaged: delete {path.parent} to run it again")
+
+
+def with_all_settings(content: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier version wrote of a cell, with the settings that are newer: as they were."""
+    return {**content, "config": {**_of_cells(TrainConfig()), **with_current_names(content["config"])}}
 
 
 def _cell(
@@ -194,13 +155,13 @@ def _of_cells(config: TrainConfig) -> dict[str, Any]:
 
 def _config(study: Study, method: dict[str, Any], settings: dict[str, Any], seed: int, budget: int) -> TrainConfig:
     """The resolved config whose steps use up the budget."""
-    config = resolve(_merged(study, method, settings, seed))
+    config = resolve(merged_settings(study, method, settings, seed))
     sizes = view_sizes(get_recipe(config.recipe), config.image_size, config.views)
     steps = steps_for(budget, config.batch_size * sum(size**2 for size in sizes), config.image_size)
     return dataclasses.replace(config, steps=steps)
 
 
-def _merged(study: Study, method: dict[str, Any], settings: dict[str, Any], seed: int) -> TrainConfig:
+def merged_settings(study: Study, method: dict[str, Any], settings: dict[str, Any], seed: int) -> TrainConfig:
     """What all share, with a method's settings and those of a trial on top."""
     values: dict[str, Any] = {}
     for part in (study.config, method, settings):

@@ -12,7 +12,16 @@ from s2r2.evaluation.charts import standalone
 from s2r2.study.plots import curves_chart, differences_chart
 from s2r2.study.results import Comparison, Results
 from s2r2.study.spec import folder_name
-from s2r2.study.tables import COST_TITLES, explanation, notes, table_rows, tuning_explanation, tuning_rows
+from s2r2.study.tables import (
+    COST_TITLES,
+    explanation,
+    failure_lines,
+    failures_title,
+    notes,
+    table_rows,
+    tuning_explanation,
+    tuning_rows,
+)
 from s2r2.study.verdicts import counted
 from s2r2.system.files import write_text
 
@@ -31,6 +40,8 @@ def write_page(results: Results, folder: Path) -> Path:
         "results": results,
         "comparisons": [_comparison(results, c, folder) for c in results.comparisons],
         "curves": {data: chart for data, chart in charts.items() if chart},
+        "failures_title": failures_title(results),
+        "failures": failure_lines(results),
         "counted": counted(results),
         "cost_titles": COST_TITLES,
         "tuning": tuning_rows(results),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from s2r2.runs import RunFolder
+from s2r2.study.claims import read_failure
 from s2r2.study.plan import RESULT_FILE, RUN_FOLDER, SCORES_FILE, Cell, is_done, read_result
 from s2r2.study.spec import UNTRAINED, Study
 from s2r2.study.statistics import Estimate, estimate, holm, resampled_run
@@ -67,6 +68,15 @@ class Costs:
     seeds: int
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A cell that could not be run the last time: its title, the last line of its error, and its folder."""
+
+    title: str
+    reason: str
+    folder: str
+
+
 @dataclass
 class Results:
     """Everything that a study has found so far."""
@@ -79,6 +89,8 @@ class Results:
     tuning: dict[str, dict[str, Any]] = field(default_factory=dict)
     curves: dict[tuple[str, str], list[np.ndarray]] = field(default_factory=dict)
     """By data set and method, for each seed ``(P, 2)``: million pixels encoded, online kNN accuracy."""
+    failures: list[Failure] = field(default_factory=list)
+    """Of trials and of final cells."""
 
     @property
     def reference(self) -> str:
@@ -128,6 +140,16 @@ def collect(study: Study, cells: list[Cell], out: Path, tuning: dict[str, dict[s
             runs = [c for c in done if c.data == data and c.method == method and c.budget == max(study.budgets)]
             results.curves[data, method] = [curve for c in runs if len(curve := _curve(c, out))]
     return results
+
+
+def find_failures(cells: list[Cell], out: Path) -> list[Failure]:
+    """Those of cells that have failed and were not done since."""
+    found = [(cell, cell.folder(out)) for cell in cells]
+    return [
+        Failure(cell.title.replace("  ", ", "), reason, str(folder))
+        for cell, folder in found
+        if (reason := read_failure(folder)) and not is_done(cell, out)
+    ]
 
 
 def figure_names(scores: Scores, task: str) -> list[str]:
@@ -225,6 +247,7 @@ def to_dict(results: Results) -> dict[str, Any]:
         "reference": results.reference,
         "cells": results.cells,
         "done": results.done,
+        "failures": [vars(failure) for failure in results.failures],
         "comparisons": [
             {
                 "data": c.data,

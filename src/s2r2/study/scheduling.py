@@ -1,143 +1,139 @@
-"""Cells in processes of their own, as many at once as there are GPUs or cores, until all are done or time is up."""
+"""Cells to be run, taken one by one from among the calls that share a study, until all have ended or time is up."""
 
-import json
-import os
-import signal
-import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
-import torch
-
-from s2r2.errors import S2R2Error
-from s2r2.study.plan import CELL_FILE, Cell, is_done
-from s2r2.system.child_processes import known_to_children, module_command, module_environment
+from s2r2.study.claims import Claim, Stamp, failure_stamp, read_failure, write_failure
+from s2r2.study.plan import Cell, is_done
 from s2r2.system.console import PlainConsole
-from s2r2.system.files import make_folder, write_text
+from s2r2.system.locking import HeldError
 from s2r2.system.progress import format_seconds
 
-INTERRUPTED = 130
-SECONDS_TO_STOP = 60.0
 _POLL = 0.2
+_LOOK_AGAIN = 1.0
+"""Seconds between two looks at cells that other calls run."""
 
 
-@dataclass
-class _Slot:
-    """A place where one cell at a time runs: a GPU, or a share of the cores."""
+class Executor(Protocol):
+    """Where cells run."""
 
-    environment: dict[str, str]
-    cell: Cell | None = None
-    process: subprocess.Popen[bytes] | None = None
-    errors: IO[bytes] | None = None
-    began: float = 0.0
+    def room(self) -> int:
+        """How many more can be started now."""
+
+    def start(self, claims: Sequence[Claim]) -> None:
+        """Run cells; their claims are released when they have ended, or by whoever takes them over."""
+
+    def ended(self) -> list[tuple[Cell, str]]:
+        """Those that have ended since the last call, and why, should they have left neither a result nor an error."""
+
+    def running(self) -> int:
+        """How many have been started and have not ended."""
+
+    def stop(self) -> None:
+        """Tell what runs to save and stop, and wait for it."""
 
 
 @dataclass
 class Scheduler:
-    """Runs cells.
+    """Runs the cells of one call; other calls, on other machines too, may run others of the same study.
 
     Args:
         out: The study's folder.
-        processes: Cells at once; 0: one for each GPU, without GPUs one for each core.
+        executor: Where cells run.
         deadline: When to stop, on the monotonic clock; what is running then saves and goes on at the next call.
         console: Where to say what goes on.
+
+    Attributes:
+        failures: Those of cells that were there when the call began: these cells are tried again, once.
     """
 
     out: Path
-    processes: int
+    executor: Executor
     deadline: float
     console: PlainConsole
-    _slots: list[_Slot] = field(default_factory=list)
+    failures: dict[Path, Stamp | None] = field(default_factory=dict)
+    _waiting: list[Cell] = field(default_factory=list)
+    _began: dict[Path, float] = field(default_factory=dict)
+    _ended: int = 0
+    _count: int = 0
+    _said_waiting: bool = False
 
-    def run(self, cells: Sequence[Cell]) -> bool:
-        """Run those that are not done yet; whether all of them are done at the end.
-
-        Raises:
-            S2R2Error: A cell cannot be run: its reason. The others are stopped, saving.
-        """
-        waiting = [cell for cell in cells if not is_done(cell, self.out)]
-        done = len(cells) - len(waiting)
-        self._slots = _slots(self.processes)
+    def run(self, cells: Sequence[Cell]) -> None:
+        """Run those that are not done yet, until each of them is done or has failed, here or in another call."""
+        self._waiting = [cell for cell in cells if not is_done(cell, self.out) and not self._has_failed(cell)]
+        self._count, self._ended, self._said_waiting = len(cells), len(cells) - len(self._waiting), False
+        look_at = 0.0
         try:
-            while True:
-                for slot in self._slots:
-                    if slot.process is not None and slot.process.poll() is not None:
-                        finished = self._finish(slot)
-                        done += finished
-                        if finished:
-                            self._say(slot, done, len(cells))
-                    if slot.process is None and waiting and time.monotonic() < self.deadline:
-                        self._begin(slot, waiting.pop(0))
-                running = [slot for slot in self._slots if slot.process is not None]
-                if not running:
-                    return done == len(cells)
-                if time.monotonic() >= self.deadline:
-                    self._stop()
+            while self._waiting or self.executor.running():
+                for cell, reason in self.executor.ended():
+                    self._settle(cell, reason)
+                now = time.monotonic()
+                if now >= self.deadline:
+                    break
+                if now >= look_at and not self._start():
+                    look_at = now + _LOOK_AGAIN
                 time.sleep(_POLL)
         finally:
-            self._stop()
+            self.executor.stop()
 
-    def _begin(self, slot: _Slot, cell: Cell) -> None:
-        folder = cell.folder(self.out)
-        make_folder(folder)
-        write_text(folder / CELL_FILE, json.dumps(cell.content, indent=1) + "\n")
-        slot.errors = tempfile.TemporaryFile()  # noqa: SIM115 (read when the process has ended)
-        slot.process = subprocess.Popen(
-            [*module_command("s2r2.study.cell"), str(folder)],
-            env={**os.environ, **slot.environment, **known_to_children(), **module_environment()},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=slot.errors,
-            start_new_session=True,  # Ctrl-C reaches the scheduler, which tells the cells
-        )
-        slot.cell, slot.began = cell, time.monotonic()
-
-    def _finish(self, slot: _Slot) -> bool:
-        """Whether the cell that has ended is done."""
-        assert slot.process is not None
-        assert slot.errors is not None
-        assert slot.cell is not None
-        code, slot.process = slot.process.returncode, None
-        slot.errors.seek(0)
-        lines = slot.errors.read().decode(errors="replace").strip().splitlines()
-        slot.errors.close()
-        if code == 0:
-            return True
-        if code in (INTERRUPTED, -signal.SIGINT):
-            return False
-        said = " ".join(lines) if code == 2 else lines[-1] if lines else ""  # 2: a line of its own, else a traceback
-        reason = said or f"its process ended with code {code}"
-        raise S2R2Error(f"{slot.cell.title}: {reason} (folder {slot.cell.folder(self.out)}); call again to go on")
-
-    def _say(self, slot: _Slot, done: int, count: int) -> None:
-        assert slot.cell is not None
-        self.console.say(
-            f"{done:>4}/{count}  {slot.cell.title}  {format_seconds(time.monotonic() - slot.began)}",
-        )
-
-    def _stop(self) -> None:
-        """Tell what runs to save and stop, and wait for it."""
-        running = [slot.process for slot in self._slots if slot.process is not None]
-        for process in running:
-            process.send_signal(signal.SIGINT)
-        until = time.monotonic() + SECONDS_TO_STOP
-        for process in running:
+    def _start(self) -> bool:
+        """Start as many cells as there is room for; whether there were any."""
+        claims: list[Claim] = []
+        room = self.executor.room()
+        for cell in self._waiting[:] if room else ():
             try:
-                process.wait(max(0.0, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                claim = Claim.take(cell, self.out)
+            except HeldError as error:
+                if not (self._said_waiting or self.executor.running() or claims):
+                    self.console.say(f"waiting   {str(error).rpartition(':')[0]}")
+                    self._said_waiting = True
+                continue
+            if self._has_ended(cell):
+                claim.release()
+                continue
+            claim.begin()
+            claims.append(claim)
+            if len(claims) == room:
+                break
+        for claim in claims:
+            self._waiting.remove(claim.cell)
+            self._began[claim.folder] = time.monotonic()
+        if claims:
+            self.executor.start(claims)
+        return bool(claims)
 
+    def _has_failed(self, cell: Cell) -> bool:
+        """Whether a cell has failed since this call began."""
+        folder = cell.folder(self.out)
+        found = failure_stamp(folder)
+        return found not in (None, self.failures.setdefault(folder, found))
 
-def _slots(processes: int) -> list[_Slot]:
-    gpus = torch.cuda.device_count()
-    cores = os.cpu_count() or 1
-    count = processes or gpus or cores
-    threads = {"OMP_NUM_THREADS": str(max(1, cores // count))}
-    return [
-        _Slot({**threads, **({"CUDA_VISIBLE_DEVICES": str(number % gpus)} if gpus else {})}) for number in range(count)
-    ]
+    def _has_ended(self, cell: Cell) -> bool:
+        """Whether a cell that waits was run by another call in the meantime; then it is counted."""
+        done = is_done(cell, self.out)
+        if not done and not self._has_failed(cell):
+            return False
+        self._waiting.remove(cell)
+        self._say(cell, "" if done else read_failure(cell.folder(self.out)), "by another call")
+        return True
+
+    def _settle(self, cell: Cell, reason: str) -> None:
+        """Count a cell whose process has ended: it is done, has failed, or has been taken over by another call."""
+        folder = cell.folder(self.out)
+        if not is_done(cell, self.out) and not read_failure(folder):
+            try:
+                claim = Claim.take(cell, self.out)
+            except HeldError:
+                self._waiting.append(cell)
+                return
+            write_failure(folder, reason)
+            claim.release()
+        failure = "" if is_done(cell, self.out) else read_failure(folder)
+        self._say(cell, failure, format_seconds(time.monotonic() - self._began[folder]))
+
+    def _say(self, cell: Cell, failure: str, how: str) -> None:
+        self._ended += 1
+        self.console.say(f"{self._ended:>4}/{self._count}  {cell.title}  {f'failed: {failure}' if failure else how}")

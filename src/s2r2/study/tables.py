@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from s2r2.study.results import TITLES, Comparison, Results
+from s2r2.study.spec import UNTRAINED
 from s2r2.study.statistics import Estimate
 from s2r2.study.verdicts import NOT_COVERED, counted, unequal_seconds, verdicts
 from s2r2.system.markdown import markdown_table
 
 COST_TITLES = ("views", "seconds", "MiB", "seeds")
+MISSING = "missing"
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,21 @@ class TableRow:
 
 
 def table_rows(results: Results, comparison: Comparison) -> list[TableRow]:
-    """The rows of a comparison."""
-    rows, kept = [], results.no_chance
-    for method, figures in comparison.figures.items():
-        gaps = comparison.differences.get(method, {})
+    """The rows of a comparison; of a method without a run ``missing``, and of how many seeds runs are missing."""
+    rows, kept, planned = [], results.no_chance, len(results.study.seeds)
+    for method in (UNTRAINED, *results.study.methods):
+        figures, gaps = comparison.figures.get(method, {}), comparison.differences.get(method, {})
+        seeds = next(iter(figures.values())).seeds if figures else 0
         cost = results.costs.get((comparison.data, method, comparison.budget))
         spent = [f"{cost.views:,.0f}", f"{cost.seconds:,.0f}", f"{cost.memory / 2**20:,.0f}"] if cost else ["0", "", ""]
+        spent = spent if figures else ["", "", ""]
         rows.append(
             TableRow(
                 method,
-                [show(figures[name]) for name in comparison.titles],
+                [show(figures[name]) if figures else MISSING for name in comparison.titles],
                 [show_lead(gaps[name]) if name in gaps else "" for name in comparison.titles],
                 [gaps.get(name) in kept for name in comparison.titles],
-                [*spent, str(next(iter(figures.values())).seeds)],
+                [*spent, str(seeds) if seeds == planned else f"{seeds} of {planned}"],
             )
         )
     return rows
@@ -139,6 +143,8 @@ def to_markdown(results: Results) -> str:
         parts += [results.study.about.strip(), ""]
     if results.done < results.cells:
         parts += [f"**Not finished: {results.done} of {results.cells} runs.**", ""]
+    if results.failures:
+        parts += [f"**{failures_title(results)}**", "", *(f"- {line}" for line in failure_lines(results)), ""]
     if count := counted(results):
         parts += [f"{count}.", ""]
     for comparison in results.comparisons:
@@ -153,6 +159,17 @@ def to_markdown(results: Results) -> str:
         table = markdown_table(["data", "method", "chosen", "", "figures of the trials"], tuning_rows(results))
         parts += ["## Settings chosen", "", tuning_explanation(results), "", *table, ""]
     return "\n".join(parts)
+
+
+def failures_title(results: Results) -> str:
+    """How many runs have failed, and what becomes of them."""
+    count = len(results.failures)
+    return f"{count} {'run has' if count == 1 else 'runs have'} failed; the next call tries again."
+
+
+def failure_lines(results: Results) -> list[str]:
+    """Each run that has failed, with the last line of its error."""
+    return [f"{failure.title}: {failure.reason}" for failure in results.failures]
 
 
 def _cells(results: Results, comparison: Comparison) -> list[list[str]]:

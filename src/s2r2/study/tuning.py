@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from s2r2.errors import S2R2Error
-from s2r2.study.plan import Cell, refuse_settings, tuning_cell
+from s2r2.study.checking import refuse_settings
+from s2r2.study.plan import Cell, is_done, tuning_cell
 from s2r2.study.results import figure_names, read_scores
 from s2r2.study.spec import DataSpec, Study
 from s2r2.study.statistics import value_of
@@ -20,19 +21,24 @@ Settings = dict[str, Any]
 def choose_settings(study: Study, cells: list[Cell], out: Path) -> tuple[dict[str, dict[str, Settings]], Settings]:
     """The best settings of each method on each data set, and the record of all trials.
 
+    A method with a trial that is not done is left out: what would be chosen now might not be in the end.
+
     Returns:
         By data set and method the chosen settings; and the same with every trial's settings and figure, and the names
         of chosen numbers that lie at the edge of those tried.
     """
-    assert study.tuning is not None
     chosen: dict[str, dict[str, Settings]] = {data: {} for data in study.data}
     record: Settings = {data: {} for data in study.data}
+    if study.tuning is None:
+        return chosen, {}
     for data, spec in study.data.items():
         for method in study.methods:
             runs: dict[int, list[Cell]] = {}
-            for cell in cells:
-                if cell.data == data and cell.method == method:
-                    runs.setdefault(cell.trial, []).append(cell)
+            mine = [cell for cell in cells if cell.data == data and cell.method == method]
+            if not all(is_done(cell, out) for cell in mine):
+                continue
+            for cell in mine:
+                runs.setdefault(cell.trial, []).append(cell)
             tried = [runs[trial][0].content["settings"] for trial in sorted(runs)]
             values = [
                 float(np.mean([_figure(cell, study.tuning.figure, spec, out) for cell in runs[trial]]))
@@ -58,8 +64,8 @@ def wider_cells(study: Study, cells: list[Cell], out: Path) -> list[Cell]:
     assert study.tuning is not None
     chosen, _ = choose_settings(study, cells, out)
     more = []
-    for data in study.data:
-        for method in study.methods:
+    for data, methods in chosen.items():
+        for method in methods:
             tried = study.tuning.settings(method)
             possible = []
             for settings in beyond_edges(tried, chosen[data][method]).values():

@@ -22,10 +22,14 @@ _FAR = 1 << 30
 """Where Windows locks a byte: it forbids others to read what is locked."""
 
 
+class HeldError(S2R2Error):
+    """Another process holds the lock."""
+
+
 @contextlib.contextmanager
 def locked(
     path: Path, doing: str, remedy: str, *, wait: float = 0.0, waiting: Callable[[str], object] | None = None
-) -> Iterator[None]:
+) -> Iterator[int]:
     """Hold the lock ``path``, a file that is there only as long as somebody holds it, or was killed.
 
     Args:
@@ -35,14 +39,18 @@ def locked(
         wait: Seconds to wait for it; ``math.inf`` is allowed.
         waiting: Called once with the line that says who holds it, when waiting begins.
 
+    Yields:
+        The descriptor: a child that inherits it holds the lock as well, also when this process is killed.
+
     Raises:
-        S2R2Error: Another holds it, and how to go on; or there can be no such file.
+        HeldError: Another holds it, and how to go on.
+        S2R2Error: There can be no such file.
     """
     until = time.monotonic() + wait
     while (descriptor := _take(path)) is None:
         line = f"another process ({_holder(path)}) is {doing}"
         if time.monotonic() >= until:
-            raise S2R2Error(f"{line}: {remedy}")
+            raise HeldError(f"{line}: {remedy}")
         if waiting is not None:
             waiting(line)
             waiting = None
@@ -51,7 +59,7 @@ def locked(
         with contextlib.suppress(OSError):  # a full disk: the lock holds, without a name
             os.ftruncate(descriptor, 0)
             os.write(descriptor, _me().encode())
-        yield
+        yield descriptor
     finally:
         if os.name != "nt":  # there an open file stays
             with contextlib.suppress(OSError):

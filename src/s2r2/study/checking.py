@@ -1,0 +1,119 @@
+"""Before the first cell: everything in which one could fail that can be known by then, all of it at once."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from s2r2.distributed.processes import Processes
+from s2r2.encoder import store_side
+from s2r2.errors import S2R2Error
+from s2r2.evaluation.protocols.register import find_protocols
+from s2r2.images import PixelStore, open_source
+from s2r2.settings.values import Where
+from s2r2.study.cell import training_source
+from s2r2.study.plan import RESULT_FILE, Cell, final_cells, merged_settings, tuning_cells
+from s2r2.study.spec import Study
+from s2r2.study.tasks import check_tasks
+from s2r2.system.console import PlainConsole
+from s2r2.training.grades import read_grades
+from s2r2.training.methods import build_method, resolve
+from s2r2.training.parallel.sharding import refuse_what_cannot_be_sharded
+from s2r2.training.run.trust import refuse_unnamed
+from s2r2.training.setup.encoder import with_recipe, with_start
+
+
+def check_study(study: Study, out: Path | None = None) -> list[Cell]:
+    """Look at the settings of all cells, the methods' options too, and at whether the data is there.
+
+    Args:
+        study: The study.
+        out: Its folder; without it, or when nothing is left to be run there, the data is not looked for.
+
+    Returns:
+        All cells, with settings that tuning may change yet; none when nothing is left to be run.
+
+    Raises:
+        S2R2Error: All mistakes, with key and line; a method that is a file of code the user has not named is one.
+    """
+    mistakes = study.mistakes
+    mistakes.found.clear()
+    for row in study.methods:
+        trials = study.tuning.settings(row) if study.tuning is not None else []
+        for number, tried in enumerate([{}, *trials]):
+            where: Where = ("methods", row) if not number else ("tuning", "search", row)
+            try:
+                refuse_settings(study, row, tried)
+            except S2R2Error as error:
+                mistakes.add_error(where, error)
+                break  # a trial of it would say the same
+    for protocol in study.protocols:
+        try:
+            refuse_unnamed(protocol, "the study", f"add `trust_methods=[{protocol!r}]`")
+            find_protocols([protocol])
+        except S2R2Error as error:
+            mistakes.add_error(("protocols",), error)
+    cells: list[Cell] = []
+    if out is not None and not mistakes.found:
+        planned = [*tuning_cells(study), *final_cells(study, {})]
+        cells = planned if any(not (cell.folder(out) / RESULT_FILE).is_file() for cell in planned) else []
+    for where, path in _paths(study) if cells or (out is not None and mistakes.found) else ():
+        try:
+            open_source(path)
+        except S2R2Error as error:
+            mistakes.add_error(where, error)
+    mistakes.refuse()
+    return cells
+
+
+def refuse_settings(study: Study, method: str, tried: dict[str, Any]) -> None:
+    """Look at the settings of one method, with those of a trial.
+
+    Raises:
+        S2R2Error: They cannot be, or the method is a file of code that the user has not named.
+    """
+    quiet = PlainConsole(quiet=True)
+    config = merged_settings(study, study.methods[method], tried, study.seeds[0])
+    refuse_unnamed(config.method, "the study", f"add `trust_methods=[{config.method!r}]`")
+    asked = config.recipe
+    config, _ = with_start(config, config.given, quiet)
+    config = with_recipe(resolve(config), asked, quiet)
+    build_method(config, config.batch_size)
+    refuse_what_cannot_be_sharded(config, Processes())
+    read_grades(config.grades)
+
+
+def prepare_images(study: Study, cells: Sequence[Cell], console: PlainConsole) -> None:
+    """Decode all images once, before several cells want them, and check that they are enough and have labels.
+
+    Raises:
+        S2R2Error: All that is wrong with them.
+    """
+    mistakes, seen = study.mistakes, set()
+    mistakes.found.clear()
+    for cell in cells:
+        content = cell.content
+        side, batch = store_side(content["config"]["image_size"]), content["config"]["batch_size"]
+        key = json.dumps([content[k] for k in ("train", "copies", "tasks")] + [side, batch])
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            store = PixelStore.build(training_source(content), side, progress=not console.quiet)
+            if len(store) < batch:
+                place = ("methods", cell.method)
+                mistakes.add(place, f"batch_size {batch} is larger than {cell.data} ({len(store)} images)")
+            check_tasks(content["tasks"], side, content.get("protocols", []))
+            console.say(f"images    {cell.data}: {len(store):,} to train on")
+        except S2R2Error as error:
+            mistakes.add_error(("data", cell.data), error)
+    mistakes.refuse()
+
+
+def _paths(study: Study) -> Iterator[tuple[Where, str]]:
+    """The places of all data in the study, and what stands there."""
+    for name, spec in study.data.items():
+        yield from ((("data", name, "train"), path) for path in spec.train)
+        for task, parts in spec.tasks.items():
+            yield ("data", name, "tasks", task, "train"), parts.train
+            yield ("data", name, "tasks", task, "test"), parts.test
