@@ -127,7 +127,7 @@ def test_a_cell_that_fails_is_listed_and_the_others_and_the_next_call_go_on(
     assert "seed 1  failed: the disk is full" in said
     assert said.count("failed: its process was ended by SIGKILL") == 2
     table = (out / "table.md").read_text()
-    assert "**3 runs have failed; the next call tries again.**" in table
+    assert "**Failed runs: 3. The next call tries again.**" in table
     assert "S2R2, 640 views, seed 1: the disk is full" in table
     rows = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("| ")}
     assert rows["S2R2"].endswith("| 1 of 2 |")

@@ -108,11 +108,10 @@ def _close(results: Results, trials: int, tried: int, folder: Path, console: Pla
         S2R2Error: Cells have failed: how many, and why the first one did.
     """
     failed = results.failures
-    go_on = "" if failed else "; call again to go on"
     if tried < trials:
-        state = f"{tried} of {trials} trials{go_on}"
+        state = f"{tried} of {trials} trials; call again to go on"
     elif results.done < results.cells:
-        state = f"{results.done} of {results.cells} runs{go_on}"
+        state = f"{results.done} of {results.cells} runs; call again to go on"
     else:
         state = f"all {results.cells} runs"
     console.say(f"done      {state}")

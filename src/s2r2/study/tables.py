@@ -163,8 +163,7 @@ def to_markdown(results: Results) -> str:
 
 def failures_title(results: Results) -> str:
     """How many runs have failed, and what becomes of them."""
-    count = len(results.failures)
-    return f"{count} {'run has' if count == 1 else 'runs have'} failed; the next call tries again."
+    return f"Failed runs: {len(results.failures)}. The next call tries again."
 
 
 def failure_lines(results: Results) -> list[str]:
