@@ -10,13 +10,13 @@ from s2r2.encoder import store_side
 from s2r2.errors import S2R2Error
 from s2r2.evaluation.protocols.register import find_protocols
 from s2r2.images import PixelStore, open_source
+from s2r2.images.grades import read_grades
 from s2r2.settings.values import Where
 from s2r2.study.cell import training_source
 from s2r2.study.plan import RESULT_FILE, Cell, final_cells, merged_settings, tuning_cells
 from s2r2.study.spec import Study
 from s2r2.study.tasks import check_tasks
 from s2r2.system.console import PlainConsole
-from s2r2.training.grades import read_grades
 from s2r2.training.methods import build_method, resolve
 from s2r2.training.parallel.sharding import refuse_what_cannot_be_sharded
 from s2r2.training.run.trust import refuse_unnamed
