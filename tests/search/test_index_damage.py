@@ -18,7 +18,7 @@ from PIL import Image
 from s2r2.encoder import Encoder, load
 from s2r2.errors import S2R2Error
 from s2r2.search import DamagedIndex, ImageIndex, IndexGone, update_index, updating
-from s2r2.search.storage.published import write_sealed
+from s2r2.search.storage.published import FORMAT, write_sealed
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc says which file is synced")
 
@@ -156,7 +156,7 @@ def test_an_index_of_format_2_opens_and_is_brought_up_to_date_without_embedding(
     done = update_index(encoder, photos, store, progress=False)
     assert (done.embedded, done.kept, done.dropped) == (0, 12, 0)
     now = ImageIndex.open(store)
-    assert now.about.format == 4
+    assert now.about.format == FORMAT
     assert [(hit.key, hit.score) for hit in now.search("0/1.png", 11)] == [(hit.key, hit.score) for hit in before]
     assert now.search("0/1.png", 1)[0].path == str(photos / now.search("0/1.png", 1)[0].key)
     assert update_index(encoder, photos, store, rebuild=True, progress=False).embedded == 12
@@ -309,5 +309,5 @@ def test_an_approximate_index_of_format_3_is_searched_exactly_and_brought_up_to_
     assert [hit.key for hit in old.search("red/1.jpg", 5)] == expected
     (photo_folder / "blue" / "0.jpg").unlink()
     now = update_index(encoder_name, photo_folder, store, progress=False)
-    assert (now.embedded, now.dropped, now.about.format) == (0, 1, 4)
+    assert (now.embedded, now.dropped, now.about.format) == (0, 1, FORMAT)
     assert [hit.key for hit in now.index.search("red/1.jpg", 5)] == expected
