@@ -83,7 +83,7 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-background-networking"]
+        flags = ["--no-sandbox", "--disable-background-networking", "--enable-unsafe-swiftshader"]  # WebGL in software
         opened = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield opened
         opened.close()

@@ -104,7 +104,7 @@ def test_top_k_orders_ties_by_position() -> None:
 def test_the_map_puts_every_photo_into_the_square() -> None:
     rows = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    for count, landmarks in ((300, 100), (5, 100), (1, 100)):
+    for count, landmarks in ((300, 100), (70, 100), (5, 100), (1, 100)):
         places = positions(rows[:count], landmarks=landmarks)
         assert places.shape == (count, 2)
         assert places.min() >= 0

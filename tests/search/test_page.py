@@ -235,23 +235,6 @@ def test_near_duplicates(page: Any) -> None:
     assert "remove " in Path(download.value.path()).read_text()
 
 
-def test_the_map(page: Any) -> None:
-    page.get_by_role("button", name="Map", exact=True).click()
-    until(page, "Number(document.getElementById('map').dataset.shown) > 0")
-    canvas = page.locator("#map")
-    canvas.focus()
-    for key in ("+", "ArrowLeft", "ArrowUp", "-"):
-        page.keyboard.press(key)
-    area = canvas.bounding_box()
-    for x in range(10, int(area["width"]), 25):
-        for y in range(10, int(area["height"]), 60):
-            page.mouse.click(area["x"] + x, area["y"] + y)
-            if "photo=" in page.url:
-                page.wait_for_selector(".ranking .score")
-                return
-    pytest.fail("no photo on the map could be clicked")
-
-
 def test_the_keyboard_is_enough(page: Any) -> None:
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "choose"

@@ -27,6 +27,7 @@ from s2r2.errors import S2R2Error
 from s2r2.search.server import served_index, serving
 from s2r2.search.server.allowed_hosts import allowed_hosts
 from s2r2.search.server.app import create_app
+from s2r2.search.server.mapping import RECORD
 from s2r2.search.server.serving import serve
 
 
@@ -78,7 +79,13 @@ def test_duplicates_and_map(client: httpx.Client) -> None:
             time.sleep(0.5)
         assert answer.status_code == 200
         if address == "/api/map":
-            assert len(answer.content) == 25 * 24
+            records = np.frombuffer(answer.content, RECORD)
+            names = client.get("/api/map/names").json()
+            assert len(records) == 25
+            assert {names["labels"][code] for code in records["label"]} == {"red", "green", "blue"}
+            assert {names["folders"][code] for code in records["folder"]} == {"red", "green", "blue"}
+            assert (records["date"] > 1e9).all()
+            assert 0 <= records["place"].min() < records["place"].max() <= 1
         else:
             groups = [{photo["key"] for photo in group["photos"]} for group in answer.json()["groups"]]
             assert {"red/0.jpg", "red/again.jpg"} in groups

@@ -1,17 +1,16 @@
-"""What searches read, made from the rows of an index: its catalogue, and what a search backend makes of the vectors."""
+"""What searches read, made from the rows of an index: catalogue, map, and what a backend makes of the vectors."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from s2r2.errors import S2R2Error
 from s2r2.search.backends.base import AUTO, Settings, automatic_backend, get_backend
-from s2r2.search.storage.catalog import catalogue_files, write_catalogue
+from s2r2.search.storage.catalog import Catalogue, catalogue_files, write_catalogue
 from s2r2.search.storage.layout import ENCODER, SEARCH_FILES, remove_search_folder, search_folder
 from s2r2.search.storage.published import Published
 from s2r2.search.storage.rows import Rows
+from s2r2.search.storage.stored_map import map_file, write_map
 from s2r2.system.files import checksum, sync_file, sync_folder
 
 
@@ -21,21 +20,29 @@ def backend_for(chosen: str, photos: int, approximate_from: int | None) -> str:
 
 
 def write_for_searches(
-    rows: Rows, generation: Path, number: int, backend: str
+    rows: Rows, generation: Path, number: int, backend: str, before: Published | None = None
 ) -> tuple[dict[str, str], Settings | None]:
-    """Write catalogue ``number`` and what the backend needs: all of it is durable, nothing is in force yet.
+    """Write catalogue ``number``, the map and what the backend needs: all is durable, nothing is in force yet.
+
+    Args:
+        rows: The rows.
+        generation: Their folder.
+        number: Of the catalogue.
+        backend: Name of the search backend.
+        before: What is published in this generation; its map is brought up to date.
 
     Returns:
         Checksum of each file that readers use, by name, and what the backend's ``build`` returns.
     """
     files = write_catalogue(rows, generation, number)
+    catalogue = Catalogue.open(generation, number, len(rows), rows.dimensions, files)
+    files |= write_map(generation, catalogue, number, before)
     if (generation / ENCODER).exists():  # an index from vectors may have none
         files[ENCODER] = checksum(generation / ENCODER)
     place = generation / search_folder(number)
     remove_search_folder(place)  # what an update that was killed may have left
     place.mkdir(exist_ok=True)
-    vectors = np.load(generation / catalogue_files(number)[0], mmap_mode="r")
-    settings = get_backend(backend).build(vectors, place)
+    settings = get_backend(backend).build(catalogue.vectors, place)
     made = _made_durable(place)
     if settings is None or not made:
         remove_search_folder(place)
@@ -60,6 +67,15 @@ def _made_durable(place: Path) -> dict[str, str]:
         sync_folder(Path(parent))
     sync_folder(place.parent)
     return sums
+
+
+def is_current(published: Published, generation: Path, version: int, backend: str) -> bool:
+    """Whether what is published is whole, of this version of the rows, and has all that searches read today."""
+    same = (published.version, published.backend) == (version, backend) and map_file(
+        published.number
+    ) in published.files
+    has_encoder = ENCODER in published.files or not (generation / ENCODER).exists()
+    return same and has_encoder and is_whole(generation, published.files)
 
 
 def is_whole(generation: Path, files: Mapping[str, str]) -> bool:

@@ -17,7 +17,7 @@ from s2r2.images.sources.names import printable
 from s2r2.search.backends.base import AUTO, get_backend
 from s2r2.search.filling_facts import fill_facts
 from s2r2.search.photo_reader import EncodingReader, PhotoReader, ReadPhoto, check_alike
-from s2r2.search.publishing import backend_for, is_whole, names_in_use, write_for_searches
+from s2r2.search.publishing import backend_for, is_current, names_in_use, write_for_searches
 from s2r2.search.shared_encoding import Request, share_encoding
 from s2r2.search.storage import layout
 from s2r2.search.storage.missing_photos import MissingPhotos, settle, too_many
@@ -317,9 +317,7 @@ class _Update:
         chosen = backend or (self.published.chosen_backend if self.published else AUTO)
         backend = backend_for(chosen, len(self.rows), approximate_from)
         data = printable(self.source.name)
-        same_rows = before is not None and (before.version, before.backend) == (self.rows.version, backend)
-        same_rows &= before is None or layout.ENCODER in before.files or not (self.generation / layout.ENCODER).exists()
-        if before is not None and same_rows and is_whole(self.generation, before.files):
+        if before is not None and is_current(before, self.generation, self.rows.version, backend):
             if (before.skipped, before.data, before.chosen_backend) == (len(self.skipped), data, chosen):
                 self._tidy(before)  # what a kill after the last publishing left
                 return before
@@ -328,7 +326,7 @@ class _Update:
             number = self.published.number + 1 if self.published else 1
             self.rows.tidy()
             self.files.record()
-            files, settings = write_for_searches(self.rows, self.generation, number, backend)
+            files, settings = write_for_searches(self.rows, self.generation, number, backend, before)
         published = Published(
             fingerprint=self.fingerprint, encoder=self.encoder.name, data=data, photos=len(self.rows),
             dimensions=self.dimensions, skipped=len(self.skipped), number=number, version=self.rows.version,

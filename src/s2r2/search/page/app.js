@@ -328,7 +328,7 @@ async function show() {
     else if (state.view === "map") {
       if (!mapOpened) {
         mapOpened = true;
-        await openMap($("map"), { onOpen: (id) => searchFor({ id }), onStatus: say });
+        await openMap($("map-stage"), { onOpen: (id) => searchFor({ id }), onStatus: say, selection });
       }
     } else {
       $("results").inert = toAddress(state) !== ranked;

@@ -1,148 +1,166 @@
-// The map of all photos: a canvas to wander in. Dots from afar, thumbnails when near.
+// The map of all photos: deck.gl draws the points; thumbnails appear where there is room for them.
 
-import { thumbnail, whenReady } from "./api.js";
+import { coloring } from "./map-colors.js";
+import { readMap } from "./map-data.js";
+import { lasso } from "./map-lasso.js";
+import { pictures } from "./map-pictures.js";
+import { element, fileName, visible } from "./photo.js";
+import * as api from "./api.js";
 
-const RECORD = 24; // id: 8 bytes, place: two floats, folder and label: 4 bytes each
-const PICTURES_AT_ONCE = 150;
+const RADIUS = 3; // of a point, in pixels
+const REACH = 6; // so far from a point it is still meant
 
-export async function openMap(canvas, { onOpen, onStatus }) {
-  onStatus("Placing the photos; this takes a moment the first time.");
-  const data = new DataView(await (await whenReady("api/map")).arrayBuffer());
-  const photos = [];
-  for (let at = 0; at + RECORD <= data.byteLength; at += RECORD) {
-    const id = data.getBigUint64(at, true).toString(16).padStart(16, "0");
-    photos.push({
-      id, x: data.getFloat32(at + 8, true), y: data.getFloat32(at + 12, true), label: data.getUint32(at + 20, true),
-    });
+export async function openMap(stage, { onOpen, onStatus, selection }) {
+  onStatus("Loading the map; for an index of an earlier version it is made now.");
+  const photos = await readMap();
+  const canvas = stage.querySelector("canvas");
+  onStatus(`${photos.count.toLocaleString()} photos on the map.`);
+  const form = stage.parentElement.querySelector(".map-tools");
+  const colors = coloring(photos, form, stage.parentElement.querySelector(".legend"));
+  if (!document.createElement("canvas").getContext("webgl2")) {
+    stillPicture(canvas, photos, colors);
+    onStatus("This browser has no WebGL: the map is a still picture. Search and filters show the photos.");
+    form.classList.add("still");
+    return;
   }
-  onStatus(`${photos.length.toLocaleString()} photos on the map.`);
-  const view = { x: 0.5, y: 0.5, zoom: 0.92 };
-  const pictures = new Map();
-  const context = canvas.getContext("2d");
-  let waiting = false;
+  const { Deck, OrthographicView, ScatterplotLayer } = await import("./deck.js");
+  const overlay = pictures(stage.querySelector(".pictures"), photos);
+  const tip = tooltip(stage.querySelector(".tip"), photos);
+  const drawing = { active: false };
+  let viewState = { target: [0.5, 0.5, 0], zoom: Math.log2(0.9 * Math.min(canvas.clientWidth, canvas.clientHeight)), minZoom: 6, maxZoom: 22 };
 
-  function redraw() {
-    if (!waiting) {
-      waiting = true;
-      requestAnimationFrame(() => {
-        waiting = false;
-        draw();
-      });
-    }
-  }
+  const view = () => deck.getViewports()[0];
+  const controller = () => ({ dragPan: !drawing.active, dragRotate: false, doubleClickZoom: false, keyboard: false, inertia: 250, scrollZoom: { speed: 0.002 } });
+  const points = () => new ScatterplotLayer({
+    id: "photos",
+    data: { length: photos.count, attributes: { getPosition: { value: photos.places, size: 2 }, getFillColor: { value: colors.now(), size: 4, normalized: true } } },
+    radiusUnits: "pixels", getRadius: RADIUS, opacity: 0.8,
+  });
+  const ring = () => new ScatterplotLayer({
+    id: "selected",
+    data: photos.rowsOf(selection.chosen),
+    getPosition: (row) => photos.place(row),
+    radiusUnits: "pixels", getRadius: RADIUS + 2, filled: false, stroked: true, lineWidthUnits: "pixels", getLineWidth: 2, getLineColor: colors.ink(),
+  });
+  const deck = new Deck({
+    canvas,
+    width: "100%", height: "100%",
+    views: new OrthographicView({ flipY: true }),
+    viewState, controller: controller(), layers: [points(), ring()],
+    useDevicePixels: Math.min(2, window.devicePixelRatio || 1),
+    onViewStateChange: ({ viewState: next }) => look(next),
+    onAfterRender: () => overlay.follow(view(), colors),
+    onHover: (info) => tip.show(at(info), info.x, info.y),
+    onClick: (info) => {
+      const row = drawing.active ? -1 : at(info);
+      if (row >= 0) onOpen(photos.id(row));
+    },
+    getCursor: ({ isDragging }) => (drawing.active ? "crosshair" : isDragging ? "grabbing" : "grab"),
+  });
 
-  function picture(photo) {
-    let image = pictures.get(photo.id);
-    if (!image) {
-      image = new Image();
-      image.src = thumbnail({ id: photo.id, version: null });
-      image.onload = redraw;
-      pictures.set(photo.id, image);
-      if (pictures.size > 4 * PICTURES_AT_ONCE) pictures.delete(pictures.keys().next().value);
-    }
-    return image;
-  }
-
-  function draw() {
-    const ratio = window.devicePixelRatio || 1;
-    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, width, height);
-    const unit = Math.min(width, height) * view.zoom;
-    const size = Math.max(32, Math.min(110, (unit / Math.sqrt(photos.length)) * 0.8));
-    const seen = [];
-    for (const photo of photos) {
-      photo.left = width / 2 + (photo.x - view.x) * unit;
-      photo.top = height / 2 + (photo.y - view.y) * unit;
-      if (photo.left > -size && photo.top > -size && photo.left < width + size && photo.top < height + size) seen.push(photo);
-    }
-    const style = getComputedStyle(canvas);
-    context.fillStyle = style.getPropertyValue("--accent");
-    const taken = new Set();
-    let shown = 0;
-    for (const photo of seen) {
-      photo.size = 0;
-      const cell = `${Math.floor(photo.left / (size * 0.9))},${Math.floor(photo.top / (size * 0.9))}`;
-      if (shown < PICTURES_AT_ONCE && !taken.has(cell)) {
-        taken.add(cell);
-        shown += 1;
-        photo.size = size;
-      } else {
-        context.globalAlpha = 0.55;
-        context.fillRect(photo.left - 1.5, photo.top - 1.5, 3, 3);
-      }
-    }
-    context.globalAlpha = 1;
-    for (const photo of seen) {
-      if (!photo.size) continue;
-      const image = picture(photo);
-      if (image.complete && image.naturalWidth) {
-        const scale = size / Math.max(image.naturalWidth, image.naturalHeight);
-        const [w, h] = [image.naturalWidth * scale, image.naturalHeight * scale];
-        context.drawImage(image, photo.left - w / 2, photo.top - h / 2, w, h);
-      } else {
-        context.fillRect(photo.left - 3, photo.top - 3, 6, 6);
-      }
-    }
-    canvas.dataset.shown = shown;
+  // The photo under the pointer: a thumbnail, else a point near it.
+  function at(info) {
+    const row = overlay.at(info.x, info.y);
+    if (row >= 0 || info.x < 0) return row;
+    return photos.nearest(view().unproject([info.x, info.y]), REACH / 2 ** viewState.zoom);
   }
 
-  function zoom(factor, x = canvas.clientWidth / 2, y = canvas.clientHeight / 2) {
-    const before = Math.min(canvas.clientWidth, canvas.clientHeight) * view.zoom;
-    view.zoom = Math.min(200, Math.max(0.5, view.zoom * factor));
-    const after = Math.min(canvas.clientWidth, canvas.clientHeight) * view.zoom;
-    view.x += (x - canvas.clientWidth / 2) * (1 / before - 1 / after);
-    view.y += (y - canvas.clientHeight / 2) * (1 / before - 1 / after);
-    redraw();
+  function look(next) {
+    viewState = next;
+    tip.hide();
+    deck.setProps({ viewState });
+  }
+
+  function zoom(steps) {
+    look({ ...viewState, zoom: Math.min(viewState.maxZoom, Math.max(viewState.minZoom, viewState.zoom + steps)), transitionDuration: 0 });
   }
 
   function pan(dx, dy) {
-    const unit = Math.min(canvas.clientWidth, canvas.clientHeight) * view.zoom;
-    view.x -= dx / unit;
-    view.y -= dy / unit;
-    redraw();
+    const [x, y] = viewState.target;
+    look({ ...viewState, target: [x - dx / 2 ** viewState.zoom, y - dy / 2 ** viewState.zoom, 0], transitionDuration: 0 });
   }
 
-  let drag = null;
-  canvas.addEventListener("pointerdown", (event) => {
-    drag = { x: event.clientX, y: event.clientY, moved: 0 };
-    canvas.setPointerCapture(event.pointerId);
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    if (!drag) return;
-    pan(event.clientX - drag.x, event.clientY - drag.y);
-    drag.moved += Math.abs(event.clientX - drag.x) + Math.abs(event.clientY - drag.y);
-    Object.assign(drag, { x: event.clientX, y: event.clientY });
-  });
-  canvas.addEventListener("pointerup", (event) => {
-    const still = drag && drag.moved < 5;
-    drag = null;
-    if (!still) return;
-    const area = canvas.getBoundingClientRect();
-    const [x, y] = [event.clientX - area.left, event.clientY - area.top];
-    let best = null;
-    let least = 40;
-    for (const photo of photos) {
-      const distance = Math.max(Math.abs(photo.left - x), Math.abs(photo.top - y)) - (photo.size || 6) / 2;
-      if (distance < Math.min(least, 8)) [best, least] = [photo, distance];
-    }
-    if (best) onOpen(best.id);
-  });
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    const area = canvas.getBoundingClientRect();
-    zoom(Math.exp(-event.deltaY / 400), event.clientX - area.left, event.clientY - area.top);
-  }, { passive: false });
+  function add(rows) {
+    selection.add(rows.map(photos.id));
+    onStatus(rows.length ? `${rows.length.toLocaleString()} photos added to the selection.` : "No photos there.");
+  }
+
   canvas.addEventListener("keydown", (event) => {
     const steps = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
-    if (event.key === "+" || event.key === "=") zoom(1.3);
-    else if (event.key === "-") zoom(1 / 1.3);
+    if (event.key === "+" || event.key === "=") zoom(0.4);
+    else if (event.key === "-") zoom(-0.4);
+    else if (event.key === "Escape" && drawing.active) lassoing(false);
     else if (steps[event.key]) pan(...steps[event.key]);
     else return;
     event.preventDefault();
   });
-  new ResizeObserver(redraw).observe(canvas);
-  redraw();
+  const button = (name, work) => form.querySelector(`.${name}`).addEventListener("click", work);
+  const lassoing = (on) => {
+    drawing.active = on;
+    form.querySelector(".lasso").setAttribute("aria-pressed", String(on));
+    deck.setProps({ controller: controller() });
+  };
+  button("lasso", () => lassoing(!drawing.active));
+  button("closer", () => zoom(1));
+  button("farther", () => zoom(-1));
+  button("inside", () => add(photos.inView(view())));
+  lasso(stage, canvas, () => drawing.active, (path) => {
+    add(photos.within(path.map(([x, y]) => view().unproject([x, y]))));
+    lassoing(false);
+  });
+  const redraw = () => deck.setProps({ layers: [points(), ring()] });
+  colors.onChange(() => {
+    overlay.forget();
+    redraw();
+  });
+  selection.onChange(redraw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+}
+
+// What is under the pointer: its thumbnail at once, its name when the pointer rests.
+function tooltip(box, photos) {
+  let shown = -1;
+  let timer = 0;
+  const hide = () => {
+    clearTimeout(timer);
+    shown = -1;
+    box.hidden = true;
+  };
+  return {
+    hide,
+    show(row, x, y) {
+      if (row < 0) return hide();
+      box.style.transform = `translate(${x + 14}px, ${y + 14}px)`;
+      if (row === shown) return undefined;
+      hide();
+      shown = row;
+      const id = photos.id(row);
+      const name = element("span");
+      box.replaceChildren(element("img", { src: api.thumbnail({ id, version: null }), alt: "" }), name);
+      box.hidden = false;
+      timer = setTimeout(async () => {
+        const photo = await api.details(id).catch(() => null);
+        if (photo && shown === row) name.textContent = [fileName(photo), ...photo.labels.map(visible)].join(" · ");
+      }, 150);
+      return undefined;
+    },
+  };
+}
+
+function stillPicture(canvas, photos, colors) {
+  const draw = () => {
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+    Object.assign(canvas, { width, height });
+    const context = canvas.getContext("2d");
+    const unit = 0.9 * Math.min(width, height);
+    const color = colors.now();
+    for (let row = 0; row < photos.count; row += 1) {
+      const [x, y] = photos.place(row);
+      context.fillStyle = `rgb(${color.slice(4 * row, 4 * row + 3).join()})`;
+      context.fillRect(width / 2 + (x - 0.5) * unit - 1, height / 2 + (y - 0.5) * unit - 1, 3, 3);
+    }
+  };
+  canvas.setAttribute("role", "img");
+  colors.onChange(draw);
+  new ResizeObserver(draw).observe(canvas);
 }

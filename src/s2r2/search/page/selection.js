@@ -6,6 +6,7 @@ const MOST = 10000; // the server takes no more
 
 export function selecting(results, bar, { onSeeds, onProblem, onStatus, onLeft }) {
   const chosen = new Set();
+  const listeners = [];
   let anchor = null;
   const cards = () => [...results.querySelectorAll(".photo[data-id]")];
   const part = (name) => bar.querySelector(`.${name}`);
@@ -18,6 +19,7 @@ export function selecting(results, bar, { onSeeds, onProblem, onStatus, onLeft }
     }
     bar.hidden = !chosen.size;
     part("count").textContent = `${chosen.size.toLocaleString()} selected`;
+    for (const listener of listeners) listener();
   }
 
   function toggle(card, range) {
@@ -83,7 +85,11 @@ export function selecting(results, bar, { onSeeds, onProblem, onStatus, onLeft }
   });
   taking("everything", async () => all());
   taking("none", async () => clear());
-  return { refresh };
+  function add(ids) {
+    for (const id of ids) chosen.add(id);
+    refresh();
+  }
+  return { refresh, add, chosen, onChange: (listener) => listeners.push(listener) };
 }
 
 function save(href) {

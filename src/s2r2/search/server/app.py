@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
-import numpy as np
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -27,6 +26,7 @@ from s2r2.search.server.asking import (
     find_photo,
     in_thread,
 )
+from s2r2.search.server.mapping import add_map
 from s2r2.search.server.marking import add_marks
 from s2r2.search.server.proxies import ForwardedHeaders, parse_proxies
 from s2r2.search.server.reference import add_reference
@@ -107,6 +107,7 @@ def create_app(
     _answer_errors(app)
     _add_page(app, root)
     _add_photos(app, served, read_only, originals)
+    add_map(app, served)
     add_searches(app, served)
     add_selections(app, served, originals=originals)
     add_marks(app, served, MarkBook(folders[0]), writable=not read_only)
@@ -231,15 +232,3 @@ def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool, original
             return JSONResponse({"working": True}, 202)
         headers = {"content-disposition": 'attachment; filename="remove-copies.sh"'}
         return Response(found, media_type="application/x-sh", headers=headers)
-
-    @app.get("/api/map", include_in_schema=False)
-    async def places() -> Response:
-        shown = served[0].now
-        found = shown.map()
-        if found is None:
-            return JSONResponse({"working": True}, 202)
-        catalogue = shown.index.catalogue
-        packed = np.empty(len(found), [("id", "<u8"), ("place", "<f4", 2), ("folder", "<u4"), ("label", "<u4")])
-        packed["id"], packed["place"] = catalogue.ids, found
-        packed["folder"], packed["label"] = catalogue.folders[1], catalogue.labels[1]
-        return Response(packed.tobytes(), media_type="application/octet-stream")

@@ -26,6 +26,7 @@ from s2r2.search.filtering import Filter, day
 from s2r2.search.hit import iso
 from s2r2.search.index import ImageIndex
 from s2r2.search.storage.layout import DESCRIPTION, IndexGone
+from s2r2.search.storage.stored_map import read_map
 from s2r2.system.files import stamp
 from s2r2.system.thumbnails import jpeg
 
@@ -115,6 +116,7 @@ class ServedIndex:
         self._background = background
         self._lock = threading.Lock()
         self._work: dict[str, Future[Any]] = {}
+        self._map: np.ndarray | None = None
         self.thumbnail = lru_cache(2048)(index.thumbnail)
 
     def warm_up(self) -> None:
@@ -249,8 +251,10 @@ class ServedIndex:
         return jpeg(image, quality=88)
 
     def map(self) -> np.ndarray | None:
-        """Place of each photo on the map, ``(N, 2)``; None while it is being made."""
-        return self._worked_out("map", lambda: positions(self.index.vectors))
+        """Place of each photo on the map, ``(N, 2)``; None while it is being made, for an index without one."""
+        if self._map is None:
+            self._map = read_map(self.index.folder, self.index.about)
+        return self._map if self._map is not None else self._worked_out("map", lambda: positions(self.index.vectors))
 
     def duplicates(self, threshold: float | None) -> Duplicates | None:
         """Groups of copies; None while they are being looked for."""

@@ -1,0 +1,133 @@
+"""The map in a real browser: points, thumbnails, colors, the lasso, 100,000 photos, and a browser without WebGL."""
+
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from browser import until, watch
+from s2r2.search.server.mapping import RECORD
+
+MANY = 100_000
+
+
+@pytest.fixture
+def page(browser: Any, served: tuple[str, Path]) -> Iterator[Any]:
+    """A page that has complained of nothing, nor asked for anything elsewhere."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 1000})
+    problems = watch(opened, served[0])
+    yield opened
+    opened.close()
+    assert problems == []
+
+
+def drawn(page: Any) -> tuple[float, float]:
+    """Wait for the map; its middle on the screen."""
+    until(page, "document.getElementById('map').dataset.shown !== undefined")
+    area = page.locator("#map").bounding_box()
+    return area["x"] + area["width"] / 2, area["y"] + area["height"] / 2
+
+
+def around(page: Any, x: float, y: float, reach: float) -> None:
+    """Draw with the lasso around a place."""
+    page.get_by_role("button", name="Lasso").click()
+    page.mouse.move(x - reach, y - reach)
+    page.mouse.down()
+    for corner in ((reach, -reach), (reach, reach), (-reach, reach)):
+        page.mouse.move(x + corner[0], y + corner[1], steps=4)
+    page.mouse.up()
+
+
+def test_the_map_shows_colors_selects_and_searches(page: Any, served: tuple[str, Path]) -> None:
+    page.goto(f"{served[0]}/#view=map")
+    x, y = drawn(page)
+    until(page, "Number(document.getElementById('map').dataset.shown) > 2")
+    legend = page.locator(".legend")
+    assert [legend.locator("li").nth(n).inner_text().split(" ")[0] for n in range(3)] == ["red", "green", "blue"]
+    around(page, x, y, 400)
+    until(page, "document.querySelector('#selection .count').textContent.startsWith('2')")
+    assert "added to the selection" in page.locator("#status").inner_text()
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_role("button", name="Select all in view").click()
+    assert page.locator("#selection .count").inner_text() == "25 selected"
+    page.locator(".map-tools select").select_option("date")
+    until(page, "document.querySelectorAll('.legend li').length === 5")
+    page.locator("#map").focus()
+    for key in ("+", "ArrowLeft", "ArrowRight", "-"):
+        page.keyboard.press(key)
+    page.wait_for_timeout(300)
+    place = page.locator(".pictures img").first.bounding_box()
+    page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    until(page, "document.querySelector('.tip').textContent.includes('.jpg')")
+    page.mouse.click(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    page.wait_for_selector(".ranking .score")
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_photos_move_smoothly(page: Any, served: tuple[str, Path]) -> None:
+    """Frame times are of software rendering on whatever machine this is: printed, and bounded very loosely."""
+    generator = np.random.default_rng(0)
+    label = generator.integers(0, 12, MANY)
+    records = np.zeros(MANY, RECORD)
+    records["id"], records["label"], records["date"] = np.arange(MANY), label, np.nan
+    records["place"] = generator.uniform(0.1, 0.9, (12, 2))[label] + generator.normal(0, 0.05, (MANY, 2))
+    names = {"folders": [""], "labels": [f"label {number}" for number in range(12)]}
+    content = records.tobytes()
+    page.route("**/api/map", lambda route: route.fulfill(body=content, content_type="application/octet-stream"))
+    page.route("**/api/map/names", lambda route: route.fulfill(json=names))
+    page.route("**/thumbnail/*", lambda route: route.fulfill(body=b"", content_type="image/jpeg"))
+    page.goto(f"{served[0]}/#view=map")
+    x, y = drawn(page)
+    until(page, "document.querySelector('.legend').textContent.includes('others')")
+    page.evaluate(
+        """() => {
+            window.frameTimes = [];
+            let last = performance.now();
+            const frame = (now) => { frameTimes.push(now - last); last = now; requestAnimationFrame(frame); };
+            requestAnimationFrame(frame);
+        }"""
+    )
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for step in range(120):
+        page.mouse.move(x + 120 * np.sin(step / 10), y + 80 * np.cos(step / 10))
+        page.wait_for_timeout(10)
+    page.mouse.up()
+    times = sorted(page.evaluate("window.frameTimes"))
+    median, late = statistics.median(times), times[int(0.95 * len(times))]
+    print(f"\npanning {MANY:,} photos, software rendering: median frame {median:.0f} ms, 95th percentile {late:.0f} ms")
+    assert median < 250
+    around(page, x, y, 100)
+    until(page, "!document.getElementById('selection').hidden")
+    page.mouse.move(x, y)
+    for _ in range(60):
+        page.mouse.wheel(0, -300)
+        if page.evaluate("Number(document.getElementById('map').dataset.shown) > 0"):
+            break
+        page.wait_for_timeout(100)
+    until(page, "Number(document.getElementById('map').dataset.shown) > 0")
+
+
+def test_without_webgl_the_map_is_a_still_picture(page: Any, served: tuple[str, Path]) -> None:
+    page.add_init_script(
+        """const context = HTMLCanvasElement.prototype.getContext;
+        HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+            return kind === "2d" ? context.call(this, kind, ...rest) : null;
+        };"""
+    )
+    page.goto(f"{served[0]}/#view=map")
+    until(page, "document.getElementById('status').textContent.includes('no WebGL')")
+    painted = """() => {
+        const map = document.getElementById("map");
+        const pixels = map.getContext("2d").getImageData(0, 0, map.width, map.height).data;
+        return pixels.some((value) => value > 0);
+    }"""
+    for _ in range(50):
+        if page.evaluate(painted):
+            break
+        page.wait_for_timeout(100)
+    assert page.evaluate(painted)
+    assert not page.get_by_role("button", name="Lasso").is_visible()
