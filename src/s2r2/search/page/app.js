@@ -290,7 +290,7 @@ async function showDuplicates(signal) {
   $("groups").replaceChildren(...found.groups.map((group) => {
     const list = grid("ul", group.photos.map((photo) => {
       const item = card(photo, { onOpen: () => searchFor(photo) });
-      item.append(element("div", { className: "soft", textContent: photo.kinds.join(", ") || "related" }));
+      item.append(element("div", { className: "kind soft", textContent: photo.kinds.join(", ") || "related" }));
       return item;
     }));
     return element("div", { className: "group" }, element("h2", { textContent: `${group.photos.length} photos` }), list);
