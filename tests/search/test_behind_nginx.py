@@ -45,6 +45,12 @@ http {{
 """
 # The path taken off, the Host replaced by that of the server behind, a photo of any size.
 SHORTEST = "client_max_body_size 0; location /photos/ { proxy_pass http://127.0.0.1:8765/; }"
+# The same, and what the browser asked for in forwarded headers, as other proxies have it by default.
+FORWARDED = SHORTEST.replace(
+    "; }",
+    "; proxy_set_header X-Forwarded-Host $http_host; proxy_set_header X-Forwarded-Proto $scheme; "
+    "proxy_set_header X-Forwarded-For $remote_addr; }",
+)
 
 
 def documented() -> str:
@@ -63,18 +69,29 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def nginx(behind: str, certificate: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
-    """Ports of nginx: with the documented configuration, and with the shortest one."""
+def trusting(served: tuple[str, Path], running: Any) -> Iterator[str]:
+    """Address of a server that believes the proxy's forwarded headers."""
+    options = ("--root-path", "/photos", "--allow-host", "photos.localhost", "--proxy", "127.0.0.1")
+    with running(served[1], *options) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def nginx(
+    behind: str, trusting: str, certificate: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[int]]:
+    """Ports of nginx: with the documented configuration, with the shortest one, and with forwarded headers."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         pytest.skip("no nginx: install Debian's nginx-light to run this test")
     folder = tmp_path_factory.mktemp("nginx")
     word = subprocess.run(["openssl", "passwd", "-apr1", "right"], check=True, capture_output=True, text=True).stdout
     (folder / "passwords").write_text(f"me:{word}")
-    ports = [free_port(), free_port()]
+    shown = ((documented(), behind), (SHORTEST, behind), (FORWARDED, trusting))
+    ports = [free_port() for _ in shown]
     sites = ""
-    for port, location in zip(ports, (documented(), SHORTEST), strict=True):
-        location = location.replace("127.0.0.1:8765", behind.removeprefix("http://"))
+    for port, (location, server) in zip(ports, shown, strict=True):
+        location = location.replace("127.0.0.1:8765", server.removeprefix("http://"))
         location = location.replace("/etc/nginx/passwords", str(folder / "passwords"))
         sites += SITE.format(port=port, certificate=certificate[0], key=certificate[1], location=location)
     (folder / "nginx.conf").write_text(CONFIGURATION.format(sites=sites))
@@ -104,7 +121,7 @@ def test_the_page_works_behind_nginx(browser: Any, nginx: list[int], served: tup
     """Photos that are larger than nginx takes unasked, marks, a zip, copies and the map; nothing is asked elsewhere."""
     noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "large.png")
-    for port, credentials in zip(nginx, ({"username": "me", "password": "right"}, None), strict=True):
+    for port, credentials in zip(nginx, ({"username": "me", "password": "right"}, None, None), strict=True):
         context = browser.new_context(ignore_https_errors=True, http_credentials=credentials)
         page = context.new_page()
         address = f"https://photos.localhost:{port}/photos/"
