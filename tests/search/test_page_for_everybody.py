@@ -63,8 +63,8 @@ def states(page: Any) -> Iterator[str]:
         )
         settle(page)
     yield "several photos"
-    page.select_option("#folder", "green")
-    page.select_option("#label", "red")
+    page.select_option("#filters [name=folder]", "green")
+    page.select_option("#filters [name=label]", "red")
     until(page, "document.getElementById('results').textContent.includes('No photos match')")
     yield "nothing found"
     page.get_by_role("button", name="Near duplicates").click()
