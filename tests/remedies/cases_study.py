@@ -65,7 +65,7 @@ def either(state: State, said: str) -> None:
     reads(held_out=0.5)(state)
 
 
-case("would judge the same images: leave one out", reads(tuning=TUNING, held_out=0.5), either)
+case("would use the same images: leave one out", reads(tuning=TUNING, held_out=0.5), either)
 
 
 def figures(state: State, said: str) -> None:
@@ -101,6 +101,20 @@ case(
     "cannot write to {}: {}; choose another `out`",
     lambda state: compares(state, "--out", state.write("file", "") / "out"),
     lambda state, said: compares(state, "--out", state.tmp / "other"),
+)
+
+
+def without_slurm(state: State) -> str:
+    with state.patch.context() as patch:
+        patch.setenv("PATH", "")
+        return compares(state, "--executor", "slurm")
+
+
+case("start it on one where sbatch works, or run it locally", without_slurm, lambda state, said: compares(state))
+case(
+    "options --slurm-... are for --executor slurm: add it, or leave them out",
+    lambda state: compares(state, "--slurm-cpus", 2),
+    lambda state, said: compares(state),
 )
 
 

@@ -131,6 +131,7 @@ NOT_HERE: dict[str, str] = {
 """A piece of the message: why one machine with what it has installed cannot perform its remedy."""
 
 NO_ADVICE: dict[str, str] = {
+    "export {}={}$": "a line of the script of a job",
     "Train an image encoder on unlabeled photos by ranking": "the help of the command line",
     "Train an encoder on photos, without labels.": "the help of the command line",
     "List the training methods": "the help of the command line",

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from s2r2.cli.options import Data, DeviceOptions, EncoderName, File, SomeData
 from s2r2.distributed.launching import is_follower, launch_if_wanted
+from s2r2.errors import S2R2Error
 from s2r2.system.terminal import say
 
 ProtocolName = Annotated[str, arg(metavar="PROTOCOL")]
@@ -94,20 +95,43 @@ class Compare:
     minutes: float | None = None
     """Stop after about this many minutes and save; the same command continues the study."""
     processes: int = 0
-    """Runs at the same time; 0: one per GPU, without GPUs one per core."""
+    """Runs at the same time; 0: one per GPU, without GPUs one per core; on SLURM as many as it lets."""
+    executor: Literal["local", "slurm"] = "local"
+    """Where runs are made: on this machine, or as jobs of the SLURM cluster it belongs to."""
+    slurm_partition: str = ""
+    """SLURM partition; by default the cluster's."""
+    slurm_time: int = 0
+    """Time limit of a job in minutes, at least 5; 0: 60. A run that needs longer saves, is requeued and continues."""
+    slurm_cpus: int = 0
+    """Cores per job; 0: the cluster's default."""
+    slurm_gpus: int = 0
+    """GPUs per job; a run uses one."""
+    slurm_options: dict[str, Any] = field(default_factory=dict)
+    """Any other options of sbatch, such as account=vision mem=32G."""
     trust_method: UseAppendAction[list[File]] = field(default_factory=list)
     """A file of code that the study names as a method or protocol, and that may run; may be repeated.
     Needed once, and again whenever the file has changed."""
 
     def execute(self, words: Sequence[str]) -> None:
         """Run the study, or go on with it."""
-        from s2r2.study import compare
+        from s2r2.study import Slurm, compare
 
+        asked = {
+            "partition": self.slurm_partition,
+            "minutes": self.slurm_time,
+            "cpus": self.slurm_cpus,
+            "gpus": self.slurm_gpus,
+            "options": self.slurm_options,
+        }
+        given: dict[str, Any] = {name: value for name, value in asked.items() if value}
+        if given and self.executor != "slurm":
+            raise S2R2Error("options --slurm-... are for --executor slurm: add it, or leave them out")
         compare(
             self.study,
             out=self.out,
             data=self.data,
             minutes=self.minutes,
             processes=self.processes,
+            slurm=Slurm(**given) if self.executor == "slurm" else None,
             trust_methods=self.trust_method,
         )

@@ -2,6 +2,7 @@
 
 from s2r2.study.comparing import compare
 from s2r2.study.results import Comparison, Results
+from s2r2.study.slurm import Slurm
 from s2r2.study.spec import DataSpec, Study, TaskSpec, TuningSpec, read_study
 from s2r2.study.statistics import Estimate, difference, figure
 
@@ -10,6 +11,7 @@ __all__ = [
     "DataSpec",
     "Estimate",
     "Results",
+    "Slurm",
     "Study",
     "TaskSpec",
     "TuningSpec",

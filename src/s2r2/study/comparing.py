@@ -15,6 +15,7 @@ from s2r2.study.plan import final_cells, is_done, tuning_cells
 from s2r2.study.report_page import write_page
 from s2r2.study.results import Results, collect, find_failures, to_dict
 from s2r2.study.scheduling import Scheduler
+from s2r2.study.slurm import Slurm, SlurmExecutor
 from s2r2.study.spec import UNTRAINED, Study, folder_name, read_study
 from s2r2.study.tables import to_markdown
 from s2r2.study.tuning import choose_settings, wider_cells
@@ -30,6 +31,7 @@ def compare(
     data: str | Path | None = None,
     minutes: float | None = None,
     processes: int = 0,
+    slurm: Slurm | None = None,
     trust_methods: Sequence[str | Path] = (),
     quiet: bool = False,
 ) -> Results:
@@ -45,7 +47,8 @@ def compare(
         out: The study's folder; by default ``runs/NAME``.
         data: Folder that paths of images in the file start from; by default ``S2R2_DATA``, else the working folder.
         minutes: Stop after about so long, saving; call again to go on.
-        processes: Runs at once; 0: one for each GPU, without GPUs one for each core.
+        processes: Runs at once; 0: one for each GPU, without GPUs one for each core; on a cluster as many as it lets.
+        slurm: Run the cells as jobs of the SLURM cluster that this machine belongs to, and what to ask it for.
         trust_methods: Files of code that the study names, as methods or protocols, and that may run; once named, they
             may always.
         quiet: Print nothing.
@@ -67,8 +70,11 @@ def compare(
     unfinished = check_study(spec, folder)
     try:
         make_folder(folder)
+        executor = (
+            SlurmExecutor(folder, folder_name(spec.name), slurm, processes) if slurm else LocalExecutor(processes)
+        )
         prepare_images(spec, unfinished, console)
-        return _compare(spec, folder, Scheduler(folder, LocalExecutor(processes), deadline, console), console)
+        return _compare(spec, folder, Scheduler(folder, executor, deadline, console), console)
     except OSError as error:
         raise S2R2Error(f"cannot write to {folder}: {error.strerror or error}; choose another `out`") from error
 

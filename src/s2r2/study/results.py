@@ -36,10 +36,10 @@ class Comparison:
         task: Name of the task.
         budget: Encoded views of full size.
         several: Whether images have several labels: kNN and linear are then mean AP over labels.
-        images: Judged test images.
+        images: Test images.
         titles: Of the figures, by name.
         explanations: Likewise; cells of earlier versions have none.
-        notes: What a reader must know to judge the figures.
+        notes: What a reader must know to read the figures.
         figures: By method and figure.
         differences: Reference minus the method, by method and figure; paired by seed and image.
         pairs: The differences that the study asks for beside those, by the two methods and figure.

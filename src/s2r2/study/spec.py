@@ -1,4 +1,4 @@
-"""A study as plain data: which methods, on which images, with which budget, judged how."""
+"""A study as plain data: which methods, on which images, with which budget, evaluated how."""
 
 import dataclasses
 import itertools
@@ -26,7 +26,7 @@ _NOT_SHARED = ("seed", "steps", "epochs", "minutes", "store", "device", "threads
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """Labelled images to judge encoders by: ``train`` teaches kNN and the probe, ``test`` is judged."""
+    """Labeled images to evaluate encoders on: kNN and the probe learn from ``train``."""
 
     train: str
     test: str
@@ -34,7 +34,7 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Images to train on, without labels, and tasks by name to judge on.
+    """Images to train on, without labels, and tasks by name to evaluate on.
 
     Attributes:
         train: Paths as :func:`s2r2.images.open_source` takes them.
@@ -55,7 +55,7 @@ class TuningSpec:
         trials: Settings tried for each method and data set, the same number for all.
         budget: Encoded views of full size in a trial.
         figure: What decides: knn, linear or map, the mean over the tasks.
-        held_out: Share of each task's training labels that is judged; its test images are never looked at.
+        held_out: Share of each task's training labels to evaluate on; its test images are never looked at.
         search: For each method, either a list of settings or lists of values of which combinations are drawn.
         seeds: Of each trial's runs, none of them a final seed; a trial counts with the mean over its seeds.
         widen: Whether a method whose best trial has a number at the edge of those tried gets one more trial, a step
@@ -108,7 +108,7 @@ class Study:
         reference: The method that the others are compared with; by default the first.
         differences: Pairs of methods whose difference is given as well: the first less the second.
         tuning: How settings are chosen; None: they stand as they are.
-        held_out: Share of the tasks' training labels that the final stage judges in the place of the test images:
+        held_out: Share of the tasks' training labels to evaluate the final stage on in place of the test images:
             for a search, whose winner another study tests. 0: the test images.
         protocols: What encoders are evaluated by beside the usual protocols, by name or as ``FILE.py``.
         about: A paragraph for the reader.
@@ -241,9 +241,9 @@ def _check(study: Study, mistakes: Mistakes) -> None:
             )
             for number, pair in enumerate(study.differences)
         ],
-        (UNTRAINED not in study.methods, ("methods",), f"{UNTRAINED} is judged in any case"),
+        (UNTRAINED not in study.methods, ("methods",), f"{UNTRAINED} is evaluated in any case"),
         (0 <= study.held_out < 1, ("held_out",), "must be a share between 0 and 1"),
-        (tuning is None or not study.held_out, (), "tuning and held_out would judge the same images: leave one out"),
+        (tuning is None or not study.held_out, (), "tuning and held_out would use the same images: leave one out"),
         *_seeds_and_budgets(study.seeds, study.budgets, (), "budgets"),
         *[(bool(spec.tasks), ("data", name), "it needs at least one task") for name, spec in study.data.items()],
         *[(bool(spec.train), ("data", name, "train"), "it needs images") for name, spec in study.data.items()],

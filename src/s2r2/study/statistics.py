@@ -78,7 +78,7 @@ def figure(runs: Sequence[np.ndarray], targets: np.ndarray) -> Estimate:
     Args:
         runs: For each seed what :func:`s2r2.study.tasks.evaluate_task` gave: ``(N,)`` values or pseudo-values,
             ``(S, N)`` or ``(N, C)``.
-        targets: ``(N,)`` or ``(N, C)`` labels of the judged images.
+        targets: ``(N,)`` or ``(N, C)`` labels of the images evaluated on.
     """
     return estimate([resampled_run(run, targets) for run in runs])
 

@@ -131,7 +131,7 @@ def tuning_explanation(results: Results) -> str:
     wider = ", and one more a step beyond each edge at which the best of them lay" if tuning.widen else ""
     return (
         f"{tuning.trials} trials for each method and data set with {tuning.budget:,} encoded views each{seeds}{wider}, "
-        f"judged by {TITLES.get(tuning.figure, tuning.figure)} on {tuning.held_out:.0%} of the training labels. The "
+        f"evaluated by {TITLES.get(tuning.figure, tuning.figure)} on {tuning.held_out:.0%} of the training labels. The "
         "test images had no part in it."
     )
 

@@ -1,4 +1,4 @@
-"""What an encoder is worth on labelled images, image by image, so that two encoders can be compared in pairs."""
+"""What an encoder is worth on labeled images, image by image, so that two encoders can be compared in pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class TaskResult:
     Attributes:
         scores: By the name under which studies compare a figure, what its mean is taken of, see
             :class:`~s2r2.evaluation.task.Outcome`; NaN for a figure that means nothing; ``targets``, the labels
-            ``(N,)`` or ``(N, C)`` of the judged images.
+            ``(N,)`` or ``(N, C)`` of the images evaluated on.
         record: Plain data: for each figure title, explanation and ``[value, low, high, count]``, exactly as
             ``s2r2 evaluate`` has them; and what a reader must know.
     """
@@ -44,8 +44,8 @@ def evaluate_task(
 
     Args:
         encoder: The encoder.
-        spec: Where the labelled images are.
-        held_out: Share of the training labels that is judged in the place of the test images; 0: the test images.
+        spec: Where the labeled images are.
+        held_out: Share of the training labels to evaluate on in place of the test images; 0: the test images.
         protocols: More protocols, by name.
         seed: Of that split, and of all that is random in protocols and resamples.
     """
@@ -102,7 +102,7 @@ def _images(spec: TaskSpec, side: int, held_out: float, seed: int) -> tuple[Pixe
 
 
 def _held_out_task(store: PixelStore, share: float, seed: int) -> Task:
-    """A task within the training images: a part of the labels teaches, the rest is judged."""
+    """A task within the training images: a part of the labels to learn from, the rest to evaluate on."""
     whole = build_task(store, store, seed=seed)
     assert whole.train is not None
     order = np.random.default_rng(seed).permutation(len(store))

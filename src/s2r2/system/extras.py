@@ -13,6 +13,7 @@ EXTRAS = {
     "search": _SEARCH,
     "serve": (*_SEARCH, "fastapi", "starlette", "uvicorn", "anyio", "h11", "idna"),
     "study": _TRAIN,
+    "slurm": ("submitit",),
     "export": (*_ENCODER, "onnx", "onnxruntime", "onnxscript"),
     "remote": ("fsspec",),
     "lora": ("peft",),
