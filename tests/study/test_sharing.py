@@ -229,11 +229,15 @@ def test_two_calls_one_of_them_killed_leave_the_table_of_one_undisturbed(
     holder = int((training[0].parents[1] / LOCK).read_text().split()[0])
     [victim] = [call for call in calls if call.pid == holder]
     victim.kill()
+    victim.wait()
+    before = {result: result.stat().st_mtime_ns for result in out.rglob(RESULT_FILE)}
     [survivor] = [call for call in calls if call is not victim]
     said = [victim.communicate(600)[0], survivor.communicate(600)[0]]
     assert survivor.returncode == 0, said[1]
     done = re.findall(r"^ +\d/4  (.*?, seed \d)  (?!by another call)", "".join(said), re.M)
-    assert sorted(done) == sorted(cell.title for cell in final_cells(read_study(path), {}))
+    assert len(done) == len(set(done))
+    assert set(done) <= {cell.title for cell in final_cells(read_study(path), {})}
+    assert {result: result.stat().st_mtime_ns for result in before} == before
     monkeypatch.setattr(comparing, "LocalExecutor", lambda _: Instant(in_this_process))
     compare(path, out=one, quiet=True)
     assert figures_in(out) == figures_in(one)
