@@ -178,10 +178,11 @@ def take_page(browser: Browser, address: str) -> None:
 
 
 def take_map(page: Page) -> None:
-    """The map of all photos."""
+    """The map of all photos, colored by label."""
     page.get_by_role("button", name="Map", exact=True).click()
     until(page, "document.getElementById('status').textContent.includes('on the map')")
-    page.wait_for_timeout(3000)
+    page.select_option(".map-tools select", "label")
+    page.wait_for_timeout(3000)  # until thumbnails are there, and drawn
     save(page, "map")
 
 

@@ -117,6 +117,7 @@ def wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_page_works_behind_nginx(browser: Any, nginx: list[int], served: tuple[str, Path], tmp_path: Path) -> None:
     """Photos that are larger than nginx takes unasked, marks, a zip, copies and the map; nothing is asked elsewhere."""
     noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), np.uint8)
