@@ -1,6 +1,20 @@
 """Messages whose remedy is performed by another test, by no test, or which are no advice at all."""
 
 ELSEWHERE: dict[str, str] = {
+    "search: missing QUERY": "test_words.py::test_words_find_photos_and_the_encoder_ranks_on_from_them",
+    "`words`: give 1 to {} characters": "test_words.py::test_words_find_photos_and_the_encoder_ranks_on_from_them",
+    "has no vectors for words: add them": "test_words.py::test_words_find_photos_and_the_encoder_ranks_on_from_them",
+    "has other weights now than those": "test_words.py::test_an_update_encodes_only_what_is_new",
+    "cannot be loaded ({}): choose another `text` model": "test_words.py::test_pickled_weights_are_not_read",
+    "holds no weights as .safetensors: other forms are not read": "test_words.py::test_pickled_weights_are_not_read",
+    "makes vectors that are not finite: choose another `text`": "test_words.py::test_damaged_models_are_refused",
+    "`text`: {} describes no model of open_clip": "test_words.py::test_damaged_models_are_refused",
+    "give a model of open_clip, such as": "test_words.py::test_what_is_no_model_is_one_line",
+    "give a folder in open_clip's form": "test_words.py::test_what_is_no_model_is_one_line",
+    "open_clip knows no model": "test_words.py::test_what_is_no_model_is_one_line",
+    "open_clip has no weights": "test_words.py::test_what_is_no_model_is_one_line",
+    "cannot be fetched ({}): choose another `text` model": "test_words.py::test_what_is_no_model_is_one_line",
+    "is for one process: index with `devices` first": "test_words.py::test_several_processes_are_refused",
     "need a secret: set {} to the same random text": (
         "test_messages.py::test_without_a_secret_nothing_is_sent_or_unpickled"
     ),
@@ -127,6 +141,7 @@ NOT_HERE: dict[str, str] = {
     "an AVIF photo that this Pillow does not read": "needs a Pillow before 11.3",
     "reading {} needs another package ({}): install it": "needs a network, and an address of a kind that nobody has",
     "backend 'numba' works on the CPU": "needs a GPU",
+    "its tokenizer needs {}: pip install {}": "needs a model from the hub",
 }
 """A piece of the message: why one machine with what it has installed cannot perform its remedy."""
 

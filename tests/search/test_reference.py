@@ -16,7 +16,7 @@ from s2r2.search.server.app import create_app
 
 NAMES = (
     "GET /api/about", "GET /api/photos", "GET /api/photos/{identity}", "GET /thumbnail/{identity}",
-    "GET /photo/{identity}", "GET /api/similar/{identity}", "POST /api/similar", "POST /api/vector",
+    "GET /photo/{identity}", "GET /api/similar/{identity}", "POST /api/similar", "POST /api/vector", "GET /api/words",
     "POST /api/search", "GET /api/duplicates", "GET /api/duplicates/script", "POST /api/selections",
     "GET /api/selections/{name}/paths.txt", "GET /api/selections/{name}/photos.csv",
     "GET /api/selections/{name}/photos.zip", "GET /api/marks/{identity}", "POST /api/marks/{identity}",

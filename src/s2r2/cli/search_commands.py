@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from s2r2.search.exporting import Written
 
 SomeNumber = Annotated[int | None, arg(metavar="N")]
+SomeModel = Annotated[str | None, arg(metavar="MODEL")]
 SomeBackend = Annotated[str | None, arg(metavar="NAME")]
 
 
@@ -103,6 +104,10 @@ class Index:
     auto decides by the number of photos. By default the one chosen before, else auto."""
     approximate_from: int = 500_000
     """Number of photos from which auto chooses lancedb."""
+    text: SomeModel = None
+    """Also encode the photos with a CLIP-like model, so that words find them: open_clip:MODEL/TAG,
+    open_clip:hf-hub:OWNER/NAME or open_clip:local-dir:PATH (see docs/words.md); none removes its vectors. By default
+    the one chosen before."""
     device: DeviceOptions = field(default_factory=DeviceOptions)
 
     def execute(self, words: Sequence[str]) -> None:
@@ -121,7 +126,7 @@ class Index:
             from s2r2.search.unchanged import nothing_new
 
             source = open_source(data)
-            same = nothing_new(self.encoder, source, self.index, self.backend, self.approximate_from)
+            same = nothing_new(self.encoder, source, self.index, self.backend, self.approximate_from, self.text)
             if same is not None:
                 _say_lines(same)
                 return
@@ -139,6 +144,7 @@ class Index:
                 drop_missing=self.drop_missing,
                 backend=self.backend,
                 approximate_from=self.approximate_from,
+                text=self.text,
                 progress=processes.leader,
                 processes=processes,
             )
@@ -159,6 +165,7 @@ class Index:
             drop_missing=self.drop_missing,
             backend=self.backend,
             approximate_from=self.approximate_from,
+            text=self.text,
         )
         _say_lines(done)
 
@@ -174,8 +181,13 @@ class Search:
 
     index: Positional[Annotated[Path, arg(metavar="INDEX")]]
     """Folder of the index."""
-    query: Positional[Annotated[tuple[str, ...], arg(metavar="QUERY ...", help_behavior_hint="(required)")]]
+    query: Positional[Annotated[tuple[str, ...], arg(metavar="QUERY ...", help_behavior_hint="(or words)")]] = ()
     """Image files, or keys of photos in the index; several: more like all of them."""
+    words: Annotated[UseAppendAction[list[str]], arg(metavar="TEXT")] = field(default_factory=list)
+    """Like the photos that fit this text best, such as "a red car"; needs an index made with --text. May be
+    repeated."""
+    less_words: Annotated[UseAppendAction[list[str]], arg(metavar="TEXT")] = field(default_factory=list)
+    """Less like the photos that fit this text best; may be repeated."""
     less: Annotated[UseAppendAction[list[str]], arg(metavar="QUERY")] = field(default_factory=list)
     """Less like this image file or key; may be repeated."""
     k: Annotated[int, arg(aliases=["-k"])] = 10
@@ -201,12 +213,16 @@ class Search:
 
         if self.json and self.csv:
             raise ArgumentError("--json and --csv: choose one of them; --out writes another form into a file")
+        if not self.query and not self.words:
+            raise ArgumentError("search: missing QUERY or --words; see s2r2 search --help")
         search_and_show(
             self.index,
             self.query,
             self.k,
             PlainConsole(),
             less=self.less,
+            words=self.words,
+            less_words=self.less_words,
             box=self.box,
             picture=self.picture,
             form="json" if self.json else "csv" if self.csv else "table",

@@ -191,21 +191,26 @@ def _downloaded_otherwise(stated: dict[str, Any]) -> bool:
 
 
 def refuse_offline(name: str) -> None:
-    """Ask, for two seconds at most, whether the hub can be reached at all.
+    """Refuse a model of the hub where the hub cannot be reached.
 
     Raises:
         S2R2Error: It cannot.
     """
-    reason = ""
-    if constants.HF_HUB_OFFLINE:
-        reason = "HF_HUB_OFFLINE is set"
-    elif not urllib.request.getproxies().get("https") and not _answers(constants.ENDPOINT):
-        reason = f"{constants.ENDPOINT} does not answer"
+    reason = why_unreachable()
     if reason:
         raise S2R2Error(
             f"the pretrained weights of {name!r} are not on this machine, and cannot be fetched ({reason}): connect to "
             "the internet, or start from random weights (untrained:NAME; in training, leave out `start`)"
         )
+
+
+def why_unreachable() -> str:
+    """Why the hub cannot be reached, which is asked for two seconds at most; empty if it can."""
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    if not urllib.request.getproxies().get("https") and not _answers(constants.ENDPOINT):
+        return f"{constants.ENDPOINT} does not answer"
+    return ""
 
 
 def _answers(address: str) -> bool:

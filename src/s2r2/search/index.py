@@ -25,6 +25,7 @@ from s2r2.search.storage import layout
 from s2r2.search.storage.catalog import Catalogue
 from s2r2.search.storage.published import Published, decoding_side, read_published
 from s2r2.search.storage.thumbnails import Thumbnails, why_gone
+from s2r2.search.words.searching import SEEDS, WordSearch
 from s2r2.system.files import checksum
 
 _ALL = Filter()
@@ -42,6 +43,7 @@ class ImageIndex:
         about: Which encoder made it, of what, when.
         catalogue: Vectors and descriptions of its N photos.
         backend_name: What finds the nearest vectors.
+        words: Which photos fit words, if the index has vectors for that.
     """
 
     def __init__(self, folder: Path, about: Published, catalogue: Catalogue, backend: str | None = None) -> None:
@@ -49,6 +51,7 @@ class ImageIndex:
         self.about = about
         self.catalogue = catalogue
         self._thumbnails = Thumbnails(folder, about, catalogue)
+        self.words = WordSearch(folder, about)
         remembered = about.searched_by if about.searched_by in backend_names() else "exact"
         self.backend_name = backend or remembered
         self._backend_class = get_backend(self.backend_name)
@@ -146,10 +149,12 @@ class ImageIndex:
 
     def search(
         self,
-        image: Any,
+        image: Any = (),
         k: int = 10,
         *,
         less: Sequence[Any] = (),
+        words: Sequence[str] = (),
+        less_words: Sequence[str] = (),
         box: Box | None = None,
         folder: str | None = None,
         label: str | None = None,
@@ -163,6 +168,8 @@ class ImageIndex:
                 of these: more like all of them.
             k: How many; fewer when there are fewer.
             less: Images, each as above, to be less like.
+            words: Texts such as ``"a red car"``: the five photos that fit each best are to be like.
+            less_words: Texts: the photos that fit them best are to be less like.
             box: Part of the image to search for: left, top, width, height in pixels. For a query of one image.
             folder: Only photos in this folder of the source, and below it.
             label: Only photos with this label.
@@ -175,13 +182,15 @@ class ImageIndex:
         if isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 1:
             raise S2R2Error(f"-k {k}: ask for at least 1 photo, as a whole number")
         more = list(image) if isinstance(image, list | tuple) else [image]
-        if box is not None and len(more) + len(less) > 1:
+        if box is not None and (len(more), len(less), len(words), len(less_words)) != (1, 0, 0, 0):
             raise ArgumentError(f"`box={','.join(map(str, box))}` is for a query of one photo: leave it out")
-        check_count(len(more), len(less))
+        check_count(len(more) + SEEDS * len(words), len(less) + SEEDS * len(less_words))
         vectors = [self._vector(one, box) for one in (*more, *less)]
         own = [row for row in map(self._row_of, (*more, *less)) if row is not None]
         mask = where.also(folder, label).mask(self.catalogue)
-        return self._hits(self.nearest_to(vectors[: len(more)], vectors[len(more) :], k, mask, own))
+        liked, disliked = (self.vectors[self.words.seeds_of(texts, mask)] for texts in (words, less_words))
+        more_vectors, less_vectors = [*vectors[: len(more)], *liked], [*vectors[len(more) :], *disliked]
+        return self._hits(self.nearest_to(more_vectors, less_vectors, k, mask, own)) if more_vectors else []
 
     def _vector(self, image: Any, box: Box | None = None) -> np.ndarray:
         own = self._row_of(image) if box is None else None
@@ -317,14 +326,7 @@ class ImageIndex:
 
     def row(self, identity: str) -> int | None:
         """The row of the photo with this id, or None."""
-        try:
-            number = int(identity, 16)
-        except ValueError:
-            return None
-        if number >> 63:
-            return None
-        found = int(self.catalogue.rows_of(np.array([number], np.int64))[0])
-        return None if found < 0 else found
+        return self.catalogue.row_of_id(identity)
 
     def hit(self, rank: int, row: int, score: float) -> Hit:
         """Describe the photo in ``row`` as a hit."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from s2r2.errors import S2R2Error
 from s2r2.search.backends.base import AUTO, Settings, automatic_backend, get_backend
@@ -13,6 +14,9 @@ from s2r2.search.storage.rows import Rows
 from s2r2.search.storage.stored_map import map_file, write_map
 from s2r2.system.files import checksum, sync_file, sync_folder
 
+if TYPE_CHECKING:
+    from s2r2.search.words.vectors import WordVectors
+
 
 def backend_for(chosen: str, photos: int, approximate_from: int | None) -> str:
     """The name of the backend for so many photos; ``chosen`` may leave it open."""
@@ -20,7 +24,12 @@ def backend_for(chosen: str, photos: int, approximate_from: int | None) -> str:
 
 
 def write_for_searches(
-    rows: Rows, generation: Path, number: int, backend: str, before: Published | None = None
+    rows: Rows,
+    generation: Path,
+    number: int,
+    backend: str,
+    before: Published | None = None,
+    words: "WordVectors | None" = None,
 ) -> tuple[dict[str, str], Settings | None]:
     """Write catalogue ``number``, the map and what the backend needs: all is durable, nothing is in force yet.
 
@@ -30,6 +39,7 @@ def write_for_searches(
         number: Of the catalogue.
         backend: Name of the search backend.
         before: What is published in this generation; its map is brought up to date.
+        words: Vectors for words of all photos, if there are to be any.
 
     Returns:
         Checksum of each file that readers use, by name, and what the backend's ``build`` returns.
@@ -37,6 +47,7 @@ def write_for_searches(
     files = write_catalogue(rows, generation, number)
     catalogue = Catalogue.open(generation, number, len(rows), rows.dimensions, files)
     files |= write_map(generation, catalogue, number, before)
+    files |= words.write(catalogue, number) if words is not None else {}
     if (generation / ENCODER).exists():  # an index from vectors may have none
         files[ENCODER] = checksum(generation / ENCODER)
     place = generation / search_folder(number)
@@ -69,12 +80,14 @@ def _made_durable(place: Path) -> dict[str, str]:
     return sums
 
 
-def is_current(published: Published, generation: Path, version: int, backend: str) -> bool:
+def is_current(published: Published, generation: Path, version: int, backend: str, words: "WordVectors | None") -> bool:
     """Whether what is published is whole, of this version of the rows, and has all that searches read today."""
+    model = ("", "") if words is None else (words.model.name, words.model.fingerprint)
     same = (published.version, published.backend) == (version, backend) and map_file(
         published.number
     ) in published.files
     has_encoder = ENCODER in published.files or not (generation / ENCODER).exists()
+    same &= (published.words, published.words_fingerprint) == model
     return same and has_encoder and is_whole(generation, published.files)
 
 

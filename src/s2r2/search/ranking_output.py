@@ -36,6 +36,8 @@ def search_and_show(
     console: PlainConsole,
     *,
     less: Sequence[str] = (),
+    words: Sequence[str] = (),
+    less_words: Sequence[str] = (),
     box: str | None = None,
     picture: Path | None = None,
     form: Form = "table",
@@ -51,6 +53,8 @@ def search_and_show(
         k: How many photos to find.
         console: Where to print.
         less: Image files or keys to be less like.
+        words: Texts that find photos to be like.
+        less_words: Texts that find photos to be less like.
         box: ``"left,top,width,height"`` in pixels of the query.
         picture: Where to save a contact sheet.
         form: How the ranking is printed: as a table, a JSON object a line, or CSV.
@@ -66,14 +70,15 @@ def search_and_show(
         raise ArgumentError(f"`out={out}`: give it the ending .csv, .json or .jsonl")
     index = ImageIndex.open(folder, backend=backend)
     part = parse_box(box)
-    hits = index.search(more, k, less=less, box=part, where=where)
+    hits = index.search(more, k, less=less, words=words, less_words=less_words, box=part, where=where)
     for line in {"table": _as_table, "json": _as_json, "csv": _as_csv}[form](hits):
         console.say(line)
     if out is not None:
         lines = _as_csv(hits) if out.suffix.lower() == ".csv" else _as_json(hits)
         with atomic_write(out, "w") as file:
             file.writelines(f"{line}\n" for line in lines)
-    if picture is not None:
+    if picture is not None and (more or hits):
+        more = more or [hits[0].key]  # words alone: the photo that fits them best stands for them
         first, *others = (index.query_picture(one, part, side=SHOWN) for one in (*more, *less))
         captions = ["more"] * (len(more) - 1) + ["less"] * len(less)
         save_picture(contact_sheet(index, first, hits, others=list(zip(others, captions, strict=True))), picture)

@@ -64,6 +64,8 @@ class UpdateResult:
                 "\nqueries   by photos of the index only, as the encoder is not in it: s2r2 index ENCODER DATA --index "
                 f"{printable(str(folder))} puts it there"
             )
+        if about.words:
+            text += f"\nwords     found by {printable(about.words)}"
         settings = about.backend_settings
         if settings is None:
             text += f"\nsearch    exact: the recall of {about.backend} on these photos is too low"

@@ -27,8 +27,9 @@ from s2r2.search.storage.rows import FACTS, Known, Rows
 from s2r2.search.stored_vectors import StoredVectors
 from s2r2.search.update_result import UpdateResult
 from s2r2.search.vector_reader import StoredVectorReader
-from s2r2.system.files import checksum, make_folder, sync_folder
-from s2r2.system.locking import locked
+from s2r2.search.words.vectors import WordVectors, check_text, described, word_vectors
+from s2r2.search.writing import writing
+from s2r2.system.files import checksum, sync_folder
 from s2r2.system.progress import ProgressLine
 
 COMMIT_ROWS = 1024
@@ -45,6 +46,7 @@ def update_index(
     drop_missing: bool = False,
     backend: str | None = None,
     approximate_from: int | None = None,
+    text: str | None = None,
     batch_size: int = 64,
     progress: bool = True,
     processes: Processes = Processes(),  # noqa: B008 (frozen)
@@ -67,6 +69,9 @@ def update_index(
         backend: Name of the search backend, or ``"auto"``: exact search for few photos, approximate search for many.
             None keeps what was chosen before.
         approximate_from: From how many photos on ``"auto"`` takes approximate search; by default 500,000.
+        text: Encode the photos with a CLIP-like model too, so that words find them: see
+            :class:`s2r2.search.words.model.WordModel` for its name; ``"none"`` removes its vectors, None keeps what was
+            chosen before.
         batch_size: Photos encoded at once.
         progress: Show a progress bar.
         processes: They share reading and encoding; only the first one knows the index and writes it. Each calls this
@@ -88,26 +93,16 @@ def update_index(
     encoder = encoder if isinstance(encoder, Encoder | StoredVectors) else load(encoder, device="auto")
     source = source if isinstance(source, ImageSource) else open_source(source)
     check_alike(encoder, source, processes)
+    check_text(text, processes)
     if isinstance(encoder, StoredVectors):
         processes = Processes()  # there is nothing to share
     elif not processes.leader:
         return share_encoding(encoder, source, batch_size, processes)
-    try:
-        make_folder(folder)
-        doing = f"writing the index in {folder}"
-        with locked(folder / layout.LOCK, doing, "wait until it has finished"):
-            layout.check_free_for_index(folder)
-            update = _Update(encoder, source, folder, rebuild, processes)
-            result = update.run(batch_size, progress, drop_missing, (backend, approximate_from))
-        return processes.from_leader(lambda: result)
-    except OSError as error:
-        problem = error.strerror or error
-        raise S2R2Error(f"cannot write the index {folder}: {problem}; free space or choose another `folder`") from error
-    except RuntimeError as error:  # LanceDB's errors are of this class, and say what the operating system said
-        if "lance" not in str(error).lower():
-            raise
-        first = str(error).strip().splitlines()[0].partition(", /")[0]  # without the place in LanceDB's code
-        raise S2R2Error(f"cannot write the index {folder}: {first}; free space or choose another `folder`") from error
+    with writing(folder):
+        update = _Update(encoder, source, folder, rebuild, processes)
+        update.words = word_vectors(update.generation, update.published, text, processes)
+        result = update.run(batch_size, progress, drop_missing, (backend, approximate_from))
+    return processes.from_leader(lambda: result)
 
 
 class _Update:
@@ -140,6 +135,7 @@ class _Update:
         self.unseen = set(self.known)
         self.arrived = Counter[str]()
         self.embedded = self.moved = self.kept = 0
+        self.words: WordVectors | None = None
 
     def _open(self, name: str, rebuild: bool) -> None:
         """Open the rows of a generation, or make them."""
@@ -188,6 +184,8 @@ class _Update:
         self.skipped += reader.unused()
         dropped, missing = self._drop(drop_missing)
         write_skipped(self.folder / layout.SKIPPED, self.skipped)
+        if self.words is not None:
+            self.words.bring_up_to_date(self.rows, self.files, self.source, progress)
         about = self._publish(*backend)
         notes = tuple(reader.notes())
         numbers = (self.embedded, self.moved, self.kept, dropped, missing)
@@ -317,7 +315,7 @@ class _Update:
         chosen = backend or (self.published.chosen_backend if self.published else AUTO)
         backend = backend_for(chosen, len(self.rows), approximate_from)
         data = printable(self.source.name)
-        if before is not None and is_current(before, self.generation, self.rows.version, backend):
+        if before is not None and is_current(before, self.generation, self.rows.version, backend, self.words):
             if (before.skipped, before.data, before.chosen_backend) == (len(self.skipped), data, chosen):
                 self._tidy(before)  # what a kill after the last publishing left
                 return before
@@ -326,13 +324,13 @@ class _Update:
             number = self.published.number + 1 if self.published else 1
             self.rows.tidy()
             self.files.record()
-            files, settings = write_for_searches(self.rows, self.generation, number, backend, before)
+            files, settings = write_for_searches(self.rows, self.generation, number, backend, before, self.words)
         published = Published(
             fingerprint=self.fingerprint, encoder=self.encoder.name, data=data, photos=len(self.rows),
             dimensions=self.dimensions, skipped=len(self.skipped), number=number, version=self.rows.version,
             backend=backend, backend_settings=settings, chosen_backend=chosen,
             updated=datetime.now().astimezone().isoformat(timespec="seconds"),
-            s2r2=__version__, generation=self.generation.name, files=files, side=self.side,
+            s2r2=__version__, generation=self.generation.name, files=files, side=self.side, **described(self.words),
         )  # fmt: skip
         published.write(self.folder)
         self._tidy(published)

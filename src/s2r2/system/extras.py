@@ -19,6 +19,7 @@ EXTRAS = {
     "lora": ("peft",),
     "heic": ("pillow_heif",),
     "raw": ("rawpy",),
+    "text": ("open_clip",),
 }
 """The modules that ``pip install 's2r2[EXTRA]'`` adds to the core (torch, NumPy and numba)."""
 

@@ -6,7 +6,7 @@ import { read, write } from "./seeds.js";
 export const PAGE = 60;
 
 export const nothing = () => ({
-  view: "search", photo: null, of: 0, upload: null, box: null, more: [], less: [], filters: filters.none(), k: PAGE,
+  view: "search", photo: null, of: 0, upload: null, keep: false, box: null, more: [], less: [], filters: filters.none(), k: PAGE,
 });
 
 export function toAddress(state) {
@@ -14,6 +14,7 @@ export function toAddress(state) {
   if (state.view !== "search") query.set("view", state.view);
   if (state.photo) query.set("photo", state.photo);
   if (state.of) query.set("of", state.of);
+  if (state.keep) query.set("found", "words");
   if (state.upload) query.set("upload", state.upload.number);
   if (state.box) query.set("box", state.box.map((value) => value.toFixed(4)).join(","));
   if (state.more.length) query.set("more", write(state.more));
@@ -30,6 +31,7 @@ export function fromAddress(uploads) {
     view: ["duplicates", "map"].includes(query.get("view")) ? query.get("view") : "search",
     photo: /^[0-9a-f]{16}$/.test(query.get("photo") || "") ? query.get("photo") : null,
     of: query.get("of") === "1" ? 1 : 0,
+    keep: query.get("found") === "words",
     upload: uploads.get(Number(query.get("upload"))) || null,
     box: box.length === 4 && box.every(Number.isFinite) ? box : null,
     more: read(query.get("more") || "", uploads),

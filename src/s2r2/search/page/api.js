@@ -33,6 +33,7 @@ const get = async (path, options = {}, signal = undefined) => answer(await ask(a
 export const about = () => get("api/about");
 export const photos = (options, signal) => get("api/photos", options, signal);
 export const details = (id, index = 0, signal = undefined) => get(`api/photos/${id}`, { index }, signal);
+export const words = (text, options) => get("api/words", { text, ...options });
 export const mapNames = () => get("api/map/names");
 export const similar = (id, options, signal) => get(`api/similar/${id}`, options, signal);
 

@@ -9,6 +9,7 @@ import { judged, marksOf, setMark, whyNotKept } from "./marking.js";
 import { card, element, grid, title, visible } from "./photo.js";
 import * as seeds from "./seeds.js";
 import { selecting } from "./selection.js";
+import { words } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const state = nothing();
@@ -48,7 +49,7 @@ const uploads = new Map();
 
 function searchFor(photo, of = 0) {
   arriving = TOP;
-  go({ view: "search", photo: photo.id, of, upload: null, box: null, more: [], less: [] });
+  go({ view: "search", photo: photo.id, of, upload: null, keep: false, box: null, more: [], less: [] });
 }
 
 // Adds a photo to the query: one of the index, or an upload.
@@ -68,7 +69,7 @@ function take(files, kind = null) {
   const upload = uploaded(file);
   const more = others.map(uploaded);
   if (!upload || more.includes(null)) return;
-  const seed = (one) => ({ photo: null, of: 0, upload: one });
+  const seed = (one) => ({ photo: null, of: 0, upload: one, keep: false });
   if (kind) for (const one of [upload, ...more]) addSeed(kind, seed(one));
   else go({ view: "search", ...seed(upload), box: null, more: more.map(seed), less: [] });
 }
@@ -101,9 +102,21 @@ const selection = selecting($("results"), $("selection"), {
   onStatus: say,
   onLeft: () => goOnInResults(),
   onSeeds: (photos) => {
-    const [first, ...more] = photos.slice(0, seeds.MOST).map((photo) => ({ photo, of: 0, upload: null }));
+    const [first, ...more] = photos.slice(0, seeds.MOST).map((photo) => ({ photo, of: 0, upload: null, keep: false }));
     arriving = TOP;
     go({ view: "search", ...first, box: null, more, less: [] });
+  },
+});
+
+const wording = words($("words-form"), {
+  filters: () => state.filters,
+  onProblem: complain,
+  onStatus: say,
+  onSeeds: (kind, found) => {
+    const [first, ...more] = found;
+    arriving = true;
+    if (!kind) go({ view: "search", ...first, box: null, more, less: [] });
+    else go({ view: "search", ...found.reduce((query, seed) => ({ ...query, ...seeds.added(query, kind, seed) }), { ...state }) });
   },
 });
 
@@ -127,7 +140,7 @@ function rankingElements(found, marks) {
         index,
         selectable: true,
         onOpen: () => searchFor(photo, index),
-        onSeed: (kind) => addSeed(kind, { photo: photo.id, of: index, upload: null }),
+        onSeed: (kind) => addSeed(kind, { photo: photo.id, of: index, upload: null, keep: false }),
         mark: () => marks.get(photo.id) || null,
         onMark: (value) => {
           const kept = setMark(asked, marks, photo, index, value, about.keeps_marks);
@@ -236,6 +249,7 @@ async function showQuery(signal) {
   $("whole").hidden = !state.box;
   $("facts").hidden = !state.photo;
   $("add-more").hidden = $("add-less").hidden = !asked;
+  wording.offer(about.indexes[0]?.no_words, asked);
   seeds.showTray($("tray"), { ...state }, signal, go);
   box.show(asked ? state.box : null);
   if (!asked) return;
@@ -360,7 +374,7 @@ $("file").addEventListener("change", (event) => {
   event.target.value = "";
 });
 $("whole").addEventListener("click", () => go({ box: null }));
-$("again").addEventListener("click", () => go({ photo: null, of: 0, upload: null, box: null, more: [], less: [] }));
+$("again").addEventListener("click", () => go({ photo: null, of: 0, upload: null, keep: false, box: null, more: [], less: [] }));
 $("copies-form").addEventListener("submit", (event) => {
   event.preventDefault();
   complain(null);

@@ -9,21 +9,22 @@ export const several = (state) => state.more.length + state.less.length > 0;
 
 const code = (seed) => (seed.upload ? `u${seed.upload.number}` : seed.photo + (seed.of ? ".1" : ""));
 
-export const write = (seeds) => seeds.map(code).join(",");
+// `w`: words have found it, and it may be in the ranking.
+export const write = (seeds) => seeds.map((seed) => code(seed) + (seed.keep ? "w" : "")).join(",");
 
 // An uploaded photo is gone when the page was loaded anew: it is left out.
 export function read(text, uploads) {
   const seeds = text.split(",").map((part) => {
-    const found = /^(?:u(\d+)|([0-9a-f]{16})(\.1)?)$/.exec(part);
+    const found = /^(?:u(\d+)|([0-9a-f]{16})(\.1)?(w)?)$/.exec(part);
     if (!found) return null;
-    if (!found[1]) return { photo: found[2], of: found[3] ? 1 : 0, upload: null };
+    if (!found[1]) return { photo: found[2], of: found[3] ? 1 : 0, upload: null, keep: Boolean(found[4]) };
     const upload = uploads.get(Number(found[1]));
     return upload ? { photo: null, of: 0, upload } : null;
   });
   return seeds.filter(Boolean).slice(0, MOST);
 }
 
-export const first = (state) => ({ photo: state.photo, of: state.of, upload: state.upload });
+export const first = (state) => ({ photo: state.photo, of: state.of, upload: state.upload, keep: state.keep });
 
 const box = (state) => state.box?.map((value) => value.toFixed(4)).join(",");
 
@@ -44,11 +45,11 @@ function removed(state, seed) {
     return { more: others(state.more), less: others(state.less) };
   }
   const [next, ...more] = state.more;
-  return { ...(next || { photo: null, of: 0, upload: null, less: [] }), box: null, more };
+  return { ...(next || { photo: null, of: 0, upload: null, keep: false, less: [] }), box: null, more };
 }
 
 async function forServer(seed, part, index, signal) {
-  if (!seed.upload) return { photo: seed.photo, of: seed.of, box: part };
+  if (!seed.upload) return { photo: seed.photo, of: seed.of, box: part, keep: Boolean(seed.keep) };
   const vectors = (seed.upload.vectors ||= new Map());
   const name = `${index} ${part || ""}`;
   if (!vectors.has(name)) vectors.set(name, (await api.vectorOfUpload(seed.upload.file, { index, box: part }, signal)).vector);

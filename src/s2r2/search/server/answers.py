@@ -77,6 +77,15 @@ class Ranking(Answer):
     """Time of each step."""
 
 
+class PhotosForWords(Answer):
+    """The photos that fit words best."""
+
+    photos: list[Photo]
+    """Best first: give them to ``/api/search`` as photos to be like, with ``keep``."""
+    milliseconds: dict[str, float]
+    """Time of each step."""
+
+
 class Vector(Answer):
     """An image's vector, for a query of several photos."""
 
@@ -118,6 +127,8 @@ class IndexAbout(Answer):
     """When (ISO 8601)."""
     backend: str
     """What finds the nearest vectors."""
+    no_words: str
+    """Why the index cannot be searched by words, and what to do; empty if it can."""
 
 
 class About(Answer):

@@ -35,6 +35,7 @@ from s2r2.search.server.security import SecurityMiddleware, checked_root
 from s2r2.search.server.selections import Selection, add_selections
 from s2r2.search.server.served_index import LiveIndex
 from s2r2.search.server.uploads import MAX_BYTES, max_upload_pixels
+from s2r2.search.server.words import add_words
 from s2r2.search.storage.layout import DamagedIndex, IndexGone
 from s2r2.search.storage.marks import MarkBook, read_marks
 from s2r2.system.wording import worded
@@ -109,6 +110,7 @@ def create_app(
     _add_photos(app, served, read_only, originals)
     add_map(app, served)
     add_searches(app, served)
+    add_words(app, served)
     add_selections(app, served, originals=originals)
     add_marks(app, served, MarkBook(folders[0]), writable=not read_only)
     if docs:

@@ -43,6 +43,7 @@ class Seed(BaseModel):
         of: 1: it is of the second index.
         box: ``left,top,width,height`` in parts of its sides: search for this part of it.
         vector: In place of a photo: as many numbers as the index has dimensions.
+        keep: The photo may be in the answer, as one that words have found.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -50,6 +51,7 @@ class Seed(BaseModel):
     of: Annotated[int, Field(ge=0, le=1)] = 0
     box: Annotated[str, StringConstraints(max_length=120)] | None = None
     vector: Annotated[list[Number], Field(max_length=_MOST_DIMENSIONS)] | None = None
+    keep: bool = False
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "Seed":
@@ -124,7 +126,7 @@ class Embedder:
                 continue
             vector, own = await self.of_photo(target, seed.photo or "", seed.of, fractions(seed.box), clock)
             vectors.append(vector)
-            rows += [] if own is None else [own]
+            rows += [] if own is None or seed.keep else [own]
         return vectors, rows
 
     async def query_of(self, request: Request) -> SeveralPhotos:

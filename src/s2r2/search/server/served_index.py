@@ -164,6 +164,7 @@ class ServedIndex:
             "ready": self.ready,
             "updated": about.updated,
             "backend": self.index.backend_name,
+            "no_words": self.index.words.why_not,
         }
 
     def folders(self) -> list[dict[str, Any]]:

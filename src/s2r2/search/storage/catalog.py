@@ -181,6 +181,17 @@ class Catalogue:
         """Rows of photos by id; -1 for those that are not there."""
         return places_of(self.ids, self._by_id, ids)
 
+    def row_of_id(self, identity: str) -> int | None:
+        """Row of the photo whose id these hexadecimal digits are, or None."""
+        try:
+            number = int(identity, 16)
+        except ValueError:
+            return None
+        if number >> 63:
+            return None
+        found = int(self.rows_of(np.array([number], np.int64))[0])
+        return None if found < 0 else found
+
     def row_of_key(self, key: str) -> int | None:
         """Row of the photo with this key, or None."""
         found = pc.index(self.table["key"], printable(key)).as_py()

@@ -11,6 +11,7 @@ DIR/FINGERPRINT-N/             everything that one encoder made (FINGERPRINT alo
     rows.json                  which files of the rows are on disk for good, with a checksum each
     vectors-N.npy, catalogue-N.arrow     what searches map into memory, made from the rows
     map-N.npz                  the place of each photo on the map
+    words-N.npy                vectors of a CLIP-like model, if words are to find photos
     search-N/                  what the search backend has made of the vectors, if it needs anything
 """
 
@@ -33,7 +34,7 @@ RECORD = "rows.json"
 
 GENERATION = re.compile(r"([0-9a-f]{24})(?:-([1-9][0-9]{0,17}))?")
 _OWN_FILES = re.compile(
-    rf"{re.escape(ENCODER)}|{re.escape(RECORD)}|vectors-\d+\.npy|catalogue-\d+\.arrow|map-\d+\.npz"
+    rf"{re.escape(ENCODER)}|{re.escape(RECORD)}|vectors-\d+\.npy|catalogue-\d+\.arrow|map-\d+\.npz|words-\d+\.npy"
     rf"|\.({re.escape(ENCODER)}|{re.escape(RECORD)})\.\w+\.tmp"
 )
 _SEARCH_FOLDER = re.compile(r"search-\d+")

@@ -18,6 +18,7 @@ _TYPES: dict[str, Any] = {
     "fingerprint": str, "generation": str, "encoder": str, "data": str, "updated": str, "s2r2": str,
     "photos": int, "dimensions": int, "skipped": int, "number": int, "version": int, "format": int,
     "backend": str, "backend_settings": dict | None, "chosen_backend": str, "files": dict, "side": int | None,
+    "words": str, "words_fingerprint": str,
 }  # fmt: skip
 
 
@@ -42,6 +43,8 @@ class Published:
         generation: Name of the folder in which all of it is.
         files: Checksums of the files of the generation that readers use; none in format 2.
         side: Short side in pixels to which photos are reduced for the encoder.
+        words: Name of the CLIP-like model that made the vectors for words; empty if there are none.
+        words_fingerprint: Of its weights.
         format: Of the files.
     """
 
@@ -61,6 +64,8 @@ class Published:
     backend: str = "exact"
     backend_settings: dict[str, float] | None = field(default_factory=dict)
     chosen_backend: str = "auto"
+    words: str = ""
+    words_fingerprint: str = ""
     format: int = FORMAT
 
     @property

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from s2r2.search.storage.layout import LANCE_TEMPORARY, RECORD, DamagedIndex, lance_files
 from s2r2.search.storage.published import read_sealed, write_sealed
+from s2r2.search.storage.rows import TABLE
 from s2r2.system.files import checksum, sync_file, sync_folder
 
 _CHANGING = "latest_version_hint.json"
@@ -57,7 +58,7 @@ class RowFiles:
         )
 
     def holds_only(self, version: int) -> bool:
-        """Whether all files are what was written down, and no update wrote any after this version of LanceDB's.
+        """Whether all files are what was written down, and no update wrote any after this version of the photos.
 
         Raises:
             DamagedIndex: A file is not what was written down.
@@ -66,8 +67,11 @@ class RowFiles:
         if self._known is None or present.keys() != self._known.keys():
             return False
         self._check(list(present))
-        manifests = [path.stem for path in present.values() if path.suffix == ".manifest"]
-        return manifests in ([f"{version}"], [f"{_LARGEST_VERSION - version:020}"])
+        manifests = [path for path in present.values() if path.suffix == ".manifest"]
+        tables = [path.parts[-3] for path in manifests]
+        photos = [path.stem for path, table in zip(manifests, tables, strict=True) if table == f"{TABLE}.lance"]
+        one_each = len(tables) == len(set(tables))
+        return one_each and photos in ([f"{version}"], [f"{_LARGEST_VERSION - version:020}"])
 
     def check_for_reading(self) -> None:
         """Check what is small: versions and deletions; the data tell of themselves.

@@ -1,0 +1,32 @@
+"""Writing an index: alone, and with one line for what the disk refuses."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from s2r2.errors import S2R2Error
+from s2r2.search.storage import layout
+from s2r2.system.files import make_folder
+from s2r2.system.locking import locked
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Hold an index's folder for writing; it is made if missing.
+
+    Raises:
+        S2R2Error: Another process writes there, the folder holds other files, or the disk is full.
+    """
+    try:
+        make_folder(folder)
+        with locked(folder / layout.LOCK, f"writing the index in {folder}", "wait until it has finished"):
+            layout.check_free_for_index(folder)
+            yield
+    except OSError as error:
+        problem = error.strerror or error
+        raise S2R2Error(f"cannot write the index {folder}: {problem}; free space or choose another `folder`") from error
+    except RuntimeError as error:  # LanceDB's errors are of this class, and say what the operating system said
+        if "lance" not in str(error).lower():
+            raise
+        first = str(error).strip().splitlines()[0].partition(", /")[0]  # without the place in LanceDB's code
+        raise S2R2Error(f"cannot write the index {folder}: {first}; free space or choose another `folder`") from error
