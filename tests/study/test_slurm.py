@@ -18,7 +18,7 @@ import preloaded
 from s2r2.errors import S2R2Error
 from s2r2.study import Slurm, slurm
 from s2r2.study.plan import RESULT_FILE
-from s2r2.system.locking import HeldError
+from s2r2.system.locking import LOCK, HeldError
 
 STUDY: dict[str, Any] = {
     "name": "digits",
@@ -125,9 +125,10 @@ def test_a_study_runs_as_an_array_and_a_job_that_must_go_is_requeued(
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline and not (training := list(out.glob("final/*/*/*/run/config.yaml"))):
         time.sleep(0.05)
-    job = (training[0].parents[1] / slurm.JOB_FILE).read_text().strip()
-    # As SLURM does before it takes the machine away. It may complain that the job, requeued, has left meanwhile.
-    subprocess.run(["scancel", "--signal=USR2", job], check=False)
+    cell = training[0].parents[1]
+    job = (cell / slurm.JOB_FILE).read_text().strip()
+    # As SLURM does before it takes the machine away; scancel repeats its signal, which would end the requeued job.
+    os.kill(int((cell / LOCK).read_text().split()[0]), signal.SIGUSR2)
     said, errors = call.communicate(400)
     assert call.returncode == 0, errors
     assert re.fullmatch(r"\d+_[0-7]", job)  # of an array
