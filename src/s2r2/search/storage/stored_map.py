@@ -58,7 +58,8 @@ class StoredMap:
                 found = cls(file["places"], file["made"], int(file["made_of"]))
         except (KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path.name}: {error}") from error
-        if (found.places.shape, found.places.dtype, found.made.shape) != ((photos, 2), np.float32, (photos,)):
+        shapes = found.places.shape, found.made.shape
+        if shapes != ((photos, 2), (photos,)) or found.places.dtype != np.dtype(np.float32):
             raise ValueError(f"{path.name} is no map of {photos} photos")
         return found
 

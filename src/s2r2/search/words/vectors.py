@@ -8,7 +8,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -77,7 +77,7 @@ def word_vectors(
     return WordVectors(generation, WordModel(name, "cuda" if _has_gpu() else "cpu"))
 
 
-def described(words: "WordVectors | None") -> dict[str, str]:
+def described(words: "WordVectors | None") -> dict[str, Any]:
     """What an index says of them."""
     return {} if words is None else {"words": words.model.name, "words_fingerprint": words.model.fingerprint}
 
