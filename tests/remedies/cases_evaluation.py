@@ -285,6 +285,19 @@ case(
     with_protocol(None, LABELLED),
     with_protocol(LABELLED, LABELLED),
 )
+
+
+def by_grades(state: State, grades: str = "") -> object:
+    judge = {"x": lambda images: ROWS[: len(images)]}
+    images = store(state, labelled(state, "test", LABELLED))
+    return evaluate(judge, None, images, protocols=["grades"], grades=grades, draws=20)
+
+
+case(
+    "photos that belong together: give `grades`, such as",
+    by_grades,
+    lambda state, _: by_grades(state, "label"),  # they say no time; any column of a manifest is a grade
+)
 BOTH = ["a", "b", "a;b"] * 4
 case(
     "images with one label each; these have several: use svm",

@@ -250,7 +250,11 @@ case(
     lambda state: finds(state, "a/00.png", "a/00.png", "--box", "0,0,9,9"),
     lambda state, _: finds(state, "a/00.png", "a/00.png"),
 )
-case("a query needs at least one photo to be like", lambda s: command("search", s.index), lambda s, _: finds(s))
+case(
+    "a query needs at least one photo to be like",
+    lambda state: ImageIndex.open(state.index).search([]),
+    lambda state, _: ImageIndex.open(state.index).search(["a/00.png"]),
+)
 case(
     "a query of {} photos: give at most {}",
     lambda state: finds(state, *["a/00.png"] * 30, *["--less", "a/00.png"] * 3),

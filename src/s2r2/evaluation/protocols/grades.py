@@ -15,7 +15,7 @@ class Grades(Protocol):
     """Figures of the rankings of test images by what the photos know of each other; no labels are needed."""
 
     name = "grades"
-    summary = "each test image is a query for those of its burst, place, ... (`grades`): nDCG of all, mAP of each"
+    summary = "where grades are given, each test image is a query for those of its burst, place, ...: nDCG, mAP of each"
     needs = (Need.GRADES,)
     usual = True
     basis = Basis.RANKING
