@@ -183,15 +183,18 @@ class RunFolder:
 
     def clear_failed_start(self) -> None:
         """Remove what a start has written, file by file, if it did not come to a checkpoint; nothing else."""
-        if not self.unfinished_start.exists() or self.has_checkpoint:
-            return
+        if self.unfinished_start.exists() and not self.has_checkpoint:
+            self.clear()
+
+    def clear(self) -> None:
+        """Remove what training has written, file by file; nothing else."""
         with contextlib.suppress(OSError):
-            for file in self._of_a_start():
+            for file in (*self._of_a_start(), self.checkpoint, self.previous_checkpoint):
                 file.unlink(missing_ok=True)
             for curves in self.tensorboard.glob("events*"):
                 if _TENSORBOARD_FILE.fullmatch(curves.name):
                     curves.unlink()
-            self.unfinished_start.unlink()
+            self.unfinished_start.unlink(missing_ok=True)
         for inner in (self.tensorboard, self.checkpoint.parent):
             with contextlib.suppress(OSError):
                 inner.rmdir()

@@ -46,8 +46,8 @@ def test_the_map_shows_colors_selects_and_searches(page: Any, served: tuple[str,
     x, y = drawn(page)
     until(page, "Number(document.getElementById('map').dataset.shown) > 2")
     legend = page.locator(".legend")
-    assert [legend.locator("li").nth(n).inner_text().split(" ")[0] for n in range(3)] == ["red", "green", "blue"]
-    around(page, x, y, 400)
+    assert [legend.locator("li").nth(n).inner_text().split(" ")[0] for n in range(3)] == ["red", "blue", "green"]
+    around(page, x, y, 370)
     until(page, "document.querySelector('#selection .count').textContent.startsWith('2')")
     assert "added to the selection" in page.locator("#status").inner_text()
     page.get_by_role("button", name="Clear").click()

@@ -16,6 +16,7 @@ import yaml
 
 import preloaded
 from s2r2.errors import S2R2Error
+from s2r2.runs import RunFolder
 from s2r2.study import compare, comparing, read_study
 from s2r2.study.cell import _run
 from s2r2.study.claims import ERROR_FILE, Claim, read_failure, write_failure
@@ -201,10 +202,13 @@ def test_what_was_trained_with_other_settings_is_not_gone_on_with(planned: list[
     cell = planned[2]
     for content, kept in ((cell.content, True), (cell.content, True), ({**cell.content, "copies": 0.5}, False)):
         claim = Claim.take(dataclasses.replace(cell, content=content), tmp_path)
-        (claim.folder / RUN_FOLDER).mkdir(exist_ok=True)
+        run = RunFolder(claim.folder / RUN_FOLDER)
+        run.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        run.checkpoint.touch()
+        run.metrics_file.touch()
         claim.begin()
         claim.release()
-        assert (claim.folder / RUN_FOLDER).exists() is kept
+        assert run.has_checkpoint is run.metrics_file.exists() is kept
     assert not (cell.folder(tmp_path) / LOCK).exists()
 
 

@@ -2,12 +2,12 @@
 
 import contextlib
 import json
-import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from s2r2.runs import RunFolder
 from s2r2.study.plan import CELL_FILE, RUN_FOLDER, Cell, with_all_settings
 from s2r2.system.files import make_folder, stamp, write_text
 from s2r2.system.locking import LOCK, locked
@@ -48,7 +48,7 @@ class Claim:
     def begin(self) -> None:
         """Write down what is to be run, and remove what a failure, or training with other settings, has left."""
         if self._before() not in (None, self.cell.content):
-            shutil.rmtree(self.folder / RUN_FOLDER, ignore_errors=True)
+            RunFolder(self.folder / RUN_FOLDER).clear()
         (self.folder / ERROR_FILE).unlink(missing_ok=True)
         write_text(self.folder / CELL_FILE, json.dumps(self.cell.content, indent=1) + "\n")
 

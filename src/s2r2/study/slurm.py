@@ -23,6 +23,7 @@ from s2r2.system.child_processes import module_environment
 from s2r2.system.extras import require_extra
 from s2r2.system.files import write_text
 from s2r2.system.locking import HeldError
+from s2r2.system.terminal import say
 
 JOB_FILE = "slurm-job.txt"
 LEAST_MINUTES = 5
@@ -85,7 +86,7 @@ class CellJob:
         try:
             run_cell(Path(self.folder))
         except HeldError as error:
-            print(error, file=sys.stderr)  # another call runs it; its result is as good
+            say(error, error=True)  # another call runs it; its result is as good
         except KeyboardInterrupt:
             if not told or not callable(requeue):
                 raise
@@ -214,7 +215,7 @@ class SlurmExecutor:
     def _queue(self) -> set[str] | None:
         """Jobs of this user that wait or run; None where SLURM does not answer just now."""
         asked = subprocess.run(
-            ["squeue", "--me", "--noheader", "--array", "--format=%i"], check=False, capture_output=True, text=True
+            ["squeue", "-h", "-r", "-o", "%i", "-u", str(os.getuid())], check=False, capture_output=True, text=True
         )
         return set(asked.stdout.split()) if asked.returncode == 0 else None
 

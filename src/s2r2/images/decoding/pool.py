@@ -14,7 +14,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from s2r2.errors import UnreadableImage
-from s2r2.images.decoding.decoder import Part, max_pixels_allowed
+from s2r2.images.decoding.decoder import CHANGED_BY, Part, max_pixels_allowed
 from s2r2.images.decoding.facts import PhotoFacts
 from s2r2.images.decoding.member import Budget, Member, start_process
 from s2r2.images.decoding.protocol import SIZE, UNREADABLE, Answer, Job, Settings
@@ -207,7 +207,13 @@ def decode_expendable(
         UnreadableImage: It cannot be decoded, or not in time.
         S2R2Error: No process can be started.
     """
-    return _pixels(_one(image, "pixels", Settings(short_side, max_pixels or max_pixels_allowed(), part, seconds)))
+    allowed = max_pixels_allowed()
+    try:
+        return _pixels(_one(image, "pixels", Settings(short_side, max_pixels or allowed, part, seconds)))
+    except UnreadableImage as error:
+        if max_pixels in (None, allowed):
+            raise
+        raise UnreadableImage(str(error).removesuffix(CHANGED_BY)) from error  # the caller's limit is another one
 
 
 def decode_with_facts(content: bytes, *, short_side: int | None = None) -> tuple[np.ndarray, PhotoFacts]:

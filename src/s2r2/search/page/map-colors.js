@@ -26,7 +26,8 @@ export function coloring(photos, form, legend) {
   function byName(codes, names) {
     const counts = new Map();
     for (const code of codes) counts.set(code, (counts.get(code) || 0) + 1);
-    const order = [...counts].filter(([code]) => names(code)).sort((a, b) => b[1] - a[1]);
+    const order = [...counts].filter(([code]) => names(code))
+      .sort((a, b) => b[1] - a[1] || names(a[0]).localeCompare(names(b[0])));
     const first = order.slice(0, PALETTE.length);
     const found = new Map(first.map(([code], number) => [code, PALETTE[number]]));
     paint((row) => found.get(codes[row]) || OTHERS);

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from s2r2.encoder.weights import why_unreachable
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images.sources.names import printable
 from s2r2.system.extras import require_extra
@@ -186,6 +185,8 @@ def _from_hub(repository: str, names: Sequence[str]) -> Path:
     """The first of some files that a repository of the Hugging Face hub has: from the cache, or fetched now."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
+
+    from s2r2.encoder.weights import why_unreachable  # brings torch
 
     for name in names:
         if isinstance(cached := try_to_load_from_cache(repository, name), str):
