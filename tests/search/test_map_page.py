@@ -52,7 +52,7 @@ def test_the_map_shows_colors_selects_and_searches(page: Any, served: tuple[str,
     assert "added to the selection" in page.locator("#status").inner_text()
     page.get_by_role("button", name="Clear").click()
     page.get_by_role("button", name="Select all in view").click()
-    assert page.locator("#selection .count").inner_text() == "25 selected"
+    until(page, "document.querySelector('#selection .count').textContent === '25 selected'")
     page.locator(".map-tools select").select_option("date")
     until(page, "document.querySelectorAll('.legend li').length === 5")
     page.locator("#map").focus()

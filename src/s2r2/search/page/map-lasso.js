@@ -1,4 +1,5 @@
-// Drawing around photos on the map with mouse, finger or pen.
+// Drawing around photos on the map with mouse, finger or pen. Returns what gives up a line that is being drawn, and says
+// whether there was one.
 
 export function lasso(stage, canvas, isActive, onDrawn) {
   const line = stage.querySelector(".lasso-line polygon");
@@ -26,4 +27,9 @@ export function lasso(stage, canvas, isActive, onDrawn) {
   });
   stage.addEventListener("pointerup", () => end(true));
   stage.addEventListener("pointercancel", () => end(false));
+  return () => {
+    const begun = path !== null;
+    end(false);
+    return begun;
+  };
 }

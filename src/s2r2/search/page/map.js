@@ -8,6 +8,7 @@ import { element, fileName, visible } from "./photo.js";
 import * as api from "./api.js";
 
 const RADIUS = 3; // of a point, in pixels
+const ZOOMS = { minZoom: 6, maxZoom: 22 }; // powers of two, from the whole map on the screen to few photos
 const REACH = 6; // so far from a point it is still meant
 
 export async function openMap(stage, { onOpen, onStatus, selection }) {
@@ -27,7 +28,7 @@ export async function openMap(stage, { onOpen, onStatus, selection }) {
   const overlay = pictures(stage.querySelector(".pictures"), photos);
   const tip = tooltip(stage.querySelector(".tip"), photos);
   const drawing = { active: false };
-  let viewState = { target: [0.5, 0.5, 0], zoom: Math.log2(0.9 * Math.min(canvas.clientWidth, canvas.clientHeight)), minZoom: 6, maxZoom: 22 };
+  let viewState = { target: [0.5, 0.5, 0], zoom: Math.log2(0.9 * Math.min(canvas.clientWidth, canvas.clientHeight)), ...ZOOMS };
 
   const view = () => deck.getViewports()[0];
   const controller = () => ({ dragPan: !drawing.active, dragRotate: false, doubleClickZoom: false, keyboard: false, inertia: 250, scrollZoom: { speed: 0.002 } });
@@ -65,14 +66,14 @@ export async function openMap(stage, { onOpen, onStatus, selection }) {
     return photos.nearest(view().unproject([info.x, info.y]), REACH / 2 ** viewState.zoom);
   }
 
-  function look(next) {
-    viewState = next;
+  function look({ zoomX, zoomY, ...next }) { // gestures change these, or make zoom a pair; they are one number here
+    viewState = { ...next, ...ZOOMS, zoom: zoomX ?? [next.zoom].flat()[0] };
     tip.hide();
     deck.setProps({ viewState });
   }
 
   function zoom(steps) {
-    look({ ...viewState, zoom: Math.min(viewState.maxZoom, Math.max(viewState.minZoom, viewState.zoom + steps)), transitionDuration: 0 });
+    look({ ...viewState, zoom: Math.min(ZOOMS.maxZoom, Math.max(ZOOMS.minZoom, viewState.zoom + steps)), transitionDuration: 0 });
   }
 
   function pan(dx, dy) {
@@ -89,7 +90,7 @@ export async function openMap(stage, { onOpen, onStatus, selection }) {
     const steps = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
     if (event.key === "+" || event.key === "=") zoom(0.4);
     else if (event.key === "-") zoom(-0.4);
-    else if (event.key === "Escape" && drawing.active) lassoing(false);
+    else if (event.key === "Escape" && drawing.active) giveUp() || lassoing(false);
     else if (steps[event.key]) pan(...steps[event.key]);
     else return;
     event.preventDefault();
@@ -104,9 +105,9 @@ export async function openMap(stage, { onOpen, onStatus, selection }) {
   button("closer", () => zoom(1));
   button("farther", () => zoom(-1));
   button("inside", () => add(photos.inView(view())));
-  lasso(stage, canvas, () => drawing.active, (path) => {
+  const giveUp = lasso(stage, canvas, () => drawing.active, (path) => {
     add(photos.within(path.map(([x, y]) => view().unproject([x, y]))));
-    lassoing(false);
+    setTimeout(() => lassoing(false)); // deck.gl has yet to see this gesture end, and must not take it for a move of the map
   });
   const redraw = () => deck.setProps({ layers: [points(), ring()] });
   colors.onChange(() => {
