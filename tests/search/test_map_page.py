@@ -1,17 +1,12 @@
-"""The map in a real browser: points, thumbnails, colors, the lasso, 100,000 photos, and a browser without WebGL."""
+"""The map in a real browser: points, thumbnails, colors, the lasso, and a browser without WebGL."""
 
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from browser import until, watch
-from s2r2.search.server.mapping import RECORD
-
-MANY = 100_000
 
 
 @pytest.fixture
@@ -64,51 +59,6 @@ def test_the_map_shows_colors_selects_and_searches(page: Any, served: tuple[str,
     until(page, "document.querySelector('.tip').textContent.includes('.jpg')")
     page.mouse.click(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
     page.wait_for_selector(".ranking .score")
-
-
-@pytest.mark.slow
-def test_a_hundred_thousand_photos_move_smoothly(page: Any, served: tuple[str, Path]) -> None:
-    """Frame times are of software rendering on whatever machine this is: printed, and bounded very loosely."""
-    generator = np.random.default_rng(0)
-    label = generator.integers(0, 12, MANY)
-    records = np.zeros(MANY, RECORD)
-    records["id"], records["label"], records["date"] = np.arange(MANY), label, np.nan
-    records["place"] = generator.uniform(0.1, 0.9, (12, 2))[label] + generator.normal(0, 0.05, (MANY, 2))
-    names = {"folders": [""], "labels": [f"label {number}" for number in range(12)]}
-    content = records.tobytes()
-    page.route("**/api/map", lambda route: route.fulfill(body=content, content_type="application/octet-stream"))
-    page.route("**/api/map/names", lambda route: route.fulfill(json=names))
-    page.route("**/thumbnail/*", lambda route: route.fulfill(body=b"", content_type="image/jpeg"))
-    page.goto(f"{served[0]}/#view=map")
-    x, y = drawn(page)
-    until(page, "document.querySelector('.legend').textContent.includes('others')")
-    page.evaluate(
-        """() => {
-            window.frameTimes = [];
-            let last = performance.now();
-            const frame = (now) => { frameTimes.push(now - last); last = now; requestAnimationFrame(frame); };
-            requestAnimationFrame(frame);
-        }"""
-    )
-    page.mouse.move(x, y)
-    page.mouse.down()
-    for step in range(120):
-        page.mouse.move(x + 120 * np.sin(step / 10), y + 80 * np.cos(step / 10))
-        page.wait_for_timeout(10)
-    page.mouse.up()
-    times = sorted(page.evaluate("window.frameTimes"))
-    median, late = statistics.median(times), times[int(0.95 * len(times))]
-    print(f"\npanning {MANY:,} photos, software rendering: median frame {median:.0f} ms, 95th percentile {late:.0f} ms")
-    assert median < 250
-    around(page, x, y, 100)
-    until(page, "!document.getElementById('selection').hidden")
-    page.mouse.move(x, y)
-    for _ in range(60):
-        page.mouse.wheel(0, -300)
-        if page.evaluate("Number(document.getElementById('map').dataset.shown) > 0"):
-            break
-        page.wait_for_timeout(100)
-    until(page, "Number(document.getElementById('map').dataset.shown) > 0")
 
 
 def test_without_webgl_the_map_is_a_still_picture(page: Any, served: tuple[str, Path]) -> None:
