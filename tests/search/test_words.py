@@ -18,7 +18,6 @@ from s2r2.errors import S2R2Error
 from s2r2.search import ImageIndex, update_index
 from s2r2.search.server.app import create_app
 from s2r2.search.several_photos import most_similar
-from s2r2.search.words import model as model_module
 from s2r2.search.words.model import WordModel
 from s2r2.search.words.searching import SEEDS
 from s2r2.search.words.vectors import check_text
@@ -203,7 +202,7 @@ def test_an_interrupted_update_goes_on(
     ],
 )
 def test_what_is_no_model_is_one_line(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_module, "why_unreachable", lambda: "no network")
+    monkeypatch.setattr("s2r2.encoder.weights.why_unreachable", lambda: "no network")
     with pytest.raises(S2R2Error, match=said) as refused:
         WordModel(name)
     assert "\n" not in str(refused.value)

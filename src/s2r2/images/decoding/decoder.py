@@ -24,7 +24,6 @@ from s2r2.images.decoding.tiff import is_tiff
 
 DEFAULT_MAX_PIXELS = 178_956_970
 """Larger images count as decompression bombs (Pillow's own limit for an error); ``S2R2_MAX_PIXELS`` changes it."""
-CHANGED_BY = " (S2R2_MAX_PIXELS)"
 
 # Turns and mirrorings that undo each EXIF orientation.
 _UPRIGHT = {
@@ -241,7 +240,7 @@ def _reasons(limit: int | None, content: bytes = b"") -> Iterator[None]:
 
 def _too_large(pixels: str, limit: int | None) -> str:
     allowed = limit or DEFAULT_MAX_PIXELS
-    return f"refused as a decompression bomb: {pixels} pixels, allowed are {allowed:,}{CHANGED_BY}"
+    return f"refused as a decompression bomb: {pixels} pixels, allowed are {allowed:,} (S2R2_MAX_PIXELS)"
 
 
 class _Quiet:

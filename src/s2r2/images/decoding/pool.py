@@ -14,7 +14,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from s2r2.errors import UnreadableImage
-from s2r2.images.decoding.decoder import CHANGED_BY, Part, max_pixels_allowed
+from s2r2.images.decoding.decoder import Part, max_pixels_allowed
 from s2r2.images.decoding.facts import PhotoFacts
 from s2r2.images.decoding.member import Budget, Member, start_process
 from s2r2.images.decoding.protocol import SIZE, UNREADABLE, Answer, Job, Settings
@@ -213,7 +213,9 @@ def decode_expendable(
     except UnreadableImage as error:
         if max_pixels in (None, allowed):
             raise
-        raise UnreadableImage(str(error).removesuffix(CHANGED_BY)) from error  # the caller's limit is another one
+        raise UnreadableImage(
+            str(error).removesuffix(" (S2R2_MAX_PIXELS)")
+        ) from error  # the caller's limit is another one
 
 
 def decode_with_facts(content: bytes, *, short_side: int | None = None) -> tuple[np.ndarray, PhotoFacts]:
