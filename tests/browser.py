@@ -1,6 +1,8 @@
 """A real browser for tests: Debian's Chromium, driven by Playwright, and what a page in it may not do."""
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,6 +34,16 @@ def watch(page: Any, address: str, refused: tuple[int, ...] = ()) -> list[str]:
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", asked)
     return problems
+
+
+@contextlib.contextmanager
+def watched_page(browser: Any, address: str, *, height: int = 900, refused: tuple[int, ...] = ()) -> Iterator[Any]:
+    """A new page that, when it is closed, must have complained of nothing and asked no other server (:func:`watch`)."""
+    page = browser.new_page(viewport={"width": 1280, "height": height})
+    problems = watch(page, address, refused)
+    yield page
+    page.close()
+    assert problems == []
 
 
 def until(page: Any, condition: str) -> None:

@@ -147,6 +147,13 @@ def test_an_index_of_an_earlier_version_is_searched_and_completed_without_embedd
     assert np.array_equal(np.sort(done.index.vectors, axis=0), np.sort(expected.vectors, axis=0))
 
 
+def test_all_filters_of_a_search_hold_together(indexed: Path) -> None:
+    index = ImageIndex.open(indexed / "index")
+    found = index.search("sea/02.jpg", 50, folder="deep", where=Filter(camera="Canon EOS R5"))
+    assert {hit.key for hit in found} == {f"deep/{number:02}.jpg" for number in range(3, 24, 6)}
+    assert index.search("sea/02.jpg", 50, folder="deep", where=Filter(folder="sea")) == []
+
+
 def test_the_server_filters_and_says_by_what(indexed: Path) -> None:
     with TestClient(create_app([indexed / "index"]), base_url="http://localhost") as client:
         about = client.get("/api/about").json()

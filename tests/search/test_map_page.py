@@ -6,17 +6,14 @@ from typing import Any
 
 import pytest
 
-from browser import until, watch
+from browser import until, watched_page
 
 
 @pytest.fixture
 def page(browser: Any, served: tuple[str, Path]) -> Iterator[Any]:
     """A page that has complained of nothing, nor asked for anything elsewhere."""
-    opened = browser.new_page(viewport={"width": 1280, "height": 1000})
-    problems = watch(opened, served[0])
-    yield opened
-    opened.close()
-    assert problems == []
+    with watched_page(browser, served[0], height=1000) as opened:
+        yield opened
 
 
 def drawn(page: Any) -> tuple[float, float]:

@@ -12,19 +12,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from browser import until, watch
+from browser import until, watched_page
 
 
 @pytest.fixture
 def page(browser: Any, served: tuple[str, Path]) -> Iterator[Any]:
     """The page, opened; fails afterwards if it complained or asked for anything elsewhere."""
-    opened = browser.new_page(viewport={"width": 1280, "height": 900})
-    problems = watch(opened, served[0], refused=(422, 429))  # a test sends what is no photo, and one too many marks
-    opened.goto(served[0])
-    opened.wait_for_selector(".photo")
-    yield opened
-    opened.close()
-    assert problems == []
+    with watched_page(browser, served[0], refused=(422, 429)) as opened:  # what is no photo, and one too many marks
+        opened.goto(served[0])
+        opened.wait_for_selector(".photo")
+        yield opened
 
 
 def search_first(page: Any) -> None:

@@ -6,19 +6,16 @@ from typing import Any
 
 import pytest
 
-from browser import barriers, until, watch
+from browser import barriers, until, watch, watched_page
 
 
 @pytest.fixture
 def page(browser: Any, served: tuple[str, Path]) -> Iterator[Any]:
     """The page, opened; fails afterwards if it complained or asked for anything elsewhere."""
-    opened = browser.new_page(viewport={"width": 1280, "height": 900})
-    problems = watch(opened, served[0])
-    opened.goto(served[0])
-    opened.wait_for_selector(".photo")
-    yield opened
-    opened.close()
-    assert problems == []
+    with watched_page(browser, served[0]) as opened:
+        opened.goto(served[0])
+        opened.wait_for_selector(".photo")
+        yield opened
 
 
 def focused(page: Any) -> str:

@@ -15,9 +15,11 @@ from s2r2.cli import main
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, load
 from s2r2.errors import S2R2Error
+from s2r2.images import open_source
 from s2r2.search import ImageIndex, update_index
 from s2r2.search.server.app import create_app
 from s2r2.search.several_photos import most_similar
+from s2r2.search.unchanged import nothing_new
 from s2r2.search.words.model import WordModel
 from s2r2.search.words.searching import SEEDS
 from s2r2.search.words.vectors import check_text
@@ -165,7 +167,23 @@ def test_an_update_encodes_only_what_is_new(
     assert len(again.words.seeds("a red car")) == SEEDS
     removed = update_index(encoder, photo_folder, store, text="none", progress=False).index
     assert "has no vectors for words" in removed.words.why_not
-    assert not list((store / removed.about.generation).glob("words-*.npy"))
+    assert not list((store / removed.about.generation).glob("**/words-*"))
+
+
+def test_where_nothing_is_new_it_is_seen_at_once(
+    encoder: Encoder, model_folder: Path, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several commits to the table of words leave one version of it, as updates that add and drop photos do."""
+    monkeypatch.setattr("s2r2.search.words.vectors._COMMIT_ROWS", 1)
+    monkeypatch.setattr("s2r2.search.words.vectors._BATCH", 10)
+    store, name = tmp_path / "index", f"open_clip:local-dir:{model_folder}"
+    update_index(encoder, photo_folder, store, text=name, progress=False)
+    for number in range(2):
+        found = nothing_new(encoder.name, open_source(photo_folder), store, None, 500_000)
+        assert found is not None
+        assert "words     found by" in str(found)
+        (photo_folder / "red" / f"{number}.jpg").unlink()
+        update_index(encoder, photo_folder, store, progress=False)
 
 
 def test_an_interrupted_update_goes_on(

@@ -25,20 +25,12 @@ from s2r2.study.scheduling import Scheduler
 from s2r2.study.spec import parse_study
 from s2r2.system.console import PlainConsole
 from s2r2.system.locking import LOCK, HeldError
+from small_study import SMALL_STUDY
 
 STUDY: dict[str, Any] = {
-    "name": "digits",
-    "seeds": [0, 1],
-    "budgets": [640],
-    "config": {
-        "backbone": "test_resnet", "image_size": 32, "batch_size": 32, "recipe": "documents", "head_hidden": 32,
-        "embedding_dimensions": 16, "check_every": 1,
-    },
-    "data": {
-        "digits": {"train": "digits:test", "tasks": {"classes": {"train": "digits:train", "test": "digits:test"}}},
-    },
+    **SMALL_STUDY,
     "methods": {"S2R2": {"views": 4}, "SimCLR": {"method": "simclr", "views": 4}},
-}  # fmt: skip
+}
 COSTS = {"pixels": 1, "seconds": 1.0, "steps": 1, "peak_memory": 1}
 
 

@@ -19,20 +19,13 @@ from s2r2.errors import S2R2Error
 from s2r2.study import Slurm, slurm
 from s2r2.study.plan import RESULT_FILE
 from s2r2.system.locking import LOCK, HeldError
+from small_study import SMALL_STUDY
 
 STUDY: dict[str, Any] = {
-    "name": "digits",
-    "seeds": [0, 1],
-    "budgets": [640],
-    "config": {
-        "backbone": "test_resnet", "image_size": 32, "batch_size": 32, "recipe": "documents", "head_hidden": 32,
-        "embedding_dimensions": 16, "check_every": 1, "views": 4,
-    },
-    "data": {
-        "digits": {"train": "digits:test", "tasks": {"classes": {"train": "digits:train", "test": "digits:test"}}},
-    },
+    **SMALL_STUDY,
+    "config": {**SMALL_STUDY["config"], "views": 4},
     "methods": {"S2R2": {}, "SimCLR": {"method": "simclr"}, "cooler": {"method": "simclr", "temperature": 0.5}},
-}  # fmt: skip
+}
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol")
 CONFIGURATION = """
 ClusterName=tests

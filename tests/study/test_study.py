@@ -35,24 +35,17 @@ from s2r2.study.tuning import choose_settings
 from s2r2.training import TrainConfig
 from s2r2.training.setup.encoder import first_encoder
 from s2r2.views import get_recipe
+from small_study import SMALL_STUDY
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 STUDY: dict[str, Any] = {
-    "name": "digits",
-    "seeds": [0, 1],
+    **SMALL_STUDY,
     "budgets": [1280],
-    "config": {
-        "backbone": "test_resnet", "image_size": 32, "batch_size": 32, "recipe": "documents", "head_hidden": 32,
-        "embedding_dimensions": 16, "check_every": 1,
-    },
-    "data": {
-        "digits": {"train": "digits:test", "tasks": {"classes": {"train": "digits:train", "test": "digits:test"}}},
-    },
     "methods": {
         "S2R2": {"method": "s2r2", "views": 4, "temperature": 0.3},
         "SimCLR <b>": {"method": "simclr", "views": 4, "options": {"form": "inside"}},
     },
-}  # fmt: skip
+}
 TUNING: dict[str, Any] = {
     "trials": 2,
     "budget": 640,

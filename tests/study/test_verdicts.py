@@ -16,15 +16,11 @@ from s2r2.study.spec import parse_study
 from s2r2.study.statistics import holm
 from s2r2.study.tuning import beyond_edges, choose_settings, wider_cells
 from s2r2.study.verdicts import unequal_seconds, verdict
+from small_study import SMALL_STUDY
 
 STUDY: dict[str, Any] = {
-    "name": "digits",
-    "seeds": [0, 1],
+    **SMALL_STUDY,
     "budgets": [1280],
-    "config": {"backbone": "test_resnet", "image_size": 32, "batch_size": 32, "recipe": "documents"},
-    "data": {
-        "digits": {"train": "digits:test", "tasks": {"classes": {"train": "digits:train", "test": "digits:test"}}},
-    },
     "methods": {"S2R2": {"method": "s2r2", "temperature": 0.3}, "SimCLR": {"method": "simclr", "views": 4}},
 }
 TUNING: dict[str, Any] = {

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from s2r2.errors import S2R2Error
-from s2r2.evaluation import evaluate_run
+from s2r2.evaluation import evaluate_run, run_evaluation
 from s2r2.images import PixelStore, open_source
 from s2r2.images.grades import group_photos, read_grades, refuse_unknown_columns
 from s2r2.images.grouping import bursts, nested, places
@@ -70,10 +70,15 @@ def test_train_says_records_and_keeps_them(album: Path, tmp_path: Path, capsys: 
         train(None, TrainConfig(grades="time:60s"), out=out, resume=True, quiet=True)
 
 
-def test_an_evaluation_judges_by_them_without_labels(album: Path, tmp_path: Path) -> None:
+def test_an_evaluation_judges_by_them_without_labels(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    monkeypatch.setattr(run_evaluation, "open_source", lambda data: opened.append(data) or open_source(data))
     found = evaluate_run(
         "untrained:test_resnet", album, grades="time:30s,place:50m", store=tmp_path, device="cpu", progress=False
     )
+    assert opened == [album]  # a long list of photos is read once
     figures = found.rows[-1].figures
     assert set(figures) == {"graded_ndcg", "map time:30s", "map place:50m", "view_ap"}
     assert all(0 < figure.value <= 1 and figure.low < figure.value < figure.high for figure in figures.values())

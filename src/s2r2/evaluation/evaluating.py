@@ -93,10 +93,11 @@ def evaluate(
             "give held-out images as test, or only test images"
         )
     task = build_task(train, test, ks=ks, draws=draws, seed=seed)
-    found_groups = group_photos(read_grades(grades), test) if grades else None
-    if found_groups is not None:
-        names = tuple(grade.text for grade in read_grades(grades))
-        task = dataclasses.replace(task, grades=names, groups=found_groups.columns)
+    levels = read_grades(grades)
+    groups = group_photos(levels, test) if levels else None
+    if groups is not None:
+        names = tuple(grade.text for grade in levels)
+        task = dataclasses.replace(task, grades=names, groups=groups.columns)
     chosen = fitting_protocols(protocols, task)
     sized = [encoder for encoder in encoders.values() if isinstance(encoder, Encoder)]
     if not task.labelled and task.groups is None and (recipe is None or not sized):
@@ -133,8 +134,8 @@ def evaluate(
         for row in evaluation.rows:
             withdraw(row.figures, found, chosen, task)
     evaluation.notes += _notes(evaluation, train, test, task)
-    if found_groups is not None:
-        evaluation.notes.append(f"Grades: {found_groups.sentence}.")
+    if groups is not None:
+        evaluation.notes.append(f"Grades: {groups.sentence}.")
     features = {one.row.encoder: one for one in shown if one.row.output == "feature"}
     if compared is not None and set(compared) <= set(features):
         sentence = verdict(features[compared[0]], features[compared[1]], task, evaluation.columns)

@@ -14,7 +14,7 @@ from s2r2.evaluation.evaluating import evaluate
 from s2r2.evaluation.protocols.register import find_protocols
 from s2r2.evaluation.result import Evaluation
 from s2r2.images import PixelStore, open_source
-from s2r2.images.grades import read_grades, refuse_unknown_columns
+from s2r2.images.grades import Grade, read_grades, refuse_unknown_columns
 from s2r2.runs import RunFolder
 from s2r2.settings.values import fitted, whole_number
 from s2r2.system.terminal import say
@@ -57,7 +57,7 @@ def evaluate_run(
     """
     seed = whole_number(seed, 0, (1 << 63) - 1, "seed")
     find_protocols(protocols)  # an unknown one is refused before anything is decoded
-    refuse_unknown_columns(read_grades(grades), open_source(test))
+    levels = read_grades(grades)
     chosen = choose_device(device, processes)
     encoders: dict[str, Encoder] = {}
     start: Encoder | None = None
@@ -76,13 +76,18 @@ def evaluate_run(
     side = store_side(max(encoder.image_size for encoder in encoders.values()))
     show = progress and processes.leader
 
-    def opened(data: str | Path) -> PixelStore:
-        images = processes.leader_first(lambda: PixelStore.build(open_source(data), side, store, progress=show))
+    def opened(data: str | Path, levels: Sequence[Grade] = ()) -> PixelStore:
+        def decoded() -> PixelStore:
+            source = open_source(data)
+            refuse_unknown_columns(levels, source)
+            return PixelStore.build(source, side, store, progress=show)
+
+        images = processes.leader_first(decoded)
         processes.check_alike(f"the images of {images.name}", images.fingerprint)
         return images
 
     labelled = opened(train) if train is not None else None
-    judged = opened(test)
+    judged = opened(test, levels)
     for name, encoder in encoders.items() if processes.world_size > 1 else ():
         processes.check_alike(f"the weights of {name}", encoder.fingerprint)
     return evaluate(

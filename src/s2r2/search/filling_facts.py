@@ -24,7 +24,7 @@ def fill_facts(rows: Rows, files: RowFiles, names: PhotoNames, progress: bool) -
     if not unknown:
         return
     source = names.source
-    found = {names.key(index): index for index in range(len(source)) if names.key(index) in unknown}
+    found = {key: index for index in range(len(source)) if (key := names.key(index)) in unknown}
     keys = [key for key, index in found.items() if isinstance(source.place(index), FilePlace)]
     with ProgressLine("EXIF", len(keys), visible=progress and bool(keys)) as line:
         for start in range(0, len(keys), _AT_ONCE):

@@ -49,11 +49,7 @@ class Filter:
     @property
     def by_facts(self) -> bool:
         """Whether it asks for what photos' files say of them."""
-        return replace(self, folder=None, label=None) != Filter()
-
-    def also(self, folder: str | None, label: str | None) -> "Filter":
-        """This filter, for photos in a folder or with a label."""
-        return replace(self, folder=folder or self.folder, label=label or self.label)
+        return replace(self, folder=None, label=None) != EVERYTHING
 
     def mask(self, catalogue: "Catalogue") -> np.ndarray | None:
         """``(N,)`` bool: which photos of an index may be found; None for all of them.
@@ -86,6 +82,15 @@ class Filter:
         if self.megapixels_to is not None:
             masks.append(catalogue.megapixels <= self.megapixels_to)
         return np.logical_and.reduce(masks) if masks else None
+
+
+EVERYTHING = Filter()
+
+
+def matching(catalogue: "Catalogue", *filters: Filter) -> np.ndarray | None:
+    """``(N,)`` bool: which photos all of these filters let through; None for all photos."""
+    masks = [mask for one in filters if (mask := one.mask(catalogue)) is not None]
+    return np.logical_and.reduce(masks) if masks else None
 
 
 def day(taken: float) -> date:

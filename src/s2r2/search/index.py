@@ -16,7 +16,7 @@ from s2r2.images.decoding.decoder import Part
 from s2r2.images.sources.names import printable
 from s2r2.search.backends.base import SearchBackend, backend_names, get_backend
 from s2r2.search.backends.exact import top_k
-from s2r2.search.filtering import Filter
+from s2r2.search.filtering import EVERYTHING, Filter, matching
 from s2r2.search.hit import Hit
 from s2r2.search.original_file import original_file
 from s2r2.search.query_image import Box, query_pixels
@@ -27,8 +27,6 @@ from s2r2.search.storage.published import Published, decoding_side, read_publish
 from s2r2.search.storage.thumbnails import Thumbnails, why_gone
 from s2r2.search.words.searching import SEEDS, WordSearch
 from s2r2.system.files import checksum
-
-_ALL = Filter()
 
 
 class ImageIndex:
@@ -158,7 +156,7 @@ class ImageIndex:
         box: Box | None = None,
         folder: str | None = None,
         label: str | None = None,
-        where: Filter = _ALL,
+        where: Filter = EVERYTHING,
     ) -> list[Hit]:
         """Find the photos most similar to an image, or to several (:mod:`s2r2.search.several_photos`).
 
@@ -187,7 +185,7 @@ class ImageIndex:
         check_count(len(more) + SEEDS * len(words), len(less) + SEEDS * len(less_words))
         vectors = [self._vector(one, box) for one in (*more, *less)]
         own = [row for row in map(self._row_of, (*more, *less)) if row is not None]
-        mask = where.also(folder, label).mask(self.catalogue)
+        mask = matching(self.catalogue, where, Filter(folder=folder, label=label))
         liked, disliked = (self.vectors[self.words.seeds_of(texts, mask)] for texts in (words, less_words))
         more_vectors, less_vectors = [*vectors[: len(more)], *liked], [*vectors[len(more) :], *disliked]
         return self._hits(self.nearest_to(more_vectors, less_vectors, k, mask, own)) if more_vectors else []

@@ -10,7 +10,7 @@ from typing import Literal
 from rich.cells import cell_len, set_cell_size
 
 from s2r2.errors import ArgumentError
-from s2r2.search.filtering import Filter
+from s2r2.search.filtering import EVERYTHING, Filter
 from s2r2.search.hit import Hit
 from s2r2.search.index import ImageIndex
 from s2r2.search.query_image import Box
@@ -25,7 +25,6 @@ SHOWN = 320
 """Short side of a query on a contact sheet: enough for its cell."""
 FIELDS = ("rank", "similarity", "label", "key", "id", "path", "taken", "camera", "width", "height")
 """Columns of a ranking as CSV, names of its values as JSON."""
-_ALL = Filter()
 Form = Literal["table", "json", "csv"]
 
 
@@ -43,7 +42,7 @@ def search_and_show(
     form: Form = "table",
     out: Path | None = None,
     backend: str | None = None,
-    where: Filter = _ALL,
+    where: Filter = EVERYTHING,
 ) -> None:
     """Search an index and print the ranking, a line a photo; write it to a file or as a contact sheet if asked to.
 
@@ -83,7 +82,7 @@ def search_and_show(
         captions = ["more"] * (len(more) - 1) + ["less"] * len(less)
         save_picture(contact_sheet(index, first, hits, others=list(zip(others, captions, strict=True))), picture)
     if form == "table":
-        if not hits and where != _ALL:
+        if not hits and where != EVERYTHING:
             console.say("no photo of the index passes the filters")
         for name, path in (("ranking", out), ("picture", picture)):
             if path is not None:

@@ -27,7 +27,7 @@ from s2r2.search.storage.rows import FACTS, Known, Rows
 from s2r2.search.stored_vectors import StoredVectors
 from s2r2.search.update_result import UpdateResult
 from s2r2.search.vector_reader import StoredVectorReader
-from s2r2.search.words.vectors import WordVectors, check_text, described, word_vectors
+from s2r2.search.words.vectors import WordVectors, check_text, described, tidy_words, word_vectors
 from s2r2.search.writing import writing
 from s2r2.system.files import checksum, sync_folder
 from s2r2.system.progress import ProgressLine
@@ -339,5 +339,6 @@ class _Update:
     def _tidy(self, published: Published) -> None:
         """Remove what readers of what is published do not need."""
         self.rows.prune()
+        tidy_words(self.generation, self.words)
         self.files.record()
         layout.remove_leftovers(self.folder, published.generation, names_in_use(published) | {layout.RECORD})

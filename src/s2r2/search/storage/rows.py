@@ -194,7 +194,7 @@ class Rows:
         """Join small files; nothing is deleted."""
         for index in self.table.list_indices():  # for approximate search, which had one here up to format 3
             self.table.drop_index(index.name)
-        self._optimize(_FOR_EVER, delete=False)
+        optimize(self.table, _FOR_EVER, delete=False)
 
     def prune(self) -> None:
         """Delete what the present version does not need. Only for the one writer, who holds the lock.
@@ -202,12 +202,7 @@ class Rows:
         The age of 0 and unverified files are safe for that reason, and because readers go by the catalogue and ask
         again when a row has moved under them.
         """
-        self._optimize(timedelta(0), delete=True)
-
-    def _optimize(self, older_than: timedelta, delete: bool) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            self.table.optimize(cleanup_older_than=older_than, delete_unverified=delete)
+        optimize(self.table, timedelta(0), delete=True)
 
     def cell(self, column: str, identity: int, row_id: int) -> Any:
         """One cell of a photo; by address, or where the address no longer holds, by id. None if it is gone."""
@@ -222,6 +217,13 @@ class Rows:
             self.table.checkout_latest()
             found = self.table.search().where(f"id = {identity}").select([column]).limit(1).to_arrow()
         return found[column][0].as_py() if found.num_rows else None
+
+
+def optimize(table: Any, older_than: timedelta, *, delete: bool) -> None:
+    """Join the small files of a table of LanceDB's, and delete versions that are older and, if told to, all else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        table.optimize(cleanup_older_than=older_than, delete_unverified=delete)
 
 
 def _add_facts(table: Any) -> None:

@@ -7,6 +7,7 @@ that were renamed, or are there twice, are encoded once. Searches read a matrix 
 import contextlib
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +22,7 @@ from s2r2.search.storage.catalog import Catalogue
 from s2r2.search.storage.layout import ROWS, DamagedIndex
 from s2r2.search.storage.published import Published
 from s2r2.search.storage.row_files import RowFiles
-from s2r2.search.storage.rows import SCAN, Rows, content_hash
+from s2r2.search.storage.rows import SCAN, Rows, content_hash, optimize
 from s2r2.search.words.model import WordModel, check_name
 from s2r2.system.extras import require_extra
 from s2r2.system.files import checksum, sync_file, sync_folder
@@ -77,6 +78,24 @@ def word_vectors(
     return WordVectors(generation, WordModel(name, "cuda" if _has_gpu() else "cpu"))
 
 
+def tidy_words(generation: Path, words: "WordVectors | None") -> None:
+    """Remove the tables of models that are no longer wanted, and old versions of the one that is.
+
+    Args:
+        generation: Folder of the rows.
+        words: What is wanted; None: no vectors for words.
+    """
+    import lancedb
+
+    database = lancedb.connect(str((generation / ROWS).absolute()))
+    wanted = "" if words is None else words.table.name
+    for name in database.list_tables(limit=1000).tables:
+        if name.startswith(_TABLE) and name != wanted:
+            database.drop_table(name)
+    if words is not None:
+        optimize(words.table, timedelta(0), delete=True)
+
+
 def described(words: "WordVectors | None") -> dict[str, Any]:
     """What an index says of them."""
     return {} if words is None else {"words": words.model.name, "words_fingerprint": words.model.fingerprint}
@@ -100,7 +119,7 @@ class WordVectors:
 
     Args:
         generation: Folder of the rows.
-        model: The model; what another one has made is dropped.
+        model: The model.
     """
 
     def __init__(self, generation: Path, model: WordModel) -> None:
@@ -108,12 +127,8 @@ class WordVectors:
 
         self.generation, self.model = generation, model
         database = lancedb.connect(str((generation / ROWS).absolute()))
-        name = _TABLE + model.fingerprint
-        for other in database.list_tables(limit=1000).tables:
-            if other.startswith(_TABLE) and other != name:
-                database.drop_table(other)
         layout = pa.schema([("content", pa.string()), ("vector", pa.list_(pa.float32(), model.dimensions))])
-        self._table = database.create_table(name, schema=layout, exist_ok=True)
+        self.table = database.create_table(_TABLE + model.fingerprint, schema=layout, exist_ok=True)
 
     def bring_up_to_date(self, rows: Rows, files: RowFiles, source: ImageSource, progress: bool) -> int:
         """Encode the photos whose content is new; each is read from the source, or else from its thumbnail.
@@ -186,9 +201,9 @@ class WordVectors:
         return {path.name: checksum(path)}
 
     def _batches(self, *columns: str) -> Iterator[pa.RecordBatch]:
-        count = self._table.count_rows()
+        count = self.table.count_rows()
         if count:
-            yield from self._table.search().select(list(columns)).limit(count).to_batches(batch_size=SCAN)
+            yield from self.table.search().select(list(columns)).limit(count).to_batches(batch_size=SCAN)
 
     def _picture(self, photo: _Wanted, index: int | None, source: ImageSource, rows: Rows) -> np.ndarray:
         """Pixels of a photo, if it is still what was indexed, or else of its thumbnail."""
@@ -204,11 +219,11 @@ class WordVectors:
     def _rows(self, contents: list[str], vectors: np.ndarray) -> pa.Table:
         flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
         column = pa.FixedSizeListArray.from_arrays(flat, self.model.dimensions)
-        return pa.table({"content": contents, "vector": column}, schema=self._table.schema)
+        return pa.table({"content": contents, "vector": column}, schema=self.table.schema)
 
     def _commit(self, pending: list[pa.Table], files: RowFiles) -> None:
         if pending:
-            self._table.add(pa.concat_tables(pending))
+            self.table.add(pa.concat_tables(pending))
             files.record()
             pending.clear()
 
@@ -217,4 +232,4 @@ class WordVectors:
         gone = sorted(contents)
         for start in range(0, len(gone), 500):
             listed = ", ".join(f"'{content}'" for content in gone[start : start + 500])  # hexadecimal digits
-            self._table.delete(f"content IN ({listed})")
+            self.table.delete(f"content IN ({listed})")
