@@ -1,21 +1,26 @@
 """What is taken away: lists and zips hold just the photos that were selected, under names that do no harm."""
 
+import asyncio
 import csv
+import gc
 import io
 import os
+import threading
 import zipfile
 from pathlib import Path
+from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
-from fastapi import FastAPI, HTTPException
+from fastapi import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
 from s2r2.encoder import Encoder, load
 from s2r2.search import ImageIndex, update_index
 from s2r2.search.server import selections as selections_module
 from s2r2.search.server.app import create_app
-from s2r2.search.server.selections import KEPT, MOST_PHOTOS, add_selections, name_in_zip
-from s2r2.search.server.served_index import LiveIndex
+from s2r2.search.server.selections import KEPT, MOST_PHOTOS, ZIPS_AT_ONCE, Zip, name_in_zip
 
 
 @pytest.fixture(scope="module")
@@ -139,15 +144,32 @@ def test_selections_are_bounded_and_files_can_be_kept_back(client: TestClient, i
     assert kept_back.get(f"{place}/paths.txt").status_code == 200
 
 
-def test_zips_that_start_at_once_are_bounded_too(index: ImageIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selections_module, "ZIPS_AT_ONCE", 2)
-    app = FastAPI()
-    add_selections(app, [LiveIndex(index.folder)], originals=True)
-    photos = {"photos": [ids(index)["red/3.jpg"]]}
-    name = TestClient(app).post("/api/selections", json=photos).json()["selection"]
-    start = next(route.endpoint for route in app.routes if getattr(route, "path", "").endswith("photos.zip"))
-    started = [start(name), start(name)]
-    with pytest.raises(HTTPException, match="too many downloads at once"):
-        start(name)
-    started.pop()  # nobody waited for it
-    start(name)
+def test_zips_are_bounded_and_an_ended_one_makes_room_at_once(client: TestClient, index: ImageIndex) -> None:
+    """Whether it was sent or given up, and although no garbage is collected."""
+    place = f"{selected(client, [ids(index)['red/3.jpg']])}/photos.zip"
+    gc.disable()
+    try:
+        statuses = {client.get(place).status_code for _ in range(2 * ZIPS_AT_ONCE)}
+    finally:
+        gc.enable()
+    assert statuses == {200}
+    slots = threading.Semaphore(2)
+    receive: Any = asyncio.Future
+
+    async def start(send: Any) -> None:
+        await Zip(iter([b"a", b"b"]), slots, {})({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
+
+    async def ask() -> None:
+        read = asyncio.Event()
+        waiting = [asyncio.create_task(start(lambda _: read.wait())) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(HTTPException, match="too many downloads at once"):
+            await start(lambda _: read.wait())
+        read.set()
+        await asyncio.gather(*waiting)
+        for _ in range(3):
+            with pytest.raises(ClientDisconnect):
+                await start(AsyncMock(side_effect=OSError))  # the client hung up
+        await start(AsyncMock())
+
+    asyncio.run(ask())

@@ -5,7 +5,6 @@ import io
 import secrets
 import threading
 import time
-import weakref
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from starlette.types import Receive, Scope, Send
 
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage
@@ -59,9 +59,24 @@ class Csv(Response):
 
 
 class Zip(StreamingResponse):
-    """An archive that is made as it is sent."""
+    """An archive that is made as it is sent, while there are slots for one more."""
 
     media_type = "application/zip"
+
+    def __init__(
+        self, content: Iterator[bytes], slots: threading.Semaphore, headers: dict[str, str], status_code: int = 200
+    ) -> None:
+        super().__init__(content, status_code, headers)
+        self._slots = slots
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, or refuse; a slot is free again at once when the client has all of it, or hangs up."""
+        if not self._slots.acquire(blocking=False):
+            raise HTTPException(503, "too many downloads at once", {"retry-after": "10"})
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._slots.release()
 
 
 def add_selections(app: FastAPI, served: Sequence[LiveIndex], *, originals: bool) -> None:
@@ -116,12 +131,7 @@ def add_selections(app: FastAPI, served: Sequence[LiveIndex], *, originals: bool
             raise HTTPException(
                 403, "no files are given away here: the server was started by s2r2 serve --no-originals"
             )
-        photos = chosen(name)
-        if not zips.acquire(blocking=False):
-            raise HTTPException(503, "too many downloads at once", {"retry-after": "10"})
-        content = zipped(served, photos)
-        weakref.finalize(content, zips.release)  # also where nobody waited for its first piece
-        return StreamingResponse(content, media_type="application/zip", headers=_named("photos.zip"))
+        return Zip(zipped(served, chosen(name)), zips, _named("photos.zip"))
 
 
 def _named(name: str) -> dict[str, str]:
