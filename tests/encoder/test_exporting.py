@@ -215,7 +215,7 @@ def test_timm_form_of_other_backbones(backbone: str) -> None:
         torch.testing.assert_close(form.build()(pixels), original.features(pixels), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", ["resnet26", "resnetaa50"])
+@pytest.mark.parametrize("backbone", ["resnet26", pytest.param("resnetaa50", marks=pytest.mark.slow)])
 def test_small_stems_of_other_resnets(backbone: str) -> None:
     original = trained_looking(backbone, 32)
     pixels = torch.randn(2, 3, 32, 32)
@@ -266,6 +266,7 @@ def test_onnx_without_its_libraries(encoder: Encoder, tmp_path: Path, monkeypatc
     assert "s2r2[export]" in refused(encoder, tmp_path / "x.onnx", format="onnx")
 
 
+@pytest.mark.slow
 def test_a_graph_is_no_encoder_for_s2r2(encoder: Encoder, tmp_path: Path) -> None:
     written = export(encoder, tmp_path / "x.pt2", format="torch-export")
     with pytest.raises(S2R2Error, match=r"export as \.safetensors"):

@@ -168,6 +168,7 @@ def test_the_most_silent_connection_makes_room(limited: Callable[..., Address]) 
         client.close()
 
 
+@pytest.mark.slow
 def test_where_all_are_being_answered_one_more_is_refused_at_once(limited: Callable[..., Address]) -> None:
     address = limited(most=3)
     busy = [socket.create_connection(address) for _ in range(3)]
@@ -229,6 +230,7 @@ def own_server(served: tuple[str, Path], tmp_path: Path) -> Iterator[tuple[prelo
     process.wait()
 
 
+@pytest.mark.slow
 def test_half_sent_requests_stop_nothing_and_ctrl_c_ends_all(
     own_server: tuple[preloaded.Process, Address, Path], served: tuple[str, Path], tmp_path: Path
 ) -> None:

@@ -76,6 +76,7 @@ def groups(index: ImageIndex) -> list[dict[str, tuple[str, ...]]]:
     return [{keys[row]: group.kinds.get(row, ()) for row in group.rows} for group in find_duplicates(index).groups]
 
 
+@pytest.mark.slow
 def test_every_kind_is_found_and_named_and_nothing_else(library: Path) -> None:
     index = ImageIndex.open(library.with_name("index"))
     found = groups(index)

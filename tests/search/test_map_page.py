@@ -33,6 +33,7 @@ def around(page: Any, x: float, y: float, reach: float) -> None:
     page.mouse.up()
 
 
+@pytest.mark.slow
 def test_the_map_shows_colors_selects_and_searches(page: Any, served: tuple[str, Path]) -> None:
     page.goto(f"{served[0]}/#view=map")
     x, y = drawn(page)

@@ -95,6 +95,7 @@ def planned() -> list[Cell]:
     return final_cells(parse_study(STUDY, Path()), {})
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_listed_and_the_others_and_the_next_call_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_cell_that_fails_is_listed_and_the_others_and_the_next_call_go_on(
     assert "missing" not in (out / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_keeps_only_its_own_methods_final_runs_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,7 +56,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 SLOW = pytest.mark.slow
-FAST_CASES = ("s2r2, slope held, bank", "simclr")
+FAST_CASES = ("s2r2, slope held, bank",)
 
 
 @pytest.mark.parametrize("case", [c if c in FAST_CASES else pytest.param(c, marks=SLOW) for c in CASES])

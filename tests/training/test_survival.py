@@ -268,6 +268,7 @@ def test_a_full_disk_is_found_before_the_first_step(tmp_path: Path, monkeypatch:
     assert not rates(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_both_checkpoints_are_kept(tmp_path: Path) -> None:
     train("digits:test", dataclasses.replace(TINY, checkpoint_minutes=1e-9), out=tmp_path / "run", quiet=True)
     assert RunFolder(tmp_path / "run").checkpoint.is_file()
