@@ -84,8 +84,8 @@ def judge(rows: np.ndarray, labels: Any) -> dict[str, list[float]]:
     from s2r2.evaluation.metrics.retrieval import retrieval_metrics
 
     single = labels.single is not None
-    labelled = labels.targets.any(1)
-    rows, targets = rows[labelled], (labels.single if single else labels.targets)[labelled]
+    labeled = labels.targets.any(1)
+    rows, targets = rows[labeled], (labels.single if single else labels.targets)[labeled]
     found = retrieval_metrics(rows, targets)
     values = {"map": found.average_precision, "recall@1": found.recall[1]}
     if single:

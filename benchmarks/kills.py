@@ -90,11 +90,11 @@ def photos_of(folder: Path) -> str:
     return str(folder.parent / "photos")
 
 
-def labelled(folder: Path, part: str) -> str:
-    return str(folder.parent / "labelled" / part)
+def labeled(folder: Path, part: str) -> str:
+    return str(folder.parent / "labeled" / part)
 
 
-def make_labelled(folder: Path) -> None:
+def make_labeled(folder: Path) -> None:
     """Noise of two classes, to be trained on and to be judged."""
     for number, (part, count) in enumerate({"train": 20, "test": 10}.items()):
         for label in ("one", "two"):
@@ -113,7 +113,7 @@ COMMANDS = [
     ),
     Command(
         "evaluate",
-        lambda f: [ENCODER, "--test", labelled(f, "test"), "--train", labelled(f, "train"), "--out", str(f / "judged")],
+        lambda f: [ENCODER, "--test", labeled(f, "test"), "--train", labeled(f, "train"), "--out", str(f / "judged")],
         figures_in,
     ),
     Command("compare", lambda f: [str(f.parent / "study.yaml"), "--out", str(f / "study")], table_in),
@@ -191,9 +191,9 @@ class Trial:
     def __init__(self, command: Command, place: Path) -> None:
         self.command, self.root, self.finished = command, place / "disk", place / "finished"
         new_photos(self.root)
-        make_labelled(place / "labelled")
+        make_labeled(place / "labeled")
         (place / "study.yaml").write_text(
-            STUDY.replace("ALL", labelled(self.root, "train")).replace("TEST", labelled(self.root, "test"))
+            STUDY.replace("ALL", labeled(self.root, "train")).replace("TEST", labeled(self.root, "test"))
         )
 
         def save_encoder() -> None:

@@ -46,7 +46,7 @@ def stores(tmp_path_factory) -> tuple[PixelStore, PixelStore]:
 
 
 @pytest.fixture(scope="session")
-def unlabelled(tmp_path_factory) -> PixelStore:
+def unlabeled(tmp_path_factory) -> PixelStore:
     """20 images without labels."""
     return make_store(tmp_path_factory.mktemp("plain"), make_photos(20, 4, seed=3)[0], None, name="plain")
 

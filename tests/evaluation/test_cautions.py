@@ -147,8 +147,8 @@ def test_bars_are_coloured_by_what_an_encoder_is_and_not_by_its_name(tmp_path) -
     assert bars({**content, "version": 1}) == ["untrained", "trained"]
 
 
-def test_protocols_name_the_images_that_lack_labels(stores, unlabelled) -> None:
+def test_protocols_name_the_images_that_lack_labels(stores, unlabeled) -> None:
     with pytest.raises(S2R2Error, match="needs labels of test images: give a labeled `test`"):
-        evaluate({"x": one_vector}, stores[0], unlabelled, protocols=["svm"])
+        evaluate({"x": one_vector}, stores[0], unlabeled, protocols=["svm"])
     with pytest.raises(S2R2Error, match="needs labels of training images: give a labeled `train`"):
-        evaluate({"x": one_vector}, unlabelled, stores[1], protocols=["svm"])
+        evaluate({"x": one_vector}, unlabeled, stores[1], protocols=["svm"])

@@ -96,8 +96,8 @@ def test_queries_shown_come_from_different_classes(found):
     assert len(set(labels)) == 4
 
 
-def test_unlabelled_images_are_judged_by_their_views_and_health_alone(unlabelled, encoder, tmp_path):
-    evaluation = evaluate({"tiny": encoder}, None, unlabelled, recipe=get_recipe("mild"), folder=tmp_path, draws=50)
+def test_unlabeled_images_are_judged_by_their_views_and_health_alone(unlabeled, encoder, tmp_path):
+    evaluation = evaluate({"tiny": encoder}, None, unlabeled, recipe=get_recipe("mild"), folder=tmp_path, draws=50)
     assert list(evaluation.columns) == ["view_ap"]
     row = evaluation.row("tiny", "embedding")
     assert 0 < row.figures["view_ap"].value <= 1
@@ -128,7 +128,7 @@ def test_multi_label_images_get_their_own_protocols(tmp_path, build_store, strip
     assert "confusion" not in evaluation.pictures
 
 
-def test_singletons_unlabelled_and_duplicate_images_are_reported(tmp_path, build_store, striped_photos):
+def test_singletons_unlabeled_and_duplicate_images_are_reported(tmp_path, build_store, striped_photos):
     photos, labels = striped_photos(30, 3, seed=6)
     targets = labels[:, None] == np.arange(4)
     targets[0] = False  # no label
@@ -149,9 +149,9 @@ def test_training_images_as_test_images_are_refused(stores):
         evaluate({"oracle": oracle}, stores[0], stores[0])
 
 
-def test_nothing_to_judge_by_is_refused(unlabelled):
+def test_nothing_to_judge_by_is_refused(unlabeled):
     with pytest.raises(S2R2Error, match="has no labels"):
-        evaluate({"flat": lambda store: np.ones((len(store), 3))}, None, unlabelled)
+        evaluate({"flat": lambda store: np.ones((len(store), 3))}, None, unlabeled)
 
 
 def test_an_encoder_function_of_the_wrong_shape_is_refused(stores):
@@ -204,26 +204,26 @@ def test_an_image_that_equals_the_mean_image_still_has_a_direction(tmp_path, bui
 # S2R2's own task.
 
 
-def test_held_out_views_are_always_the_same_and_not_those_of_training(unlabelled):
+def test_held_out_views_are_always_the_same_and_not_those_of_training(unlabeled):
     recipe = get_recipe("mild")
-    first, second = (held_out_views(unlabelled, recipe, view_size=16, images=5, views=3) for _ in range(2))
+    first, second = (held_out_views(unlabeled, recipe, view_size=16, images=5, views=3) for _ in range(2))
     np.testing.assert_array_equal(first.pixels, second.pixels)
     assert first.groups.tolist() == sorted(first.groups.tolist())
     assert len(first.pixels) == 15
     chosen = np.unique(first.groups)
     seen = draw_parameters(
-        recipe, unlabelled.sizes[chosen], unlabelled.image_ids[chosen], 3, seed=0, epoch=0, view_size=16
+        recipe, unlabeled.sizes[chosen], unlabeled.image_ids[chosen], 3, seed=0, epoch=0, view_size=16
     )
 
-    training = render_views([unlabelled[int(i)] for i in chosen], seen, 16, mean=recipe.mean, std=recipe.std)
+    training = render_views([unlabeled[int(i)] for i in chosen], seen, 16, mean=recipe.mean, std=recipe.std)
     assert (np.abs(training - first.pixels).reshape(15, -1).max(1) > 0.05).all()
 
 
-def test_view_ranking_finds_what_an_encoder_knows(unlabelled, encoder):
+def test_view_ranking_finds_what_an_encoder_knows(unlabeled, encoder):
     recipe = get_recipe("mild")
-    value = view_average_precision(encoder, unlabelled, recipe, images=12, views=4)
+    value = view_average_precision(encoder, unlabeled, recipe, images=12, views=4)
     assert 0 < value <= 1
-    held_out = held_out_views(unlabelled, recipe, view_size=16, images=12, views=4)
+    held_out = held_out_views(unlabeled, recipe, view_size=16, images=12, views=4)
 
     class Oracle:
         def embed_pixels(self, pixels, *, output):

@@ -59,7 +59,7 @@ def test_a_file_that_is_none_is_one_line(stores, tmp_path: Path, code: str | Non
     assert "\n" not in str(error.value)
 
 
-def test_a_registered_protocol_is_known_by_its_name(stores, unlabelled, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registered_protocol_is_known_by_its_name(stores, unlabeled, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(register, "_REGISTERED", dict(register._REGISTERED))
 
     @register_protocol
@@ -72,7 +72,7 @@ def test_a_registered_protocol_is_known_by_its_name(stores, unlabelled, monkeypa
             return {"first": Column("first", "Share of images that have the first label of all.")}
 
         def evaluate(self, space, task):
-            return {"first": task.outcome(np.eye(len(task.names))[np.zeros(task.test_labelled.sum(), int)])}
+            return {"first": task.outcome(np.eye(len(task.names))[np.zeros(task.test_labeled.sum(), int)])}
 
     assert any(line.startswith("first-label") for line in describe_protocols().splitlines())
     evaluation = evaluate({"oracle": oracle}, None, stores[1], draws=20, protocols=["first-label"])
@@ -80,7 +80,7 @@ def test_a_registered_protocol_is_known_by_its_name(stores, unlabelled, monkeypa
     with pytest.raises(S2R2Error, match="low-shot, folds, svm, fine-tuning, first-label"):
         evaluate({"oracle": oracle}, *stores, protocols=["last-label"])
     with pytest.raises(S2R2Error, match="first-label needs labels of test images"):
-        evaluate({"oracle": oracle}, None, unlabelled, protocols=["first-label"])
+        evaluate({"oracle": oracle}, None, unlabeled, protocols=["first-label"])
 
 
 def test_a_usual_protocol_that_is_asked_for_by_name_is_run_once_or_refused(stores) -> None:

@@ -115,8 +115,8 @@ def test_damaged_parts_are_left_out(run_folder):
     assert 'id="training"' not in page
 
 
-def test_unlabelled_data_get_a_report_too(run_folder, unlabelled, encoder):
-    evaluate({"trained encoder": encoder}, None, unlabelled, recipe=get_recipe("mild"), folder=run_folder, draws=20)
+def test_unlabeled_data_get_a_report_too(run_folder, unlabeled, encoder):
+    evaluate({"trained encoder": encoder}, None, unlabeled, recipe=get_recipe("mild"), folder=run_folder, draws=20)
     page = write_report(run_folder).read_text()
     assert "view AP" in page
     assert '<li class="unmarked"' in page

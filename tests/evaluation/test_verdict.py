@@ -11,7 +11,7 @@ from s2r2.evaluation.verdict import agreement, paired_difference, verdict
 from s2r2.system.console import PlainConsole
 
 COLUMNS = {"map": Column("mAP", ""), "knn@5": Column("kNN 5", "")}
-LABELLED = Task(["a", "b"], None, np.zeros(200, np.int64))
+LABELED = Task(["a", "b"], None, np.zeros(200, np.int64))
 
 
 def shown(name: str, precision: np.ndarray, right: np.ndarray, seed: int = 0) -> Shown:
@@ -28,27 +28,27 @@ def values() -> tuple[np.ndarray, np.ndarray]:
 def test_better_worse_and_level(values: tuple[np.ndarray, np.ndarray]) -> None:
     precision, right = values
     start = shown("timm:x", precision, right)
-    better = verdict(shown("trained", precision + 0.01, right), start, LABELLED, COLUMNS)
+    better = verdict(shown("trained", precision + 0.01, right), start, LABELED, COLUMNS)
     assert better.startswith(
         "On these images the adapted encoder is better than timm:x: mAP +1.0 [+1.0, +1.0], kNN 5 +0.0"
     )
     assert "of 10 nearest images 100 % are the same" in better
-    worse = verdict(shown("trained", precision + 0.01, right - 0.1), start, LABELLED, COLUMNS)
+    worse = verdict(shown("trained", precision + 0.01, right - 0.1), start, LABELED, COLUMNS)
     assert "is worse than timm:x" in worse
     assert worse.endswith("It is better to use timm:x as it is.")
     noise = np.random.default_rng(2).normal(0, 0.1, 200)
     assert "is level with timm:x" in verdict(
-        shown("trained", precision + noise - noise.mean(), right), start, LABELLED, COLUMNS
+        shown("trained", precision + noise - noise.mean(), right), start, LABELED, COLUMNS
     )
 
 
 def test_without_labels_views_are_compared_and_it_is_said(values: tuple[np.ndarray, np.ndarray]) -> None:
-    unlabelled = Task([], None, np.full(200, -1))
+    unlabeled = Task([], None, np.full(200, -1))
     one, other = (
         Shown(Row(name, "feature", 8), np.eye(200, 8, dtype=np.float32) + 0.1, {"view_ap": Outcome(values[0] + gain)})
         for name, gain in (("trained", 0.02), ("timm:x", 0))
     )
-    said = verdict(one, other, unlabelled, {"view_ap": Column("view AP", "")})
+    said = verdict(one, other, unlabeled, {"view_ap": Column("view AP", "")})
     assert "better than timm:x: view AP +2.0" in said
     assert said.endswith("which training aims at.")
 
@@ -70,7 +70,7 @@ def test_without_labels_grades_are_compared_too(values: tuple[np.ndarray, np.nda
 
 def test_pairs_are_narrower_than_their_parts(values: tuple[np.ndarray, np.ndarray]) -> None:
     first, second = Outcome(values[0] + 0.01), Outcome(values[0])
-    assert paired_difference(first, second, LABELLED).half_width < 1e-9 < first.interval().half_width
+    assert paired_difference(first, second, LABELED).half_width < 1e-9 < first.interval().half_width
 
 
 def test_agreement_of_neighbors() -> None:

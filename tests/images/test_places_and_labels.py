@@ -460,7 +460,7 @@ def test_a_kept_list_of_members_that_is_damaged_is_made_again(tmp_path: Path, mo
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes such names")
-def test_names_that_are_no_utf8_are_read_labelled_and_listed(tmp_path: Path) -> None:
+def test_names_that_are_no_utf8_are_read_labeled_and_listed(tmp_path: Path) -> None:
     photos = tmp_path / os.fsdecode(b"ph\xe9tos")
     for folder in (os.fsdecode(b"caf\xe9"), "caf\\xe9", "dog"):
         (photos / folder).mkdir(parents=True)

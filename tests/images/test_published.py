@@ -47,8 +47,8 @@ def test_stl10_is_read_back(stl10: tuple[Path, np.ndarray]) -> None:
             np.testing.assert_array_equal(source.read(i), images[i])
         assert source.labels is not None
         assert [source.labels.names[c] for c in source.labels.single[:10]] == list(CLASSES)
-    unlabelled = open_source(f"{folder}:unlabeled")
-    assert (len(unlabelled), unlabelled.labels) == (9, None)
+    unlabeled = open_source(f"{folder}:unlabeled")
+    assert (len(unlabeled), unlabeled.labels) == (9, None)
     together = open_source(f"{folder}:train+unlabeled")
     assert len(together) == 29
     assert together.labels is not None

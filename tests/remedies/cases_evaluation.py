@@ -30,7 +30,7 @@ def store(state: State, data: object) -> PixelStore:
     return PixelStore.build(open_source(str(data)), 32, state.tmp / "store", progress=False)
 
 
-def labelled(state: State, name: str, labels: list[str], first: int = 100) -> Path:
+def labeled(state: State, name: str, labels: list[str], first: int = 100) -> Path:
     """A manifest of new photos with these labels."""
     lines = ["path,label"]
     for number, label in enumerate(labels):
@@ -49,20 +49,20 @@ case(
     "give held-out images as test, or only test images",
     lambda state: judged(state, "--train", state.shared.photos, "--test", state.shared.photos),
     lambda state, said: (
-        judged(state, "--train", state.shared.photos, "--test", labelled(state, "held", ["a", "b"] * 6)),
+        judged(state, "--train", state.shared.photos, "--test", labeled(state, "held", ["a", "b"] * 6)),
         judged(state, "--test", state.shared.photos),
     ),
 )
 
 
 def without_labels(state: State) -> object:
-    store_of = store(state, labelled(state, "plain", [""] * 6))
+    store_of = store(state, labeled(state, "plain", [""] * 6))
     return evaluate({"x": lambda images: ROWS[: len(images)]}, None, store_of, draws=20)
 
 
 def labels_or_views(state: State, said: str) -> None:
     judge = {"x": lambda images: ROWS[: len(images)]}
-    evaluate(judge, None, store(state, labelled(state, "known", ["a", "b"] * 6)), draws=20)
+    evaluate(judge, None, store(state, labeled(state, "known", ["a", "b"] * 6)), draws=20)
     evaluate(
         {"x": state.shared.encoder}, None, store(state, state.tmp / "plain.csv"), recipe=get_recipe("photos"), draws=20
     )
@@ -242,7 +242,7 @@ def protocols(state: State, names: list[str], train: object, test: object) -> ob
 
 
 def known_protocols(state: State, said: str) -> None:
-    train, test = labelled(state, "train", ["a", "b"] * 6), labelled(state, "test", ["a", "b"] * 6, 200)
+    train, test = labeled(state, "train", ["a", "b"] * 6), labeled(state, "test", ["a", "b"] * 6, 200)
     for name in choices(said.partition(", or give")[0]):
         try:
             protocols(state, [name], train, test)
@@ -253,17 +253,17 @@ def known_protocols(state: State, said: str) -> None:
 case(
     "protocol {} is not known: use",
     lambda state: protocols(
-        state, ["x"], labelled(state, "train", ["a", "b"] * 6), labelled(state, "test", ["a"] * 4, 200)
+        state, ["x"], labeled(state, "train", ["a", "b"] * 6), labeled(state, "test", ["a"] * 4, 200)
     ),
     known_protocols,
 )
-LABELLED, PLAIN = ["a", "b"] * 6, [""] * 12
+LABELED, PLAIN = ["a", "b"] * 6, [""] * 12
 
 
 def with_protocol(train: list[str] | None, test: list[str], name: str = "low-shot") -> Callable[..., object]:
     def run(state: State, said: str = "") -> object:
-        train_data = None if train is None else labelled(state, "train", train)
-        return protocols(state, [name], train_data, labelled(state, "test", test, 200))
+        train_data = None if train is None else labeled(state, "train", train)
+        return protocols(state, [name], train_data, labeled(state, "test", test, 200))
 
     return run
 
@@ -273,23 +273,23 @@ case(
     lambda state: evaluate(
         {"x": state.shared.encoder},
         None,
-        store(state, labelled(state, "test", PLAIN)),
+        store(state, labeled(state, "test", PLAIN)),
         recipe=get_recipe("photos"),
         protocols=["low-shot"],
         draws=20,
     ),
-    with_protocol(LABELLED, LABELLED),
+    with_protocol(LABELED, LABELED),
 )
 case(
     "labels of training images: give a labeled `train`$",
-    with_protocol(None, LABELLED),
-    with_protocol(LABELLED, LABELLED),
+    with_protocol(None, LABELED),
+    with_protocol(LABELED, LABELED),
 )
 
 
 def by_grades(state: State, grades: str = "") -> object:
     judge = {"x": lambda images: ROWS[: len(images)]}
-    images = store(state, labelled(state, "test", LABELLED))
+    images = store(state, labeled(state, "test", LABELED))
     return evaluate(judge, None, images, protocols=["grades"], grades=grades, draws=20)
 
 
@@ -310,8 +310,8 @@ case(
 
 def notes(state: State, train: list[str] | None, test: list[str]) -> list[str]:
     rows = {"x": lambda images: ROWS[: len(images)]}
-    train_store = None if train is None else store(state, labelled(state, "train", train))
-    return evaluate(rows, train_store, store(state, labelled(state, "test", test, 200)), draws=20).notes
+    train_store = None if train is None else store(state, labeled(state, "train", train))
+    return evaluate(rows, train_store, store(state, labeled(state, "test", test, 200)), draws=20).notes
 
 
 def gone(words: str, train: list[str] | None, test: list[str]) -> Callable[[State, str], object]:
@@ -325,7 +325,7 @@ def gone(words: str, train: list[str] | None, test: list[str]) -> Callable[[Stat
 case(
     "these figures say next to nothing{}; give more.",
     lambda state: notes(state, None, ["a", "b"] * 2),
-    gone("next to nothing", None, LABELLED),
+    gone("next to nothing", None, LABELED),
 )
 case(
     "write the labels alike in both.",
@@ -366,7 +366,7 @@ def how_to_evaluate(state: State) -> str:
 
 def as_the_page_says(state: State, said: str) -> None:
     words = shlex.split(html.unescape(named(r"<code>s2r2 (evaluate .*? --test DATA)</code>", said)))
-    data = iter([str(labelled(state, "train", LABELLED)), str(labelled(state, "test", LABELLED, 200))])
+    data = iter([str(labeled(state, "train", LABELED)), str(labeled(state, "test", LABELED, 200))])
     command(*(next(data) if word == "DATA" else word for word in words), "--device", "cpu")
     assert "has not been evaluated" not in write_report(state.run).read_text()
 
@@ -375,8 +375,8 @@ case("s2r2 evaluate {} --train DATA --test DATA", how_to_evaluate, as_the_page_s
 
 
 def tuned(state: State, train: list[str]) -> object:
-    train_store = store(state, labelled(state, "train", train))
-    test = store(state, labelled(state, "test", LABELLED, 200))
+    train_store = store(state, labeled(state, "train", train))
+    test = store(state, labeled(state, "test", LABELED, 200))
     task = build_task(train_store, test, ks=(1,), draws=20, seed=0)
     state.patch.setattr("s2r2.evaluation.protocols.fine_tuning.LEAST_STEPS", 1)
     return fine_tune(state.shared.encoder, train_store, test, task, plan=FineTuningPlan(epochs=1))
@@ -385,7 +385,7 @@ def tuned(state: State, train: list[str]) -> object:
 case(
     "fine-tuning needs labels of training images: give",
     lambda state: tuned(state, PLAIN),
-    lambda state, said: tuned(state, LABELLED),
+    lambda state, said: tuned(state, LABELED),
 )
 
 

@@ -100,7 +100,7 @@ def evaluate(
         task = dataclasses.replace(task, grades=names, groups=groups.columns)
     chosen = fitting_protocols(protocols, task)
     sized = [encoder for encoder in encoders.values() if isinstance(encoder, Encoder)]
-    if not task.labelled and task.groups is None and (recipe is None or not sized):
+    if not task.labeled and task.groups is None and (recipe is None or not sized):
         raise ArgumentError(
             f"{test.name} has no labels: give labeled test images, a view recipe to judge views by, or `grades`"
         )
@@ -108,7 +108,7 @@ def evaluate(
     evaluation = Evaluation(about=_about(train, test, task, side))
     shown: list[Shown] = []
     views = _Views(test, recipe, seed)
-    spaces = _encoded_spaces(encoders, train if task.labelled else None, test, views, progress, processes)
+    spaces = _encoded_spaces(encoders, train if task.labeled else None, test, views, progress, processes)
     if raw_pixels and processes.leader:
         row, space = _raw_pixels(train, test, side, views)
         shown.append(_judge(row, space, task, chosen))
@@ -128,7 +128,7 @@ def evaluate(
     used = {name for row in evaluation.rows for name in row.figures}
     columns = {name: column for protocol in chosen for name, column in protocol.columns(task).items()}
     evaluation.columns = {name: column for name, column in columns.items() if name in used}
-    if task.labelled:
+    if task.labeled:
         found = cautions(task, evaluation.rows[0].details["map"], chosen)
         evaluation.notes += [caution.text for caution in found]
         for row in evaluation.rows:
@@ -281,9 +281,9 @@ def _about(train: PixelStore | None, test: PixelStore, task: Task, side: int) ->
         "s2r2": __version__,
         "at": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-    if task.labelled:
-        about["test_labelled"] = int(task.test_labelled.sum())
-        about["train_labelled"] = int(task.train_labelled.sum())
+    if task.labeled:
+        about["test_labelled"] = int(task.test_labeled.sum())
+        about["train_labeled"] = int(task.train_labeled.sum())
     return about
 
 
@@ -299,7 +299,7 @@ def _note_duplicates(evaluation: Evaluation, train: np.ndarray, test: np.ndarray
 
 def _notes(evaluation: Evaluation, train: PixelStore | None, test: PixelStore, task: Task) -> list[str]:
     notes = []
-    if not task.labelled:
+    if not task.labeled:
         views = any("view_ap" in row.figures for row in evaluation.rows)
         by = " and ".join(["random views"] * views + ["photos by their grades"] * (task.groups is not None))
         notes.append(f"{test.name} has no labels, so only the ranking of {by} could be judged.")
@@ -314,7 +314,7 @@ def _notes(evaluation: Evaluation, train: PixelStore | None, test: PixelStore, t
             notes.append(f"{counts['unlabeled_queries']:,} test images without label were left out.")
         if not task.has_train_labels:
             notes.append("No labeled training images: kNN asks the other test images, and there is no linear probe.")
-        ks = usual_neighbors(int(task.train_labelled.sum() if task.has_train_labels else task.test_labelled.sum()))
+        ks = usual_neighbors(int(task.train_labeled.sum() if task.has_train_labels else task.test_labeled.sum()))
         if max(ks) < 200:
             notes.append(f"kNN with {max(ks)} instead of the usual 200 neighbors: a tenth of the labeled images.")
     if len(test) == 1 and "view_ap" in evaluation.columns:

@@ -86,13 +86,13 @@ def evaluate_run(
         processes.check_alike(f"the images of {images.name}", images.fingerprint)
         return images
 
-    labelled = opened(train) if train is not None else None
+    labeled = opened(train) if train is not None else None
     judged = opened(test, levels)
     for name, encoder in encoders.items() if processes.world_size > 1 else ():
         processes.check_alike(f"the weights of {name}", encoder.fingerprint)
     return evaluate(
         encoders,
-        labelled,
+        labeled,
         judged,
         recipe=recipe,
         folder=out,

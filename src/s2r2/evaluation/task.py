@@ -41,7 +41,7 @@ class Task:
     groups: np.ndarray | None = None
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
         """Whether test images have labels."""
         return bool(self.names)
 
@@ -51,12 +51,12 @@ class Task:
         return self.test.ndim == 2
 
     @property
-    def test_labelled(self) -> np.ndarray:
+    def test_labeled(self) -> np.ndarray:
         """``(N,)`` bool: test images with a label."""
         return np.asarray(self.test.any(1) if self.several else self.test >= 0)
 
     @property
-    def train_labelled(self) -> np.ndarray:
+    def train_labeled(self) -> np.ndarray:
         """``(M,)`` bool: training images with a label."""
         if self.train is None:
             return np.zeros(0, bool)
@@ -65,7 +65,7 @@ class Task:
     @property
     def has_train_labels(self) -> bool:
         """Whether there are labeled training images."""
-        return bool(self.train_labelled.any())
+        return bool(self.train_labeled.any())
 
     def bits(self, labels: np.ndarray) -> np.ndarray:
         """Some of the labels as ``(N, C)`` bool."""
@@ -73,7 +73,7 @@ class Task:
 
     def outcome(self, scores: np.ndarray, details: Any = None) -> "Outcome":
         """Accuracy, or mean AP where images have several labels, of scores ``(N, C)`` of the judged test images."""
-        wanted = self.test[self.test_labelled]
+        wanted = self.test[self.test_labeled]
         if self.several:
             return Outcome(np.asarray(scores, np.float32), wanted, details)
         return Outcome(scores.argmax(1) == wanted, None, details)

@@ -10,7 +10,7 @@ from s2r2.evaluation.report.rankings import Shown
 from s2r2.evaluation.result import Column
 from s2r2.evaluation.task import Outcome, Task
 
-NEIGHBOURS = 10
+NEIGHBORS = 10
 SHOWN = 0.0005
 """The least difference that is seen: half of a tenth of a per cent."""
 
@@ -29,7 +29,7 @@ def verdict(adapted: Shown, start: Shown, task: Task, columns: dict[str, Column]
         columns: The figures that are shown.
     """
     names = ["view_ap", "graded_ndcg"]
-    if task.labelled:
+    if task.labeled:
         names = [name for name in columns if name == "map" or name.startswith("knn@")]
     differences = {
         columns[name].title: paired_difference(adapted.outcomes[name], start.outcomes[name], task)
@@ -42,10 +42,10 @@ def verdict(adapted: Shown, start: Shown, task: Task, columns: dict[str, Column]
     )
     sentence = f"On these images the adapted encoder is {_word(list(differences.values()))} {start.row.encoder}"
     same = (
-        f"; of {NEIGHBOURS} nearest images {100 * agreement(adapted.embeddings, start.embeddings):.0f} % are the same."
+        f"; of {NEIGHBORS} nearest images {100 * agreement(adapted.embeddings, start.embeddings):.0f} % are the same."
     )
     text = f"{sentence}: {listed or 'there is no figure to compare'}{same}"
-    if not task.labelled and task.groups is None:
+    if not task.labeled and task.groups is None:
         text += " Without labels only the ranking of random views could be compared, which training aims at."
     elif "worse" in sentence:
         text += f" It is better to use {start.row.encoder} as it is."
@@ -59,7 +59,7 @@ def paired_difference(first: Outcome, second: Outcome, task: Task) -> Interval:
     return interval_of(parts[0] - parts[1], images, images)
 
 
-def agreement(first: np.ndarray, second: np.ndarray, k: int = NEIGHBOURS) -> float:
+def agreement(first: np.ndarray, second: np.ndarray, k: int = NEIGHBORS) -> float:
     """Share of each image's k nearest others ``(N, D)`` that are the same in both spaces, on average."""
     found = [nearest(rows, k=k)[0] for rows in (first, second)]
     shared = [len(np.intersect1d(a, b)) for a, b in zip(*found, strict=True)]

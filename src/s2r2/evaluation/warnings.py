@@ -23,7 +23,7 @@ def cautions(task: Task, retrieval: dict[str, Any], protocols: Sequence[Protocol
         protocols: Those that are run.
     """
     found = []
-    judged = int(task.test_labelled.sum())
+    judged = int(task.test_labeled.sum())
     if judged < FEW_IMAGES:
         spread = ", and there is no ± from so few" if judged < LEAST_FOR_INTERVAL else ""
         found.append(
@@ -70,7 +70,7 @@ def _of_rankings(task: Task, retrieval: dict[str, Any]) -> list[Caution]:
 def _of_teaching(task: Task) -> list[Caution]:
     assert task.train is not None
     found, learned = [], (Basis.TRAINING_LABELS,)
-    tested, taught = _labels_of(task.test, task.test_labelled), _labels_of(task.train, task.train_labelled)
+    tested, taught = _labels_of(task.test, task.test_labeled), _labels_of(task.train, task.train_labeled)
     unknown = sorted(tested - taught)
     names = ", ".join(repr(task.names[c]) for c in unknown[:3]) + (" ..." if len(unknown) > 3 else "")
     if unknown:

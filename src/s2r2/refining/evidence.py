@@ -49,7 +49,7 @@ def judged_by_marks(index: ImageIndex) -> list[Judged]:
 
 
 def judged_by_labels(index: ImageIndex, labels: str | Path) -> list[Judged]:
-    """All labelled photos: those with one label are right for each other, all others are wrong.
+    """All labeled photos: those with one label are right for each other, all others are wrong.
 
     Args:
         index: The index.

@@ -169,8 +169,8 @@ class _Update:
     ) -> UpdateResult:
         """Embed, drop, publish."""
         reader = self._reader()
-        wanted, relabelled = self._compare(reader)
-        self._relabel(relabelled)
+        wanted, relabeled = self._compare(reader)
+        self._relabel(relabeled)
         wanted = self._embed(reader, wanted, batch_size, progress)
         if wanted:  # content moved between names in a circle: its row was overwritten before it could be copied
             reader.contents = frozenset()
@@ -220,7 +220,7 @@ class _Update:
     def _compare(self, reader: PhotoReader) -> tuple[list[tuple[int, str]], dict[str, str]]:
         """Find by stamp what must be read, and what has other labels only."""
         wanted: list[tuple[int, str]] = []
-        relabelled: dict[str, str] = {}
+        relabeled: dict[str, str] = {}
         for index, key in enumerate(self.source.keys):
             try:
                 stamp = json.dumps(self.source.stamp(index))
@@ -235,8 +235,8 @@ class _Update:
             self.unseen.discard(key)
             self.kept += 1
             if known.label != reader.label(index):
-                relabelled[key] = reader.label(index)
-        return wanted, relabelled
+                relabeled[key] = reader.label(index)
+        return wanted, relabeled
 
     def _relabel(self, labels: dict[str, str]) -> None:
         keys = list(labels)

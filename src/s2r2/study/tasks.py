@@ -60,7 +60,7 @@ def evaluate_task(
     figures = {name: outcome.interval(draws=task.draws, seed=task.seed) for name, outcome in outcomes.items()}
     found = cautions(task, outcomes["map"].details, chosen)
     withdraw(figures, found, chosen, task)
-    scores, record = {TARGETS: task.test[task.test_labelled]}, {}
+    scores, record = {TARGETS: task.test[task.test_labeled]}, {}
     for protocol in chosen:
         columns = protocol.columns(task)
         for shared, name in protocol.compared(task).items():
@@ -84,7 +84,7 @@ def check_tasks(tasks: dict[str, dict[str, Any]], side: int, protocols: Sequence
     """
     for name, parts in tasks.items():
         _, _, task = _images(TaskSpec(**parts), side, 0.0, 0)
-        if not task.labelled or not task.has_train_labels or not task.test_labelled.any():
+        if not task.labeled or not task.has_train_labels or not task.test_labeled.any():
             raise S2R2Error(f"task {name}: {parts['train']} and {parts['test']} need labels to evaluate by")
         try:
             fitting_protocols(protocols, task)

@@ -38,10 +38,10 @@ class OnlineCheck:
             self.store, prepared.recipe, view_size=config.image_size, images=VIEW_IMAGES, views=VIEWS
         )
         single = self.store.labels.single if self.store.labels is not None else None
-        labelled = np.flatnonzero(single >= 0) if single is not None else np.empty(0, np.int64)
-        chosen = np.linspace(0, len(labelled) - 1, num=min(KNN_IMAGES, len(labelled)), dtype=np.int64)
-        self._knn_images = labelled[np.unique(chosen)]
-        if len(labelled) < LEAST_KNN_IMAGES or len(np.unique(single[self._knn_images])) < 2:  # type: ignore[index]
+        labeled = np.flatnonzero(single >= 0) if single is not None else np.empty(0, np.int64)
+        chosen = np.linspace(0, len(labeled) - 1, num=min(KNN_IMAGES, len(labeled)), dtype=np.int64)
+        self._knn_images = labeled[np.unique(chosen)]
+        if len(labeled) < LEAST_KNN_IMAGES or len(np.unique(single[self._knn_images])) < 2:  # type: ignore[index]
             self._knn_images = np.empty(0, np.int64)
         self._knn_labels = single[self._knn_images] if single is not None else np.empty(0, np.int64)
 

@@ -7,7 +7,7 @@ import numpy as np
 from s2r2.evaluation.metrics.label_encoding import LabelsLike, number_labels
 from s2r2.evaluation.metrics.neighbors import nearest
 
-NEIGHBOURS = 10
+NEIGHBORS = 10
 PAIRS = 12
 LARGEST_TABLE = 24
 
@@ -30,7 +30,7 @@ def neighbor_confusion(
     present, (numbers,) = number_labels(labels, unknown=unknown)
     known = np.flatnonzero(numbers >= 0)
     numbers = numbers[known]
-    indices, _ = nearest(embeddings[known], k=NEIGHBOURS)
+    indices, _ = nearest(embeddings[known], k=NEIGHBORS)
     counts = np.zeros((len(present), len(present)))
     np.add.at(counts, (numbers[:, None], numbers[indices]), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)

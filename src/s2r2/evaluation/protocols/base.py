@@ -26,7 +26,7 @@ class Need(Enum):
     def is_met(self, task: Task) -> bool:
         """Whether the images of a task have it."""
         return {
-            Need.LABELS: task.labelled,
+            Need.LABELS: task.labeled,
             Need.TRAINING_LABELS: task.has_train_labels,
             Need.SINGLE_LABELS: not task.several,
             Need.GRADES: task.groups is not None,
@@ -85,11 +85,11 @@ class Space:
         """``(M, D)`` vectors and the labels of the training images that have some."""
         assert task.train is not None
         assert self.train is not None
-        return self.train[task.train_labelled], task.train[task.train_labelled]
+        return self.train[task.train_labeled], task.train[task.train_labeled]
 
     def testing(self, task: Task) -> tuple[np.ndarray, np.ndarray]:
         """``(N, D)`` vectors and the labels of the test images that have some."""
-        return self.test[task.test_labelled], task.test[task.test_labelled]
+        return self.test[task.test_labeled], task.test[task.test_labeled]
 
 
 class Protocol(ABC):

@@ -83,7 +83,7 @@ def _fine_tuned_scores(
         torch.manual_seed(task.seed)
         model = _Classifier(copy.deepcopy(encoder), len(task.names)).to(encoder.device)
         _train(model, train, chosen, task.train[chosen], plan, task.seed)
-    return _predict(model, test, np.flatnonzero(task.test_labelled))
+    return _predict(model, test, np.flatnonzero(task.test_labeled))
 
 
 def labeled_share(task: Task, share: float) -> np.ndarray:
@@ -96,7 +96,7 @@ def labeled_share(task: Task, share: float) -> np.ndarray:
         raise ArgumentError(f"share {share} of the labels: it must be above 0 and at most 1")
     assert task.train is not None
     generator = np.random.default_rng(task.seed)
-    order = generator.permutation(np.flatnonzero(task.train_labelled))
+    order = generator.permutation(np.flatnonzero(task.train_labeled))
     if task.several:
         return np.sort(order[: max(1, round(share * len(order)))])
     labels = task.train[order]
@@ -217,10 +217,10 @@ class FineTuning(Protocol):
 
     def cautions(self, task: Task) -> list[Caution]:
         """Shares that are larger than they say, for one image of each class."""
-        found, labelled = [], int(task.train_labelled.sum())
+        found, labeled = [], int(task.train_labeled.sum())
         for share in SHARES:
             taken = len(labeled_share(task, share))
-            if taken > 1.5 * share * labelled:
-                text = f"Fine-tuning on {share:.0%} took {taken} of {labelled} labeled images"
+            if taken > 1.5 * share * labeled:
+                text = f"Fine-tuning on {share:.0%} took {taken} of {labeled} labeled images"
                 found.append(Caution(f"{text}: at least one of each class."))
         return found

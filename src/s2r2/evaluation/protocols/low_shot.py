@@ -204,4 +204,4 @@ def _strengths(shots: int) -> Sequence[float] | float:
 def _fewest(task: Task) -> int:
     """Labelled training images of the smallest class."""
     assert task.train is not None
-    return int(np.unique(task.train[task.train_labelled], return_counts=True)[1].min())
+    return int(np.unique(task.train[task.train_labeled], return_counts=True)[1].min())

@@ -49,7 +49,7 @@ class NearestNeighbors(Protocol):
 
 
 def _neighbors(task: Task) -> tuple[int, ...]:
-    judged = int(task.test_labelled.sum())
+    judged = int(task.test_labeled.sum())
     if not task.has_train_labels and judged < 2:
         return ()  # no other image could vote
-    return usual_neighbors(int(task.train_labelled.sum()) if task.has_train_labels else judged)
+    return usual_neighbors(int(task.train_labeled.sum()) if task.has_train_labels else judged)

@@ -172,7 +172,7 @@ class Voc07Svm(Protocol):
     def cautions(self, task: Task) -> list[Caution]:
         """Labels with too few images."""
         assert task.train is not None
-        good = trainable(task.bits(task.train[task.train_labelled]))
+        good = trainable(task.bits(task.train[task.train_labeled]))
         if good.all():
             return []
         text = (

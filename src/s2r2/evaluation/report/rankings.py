@@ -73,10 +73,10 @@ def worst_queries(average_precision: np.ndarray, task: Task, wanted: int) -> lis
 
 def choose_queries(count: int, task: Task, wanted: int) -> list[int]:
     """Queries taken evenly; where there are labels, from as many different classes as possible."""
-    if not task.labelled:
+    if not task.labeled:
         return [int(i) for i in np.unique(np.linspace(0, count - 1, num=min(wanted, count), dtype=int))]
     generator = np.random.default_rng(task.seed)
-    order = generator.permutation(np.flatnonzero(task.test_labelled))
+    order = generator.permutation(np.flatnonzero(task.test_labeled))
     first = task.test[order].argmax(1) if task.several else task.test[order]
     turn = np.zeros(len(order), np.int64)  # how many of its class came before
     for label in np.unique(first):
@@ -127,7 +127,7 @@ def _labels(task: Task, index: int) -> list[str]:
 
 
 def _right(task: Task, query: int, other: int) -> bool | None:
-    if not task.test_labelled[query] or not task.test_labelled[other]:
+    if not task.test_labeled[query] or not task.test_labeled[other]:
         return None
     if task.several:
         return bool((task.test[query] & task.test[other]).any())
