@@ -10,6 +10,7 @@ import s2r2
 
 ROOT = Path(s2r2.__file__).parent
 LONGEST = 350
+VENDORED = "deck.js"
 
 # What a room may import besides itself. Rooms above the line that ends in `errors` know nothing of images or networks.
 GROUND = {"_version", "errors", "system", "settings"}
@@ -116,7 +117,8 @@ def circles(root: Path) -> list[list[str]]:
 
 def long_files(root: Path) -> list[str]:
     """Files longer than anybody reads in one go."""
-    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in root.rglob("*.py")}
+    files = (path for path in root.rglob("*") if path.suffix in (".py", ".js", ".css", ".html"))
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files if path.name != VENDORED}
     return [f"{path.relative_to(root)}: {length} lines" for path, length in lengths.items() if length > LONGEST]
 
 

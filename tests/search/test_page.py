@@ -292,12 +292,17 @@ def test_a_refused_upload_leaves_no_ranking_of_another_query(page: Any, served: 
     assert page.locator(".photo").count() == 0
     assert page.locator(".ranking h2").inner_text() == "No ranking for no.jpg"
     assert page.locator("#trail li").count() < 2  # it is no step to come back to
+    for name in ("stage", "add-more", "add-less", "hint"):
+        page.locator(f"#{name}").wait_for(state="hidden")
+    assert page.locator("#invitation").is_visible()
     page.screenshot(path=str(served[1] / "refused.png"))
     page.get_by_role("button", name="Try again").click()
     page.wait_for_selector("#problem:not([hidden])")
     page.go_back()  # the ranking before it
     page.wait_for_selector(".ranking .score")
     assert not page.locator("#problem").is_visible()
+    assert page.locator("#stage").is_visible()
+    assert page.locator("#add-more").is_visible()
     assert not page.evaluate("document.getElementById('results').inert")
 
 

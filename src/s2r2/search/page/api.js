@@ -78,3 +78,16 @@ export async function whenReady(path, options = {}, signal = undefined) {
     if (signal?.aborted) throw new DOMException("aborted", "AbortError");
   }
 }
+
+// Calls `onLoading` again and again while an encoder is not there yet, until what this gives back is called.
+export function whileLoading(onLoading) {
+  let waiting = true;
+  const timer = setInterval(async () => {
+    const { indexes } = await about().catch(() => ({ indexes: [] }));
+    if (waiting && indexes.some(({ ready }) => !ready)) onLoading();
+  }, 500);
+  return () => {
+    waiting = false;
+    clearInterval(timer);
+  };
+}

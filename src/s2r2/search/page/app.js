@@ -3,17 +3,19 @@
 import { PAGE, fromAddress, nothing, toAddress } from "./address.js";
 import * as api from "./api.js";
 import { boxing } from "./boxing.js";
+import { bringing } from "./bringing.js";
+import { duplicates } from "./duplicates.js";
 import { filtering } from "./filters.js";
 import { openMap } from "./map.js";
 import { judged, marksOf, setMark, whyNotKept } from "./marking.js";
-import { card, element, grid, title, visible } from "./photo.js";
+import { card, element, facts, grid, title, visible } from "./photo.js";
 import * as seeds from "./seeds.js";
 import { selecting } from "./selection.js";
+import { trail } from "./trail.js";
 import { words } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const state = nothing();
-const trail = [];
 let about = { indexes: [], folders: [], labels: [], upload_bytes: 0, keeps_marks: false };
 let running = null;
 let mapOpened = false;
@@ -108,6 +110,13 @@ const selection = selecting($("results"), $("selection"), {
   },
 });
 
+const copies = duplicates($("view-duplicates"), { onOpen: searchFor, onProblem: complain, onStatus: say });
+
+const steps = trail($("trail"), (address) => {
+  if (location.hash === address) show();
+  else location.hash = address;
+});
+
 const wording = words($("words-form"), {
   filters: () => state.filters,
   onProblem: complain,
@@ -183,7 +192,7 @@ function presentNothing() {
   const name = state.upload ? ` for ${state.upload.name}` : "";
   present(element("section", { className: "ranking" }, element("h2", { textContent: `No ranking${name}` }), again));
   $("results").classList.remove("two");
-  if (state.upload) $("hint").hidden = true;
+  if (state.upload) $("hint").hidden = $("add-more").hidden = $("add-less").hidden = true;
   ranked = null;
   arriving = null;
   say("");
@@ -193,15 +202,7 @@ function presentNothing() {
 function sayWhatIsWaitedFor() {
   const own = !state.upload && !state.box && ![...state.more, ...state.less].some(({ upload }) => upload);
   if (own) return () => {}; // photos of the index have their vectors
-  let waiting = true;
-  const timer = setInterval(async () => {
-    const { indexes } = await api.about().catch(() => ({ indexes: [] }));
-    if (waiting && indexes.some(({ ready }) => !ready)) say("The encoder is still loading; this search waits for it.");
-  }, 500);
-  return () => {
-    waiting = false;
-    clearInterval(timer);
-  };
+  return api.whileLoading(() => say("The encoder is still loading; this search waits for it."));
 }
 
 async function showRankings(signal) {
@@ -256,69 +257,18 @@ async function showQuery(signal) {
   $("stage").tabIndex = 0;
   $("stage").setAttribute("role", "group");
   $("stage").setAttribute("aria-label", "Query photo. Arrow keys move a box, with shift they resize it, Enter searches for the part in it.");
+  $("query").onerror = () => { // nothing that a browser shows
+    $("stage").hidden = $("hint").hidden = true;
+    $("invitation").hidden = false;
+  };
   $("query").src = state.upload ? state.upload.url : api.large(state.photo, state.of);
   let photo = null;
   if (state.photo) {
     photo = await api.details(state.photo, state.of, signal);
-    const facts = [["Name", visible(photo.key)], ["Where", visible(photo.location)]];
-    if (photo.labels.length) facts.push(["Labels", title(photo)]);
-    if (photo.taken) facts.push(["Taken", photo.taken.replace("T", " ")]);
-    if (photo.camera) facts.push(["Camera", visible(photo.camera)]);
-    if (photo.width) facts.push(["Size", `${photo.width} × ${photo.height}`]);
-    $("facts").replaceChildren(...facts.flatMap(([name, text]) => [element("dt", { textContent: name }), element("dd", { textContent: text })]));
+    $("facts").replaceChildren(...facts(photo));
   }
   $("query").alt = `Query: ${photo ? title(photo) : state.upload.name}`;
   return photo;
-}
-
-function leave(photo) {
-  const address = toAddress(state);
-  const what = `${state.photo || `upload ${state.upload.number}`} ${state.box || ""} ${seeds.write(state.more)} ${seeds.write(state.less)}`;
-  const others = state.more.length + state.less.length;
-  const source = photo ? api.thumbnail(photo, state.of) : state.upload.url;
-  const name = (photo ? title(photo) : state.upload.name) + (state.box ? ", a part of it" : "") + (others ? `, and ${others} more` : "");
-  if (trail.at(-1)?.what === what) trail.pop(); // another filter is no other step
-  trail.push({ address, source, name, what, part: Boolean(state.box) });
-  trail.splice(0, Math.max(0, trail.length - 30));
-  $("trail").hidden = trail.length < 2;
-  $("trail").querySelector("ol").replaceChildren(...trail.map((step, number) => {
-    const button = element("button", { type: "button", title: step.name }, element("img", { src: step.source, alt: "" }));
-    button.classList.toggle("part", step.part);
-    button.setAttribute("aria-label", `Back to step ${number + 1}: ${step.name}`);
-    button.addEventListener("click", () => {
-      trail.splice(number + 1);
-      if (location.hash === step.address) show();
-      else location.hash = step.address;
-    });
-    return element("li", {}, button);
-  }));
-}
-
-async function showDuplicates(signal) {
-  say("Looking for copies.");
-  const found = await (await api.whenReady("api/duplicates", {}, signal)).json();
-  $("copies-form").hidden = found.total === 0;
-  $("duplicates-summary").textContent = found.total
-    ? `${found.total.toLocaleString()} groups with ${found.photos.toLocaleString()} photos.`
-    : "No photo is a copy of another one.";
-  $("groups").replaceChildren(...found.groups.map((group) => {
-    const list = grid("ul", group.photos.map((photo) => {
-      const item = card(photo, { onOpen: () => searchFor(photo) });
-      item.append(element("div", { className: "kind soft", textContent: photo.kinds.join(", ") || "related" }));
-      return item;
-    }));
-    return element("div", { className: "group" }, element("h2", { textContent: `${group.photos.length} photos` }), list);
-  }));
-  say("");
-}
-
-async function downloadScript() {
-  say("Checking the files of all copies.");
-  const script = await (await api.whenReady("api/duplicates/script", { keep: $("keep").value })).blob();
-  const link = element("a", { href: URL.createObjectURL(script), download: "remove-copies.sh" });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  say("");
 }
 
 // Where what had the focus is gone, the keyboard goes on in the results.
@@ -338,7 +288,7 @@ async function show() {
   }
   showFilters(state.filters);
   try {
-    if (state.view === "duplicates") await showDuplicates(signal);
+    if (state.view === "duplicates") await copies(signal);
     else if (state.view === "map") {
       if (!mapOpened) {
         mapOpened = true;
@@ -346,7 +296,7 @@ async function show() {
       }
     } else {
       $("results").inert = toAddress(state) !== ranked;
-      if (state.photo || state.upload) leave((await Promise.all([showQuery(signal), showRankings(signal)]))[0]);
+      if (state.photo || state.upload) steps({ ...state }, (await Promise.all([showQuery(signal), showRankings(signal)]))[0]);
       else await Promise.all([showQuery(signal), showAll(signal)]);
       if (focused !== document.body && !focused.checkVisibility()) goOnInResults();
     }
@@ -361,37 +311,9 @@ async function show() {
 // ---- begin
 
 document.querySelectorAll("[data-view]").forEach((button) => button.addEventListener("click", () => go({ view: button.dataset.view })));
-let choosing = null; // whether the files that are chosen begin a query, or are added to it
-for (const [name, kind] of [["choose", null], ["add-more", "more"], ["add-less", "less"]]) {
-  $(name).addEventListener("click", () => {
-    choosing = kind;
-    $("file").click();
-  });
-}
-$("file").addEventListener("change", (event) => {
-  take(event.target.files, choosing);
-  choosing = null;
-  event.target.value = "";
-});
+bringing(document, take);
 $("whole").addEventListener("click", () => go({ box: null }));
 $("again").addEventListener("click", () => go({ photo: null, of: 0, upload: null, keep: false, box: null, more: [], less: [] }));
-$("copies-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  complain(null);
-  downloadScript().catch(complain);
-});
-for (const name of ["dragover", "drop", "dragleave"]) {
-  window.addEventListener(name, (event) => {
-    event.preventDefault();
-    $("drop").classList.toggle("over", name === "dragover");
-    if (name === "drop") {
-      const files = [...event.dataTransfer.files];
-      const images = files.filter((file) => file.type.startsWith("image/"));
-      take(images.length ? images : files.slice(0, 1));
-    }
-  });
-}
-window.addEventListener("paste", (event) => take(event.clipboardData.files));
 window.addEventListener("keydown", (event) => {
   const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
   if (event.key === "/" && !typing) {

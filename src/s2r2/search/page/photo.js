@@ -115,3 +115,13 @@ function walk(event) {
     all[next].focus();
   }
 }
+
+// What is known of a photo, as names and descriptions of a list.
+export function facts(photo) {
+  const known = [["Name", visible(photo.key)], ["Where", visible(photo.location)]];
+  if (photo.labels.length) known.push(["Labels", title(photo)]);
+  if (photo.taken) known.push(["Taken", photo.taken.replace("T", " ")]);
+  if (photo.camera) known.push(["Camera", visible(photo.camera)]);
+  if (photo.width) known.push(["Size", `${photo.width} × ${photo.height}`]);
+  return known.flatMap(([name, text]) => [element("dt", { textContent: name }), element("dd", { textContent: text })]);
+}
