@@ -69,7 +69,12 @@ def test_a_start_is_taken_over_and_adapted(how: str, learned: Path, pictures: Pa
 
 
 def test_without_steps_the_start_is_what_it_was(learned: Path, pictures: Path, tmp_path: Path) -> None:
-    train(pictures, TrainConfig(**{**FEW, "steps": 1, "lr": 1e-12}, start=str(learned)), out=tmp_path, quiet=True)  # type: ignore[arg-type]
+    train(
+        pictures,
+        TrainConfig(**{**FEW, "steps": 1, "lr": 1e-12}, start=str(learned), adapt="all"),
+        out=tmp_path,
+        quiet=True,
+    )  # type: ignore[arg-type]
     image = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     np.testing.assert_allclose(load(tmp_path).embed(image), load(learned).embed(image), atol=1e-5)
 
@@ -176,7 +181,7 @@ def test_what_was_added_goes_on_at_a_resume(how: str, start: str, pictures: Path
 
 def test_a_run_from_a_refined_encoder_can_be_resumed(learned: Path, pictures: Path, tmp_path: Path) -> None:
     with_feature_head(load(learned), 2 * torch.eye(512)).save(tmp_path / "refined")
-    config = TrainConfig(**{**FEW, "steps": 1}, start=str(tmp_path / "refined"))  # type: ignore[arg-type]
+    config = TrainConfig(**{**FEW, "steps": 1}, start=str(tmp_path / "refined"), adapt="all")  # type: ignore[arg-type]
     train(pictures, config, out=tmp_path / "run", quiet=True)
     train(None, TrainConfig(steps=2), out=tmp_path / "run", resume=True, quiet=True)
     assert load(tmp_path / "run").feature_head is not None
@@ -202,7 +207,7 @@ def test_minutes_choose_the_views_of_a_head(
 
 @pytest.mark.parametrize("name", ["untrained:test_vit", "untrained:vit_tiny_patch16_224"])
 def test_a_vision_transformer_starts_at_the_size_asked_for(name: str, pictures: Path, tmp_path: Path) -> None:
-    config = TrainConfig(**{**FEW, "steps": 1}, start=name, image_size=32, embedding_dimensions=8)  # type: ignore[arg-type]
+    config = TrainConfig(**{**FEW, "steps": 1}, start=name, adapt="all", image_size=32, embedding_dimensions=8)  # type: ignore[arg-type]
     encoder = train(pictures, config, out=tmp_path, quiet=True).encoder
     assert (encoder.image_size, encoder.mean) == (32, (0.5, 0.5, 0.5))
 
@@ -219,11 +224,12 @@ def test_the_former_spelling_of_a_start(
     monkeypatch.setattr("s2r2.training.setup.encoder.load", opened)
     train(pictures, TrainConfig(**FEW, pretrained=True, backbone="test_resnet", image_size=32), out=tmp_path)  # type: ignore[arg-type]
     assert set(asked) == {"timm:test_resnet"}
-    assert "`pretrained` is now `start='timm:test_resnet'`" in capsys.readouterr().out
+    assert RunFolder(tmp_path).read_config().settings["adapt"] == "all"
+    assert "`pretrained` is now `start='timm:test_resnet'` with `adapt='all'`" in capsys.readouterr().out
 
 
 def test_real_weights_are_adapted_and_search_goes_on(real_weights: str, pictures: Path, tmp_path: Path) -> None:
-    config = TrainConfig(**{**FEW, "steps": 1}, start=real_weights, image_size=64)  # type: ignore[arg-type]
+    config = TrainConfig(**{**FEW, "steps": 1}, start=real_weights, adapt="all", image_size=64)  # type: ignore[arg-type]
     train(pictures, config, out=tmp_path, quiet=True)
     image = np.asarray(Image.open(pictures / "0.png"))
     before, after = (load(name, image_size=64).embed(image) for name in (real_weights, tmp_path))
@@ -236,6 +242,7 @@ def test_an_evaluation_says_whether_adapting_has_helped(
     start = tmp_path / "start"
     load(learned).save(start)
     train(pictures, TrainConfig(**FEW, start=str(start)), out=tmp_path / "run", quiet=True)  # type: ignore[arg-type]
+    assert load(tmp_path / "run").feature_head is not None  # the default of --adapt
     found = evaluate_run(tmp_path / "run", pictures, device="cpu")
     assert found.row(str(start)).figures
     assert f"the adapted encoder is {'level with'} {start}" in found.notes[0] or f"than {start}" in found.notes[0]

@@ -26,9 +26,9 @@ class MethodSettings:
     """Encoder to start from, which decides backbone, image size, normalization and head: timm:NAME (pretrained
     weights), a run folder, encoder.safetensors, and others that docs/search.md lists; by default random weights."""
     adapt: Adaptation = ""
-    """What is trained of the encoder to start from: all of it, earlier layers more slowly (all, the default); the last
-    third of its layers (last-blocks); low-rank adapters of its attention layers (lora); or a linear layer behind it,
-    which takes minutes on a CPU (head). See docs/adapting.md."""
+    """What is trained of the encoder to start from: a linear layer behind it, which takes minutes on a CPU (head, the
+    default); all of it, earlier layers more slowly (all); the last third of its layers (last-blocks); or low-rank
+    adapters of its attention layers (lora). See docs/adapting.md."""
     pretrained: bool = False
     """Former spelling of --start timm:BACKBONE."""
     head_hidden: int = 1024

@@ -19,7 +19,8 @@ from s2r2.training.setup.cost import fitting_micro_batch
 from s2r2.training.setup.plan import Preparation
 from s2r2.views import Recipe, get_recipe, view_sizes
 
-DEFAULT_ADAPTATION: Adaptation = "all"
+DEFAULT_ADAPTATION: Adaptation = "head"
+"""What benchmarks/adapting.py found best on three of four sets of photos: docs/adapting.md."""
 
 
 def with_start(config: TrainConfig, given: frozenset[str], console: PlainConsole) -> tuple[TrainConfig, Recipe | None]:
@@ -37,10 +38,14 @@ def with_start(config: TrainConfig, given: frozenset[str], console: PlainConsole
         S2R2Error: There is no such encoder, or settings contradict it.
     """
     if config.pretrained and "pretrained" in given and not config.start:
-        config = dataclasses.replace(config, start=f"timm:{config.backbone}", pretrained=False)
+        how = config.adapt or "all"
+        config = dataclasses.replace(config, start=f"timm:{config.backbone}", pretrained=False, adapt=how)
         given -= {"backbone"}
         console.say(
-            worded(f"note      `pretrained` is now `start={config.start!r}`, and keeps what it has learned better")
+            worded(
+                f"note      `pretrained` is now `start={config.start!r}` with `adapt={how!r}`, and keeps what it has "
+                "learned better"
+            )
         )
     if not config.start:
         if config.adapt:
@@ -74,7 +79,7 @@ def _for_a_head(encoder: Encoder, given: frozenset[str]) -> dict[str, Any]:
     if contrary := sorted(given & {"head_hidden", "embedding_dimensions", "optimizer"}):
         raise ArgumentError(
             f"`adapt='head'` is one linear layer as wide as the backbone's features, trained with AdamW: leave out "
-            f"`{contrary[0]}`"
+            f"`{contrary[0]}`, or train the whole encoder with `adapt='all'`"
         )
     settings: dict[str, Any] = {"embedding_dimensions": encoder.dimensions("feature")}
     if not given & {"epochs", "steps", "minutes"}:

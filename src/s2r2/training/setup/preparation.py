@@ -154,7 +154,10 @@ def _open(request: Request) -> ImageSource:
 
 def _refuse_processes(config: TrainConfig, processes: Processes) -> None:
     if config.adapt == "head" and processes.world_size > 1:
-        raise ArgumentError("`adapt='head'` works in one process, and there are several: leave out `devices`")
+        raise ArgumentError(
+            "`adapt='head'` works in one process, and there are several: leave out `devices`, "
+            "or train the whole encoder with `adapt='all'`"
+        )
     if config.batch_size % processes.world_size:
         raise ArgumentError(
             f"`batch_size={config.batch_size}` cannot be shared equally by {processes.world_size} processes: "
