@@ -69,12 +69,8 @@ def test_a_start_is_taken_over_and_adapted(how: str, learned: Path, pictures: Pa
 
 
 def test_without_steps_the_start_is_what_it_was(learned: Path, pictures: Path, tmp_path: Path) -> None:
-    train(
-        pictures,
-        TrainConfig(**{**FEW, "steps": 1, "lr": 1e-12}, start=str(learned), adapt="all"),
-        out=tmp_path,
-        quiet=True,
-    )  # type: ignore[arg-type]
+    config = TrainConfig(**{**FEW, "steps": 1, "lr": 1e-12}, start=str(learned), adapt="all")  # type: ignore[arg-type]
+    train(pictures, config, out=tmp_path, quiet=True)
     image = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     np.testing.assert_allclose(load(tmp_path).embed(image), load(learned).embed(image), atol=1e-5)
 

@@ -38,13 +38,14 @@ def with_start(config: TrainConfig, given: frozenset[str], console: PlainConsole
         S2R2Error: There is no such encoder, or settings contradict it.
     """
     if config.pretrained and "pretrained" in given and not config.start:
-        how = config.adapt or "all"
-        config = dataclasses.replace(config, start=f"timm:{config.backbone}", pretrained=False, adapt=how)
+        config = dataclasses.replace(
+            config, start=f"timm:{config.backbone}", pretrained=False, adapt=config.adapt or "all"
+        )
         given -= {"backbone"}
         console.say(
             worded(
-                f"note      `pretrained` is now `start={config.start!r}` with `adapt={how!r}`, and keeps what it has "
-                "learned better"
+                f"note      `pretrained` is now `start={config.start!r}` with `adapt={config.adapt!r}`, and keeps what "
+                "it has learned better"
             )
         )
     if not config.start:
