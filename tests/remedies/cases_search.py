@@ -3,6 +3,7 @@
 import re
 import shutil
 import socket
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from s2r2.search import ImageIndex, update_index, updating as updating_module, w
 from s2r2.search.backends import base as backends_base
 from s2r2.search.backends.base import SearchBackend, register_backend
 from s2r2.search.backends.exact import top_k
+from s2r2.search.backends.faiss_ivf import FaissSearch
 from s2r2.search.backends.lance import LanceSearch
 from s2r2.search.ranking_sheet import contact_sheet
 from s2r2.search.server import serving
@@ -563,25 +565,30 @@ case(
 )
 
 
-def unsearchable(state: State) -> object:
+def unsearchable(state: State, backend: type[SearchBackend]) -> object:
     assert state.index
-    indexes(state, "--backend", "lancedb")
+    indexes(state, "--backend", backend.name)
     with state.patch.context() as patch:
 
         def fail(*_: object) -> None:
-            raise RuntimeError("lance error: not found")
+            raise RuntimeError("not found")
 
-        patch.setattr(LanceSearch, "_candidates", fail)
-        return finds(state, "a/00.png", "--backend", "lancedb")
+        patch.setattr(backend, "_candidates", fail)
+        return finds(state, "a/00.png", "--backend", backend.name)
 
 
-def exact_or_anew(state: State, said: str) -> None:
+def exact_or_anew(state: State, said: str, backend: type[SearchBackend]) -> None:
     finds(state, "a/00.png", "--backend", named(r"use --backend (\w+),", said))
-    indexes(state, "--backend", "lancedb", named(r"s2r2 index (--rebuild)", said))
-    finds(state, "a/00.png", "--backend", "lancedb")
+    indexes(state, "--backend", backend.name, named(r"s2r2 index (--rebuild)", said))
+    finds(state, "a/00.png", "--backend", backend.name)
 
 
-case("LanceDB cannot search {} ({}): use `backend='exact'`", unsearchable, exact_or_anew)
+for product, searching in (("LanceDB", LanceSearch), ("faiss", FaissSearch)):
+    case(
+        f"{product} cannot search {{}} ({{}}): use `backend='exact'`",
+        partial(unsearchable, backend=searching),
+        partial(exact_or_anew, backend=searching),
+    )
 
 
 def open_to_all(state: State, host: str = "0.0.0.0") -> str:

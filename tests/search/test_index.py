@@ -123,7 +123,7 @@ def test_an_approximate_index_reaches_its_recall(tmp_path: Path, photo_folder: P
     main([*arguments, "--approximate-from", "500"])
     assert "recall@10" in capsys.readouterr().out
     index = ImageIndex.open(tmp_path / "index")
-    assert index.backend.name == "lancedb"
+    assert index.backend.name == "faiss"
     assert index.backend.settings["recall"] >= 0.97
     hits = index.search("007.png", 10)
     row = index.catalogue.row_of_key("007.png")

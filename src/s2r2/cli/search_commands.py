@@ -100,10 +100,10 @@ class Index:
     drop_missing: bool = False
     """Drop missing photos even if their disk may only be unmounted; see docs/search.md."""
     backend: SomeBackend = None
-    """Search backend: exact, lancedb (approximate, with measured recall), another registered one, or auto.
-    auto decides by the number of photos. By default the one chosen before, else auto."""
+    """Search backend: exact, faiss or lancedb (approximate, with measured recall), another registered one, or auto.
+    auto decides by the number of photos and by what is installed. By default the one chosen before, else auto."""
     approximate_from: int = 500_000
-    """Number of photos from which auto chooses lancedb."""
+    """Number of photos from which auto chooses faiss, or lancedb where faiss is not installed."""
     text: SomeModel = None
     """Also encode the photos with a CLIP-like model, so that words find them: open_clip:MODEL/TAG,
     open_clip:hf-hub:OWNER/NAME or open_clip:local-dir:PATH (see docs/words.md); none removes its vectors. By default

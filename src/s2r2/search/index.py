@@ -14,7 +14,7 @@ from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import UnreadableImage, decode_expendable
 from s2r2.images.decoding.decoder import Part
 from s2r2.images.sources.names import printable
-from s2r2.search.backends.base import SearchBackend, backend_names, get_backend
+from s2r2.search.backends.base import SearchBackend, get_backend, usable_backend
 from s2r2.search.backends.exact import top_k
 from s2r2.search.filtering import EVERYTHING, Filter, matching
 from s2r2.search.hit import Hit
@@ -50,8 +50,7 @@ class ImageIndex:
         self.catalogue = catalogue
         self._thumbnails = Thumbnails(folder, about, catalogue)
         self.words = WordSearch(folder, about)
-        remembered = about.searched_by if about.searched_by in backend_names() else "exact"
-        self.backend_name = backend or remembered
+        self.backend_name = backend or usable_backend(about.searched_by)
         self._backend_class = get_backend(self.backend_name)
         if self.backend_name not in ("exact", about.searched_by):
             raise ArgumentError(

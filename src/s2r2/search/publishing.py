@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2r2.errors import S2R2Error
-from s2r2.search.backends.base import AUTO, Settings, automatic_backend, get_backend
+from s2r2.search.backends.base import AUTO, Before, SearchBackend, Settings, automatic_backend, get_backend
 from s2r2.search.storage.catalog import Catalogue, catalogue_files, write_catalogue
 from s2r2.search.storage.layout import ENCODER, SEARCH_FILES, remove_search_folder, search_folder
 from s2r2.search.storage.published import Published
@@ -16,6 +16,8 @@ from s2r2.system.files import checksum, sync_file, sync_folder
 
 if TYPE_CHECKING:
     from s2r2.search.words.vectors import WordVectors
+
+_PIECE = 16_384
 
 
 def backend_for(chosen: str, photos: int, approximate_from: int | None) -> str:
@@ -38,7 +40,8 @@ def write_for_searches(
         generation: Their folder.
         number: Of the catalogue.
         backend: Name of the search backend.
-        before: What is published in this generation; its map is brought up to date.
+        before: What is published in this generation; its map is brought up to date, and the backend may take over
+            what it made for it.
         words: Vectors for words of all photos, if there are to be any.
 
     Returns:
@@ -51,14 +54,56 @@ def write_for_searches(
     if (generation / ENCODER).exists():  # an index from vectors may have none
         files[ENCODER] = checksum(generation / ENCODER)
     place = generation / search_folder(number)
-    remove_search_folder(place)  # what an update that was killed may have left
-    place.mkdir(exist_ok=True)
-    settings = get_backend(backend).build(catalogue.vectors, place)
+    settings = _made_by(get_backend(backend), catalogue, place, _made_before(catalogue, generation, before, backend))
     made = _made_durable(place)
     if settings is None or not made:
         remove_search_folder(place)
         return files, settings
     return files | made, settings
+
+
+def _made_by(
+    backend: type[SearchBackend], catalogue: Catalogue, place: Path, before: Before | None
+) -> Settings | None:
+    """What a backend makes of the vectors, from what it made before where it can."""
+    _make_empty(place)  # of what an update that was killed may have left
+    settings = None if before is None else backend.update(catalogue.vectors, place, before)
+    if settings is None:
+        _make_empty(place)
+        settings = backend.build(catalogue.vectors, place)
+    return settings
+
+
+def _make_empty(place: Path) -> None:
+    remove_search_folder(place)
+    place.mkdir(exist_ok=True)
+
+
+def _made_before(now: Catalogue, generation: Path, published: Published | None, backend: str) -> Before | None:
+    """What the backend made of the vectors in force, and which of them are there still; None if it made nothing whole.
+
+    Args:
+        now: The new catalogue.
+        generation: Its folder.
+        published: What is in force there.
+        backend: Name of the backend.
+    """
+    if published is None or published.searched_by != backend or published.backend_settings is None:
+        return None
+    place = generation / search_folder(published.number)
+    made = {name: check for name, check in published.files.items() if name.startswith(f"{place.name}/")}
+    if not is_whole(generation, made):
+        return None
+    try:
+        old = Catalogue.open(generation, published.number, published.photos, published.dimensions, published.files)
+        rows = old.rows_of(now.ids)
+        for start in range(0, len(rows), _PIECE):
+            piece = rows[start : start + _PIECE]
+            same = (old.vectors[piece] == now.vectors[start : start + _PIECE]).all(1)
+            piece[~same] = -1
+    except (S2R2Error, OSError):  # an update mends what is damaged
+        return None
+    return Before(place, published.backend_settings, rows)
 
 
 def _made_durable(place: Path) -> dict[str, str]:

@@ -168,6 +168,8 @@ class _Update:
         self, batch_size: int, progress: bool, drop_missing: bool, backend: tuple[str | None, int | None]
     ) -> UpdateResult:
         """Embed, drop, publish."""
+        if self._chosen(backend[0]) != AUTO:
+            get_backend(self._chosen(backend[0]))  # it may be missing here: said before a photo is embedded
         reader = self._reader()
         wanted, relabeled = self._compare(reader)
         self._relabel(relabeled)
@@ -309,10 +311,13 @@ class _Update:
                 self.arrived[row["content"]] += 1
         pending.clear()
 
+    def _chosen(self, backend: str | None) -> str:
+        return backend or (self.published.chosen_backend if self.published else AUTO)
+
     def _publish(self, backend: str | None, approximate_from: int | None) -> Published:
         """Tidy up, and put a new catalogue in force, if any row or anything said about the index changed."""
         before = self.published if self.in_force else None
-        chosen = backend or (self.published.chosen_backend if self.published else AUTO)
+        chosen = self._chosen(backend)
         backend = backend_for(chosen, len(self.rows), approximate_from)
         data = printable(self.source.name)
         if before is not None and is_current(before, self.generation, self.rows.version, backend, self.words):

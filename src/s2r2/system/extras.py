@@ -20,6 +20,7 @@ EXTRAS = {
     "heic": ("pillow_heif",),
     "raw": ("rawpy",),
     "text": ("open_clip",),
+    "faiss": ("faiss",),
 }
 """The modules that ``pip install 's2r2[EXTRA]'`` adds to the core (torch, NumPy and numba)."""
 

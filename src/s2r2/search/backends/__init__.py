@@ -1,1 +1,1 @@
-"""Ways to find the nearest vectors, one file each: exact search, and approximate search by LanceDB."""
+"""Ways to find the nearest vectors, one file each: exact search, and approximate search by faiss or LanceDB."""

@@ -13,21 +13,37 @@ entry point of the group ``s2r2.search_backends``::
 """
 
 import abc
+import functools
 import importlib.util
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.system.extras import require_extra
 from s2r2.system.plugins import load_plugins
+from s2r2.system.terminal import say
 
 ENTRY_POINTS = "s2r2.search_backends"
 AUTO = "auto"
 """The backend of an index for which nobody has chosen one: it follows from the number of photos."""
 
 Settings = dict[str, float]
+
+
+class Before(NamedTuple):
+    """What a backend made of the state before an update.
+
+    Attributes:
+        folder: Where its files are; they have been checked.
+        settings: What it returned then.
+        rows: ``(N,)`` of the vectors of now: the row that each had then; -1 where it was not there, or another vector.
+    """
+
+    folder: Path
+    settings: Settings
+    rows: np.ndarray
 
 
 class SearchBackend(abc.ABC):
@@ -40,9 +56,11 @@ class SearchBackend(abc.ABC):
 
     Attributes:
         name: By which it is asked for.
-        extra: The extra of s2r2 that installs what it imports; empty if none does.
+        extra: The extra of s2r2 that installs what it imports; empty if none does. Without it an index that was made
+            for this backend is searched exactly.
         packages: What it imports beyond that. Import it in the methods only, so that other backends do not wait for it.
-        automatic_from: From how many photos on it is chosen unless the user chooses; None: never.
+        automatic_from: From how many photos on it is chosen unless the user chooses; None: never. Of several that
+            say the same, the first by name is chosen whose packages are installed.
     """
 
     name: ClassVar[str]
@@ -64,6 +82,17 @@ class SearchBackend(abc.ABC):
             None where it is not good enough for these vectors: the index is then searched exactly.
         """
         return {}
+
+    @classmethod
+    def update(cls, vectors: np.ndarray, folder: Path, before: Before) -> Settings | None:
+        """As :meth:`build`, from what was made of an earlier state, which has most of these vectors.
+
+        Nothing in ``before.folder`` may be changed: searches read it until the new state is in force.
+
+        Returns:
+            As :meth:`build`; None where it takes over nothing, as by default: :meth:`build` is then called.
+        """
+        return None
 
     @abc.abstractmethod
     def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,14 +145,45 @@ def get_backend(name: str) -> type[SearchBackend]:
     return backend
 
 
+def usable_backend(made_for: str) -> str:
+    """The backend that searches an index: the one it was made for, or exact search, which needs nothing but vectors.
+
+    What is missing is said once.
+    """
+    if made_for not in backend_names():
+        return "exact"
+    missing = _what_is_missing(made_for)
+    if missing:
+        _say_once(f"s2r2: search is exact, and slower in a large index: {missing}")
+    return "exact" if missing else made_for
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    say(line, error=True)
+
+
+def _what_is_missing(name: str) -> str:
+    """What a registered backend lacks here, and how to install it; empty if it can be used."""
+    try:
+        get_backend(name)
+    except S2R2Error as error:
+        return str(error)
+    return ""
+
+
 def automatic_backend(photos: int, approximate_from: int | None = None) -> str:
-    """The backend for a number of photos: of those that may be chosen, the one for the largest indexes.
+    """The backend for a number of photos: of those that are installed, the one for the largest indexes.
 
     Args:
         photos: How many the index has.
         approximate_from: From how many on exact search is not chosen; by default what each backend says.
     """
-    starts = {name: _registered[name].automatic_from for name in backend_names()}
-    if approximate_from is not None:
-        starts = {name: start and approximate_from for name, start in starts.items()}
-    return max((start, name) for name, start in starts.items() if start is not None and start <= photos)[1]
+    chosen, largest = "exact", (0, 0)
+    for name in backend_names():
+        own = _registered[name].automatic_from
+        if own:
+            start = own if approximate_from is None else approximate_from
+            if start <= photos and (start, own) > largest and not _what_is_missing(name):
+                chosen, largest = name, (start, own)
+    return chosen

@@ -1,4 +1,6 @@
-"""Approximate search for large indexes: LanceDB proposes candidates, the vectors decide among them.
+"""Approximate search by LanceDB, which proposes candidates; the vectors decide among them.
+
+It searches large indexes where faiss is not installed.
 
 LanceDB's IVF index with RaBitQ codes (Gao and Long, arXiv 2405.12497) keeps about one bit a dimension, so building is
 quick and the files are small; the order inside its answers is rough. Hence always more candidates than asked for,
@@ -9,9 +11,8 @@ chosen on the index itself, by recall against exact search.
 import functools
 import math
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,8 @@ import pyarrow as pa
 from s2r2.errors import S2R2Error
 from s2r2.search.backends.base import SearchBackend, Settings, register_backend
 from s2r2.search.backends.exact import top_k
+from s2r2.search.backends.measuring import cheapest
 
-RECALL = 0.97
-_QUERIES = 200
 _EFFORTS = ((10, 10), (20, 10), (20, 20), (40, 20), (80, 40), (160, 80), (320, 160))
 _TABLE = "vectors"
 _PIECE = 8192
@@ -55,7 +55,8 @@ class LanceSearch(SearchBackend):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             table.create_index("vector", config=IvfRq(distance_type="cosine", num_partitions=partitions))
-        return _chosen(vectors, folder)
+        efforts = ({"probes": float(probes), "factor": float(factor)} for probes, factor in _EFFORTS)
+        return cheapest(vectors, (cls(vectors, folder, settings) for settings in efforts))
 
     @functools.cached_property
     def _table(self) -> Any:
@@ -93,34 +94,3 @@ def _batches(vectors: np.ndarray, schema: pa.Schema) -> Iterator[pa.RecordBatch]
             pa.FixedSizeListArray.from_arrays(pa.array(piece.reshape(-1)), vectors.shape[1]),
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _chosen(vectors: np.ndarray, folder: Path) -> Settings | None:
-    """The settings of least effort that reach the recall@10, for photos of the index as queries."""
-    count = min(_QUERIES, len(vectors))
-    queries = np.sort(np.random.default_rng(0).choice(len(vectors), count, replace=False))
-    exact, exact_milliseconds = _timed(lambda query, k: top_k(vectors, query, k), vectors, queries)
-    for probes, factor in _EFFORTS:
-        settings = {"probes": float(probes), "factor": float(factor)}
-        backend = LanceSearch(vectors, folder, settings)
-        found, milliseconds = _timed(backend.search, vectors, queries)
-        shares = [np.isin(nearest, rows).mean() for nearest, rows in zip(exact, found, strict=True)]
-        recall = round(float(np.mean(shares)), 4)
-        if recall >= RECALL:
-            return settings | {
-                "recall": recall, "milliseconds": milliseconds, "exact_milliseconds": exact_milliseconds
-            }  # fmt: skip
-    return None
-
-
-def _timed(
-    search: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]], vectors: np.ndarray, queries: np.ndarray
-) -> tuple[list[np.ndarray], float]:
-    """The ten nearest of some photos, and the milliseconds that it takes to find those of one (median)."""
-    found, seconds = [], []
-    for query in queries:
-        start = time.perf_counter()
-        rows, _ = search(vectors[query], 11)
-        seconds.append(time.perf_counter() - start)
-        found.append(rows[rows != query][:10])
-    return found, round(float(np.median(seconds)) * 1e3, 2)
