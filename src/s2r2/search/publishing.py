@@ -62,9 +62,7 @@ def write_for_searches(
     return files | made, settings
 
 
-def _made_by(
-    backend: type[SearchBackend], catalogue: Catalogue, place: Path, before: Before | None
-) -> Settings | None:
+def _made_by(backend: type[SearchBackend], catalogue: Catalogue, place: Path, before: Before | None) -> Settings | None:
     """What a backend makes of the vectors, from what it made before where it can."""
     _make_empty(place)  # of what an update that was killed may have left
     settings = None if before is None else backend.update(catalogue.vectors, place, before)
