@@ -1,9 +1,13 @@
 """Copies: each kind is found with an untrained encoder, look-alikes are not, and nothing is lost by acting."""
 
+import errno
+import os
 import random
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -146,6 +150,42 @@ def test_what_has_changed_since_is_never_the_reason_to_lose_a_photo(copies: tupl
     assert {what for _, what in done.values()} == {CHANGED}
     assert names(folder) == [name for name in before if name != "a/it's.png"]
     assert plan(index, find_duplicates(index), "largest").copies == []
+
+
+def test_the_trash_has_copies_and_where_they_were(
+    copies: tuple[Path, ImageIndex], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, index = copies
+    for name in [name for name in sys.modules if name.partition(".")[0] == "send2trash"]:
+        monkeypatch.delitem(sys.modules, name)  # it looks for the trash when it is imported
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    (folder / "b" / "it's.png").chmod(0o444)
+    planned = plan(index, find_duplicates(index), "path=*/a/*")
+    assert [what for _, what in trash_copies(index, planned)] == ["in the trash"] * 2
+    assert names(folder) == ["a/it's.png", "large.png", "small.png"]
+    trash = tmp_path / "home" / "Trash"
+    assert names(trash / "files") == ["-rf $(x)\n.png", "it's.png"]
+    infos = [info.read_text() for info in (trash / "info").iterdir()]
+    were = {unquote(line.removeprefix("Path=")) for info in infos for line in info.splitlines() if "Path=" in line}
+    assert were == {copy.path for copy in planned.copies}
+
+
+def test_a_copy_that_cannot_be_removed_stays_where_it_was_and_only_there(
+    copies: tuple[Path, ImageIndex], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, index = copies
+    planned, before = plan(index, find_duplicates(index), "path=*/a/*"), names(folder)
+    remove = os.unlink
+
+    def unlink(path: str | Path) -> None:
+        if str(path).startswith(str(folder)):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        remove(path)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    done = [what for _, what in move_copies(index, planned, tmp_path / "away")]
+    assert done == ["left as it is: Permission denied"] * 2
+    assert (names(folder), names(tmp_path / "away")) == (before, [])
 
 
 def test_the_script_removes_copies_and_checks_first(copies: tuple[Path, ImageIndex], tmp_path: Path) -> None:

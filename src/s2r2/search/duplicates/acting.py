@@ -25,7 +25,7 @@ sha256() {
 }
 remove() {
     if [ "$(sha256 "$1")" = "$2" ] && [ "$(sha256 "$3")" = "$4" ]; then
-        rm -- "$1" && printf 'removed  %s\\n' "$1"
+        rm -f -- "$1" && printf 'removed  %s\\n' "$1"
     else
         printf 'left     %s\\n' "$1" >&2
     fi
@@ -90,7 +90,11 @@ def _moved(path: str, folder: Path) -> str:
             number += 1
             continue
         sync_folder(folder)
-        os.unlink(path)
+        try:
+            os.unlink(path)
+        except OSError:  # such as a folder that is read-only: the file stays where it was, and only there
+            os.unlink(target)
+            raise
         return str(target)
 
 
