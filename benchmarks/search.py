@@ -1,18 +1,22 @@
 """Searching beside faiss: latency, recall, size, build time, memory; and where the time of an image query goes.
 
     python benchmarks/search.py                 100,000 vectors of 512, and image queries to the page's server
-    python benchmarks/search.py --large         also 1,000,000 vectors (half an hour, 16 GB of disk)
+    python benchmarks/search.py --large         instead 1,000,000 vectors, search backends alone (7 GB of disk)
 
 Vectors are synthetic, clustered as those of photos are (benchmarks/synthetic_index.py); queries are others of the same
-kind, never in the index. One thread each. faiss's approximate indexes get the cheapest setting that reaches a recall@10
-of 0.97 on 200 other queries; s2r2 chooses its own for the same recall, on photos of the index. Latencies are wall times
-of single queries for 10 neighbors, the methods taking turns query by query in one process; ratios are medians of each
-query's. What an index costs in building and in memory is measured in a process of its own. s2r2's index also holds the
-rows (here with empty thumbnails; faiss has no place for them) and the encoder, 45 MB.
+kind, never in the index. One thread each, but for the builds of --large, which take all cores. faiss's approximate
+indexes get the cheapest setting that reaches a recall@10 of 0.97 on 200 other queries; s2r2 chooses its own for the
+same recall, on photos of the index, and the time for that is part of its build. Latencies are wall times of single
+queries for 10 neighbors, the methods taking turns query by query in one process; ratios are medians of each query's.
+What an index costs in building and in memory is measured in a process of its own. s2r2's whole index, without --large,
+also holds the rows (here with empty thumbnails; faiss has no place for them) and the encoder, 45 MB.
+
+With --large the run ends after --minutes (12): what has not finished by then is left out, and named.
 """
 
 import argparse
 import json
+import math
 import os
 import re
 import subprocess
@@ -30,6 +34,7 @@ from rich.table import Table
 RESULTS = Path(__file__).parent / "results" / "search.json"
 K, QUERIES, WARM_UP, RECALL = 10, 200, 10, 0.97
 METHODS = ("s2r2 exact", "faiss Flat", "s2r2 approximate", "faiss IVF", "faiss HNSW")
+LARGE = ("s2r2 backend", "faiss IVF", "faiss HNSW")
 Search = Callable[[np.ndarray], np.ndarray]
 
 
@@ -47,6 +52,8 @@ def bytes_in(place: Path) -> int:
 def build(method: str, folder: Path) -> dict[str, Any]:
     """Build one index from the vectors on disk."""
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+    if method == "s2r2 backend":
+        return build_backend(folder / method, vectors)
     if method.startswith("s2r2"):
         return build_own(folder, vectors, approximate="approximate" in method)
     import faiss
@@ -59,13 +66,27 @@ def build(method: str, folder: Path) -> dict[str, Any]:
         made = faiss.IndexHNSWFlat(width, 32, faiss.METRIC_INNER_PRODUCT)
     else:
         made = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, round(count**0.5), faiss.METRIC_INNER_PRODUCT)
-        chosen = np.random.default_rng(0).choice(count, min(count, 128 * made.nlist), replace=False)
+        chosen = np.random.default_rng(0).choice(count, min(count, 64 * made.nlist), replace=False)
         made.train(np.ascontiguousarray(vectors[np.sort(chosen)]))
     for at in range(0, count, 50_000):
         made.add(np.ascontiguousarray(vectors[at : at + 50_000]))
     seconds = time.perf_counter() - start
     faiss.write_index(made, str(folder / method))
     return {"build_s": seconds, "bytes": bytes_in(folder / method)}
+
+
+def build_backend(place: Path, vectors: np.ndarray) -> dict[str, Any]:
+    """What an update of a large index makes of its vectors."""
+    from s2r2.search.backends.faiss_ivf import FaissSearch
+
+    place.mkdir()
+    start = time.perf_counter()
+    settings = FaissSearch.build(vectors, place)
+    if settings is None:
+        raise SystemExit("s2r2 found no setting that reaches its recall")
+    seconds = time.perf_counter() - start
+    (place / "settings.json").write_text(json.dumps(settings))
+    return {"build_s": seconds, "bytes": bytes_in(place), "setting": int(settings["probes"])}
 
 
 def build_own(folder: Path, vectors: np.ndarray, *, approximate: bool) -> dict[str, Any]:
@@ -83,6 +104,12 @@ def build_own(folder: Path, vectors: np.ndarray, *, approximate: bool) -> dict[s
 
 def opened(method: str, folder: Path) -> Search:
     """A search for the rows of the 10 nearest of one vector ``(D,)``."""
+    if method == "s2r2 backend":
+        from s2r2.search.backends.faiss_ivf import FaissSearch
+
+        vectors, place = np.load(folder / "vectors.npy", mmap_mode="r"), folder / method
+        backend = FaissSearch(vectors, place, json.loads((place / "settings.json").read_text()))
+        return lambda query: backend.search(query, K)[0]
     if method.startswith("s2r2"):
         from s2r2.search import ImageIndex
 
@@ -95,7 +122,11 @@ def opened(method: str, folder: Path) -> Search:
     import faiss
 
     made = faiss.read_index(str(folder / method))
-    setting = json.loads((folder / f"{method}.json").read_text())
+    return with_setting(made, method, json.loads((folder / f"{method}.json").read_text()))
+
+
+def with_setting(made: Any, method: str, setting: int) -> Search:
+    """Searches of a faiss index with so much effort."""
     if method == "faiss IVF":
         made.nprobe = setting
     if method == "faiss HNSW":
@@ -105,11 +136,14 @@ def opened(method: str, folder: Path) -> Search:
 
 def choose(method: str, folder: Path) -> int:
     """The cheapest setting of a faiss index that reaches the recall on queries that the table does not use."""
+    import faiss
+
     queries, truth = np.load(folder / "tuning.npy"), np.load(folder / "tuning_truth.npy")
+    made = faiss.read_index(str(folder / method))
     for setting in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512):
-        (folder / f"{method}.json").write_text(json.dumps(setting))
-        if method == "faiss Flat" or recall(opened(method, folder), queries, truth)[0] >= RECALL:
+        if method == "faiss Flat" or recall(with_setting(made, method, setting), queries, truth)[0] >= RECALL:
             break
+    (folder / f"{method}.json").write_text(json.dumps(setting))
     return setting
 
 
@@ -193,15 +227,20 @@ def image_queries(folder: Path) -> dict[str, Any]:
     return {"milliseconds": medians, "wall": float(np.median(wall)), "search_share": float(np.median(shares))}
 
 
-def in_process(case: str, folder: Path, *more: str) -> dict[str, Any]:
-    """Run a case with one thread in a process of its own."""
+def in_process(case: str, folder: Path, *more: str, threads: int = 1, until: float = math.inf) -> dict[str, Any] | None:
+    """Run a case in a process of its own; None if it has not ended by then, in seconds of the monotonic clock."""
     names = ("OMP", "OPENBLAS", "MKL", "NUMBA")
-    one_thread = {**{f"{name}_NUM_THREADS": "1" for name in names}, "LANCE_CPU_THREADS": "1"}
+    few = {**{f"{name}_NUM_THREADS": str(threads) for name in names}, "LANCE_CPU_THREADS": str(threads)}
     command = [sys.executable, __file__, "--case", case, "--folder", str(folder), *more]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **one_thread})
+    left = None if until == math.inf else max(0.0, until - time.monotonic())
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **few}, timeout=left)
+    except subprocess.TimeoutExpired:
+        return None
     if done.returncode:
         raise SystemExit(f"{case} failed")
-    return json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def run_case(case: str, folder: Path, methods: list[str]) -> dict[str, Any]:
@@ -220,44 +259,64 @@ def run_case(case: str, folder: Path, methods: list[str]) -> dict[str, Any]:
     return image_queries(folder)
 
 
-def compare(count: int, folder: Path, methods: list[str], console: Console) -> dict[str, Any]:
+def compare(
+    count: int, folder: Path, methods: tuple[str, ...], console: Console, threads: int = 1, until: float = math.inf
+) -> dict[str, Any]:
     """All methods on ``count`` vectors, and their table."""
     folder.mkdir(exist_ok=True)
-    in_process(f"prepare {count}", folder)
+    reserved = 60 if until < math.inf else 0  # for the latencies
+    if in_process(f"prepare {count}", folder, threads=threads, until=until - reserved) is None:
+        raise SystemExit("the vectors were not ready in time: give more --minutes")
     results: dict[str, Any] = {}
     for method in methods:
-        results[method] = in_process(f"build {method}", folder)
-        if method.startswith("faiss"):
-            results[method] |= in_process(f"choose {method}", folder)
-        results[method] |= in_process(f"query {method}", folder)
-        console.print(f"{count:,} {method}: {results[method]}", highlight=False, soft_wrap=True)
-    for method, took in in_process("latency", folder, "--methods", *methods).items():
-        results[method]["milliseconds"] = took
-    flat = np.array(results["faiss Flat"]["milliseconds"])
-    table = Table(
-        title=f"{count:,} vectors of 512, one thread; memory of a process that only searches, and that builds"
+        cases = [("build", threads), *([("choose", 1)] if method.startswith("faiss") else []), ("query", 1)]
+        found: dict[str, Any] = {}
+        for case, cores in cases:
+            more = in_process(f"{case} {method}", folder, threads=cores, until=until - reserved)
+            if more is None:
+                console.print(f"{count:,} {method}: left out, as its {case} had not finished in time")
+                break
+            found |= more
+        else:
+            results[method] = found
+            console.print(f"{count:,} {method}: {found}", highlight=False, soft_wrap=True)
+    took = in_process("latency", folder, "--methods", *results, until=until)
+    if took is None:
+        raise SystemExit("the latencies were not measured in time: give more --minutes")
+    for method, milliseconds in took.items():
+        results[method]["milliseconds"] = milliseconds
+    builds = "one thread" if threads == 1 else f"searched by one thread, built by {threads}"
+    show(
+        results, f"{count:,} vectors of 512, {builds}; memory of a process that only searches, and that builds", console
     )
-    for column in ("method", "p50 ms", "p95 ms", "x Flat", "recall@10", "GB", "build s", "GiB search", "GiB build"):
+    return results
+
+
+def show(results: dict[str, Any], title: str, console: Console) -> None:
+    """Print the table, and complete the results by its figures."""
+    beside = next(method for method in ("faiss Flat", "faiss IVF", *results) if method in results)
+    table = Table(title=title)
+    ratio = f"x {beside.removeprefix('faiss ')}"
+    for column in ("method", "p50 ms", "p95 ms", ratio, "recall@10", "GB", "build s", "GiB search", "GiB build"):
         table.add_column(column, justify="left" if column == "method" else "right")
     for method, result in results.items():
         took = np.array(result["milliseconds"])
         result |= {"p50": float(np.median(took)), "p95": float(np.percentile(took, 95))}
-        result["times_flat"] = float(np.median(took / flat))
+        result["times_beside"] = float(np.median(took / np.array(results[beside]["milliseconds"])))
         table.add_row(
             method + (f" ({result['setting']})" if result.get("setting", 1) > 1 else ""),
-            f"{result['p50']:.1f}", f"{result['p95']:.1f}", f"{result['times_flat']:.2f}", f"{result['recall']:.3f}",
+            f"{result['p50']:.2f}", f"{result['p95']:.2f}", f"{result['times_beside']:.2f}", f"{result['recall']:.3f}",
             f"{result['bytes'] / 1e9:.2f}", f"{result['build_s']:.0f}",
             f"{result['query_peak_gib'] - result['before_gib']:.2f}", f"{result['build_peak_gib']:.2f}",
         )  # fmt: skip
     console.print(table)
-    return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--large", action="store_true", help="also 1,000,000 vectors")
-    parser.add_argument("--count", type=int, default=100_000)
-    parser.add_argument("--without", nargs="*", default=[], help="methods of faiss to leave out at 1,000,000")
+    parser.add_argument("--large", action="store_true", help="search backends alone, on 1,000,000 vectors")
+    parser.add_argument("--count", type=int, help="of vectors; 100,000, or 1,000,000 with --large")
+    parser.add_argument("--minutes", type=float, default=12, help="after which --large ends")
     parser.add_argument("--scratch", type=Path, help="where to put the indexes; kept afterwards")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -267,21 +326,23 @@ def main() -> None:
         print(json.dumps(run_case(arguments.case, arguments.folder, arguments.methods)))
         return
     console = Console(width=130)
-    RESULTS.parent.mkdir(exist_ok=True)
+    count = arguments.count or (1_000_000 if arguments.large else 100_000)
+    until = time.monotonic() + 60 * arguments.minutes
     with tempfile.TemporaryDirectory() as temporary:
         scratch = arguments.scratch or Path(temporary)
         scratch.mkdir(exist_ok=True)
-        small = scratch / "small"
-        results: dict[str, Any] = {f"{arguments.count}": compare(arguments.count, small, list(METHODS), console)}
-        results["image query"] = found = in_process("image", small)
-        parts = ", ".join(f"{name} {spent:.1f} ms" for name, spent in found["milliseconds"].items())
-        console.print(f"image query, ResNet-18, {arguments.count:,} photos: {parts}; {found['wall']:.1f} ms with HTTP; "
-                      f"search is {found['search_share']:.1%}", highlight=False)  # fmt: skip
-        RESULTS.write_text(json.dumps(results, indent=1))
         if arguments.large:
-            methods = [method for method in METHODS if method not in arguments.without]
-            results["1000000"] = compare(1_000_000, scratch / "large", methods, console)
-            RESULTS.write_text(json.dumps(results, indent=1))
+            results = {f"{count}": compare(count, scratch / "large", LARGE, console, os.cpu_count() or 1, until)}
+        else:
+            results = {f"{count}": compare(count, scratch / "small", METHODS, console)}
+            found = in_process("image", scratch / "small")
+            assert found is not None
+            results["image query"] = found
+            parts = ", ".join(f"{name} {spent:.1f} ms" for name, spent in found["milliseconds"].items())
+            console.print(f"image query, ResNet-18, {count:,} photos: {parts}; {found['wall']:.1f} ms with HTTP; "
+                          f"search is {found['search_share']:.1%}", highlight=False)  # fmt: skip
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps((json.loads(RESULTS.read_text()) if RESULTS.exists() else {}) | results, indent=1))
 
 
 if __name__ == "__main__":
