@@ -95,6 +95,9 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().out
     assert f"usage: s2r2 {command}" in said
     assert COMMANDS[command].summary[:30] in said
+    assert not re.search(r"\(default:\s+(None|''|False|)\)", said)  # what happens then is said in words
+    shown = {"train": "(default: resnet18)", "search": "(default: 10)", "embed": "(default: 64)"}
+    assert shown.get(command, "") in said
 
 
 def test_required_options_stand_in_the_line_of_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from s2r2.errors import S2R2Error
 from s2r2.system import files
-from s2r2.system.files import atomic_write, try_lock, write_text
+from s2r2.system.files import atomic_write, try_lock, write_bytes, write_text
 
 needs_locks = pytest.mark.skipif(os.name == "nt", reason="an open file cannot be renamed there")
 
@@ -59,3 +60,15 @@ def test_locks_are_of_ordinary_files_only(tmp_path: Path) -> None:
     lock = try_lock(tmp_path / "file")
     assert lock is not None
     os.close(lock)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a pipe of Unix")
+def test_no_file_takes_the_place_of_a_pipe_or_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path(os.devnull)):
+        with pytest.raises(S2R2Error, match="is no regular file; choose another name"):
+            write_bytes(path, b"x")
+    assert (tmp_path / "pipe").is_fifo()
+    assert not Path(os.devnull).is_file()
+    write_bytes(tmp_path / "file", b"x")
+    assert (tmp_path / "file").read_bytes() == b"x"

@@ -307,3 +307,27 @@ def test_card_from_a_run(encoder: Encoder, tmp_path: Path) -> None:
         model_card(encoder, tmp_path, usage, 1e-7)
     (tmp_path / "evaluation.json").unlink()
     assert "not been measured" in model_card(encoder, tmp_path, usage, 1e-7)
+
+
+def test_what_others_have_written_is_not_exported_over(tmp_path: Path) -> None:
+    encoder = create_encoder("test_vit", image_size=64, name="mine")
+    run = tmp_path / "run"
+    run.mkdir()
+    encoder.save(run)
+    weights = run / "encoder.safetensors"
+    (run / "config.yaml").write_text("config: {}\n")
+    (tmp_path / "README.md").write_text("of somebody")
+    before = weights.read_bytes()
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(before)
+    for source, out, format in (
+        (encoder, weights, "safetensors"),
+        (other, other, "safetensors"),
+        (encoder, tmp_path, "huggingface"),
+    ):
+        with pytest.raises(S2R2Error, match="would be lost: "):
+            export(source, out, format=format)
+    assert weights.read_bytes() == other.read_bytes() == before
+    assert (tmp_path / "README.md").read_text() == "of somebody"
+    for _ in range(2):  # an export may be made again
+        assert export(encoder, tmp_path / "hub", format="huggingface").difference < 1e-4

@@ -99,7 +99,7 @@ case(
 # An index from them
 
 case(
-    "index: missing DATA; see s2r2 index --help",
+    "index: missing {}; see s2r2 index --help",
     lambda state: command("index", ENCODER, "--index", "index"),
     lambda state, _: is_indexed(state),
 )

@@ -105,6 +105,21 @@ ELSEWHERE: dict[str, str] = {
     "is no photo of {}; remove the line": "test_refine.py::test_what_cannot_be_learned_from_is_one_line",
     "in a line before; keep one of them": "test_refine.py::test_what_cannot_be_learned_from_is_one_line",
     "compare   s2r2 serve {} --compare": "test_refine.py::test_the_command",
+    "{} is the encoder of a run, and would be lost: choose another `out`": (
+        "test_exporting.py::test_what_others_have_written_is_not_exported_over"
+    ),
+    "{} would be lost: move it away, or choose another `out`": (
+        "test_exporting.py::test_what_others_have_written_is_not_exported_over"
+    ),
+    "is read by this command, and would be lost: choose another name": (
+        "test_inputs_stay.py::test_photos_are_not_overwritten_by_what_is_told_of_them"
+    ),
+    "cannot write {}: it is no regular file; choose another name": (
+        "test_files.py::test_no_file_takes_the_place_of_a_pipe_or_device"
+    ),
+    "{}: with `vectors` nothing is embedded, leave this out": (
+        "test_inputs_stay.py::test_options_without_meaning_beside_vectors_are_refused"
+    ),
     "is the index itself: choose another `out`": "test_refine.py::test_another_index_is_not_overwritten",
     "choose another `out`, or delete that index": "test_refine.py::test_another_index_is_not_overwritten",
     "cannot write the index {}: {}; free space or choose another `out`": (

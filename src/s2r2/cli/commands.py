@@ -149,7 +149,7 @@ def parse_options(name: str, command: Command, words: Sequence[str]) -> Options:
     """The options of a command, or its help."""
     import tyro
 
-    from s2r2.cli.options import REGISTRY, required_options
+    from s2r2.cli.options import REGISTRY, required_options, with_plain_defaults
 
     kind: type[Options] = getattr(importlib.import_module(f"{__package__}.{command.module}"), command.options)
     helps = not {"-h", "--help"}.isdisjoint(words)
@@ -157,7 +157,7 @@ def parse_options(name: str, command: Command, words: Sequence[str]) -> Options:
     try:
         with contextlib.redirect_stderr(said), contextlib.nullcontext() if helps else _unfolded():
             made: Options = tyro.cli(
-                kind,
+                with_plain_defaults(kind) if helps else kind,
                 prog=" ".join(["s2r2", name, *(required_options(kind) if helps else ())]),
                 description=command.summary,
                 args=words,

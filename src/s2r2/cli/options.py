@@ -92,6 +92,32 @@ def required_options(kind: type) -> list[str]:
     return words
 
 
+def with_plain_defaults(kind: type) -> type:
+    """The same options, whose help is silent of defaults that say nothing, such as None or an empty text.
+
+    What happens without such an option is said by its help.
+
+    Args:
+        kind: Options, perhaps in groups.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    fields: list[tuple[str, Any, dataclasses.Field[Any]]] = []
+    for field, annotations in _fields(kind):
+        group, hint = field.default_factory, hints[field.name]
+        if dataclasses.is_dataclass(group):
+            group = hint = with_plain_defaults(hint)
+        elif not any(getattr(found, "help_behavior_hint", None) for found in annotations):
+            hint = Annotated[hint, arg(help_behavior_hint=_default)]
+        fields.append((field.name, hint, dataclasses.field(default=field.default, default_factory=group)))
+    return dataclasses.make_dataclass(
+        kind.__name__, fields, bases=(kind,), namespace={"__doc__": kind.__doc__}, frozen=True
+    )
+
+
+def _default(shown: str) -> str:
+    return "" if shown in ("", "''", "None", "False") else f"(default: {shown})"
+
+
 def _fields(kind: type) -> Iterator[tuple[dataclasses.Field[Any], tuple[Any, ...]]]:
     """The fields of options, and how each is annotated."""
     hints = get_type_hints(kind, include_extras=True)

@@ -17,9 +17,11 @@ from s2r2.system.wording import worded
 if TYPE_CHECKING:
     from s2r2.search.exporting import Written
 
+SomeEncoder = Annotated[str | None, arg(metavar="ENCODER")]
 SomeNumber = Annotated[int | None, arg(metavar="N")]
 SomeModel = Annotated[str | None, arg(metavar="MODEL")]
 SomeBackend = Annotated[str | None, arg(metavar="NAME")]
+_ANYWHERE = vars(DeviceOptions())
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,10 @@ class Embed:
 class Index:
     """Options of ``s2r2 index``."""
 
-    encoder: Positional[EncoderName]
-    """Run folder, encoder.safetensors, a safetensors export, timm:NAME or untrained:NAME; left out with --vectors."""
     index: Folder
     """Folder of the index."""
+    encoder: Positional[SomeEncoder] = None
+    """Run folder, encoder.safetensors, a safetensors export, timm:NAME or untrained:NAME; left out with --vectors."""
     data: Positional[SomeData] = None
     """The photos."""
     vectors: Annotated[Path | None, arg(metavar="VECTORS")] = None
@@ -112,12 +114,13 @@ class Index:
 
     def execute(self, words: Sequence[str]) -> None:
         """Make the index, or bring it up to date."""
+        encoder, data = self.encoder or "", self.data or ""
+        needed = {"DATA": encoder} if self.vectors else {"ENCODER": encoder, "DATA": data}
+        if missing := ", ".join(name for name, given in needed.items() if not given):
+            raise ArgumentError(f"index: missing {missing}; see s2r2 index --help")
         if self.vectors is not None:
-            self._from_vectors(self.vectors)
+            self._from_vectors(self.vectors, encoder)  # the only word is DATA then
             return
-        data = self.data
-        if data is None:
-            raise ArgumentError("index: missing DATA; see s2r2 index --help")
         launch_if_wanted(words, self.device.devices, self.device.nodes)
         from s2r2.images import open_source
 
@@ -126,7 +129,7 @@ class Index:
             from s2r2.search.unchanged import nothing_new
 
             source = open_source(data)
-            same = nothing_new(self.encoder, source, self.index, self.backend, self.approximate_from, self.text)
+            same = nothing_new(encoder, source, self.index, self.backend, self.approximate_from, self.text)
             if same is not None:
                 _say_lines(same)
                 return
@@ -137,7 +140,7 @@ class Index:
 
         with Processes.joined() as processes:
             done = update_index(
-                load(self.encoder, device=choose_device(self.device.device, processes)),
+                load(encoder, device=choose_device(self.device.device, processes)),
                 source or processes.leader_first(lambda: open_source(data)),
                 self.index,
                 rebuild=self.rebuild,
@@ -151,15 +154,18 @@ class Index:
         if not is_follower():
             _say_lines(done)
 
-    def _from_vectors(self, vectors: Path) -> None:
+    def _from_vectors(self, vectors: Path, data: str) -> None:
         from s2r2.images import open_source
         from s2r2.search import StoredVectors, update_index
 
         if self.data is not None:
-            raise ArgumentError(f"{self.encoder} {self.data}: with `vectors` no encoder is needed, give DATA alone")
+            raise ArgumentError(f"{data} {self.data}: with `vectors` no encoder is needed, give DATA alone")
+        chosen = [f"`{name}={value}`" for name, value in vars(self.device).items() if value != _ANYWHERE[name]]
+        if chosen:
+            raise ArgumentError(f"{', '.join(chosen)}: with `vectors` nothing is embedded, leave this out")
         done = update_index(
             StoredVectors(vectors),
-            open_source(self.encoder),  # the only word is DATA then
+            open_source(data),
             self.index,
             rebuild=self.rebuild,
             drop_missing=self.drop_missing,

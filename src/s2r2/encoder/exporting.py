@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from s2r2.encoder.timm_form import TimmForm, to_timm
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.runs import RunFolder
 from s2r2.system.extras import require_extra
-from s2r2.system.files import make_folder, write_bytes, write_text
+from s2r2.system.files import make_folder, refuse_overwriting, write_bytes, write_text
 from s2r2.system.wording import worded
 
 Format = Literal["safetensors", "onnx", "torch-export", "huggingface"]
@@ -92,6 +92,7 @@ def export(
         raise ArgumentError(f"`output={output!r}` is not known: use feature or embedding")
     encoder = (copy.deepcopy(source) if isinstance(source, Encoder) else load(source)).to("cpu").eval()
     _check_request(encoder, out, format, output)
+    _check_place(out, format, [] if isinstance(source, Encoder) else [source])
     folder = out if format == "huggingface" else out.parent
     try:
         make_folder(folder)
@@ -150,6 +151,16 @@ def _check_request(encoder: Encoder, out: Path, format: Format, output: Output) 
         require_extra("export", worded("`format='onnx'`"))
         if sum(p.numel() * p.element_size() for p in encoder.parameters()) > _ONNX_LIMIT:
             raise ArgumentError("`format='onnx'`: an ONNX file holds at most 2 GB; use `format='torch-export'`")
+
+
+def _check_place(out: Path, format: Format, inputs: Sequence[str | Path]) -> None:
+    """Refuse to write over what somebody else has written."""
+    refuse_overwriting(out, inputs)
+    if RunFolder(out.parent).is_run and out == RunFolder(out.parent).encoder_file:
+        raise ArgumentError(f"{out} is the encoder of a run, and would be lost: choose another `out`")
+    card = out / "README.md"
+    if format == "huggingface" and card.exists() and not (out / "model.safetensors").exists():
+        raise ArgumentError(f"{card} would be lost: move it away, or choose another `out`")
 
 
 def _write(encoder: Encoder, out: Path, format: Format, output: Output) -> tuple[TimmForm | None, float]:

@@ -18,7 +18,7 @@ from s2r2.images import ImageSource, Skipped, write_skipped
 from s2r2.images.sources.names import printable
 from s2r2.search.embedding_rows import Origin, batches_of, check_embedding, embedded, schema, tables, write_parquet
 from s2r2.search.photo_reader import PhotoNames, check_alike
-from s2r2.system.files import atomic_write
+from s2r2.system.files import atomic_write, refuse_overwriting
 from s2r2.system.terminal import csv_safe
 
 
@@ -63,7 +63,7 @@ def write_embeddings(
             photos or encoder.
     """
     check_embedding(output, batch_size)
-    out = processes.from_leader(lambda: _checked_file(Path(out)))
+    out = processes.from_leader(lambda: _checked_file(Path(out), source))
     check_alike(encoder, source, processes)
     names = PhotoNames(source)
     batches = batches_of(range(len(source)), batch_size)
@@ -89,7 +89,7 @@ def list_skipped(listed: Path, skipped: Sequence[Skipped]) -> None:
         listed.unlink(missing_ok=True)
 
 
-def _checked_file(out: Path) -> Path:
+def _checked_file(out: Path, source: ImageSource) -> Path:
     """The file's place, if one may be written there.
 
     Raises:
@@ -104,6 +104,8 @@ def _checked_file(out: Path) -> Path:
         raise ArgumentError(f"{name} is a folder: give `out` the name of a file in it")
     if not os.access(out.absolute().parent, os.W_OK):
         raise ArgumentError(f"cannot write {name}: its folder does not exist or is read-only; choose another `out`")
+    for file in (out, out.with_suffix(".skipped.csv"), out.with_suffix(".photos.csv")):
+        refuse_overwriting(file, source.tables)
     return out
 
 

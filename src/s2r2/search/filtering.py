@@ -1,5 +1,6 @@
 """Which photos a search may find: by folder, label, date, camera and size, all of them together."""
 
+import posixpath
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -65,8 +66,9 @@ class Filter:
         masks = []
         if self.folder:
             names, codes = catalogue.folders
-            below = f"{self.folder}/"
-            masks.append(np.array([name == self.folder or name.startswith(below) for name in names], bool)[codes])
+            folder = _folder_of_keys(self.folder)
+            inside = [name == folder or name.startswith(f"{folder}/") or not folder for name in names]
+            masks.append(np.array(inside, bool)[codes])
         if self.label:
             names, codes = catalogue.labels
             masks.append(np.array([self.label in name.split(";") for name in names], bool)[codes])
@@ -96,6 +98,12 @@ def matching(catalogue: "Catalogue", *filters: Filter) -> np.ndarray | None:
 def day(taken: float) -> date:
     """The day of a time in seconds since 1970."""
     return _FIRST_DAY + timedelta(seconds=taken)
+
+
+def _folder_of_keys(folder: str) -> str:
+    """A folder as keys name it, however it is typed: ``cats`` for ``cats/`` and ``./cats``, nothing for ``.``."""
+    named = posixpath.normpath(folder)
+    return "" if named == "." else named
 
 
 def _seconds(when: date) -> int:

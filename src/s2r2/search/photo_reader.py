@@ -78,9 +78,12 @@ class PhotoNames:
     def location(self, index: int) -> str:
         """Where a person finds a photo from any folder, as text that any table can hold."""
         location, place = printable(self.source.location(index)), self.source.place(index)
-        if isinstance(place, FilePlace) and location.startswith(named := printable(place.path)):
-            location = printable(os.path.abspath(place.path)) + location[len(named) :]
-        return location
+        if not isinstance(place, FilePlace):
+            return location
+        whole, named = printable(os.path.abspath(place.path)), printable(place.path)
+        if place.offset == 0 and place.size < 0:  # not a member of an archive
+            return whole
+        return whole + location[len(named) :] if location.startswith(named) else location
 
     def label(self, index: int) -> str:
         """Labels of a photo joined by ``;``."""

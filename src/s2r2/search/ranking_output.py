@@ -17,7 +17,7 @@ from s2r2.search.query_image import Box
 from s2r2.search.ranking_sheet import contact_sheet
 from s2r2.search.terminal_output import as_seen_from_here
 from s2r2.system.console import PlainConsole
-from s2r2.system.files import atomic_write
+from s2r2.system.files import atomic_write, refuse_overwriting
 from s2r2.system.terminal import csv_safe, visible
 from s2r2.system.thumbnails import save_picture
 
@@ -68,6 +68,10 @@ def search_and_show(
     if out is not None and out.suffix.lower() not in (".csv", ".json", ".jsonl"):
         raise ArgumentError(f"`out={out}`: give it the ending .csv, .json or .jsonl")
     index = ImageIndex.open(folder, backend=backend)
+    for argument, path in (("out", out), ("picture", picture)):
+        if path is not None:
+            refuse_overwriting(path, [*more, *less], argument)
+            index.catalogue.refuse_overwriting(path, argument)
     part = parse_box(box)
     hits = index.search(more, k, less=less, words=words, less_words=less_words, box=part, where=where)
     for line in {"table": _as_table, "json": _as_json, "csv": _as_csv}[form](hits):

@@ -8,12 +8,12 @@ import re
 import stat
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 
 _UMASK = os.umask(0o077)  # reading the mask means setting it; done once, at import
 os.umask(_UMASK)
@@ -118,6 +118,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     path = Path(path)
     encoding = None if "b" in mode else "utf-8"
     temporary, lock = None, None
+    _refuse_devices(path)
     try:
         _remove_abandoned(path)
         descriptor, temporary, lock = _temporary_beside(path)
@@ -139,6 +140,28 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
                 os.unlink(temporary)
         if lock is not None:
             os.close(lock)
+
+
+def _refuse_devices(path: Path) -> None:
+    """Refuse ``/dev/null`` and the like: putting a file in its place would take it from all programs."""
+    with contextlib.suppress(OSError):
+        if (path.exists() and not path.is_file()) or path.parent.samefile("/dev"):
+            raise S2R2Error(f"cannot write {path}: it is no regular file; choose another name")
+
+
+def refuse_overwriting(out: Path, inputs: Iterable[str | Path], argument: str = "out") -> None:
+    """Refuse to write a result over what it is made from.
+
+    Args:
+        out: The file to be written.
+        inputs: Files that are read.
+        argument: What the file to be written is called in Python.
+
+    Raises:
+        ArgumentError: It is one of them.
+    """
+    if os.path.lexists(out) and os.path.realpath(out) in map(os.path.realpath, inputs):
+        raise ArgumentError(f"`{argument}={out}` is read by this command, and would be lost: choose another name")
 
 
 def _temporary_beside(path: Path) -> tuple[int, str, int | None]:

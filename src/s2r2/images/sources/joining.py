@@ -49,7 +49,7 @@ class PartSource(DerivedSource):
         labels = whole.labels.subset(self.chosen) if whole.labels is not None else None
         name, identity = f"{whole.name}:{part}", f"{whole.identity}:{part}"
         super().__init__(name, chosen(whole.keys, self.chosen), labels, whole.problems, identity=identity)
-        self.former_prefix, self.columns = whole.former_prefix, whole.columns
+        self.former_prefix, self.columns, self.tables = whole.former_prefix, whole.columns, whole.tables
 
     def column(self, name: str) -> list[str]:
         """Its cells of these images."""
@@ -77,6 +77,7 @@ class JoinedSource(DerivedSource):
         self._starts = np.cumsum([0, *map(len, sources)])
         shared = [name for name in self.sources[0].columns if all(name in source.columns for source in sources)]
         self.columns = tuple(shared)
+        self.tables = [table for source in self.sources for table in source.tables]
 
     def column(self, name: str) -> list[str]:
         """A column that all sources have."""

@@ -4,6 +4,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -29,9 +30,11 @@ class ImageSource(ABC):
         former_prefix: What each key began with in earlier versions, and does not any more.
         identity: What tells this source from others, from any folder: its pixel store is found again by it.
         columns: Names, in small letters, of the columns of the table that lists the images.
+        tables: The table that lists the images, if one does; those of all sources that were joined.
     """
 
     columns: Sequence[str] = ()
+    tables: Sequence[Path] = ()
     folds: Sequence[np.ndarray] = ()
     parts: Mapping[str, np.ndarray] = MappingProxyType({})
     former_prefix: str = ""

@@ -109,7 +109,7 @@ def _why_not(index: ImageIndex, comparer: Comparer, row: int) -> str:
     table = index.catalogue.table
     if not table["file"][row].as_py():
         return "it is no file on this machine"
-    if "::" in table["location"][row].as_py():
+    if index.catalogue.is_member(row):
         return "it is inside an archive"
     if not comparer.original(row).there:
         return "its file is gone or has changed since it was indexed"

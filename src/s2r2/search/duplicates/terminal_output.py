@@ -55,6 +55,9 @@ def duplicates_and_show(
     """
     _check(keep, put_away)
     index = ImageIndex.open(folder)
+    for argument, file in (("out", out), ("script", put_away.script)):
+        if file is not None:
+            index.catalogue.refuse_overwriting(file, argument)
     found = find_duplicates(index, threshold)
     for number, group in enumerate(found.groups, start=1):
         console.say(f"{number}  {len(group.rows)} photos", style="bold")

@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from s2r2.images.sources.names import printable
 from s2r2.search.storage.layout import DamagedIndex
 from s2r2.search.storage.rows import FACTS, Rows, schema
-from s2r2.system.files import checksum, sync_folder
+from s2r2.system.files import checksum, refuse_overwriting, sync_folder
 
 _LENGTH_ERROR = 1e-2
 _PIECE = 1 << 17
@@ -234,8 +234,26 @@ class Catalogue:
         location, file = (self.table[name][row].as_py() for name in ("location", "file"))
         if not file or os.path.isabs(location):
             return str(location)
-        _, member, name = location.partition("::")
+        _, member, name = location.partition("::") if self.is_member(row) else ("", "", "")
         return printable(os.fsdecode(file)) + member + name
+
+    def refuse_overwriting(self, out: Path, argument: str = "out") -> None:
+        """Refuse to write a result over a photo of the index, or the archive that it is in.
+
+        Args:
+            out: The file to be written.
+            argument: What it is called in Python.
+
+        Raises:
+            ArgumentError: There is such a photo.
+        """
+        file = os.fsencode(os.path.realpath(out))
+        if os.path.lexists(out) and pc.index(self.table["file"], file).as_py() >= 0:
+            refuse_overwriting(out, [out], argument)
+
+    def is_member(self, row: int) -> bool:
+        """Whether the photo is inside an archive, whose members begin behind a header."""
+        return int(self.table["offset"][row].as_py()) > 0
 
 
 def places_of(values: np.ndarray, order: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -150,6 +150,8 @@ def _places(location: str, file: bytes) -> list[str]:
     if not file:
         return []
     path = os.fsdecode(file)
+    if location == printable(path):  # which may have a "::" of its own
+        return [path]
     named = location.partition("::")[0]
     return [path] if not os.path.isabs(named) or named == printable(path) or "\\" in named else [named, path]
 

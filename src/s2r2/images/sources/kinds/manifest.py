@@ -68,7 +68,7 @@ def open_manifest(data: Data) -> ImageSource | None:
     identity = os.path.join(os.path.realpath(path.parent), path.name)
     keys, paths = _keys(table.name, files, names), Computed(len(names), place)
     source = _Manifest(printable(path.name), keys, paths, labels, table.problems, identity=identity)
-    source.table, source.columns = path, table.header
+    source.table, source.tables, source.columns = path, [path.absolute()], table.header
     source.parts = _parts([cells for name, cells in columns.items() if is_split(name)])
     pyarrow.default_memory_pool().release_unused()  # what reading and counting took is given back at once
     return part_of(source, data.part)
