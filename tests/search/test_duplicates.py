@@ -158,6 +158,7 @@ def test_the_trash_has_copies_and_where_they_were(
     folder, index = copies
     for name in [name for name in sys.modules if name.partition(".")[0] == "send2trash"]:
         monkeypatch.delitem(sys.modules, name)  # it looks for the trash when it is imported
+    monkeypatch.setenv("HOME", str(tmp_path))  # which it takes to be there
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     (folder / "b" / "it's.png").chmod(0o444)
     planned = plan(index, find_duplicates(index), "path=*/a/*")

@@ -98,6 +98,7 @@ def test_photos_are_never_those_of_the_working_folder(tmp_path: Path, capsys: py
         assert capsys.readouterr().err == f"s2r2: index: missing {missing}; see s2r2 index --help\n"
 
 
+@pytest.mark.slow
 def test_two_colons_in_a_name_are_no_archive(
     encoder: Encoder, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
