@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -166,6 +167,7 @@ def test_the_trash_has_copies_and_where_they_were(
     assert names(folder) == ["a/it's.png", "large.png", "small.png"]
     trash = tmp_path / "home" / "Trash"
     assert names(trash / "files") == ["-rf $(x)\n.png", "it's.png"]
+    assert stat.S_IMODE((trash / "files" / "it's.png").stat().st_mode) == 0o444
     infos = [info.read_text() for info in (trash / "info").iterdir()]
     were = {unquote(line.removeprefix("Path=")) for info in infos for line in info.splitlines() if "Path=" in line}
     assert were == {copy.path for copy in planned.copies}

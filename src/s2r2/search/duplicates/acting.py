@@ -5,6 +5,7 @@ import hashlib
 import os
 import shlex
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -60,10 +61,26 @@ def trash_copies(index: ImageIndex, plan: Plan) -> Iterator[tuple[Copy, str]]:
     from send2trash import send2trash
 
     def trash(path: str) -> str:
-        send2trash(path)
+        with _writable(path):
+            send2trash(path)
         return "in the trash"
 
     return _each(index, plan, trash)
+
+
+@contextlib.contextmanager
+def _writable(path: str) -> Iterator[None]:
+    """Lift the write protection of a file for a moment; send2trash refuses files that are protected."""
+    if os.access(path, os.W_OK) or os.name != "posix":
+        yield
+        return
+    with open(path, "rb") as file:  # follows the file to where it goes
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        os.chmod(path, mode | stat.S_IWUSR)
+        try:
+            yield
+        finally:
+            os.fchmod(file.fileno(), mode)
 
 
 def _each(index: ImageIndex, plan: Plan, act: Callable[[str], str]) -> Iterator[tuple[Copy, str]]:
