@@ -39,6 +39,7 @@ def test_a_thread_in_the_middle_of_cpp_code_does_not_abort_the_process() -> None
     assert (done.returncode, done.stdout) == (0, "ended\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("main", "code"), [("raise SystemExit(2)", 2), ("raise ValueError", 1)])
 def test_other_ends_are_as_ever(main: str, code: int) -> None:
     program = f"import s2r2.__main__, s2r2.cli\ndef main():\n    {main}\ns2r2.cli.main = main\ns2r2.__main__.main()"

@@ -287,6 +287,7 @@ def test_temperature_is_an_attribute():
     assert torch.equal(loss(z, groups), smooth_average_precision_loss(z, groups, 0.02))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # dynamo's remarks on what it leaves to Python
 def test_compiled_step_gives_the_same():
     z, groups = make_batch([4] * 6, 0.5, 18)

@@ -138,6 +138,7 @@ def test_the_second_index_is_an_index_like_any_other(index: Path, made: Path, tm
     )
 
 
+@pytest.mark.slow
 def test_timms_form_has_no_place_for_the_head(index: Path, tmp_path: Path) -> None:
     encoder = with_feature_head(load(index), torch.eye(load(index).dimensions()))
     with pytest.raises(S2R2Error, match="no place for the head"):
@@ -149,7 +150,13 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("part", ["rows.Rows.add", "catalog.write_catalogue", "published.Published.write"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        *(pytest.param(part, marks=pytest.mark.slow) for part in ("rows.Rows.add", "catalog.write_catalogue")),
+        "published.Published.write",
+    ],
+)
 def test_a_kill_leaves_the_second_index_as_it_was(index: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     def killed(*_: object) -> None:
         raise Killed

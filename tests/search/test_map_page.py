@@ -59,6 +59,7 @@ def test_the_map_shows_colors_selects_and_searches(page: Any, served: tuple[str,
     page.wait_for_selector(".ranking .score")
 
 
+@pytest.mark.slow
 def test_without_webgl_the_map_is_a_still_picture(page: Any, served: tuple[str, Path]) -> None:
     page.add_init_script(
         """const context = HTMLCanvasElement.prototype.getContext;

@@ -264,6 +264,7 @@ def test_everything_has_a_name_for_screen_readers(page: Any) -> None:
     assert page.locator("[role=status]").inner_text() != ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark")])  # all else: test_page_for_everybody
 def test_narrow_and_dark(browser: Any, served: tuple[str, Path], width: int, scheme: str) -> None:
     page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)

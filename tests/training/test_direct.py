@@ -84,6 +84,7 @@ def test_it_stops_with_one_line_when_most_is_gone(photos: Path, tmp_path: Path) 
         train(photos, TINY, out=tmp_path / "run", quiet=True)
 
 
+@pytest.mark.slow
 def test_a_resume_goes_on_as_the_run_began(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "05.jpg").unlink()
     run = tmp_path / "run"

@@ -98,6 +98,7 @@ def test_every_method_has_every_optimizer_and_the_gradient_cache(
     assert saved.weight_decay == {"adamw": 0.01, "sgd": 5e-4, "lars": 1e-6}[saved.optimizer]
 
 
+@pytest.mark.slow
 def test_the_gradient_cache_reaches_the_prototypes_as_well(tmp_path: Path) -> None:
     """Batch norm sees slices and so the encoder differs a little; the prototypes see the same whole step."""
     config = dataclasses.replace(TINY, method="swav", steps=1, options={"freeze_epochs": 0})
@@ -214,6 +215,7 @@ def test_codes_of_few_images_are_sharper() -> None:
     assert len(few.get_parameter("loss.prototypes")) == 64
 
 
+@pytest.mark.slow
 def test_the_example_is_short_and_learns(tmp_path: Path) -> None:
     assert len(EXAMPLE.read_text().splitlines()) < 60
     config = dataclasses.replace(

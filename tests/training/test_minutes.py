@@ -191,6 +191,7 @@ def test_a_run_ends_with_its_time_and_says_how_far_it_came(photos_here: Path, ch
     assert read_config(tmp_path / "run")[0].minutes == 2
 
 
+@pytest.mark.slow
 def test_time_is_kept_in_steps_too_and_a_length_may_change_its_kind(photos_here: Path, tmp_path: Path) -> None:
     config = TrainConfig(backbone="test_resnet", image_size=32, steps=3, **SMALL)
     train(photos_here, config, out=tmp_path / "run", quiet=True, clock=Clock(each_look=2.0))

@@ -75,6 +75,7 @@ def test_without_steps_the_start_is_what_it_was(learned: Path, pictures: Path, t
     np.testing.assert_allclose(load(tmp_path).embed(image), load(learned).embed(image), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_resume_needs_no_start_and_gives_the_same(learned: Path, pictures: Path, tmp_path: Path) -> None:
     start = tmp_path / "start"
     load(learned).save(start)
@@ -175,6 +176,7 @@ def test_what_was_added_goes_on_at_a_resume(how: str, start: str, pictures: Path
     assert load(tmp_path / "parts").fingerprint == again.encoder.fingerprint
 
 
+@pytest.mark.slow
 def test_a_run_from_a_refined_encoder_can_be_resumed(learned: Path, pictures: Path, tmp_path: Path) -> None:
     with_feature_head(load(learned), 2 * torch.eye(512)).save(tmp_path / "refined")
     config = TrainConfig(**{**FEW, "steps": 1}, start=str(tmp_path / "refined"), adapt="all")  # type: ignore[arg-type]

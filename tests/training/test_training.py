@@ -139,7 +139,8 @@ def test_resume_refuses_other_settings_and_other_photos(run: Path, tmp_path: Pat
         train("digits:train", TrainConfig(), out=run, resume=True, quiet=True)
 
 
-@pytest.mark.parametrize("damage", ["cut", *(pytest.param(d, marks=pytest.mark.slow) for d in ("one bit", "gone"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["cut", "one bit", "gone"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     damage: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -199,6 +199,7 @@ def test_processes_share_a_step_in_order() -> None:
         assert [tuple(b"".join(size) for size in zip(*step, strict=True)) for step in zip(*parts, strict=True)] == whole
 
 
+@pytest.mark.slow
 def test_a_new_process_gives_the_same_bytes() -> None:
     import hashlib
 
