@@ -1,18 +1,25 @@
 """Manifests: what a row means, and that a million of them are nothing to speak of."""
 
+import errno
 import io
+import time
 import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
 import pyarrow
 import pytest
 from PIL import Image
-from pyarrow import parquet
+from pyarrow import csv, parquet
 
 from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, Labels, PixelStore, open_source
+from s2r2.images.sources import manifest_rows
+from s2r2.images.sources.kinds import manifest
 from s2r2.images.sources.strings import Computed, joined
 
 
@@ -113,6 +120,129 @@ def test_many_rows_take_little_memory(tmp_path: Path) -> None:
     assert used < 60 * rows
     assert source.labels is not None
     assert len(source.labels.names) == 500
+
+
+LONG = (
+    "path,label,split,seen\n"
+    + "".join(f"{i:04}.jpg,class {i % 7},{'test' if i % 5 == 0 else 'train'},{i}\n" for i in range(900))
+    + "0003.jpg,class 1,train,x\n,nothing,,y\nsub/ü.jpg,,,z\n0003.jpg,class 2;class 3,test,w\n"
+)
+
+
+def described(source: ImageSource) -> dict[str, Any]:
+    """All that a source says without looking at a file."""
+    return {
+        "keys": list(source.keys),
+        "one by one": [source.keys[i] for i in range(len(source))],
+        "labels": source.labels and source.labels.lists(),
+        "fingerprints": (source.fingerprint, source.former_fingerprint),
+        "parts": {name: numbers.tolist() for name, numbers in source.parts.items()},
+        "columns": (source.columns, source.column("seen"), source.column("path"), source.column("label")),
+        "places": [source.location(i) for i in range(len(source))],
+        "problems": source.problems,
+        "identity": (source.name, source.identity),
+    }
+
+
+@pytest.fixture
+def long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ImageSource]:
+    """Opens a table as a long one, in blocks of few rows."""
+    (tmp_path / "list.csv").write_text(LONG, encoding="utf-8")
+    monkeypatch.setenv("S2R2_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(manifest_rows, "ROWS_AT_ONCE", 100)
+
+    def opened(part: str = "", many: int = 0) -> ImageSource:
+        monkeypatch.setattr(manifest, "MANY_BYTES", many)
+        monkeypatch.setattr(manifest, "MANY_ROWS", many)
+        return open_source(f"{tmp_path / 'list.csv'}{part}")
+
+    return opened
+
+
+@pytest.mark.parametrize("part", ["", ":test"])
+def test_a_long_manifest_is_mapped_and_says_the_same(part: str, long: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = described(long(part, many=1 << 30))
+    first = described(long(part))
+    monkeypatch.setattr(manifest, "_kept", lambda *_: pytest.fail("the table is read again"))
+    mapped = long(part)
+    monkeypatch.setattr(ImageSource, "_hash_of_keys", lambda *_: pytest.fail("keys are gone through"))
+    assert described(mapped) == first == expected
+    assert "0003.jpg#3" in expected["keys"]
+    assert any("names no file" in problem.reason for problem in mapped.problems)
+
+
+def test_a_long_manifest_that_changes_is_read_again(long: Any, tmp_path: Path) -> None:
+    before = long()
+    (tmp_path / "list.csv").write_text(LONG.replace("0001.jpg,class 1", "new.jpg,class 9"), encoding="utf-8")
+    after = long()
+    assert (before.keys[1], after.keys[1]) == ("0001.jpg", "new.jpg")  # what is mapped stays as it was
+    assert after.labels.of(1) == ["class 9"]
+    assert after.fingerprint == described(long(many=1 << 30))["fingerprints"][0] != before.fingerprint
+    assert len(list((tmp_path / "cache" / "manifests").iterdir())) == 1  # the former one's files are gone
+
+
+def test_a_parquet_table_is_mapped_like_a_csv(long: Any, tmp_path: Path) -> None:
+    expected = described(long())
+    table = csv.read_csv(tmp_path / "list.csv", convert_options=csv.ConvertOptions(strings_can_be_null=False))
+    parquet.write_table(table, tmp_path / "list.parquet")
+    found = described(open_source(tmp_path / "list.parquet"))
+    assert any((tmp_path / "cache" / "manifests").glob("*/about.json"))
+    assert {name: found[name] for name in ("keys", "labels", "fingerprints", "parts", "columns", "places")} == {
+        name: expected[name] for name in ("keys", "labels", "fingerprints", "parts", "columns", "places")
+    }
+
+
+@pytest.mark.parametrize("damage", ["about.json", "names.arrow", "0.cells", "repeats.bin", "1.part"])
+def test_damaged_files_of_the_cache_are_made_again(damage: str, long: Any, tmp_path: Path) -> None:
+    expected = described(long())
+    (file,) = (tmp_path / "cache").glob(f"manifests/*/{damage}")
+    file.write_bytes(file.read_bytes()[:-9])
+    assert described(long()) == expected
+    assert described(long()) == expected
+
+
+def test_where_nothing_can_be_kept_a_long_manifest_is_read_into_memory(
+    long: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = described(long(many=1 << 30))
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def fail(*_: Any) -> None:
+        raise full
+
+    monkeypatch.setattr(manifest, "keep_listing", fail)
+    assert described(long()) == expected
+    assert not list((tmp_path / "cache" / "manifests").iterdir())  # nothing half written is left
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("S2R2_CACHE", str(tmp_path / "file"))
+    assert described(long()) == expected
+
+
+def test_two_processes_read_a_long_manifest_once(long: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, read = manifest.read_manifest, []
+
+    def slowly(*arguments: Any) -> Any:
+        read.append(1)
+        time.sleep(0.2)
+        return reading(*arguments)
+
+    monkeypatch.setattr(manifest, "read_manifest", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: long(), range(2))
+    assert len(read) == 1
+    assert first.keys == second.keys
+
+
+def test_a_long_manifest_with_mistakes_is_refused_like_a_short_one(long: Any, tmp_path: Path) -> None:
+    for table, line in ((LONG + "0003.jpg#2,,,\n", "rename that file"), ('path\n"a', "a quote is not closed")):
+        (tmp_path / "list.csv").write_text(table, encoding="utf-8")
+        for many in (1 << 30, 0):
+            with pytest.raises(S2R2Error, match=line):
+                long(many=many)
+    (tmp_path / "list.csv").write_text("path\n" + '"",\n' * 300, encoding="utf-8")
+    with pytest.raises(S2R2Error, match="lists no images"):
+        long()
+    assert not list((tmp_path / "cache" / "manifests").iterdir())
 
 
 def test_labels_are_those_of_a_table() -> None:

@@ -20,7 +20,7 @@ from s2r2.training import TrainConfig, train
 from s2r2.training.config import read_config
 from s2r2.training.methods import build_method, resolve
 from s2r2.views import ViewLoader, get_recipe
-from s2r2.views.parameters import together_order
+from s2r2.views.orders import together_order
 
 BURSTS = (3, 4, 1, 2, 3, 3)
 SETTINGS: dict[str, Any] = {

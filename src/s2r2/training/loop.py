@@ -327,23 +327,23 @@ class _Run:
         """Write checkpoint and encoder."""
         self._refuse_non_finite()  # a checkpoint must be one from which a run can be resumed
         states = self.processes.collect(random_state())
-        leader = self.processes.leader
+        prepared, leader = self.prepared, self.processes.leader
         weights, optimizer = (whole(part.state_dict(), leader) for part in (self.encoder, self.optimizer))
         if leader:
             self.log.make_durable()
             save_checkpoint(
-                self.prepared.folder,
+                prepared.folder,
                 encoder=weights,
                 method=self.method.state_dict(),
                 optimizer=optimizer,
-                epoch=self.step // self.prepared.steps_per_epoch,
+                epoch=self.step // prepared.steps_per_epoch,
                 step=self.step,
                 random=states,
                 lr_scale=self.lr_scale,
                 seconds=self.schedule.watch.seconds,
-                facts=facts(self.prepared.store, self.config, self.processes, self.prepared.grades),
+                facts=facts(prepared.store, self.config, self.processes, prepared.grades, prepared.shuffle),
             )
-            RunFolder(self.prepared.folder).start_is_over()
-            save_merged(self.encoder, self.config.adapt, self.prepared.folder, weights)
+            RunFolder(prepared.folder).start_is_over()
+            save_merged(self.encoder, self.config.adapt, prepared.folder, weights)
         self.saved = time.monotonic()
         self.schedule.look_at_ending("checkpoint")

@@ -37,13 +37,14 @@ class OnlineCheck:
         self._views = held_out_views(
             self.store, prepared.recipe, view_size=config.image_size, images=VIEW_IMAGES, views=VIEWS
         )
-        single = self.store.labels.single if self.store.labels is not None else None
-        labeled = np.flatnonzero(single >= 0) if single is not None else np.empty(0, np.int64)
-        chosen = np.linspace(0, len(labeled) - 1, num=min(KNN_IMAGES, len(labeled)), dtype=np.int64)
-        self._knn_images = labeled[np.unique(chosen)]
-        if len(labeled) < LEAST_KNN_IMAGES or len(np.unique(single[self._knn_images])) < 2:  # type: ignore[index]
-            self._knn_images = np.empty(0, np.int64)
-        self._knn_labels = single[self._knn_images] if single is not None else np.empty(0, np.int64)
+        self._knn_images = np.empty(0, np.int64)
+        self._knn_labels = np.empty(0, np.int64)
+        labels = self.store.labels
+        if labels is not None and labels.one_each:
+            chosen = labels.some(KNN_IMAGES)
+            single = labels.subset(chosen).single
+            if single is not None and len(chosen) >= LEAST_KNN_IMAGES and len(np.unique(single)) > 1:
+                self._knn_images, self._knn_labels = chosen, single
 
     def __call__(self, encoder: Encoder) -> dict[str, float]:
         """Figures of the encoder as it is now; its training mode is left as it was.

@@ -6,10 +6,10 @@ from s2r2.system.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:
     from s2r2.views.loader import ViewBatch as ViewBatch, ViewLoader as ViewLoader
+    from s2r2.views.orders import epoch_order as epoch_order
     from s2r2.views.parameters import (
         ViewParameters as ViewParameters,
         draw_parameters as draw_parameters,
-        epoch_order as epoch_order,
     )
     from s2r2.views.recipe import (
         RECIPES as RECIPES,

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.system.prefetch import in_order
-from s2r2.views.parameters import draw_parameters, epoch_order, together_order
+from s2r2.views.orders import Order, Shuffle, choose_order, usual_shuffle
+from s2r2.views.parameters import draw_parameters
 from s2r2.views.pinned import PinnedBuffers
 from s2r2.views.recipe import Recipe, view_sizes
 from s2r2.views.rendering import Backend, choose_backend, render_views
@@ -87,8 +88,10 @@ class ViewLoader:
         world_size: How many processes there are.
         drop_last: Leave out the images that do not fill a step (others in each epoch).
         groups: ``(images, L)`` integers, groups of the images, the finest first, each whole within one of the next
-            column. Some images of a group then come in the same step (:func:`s2r2.views.parameters.together_order`),
+            column. Some images of a group then come in the same step (:func:`s2r2.views.orders.together_order`),
             and a view has these columns after its own image's.
+        shuffle: How the order of an epoch is made: from a ``table`` of all images, or ``computed``, which is another
+            order; by default computed for more than 2**20 images.
 
     Attributes:
         wait_seconds: How long the consumer has waited for views so far.
@@ -111,6 +114,7 @@ class ViewLoader:
         world_size: int = 1,
         drop_last: bool = True,
         groups: np.ndarray | None = None,
+        shuffle: Shuffle | None = None,
     ) -> None:
         if not batch_size >= 1 or (drop_last and batch_size > len(images)):
             raise ArgumentError(
@@ -124,7 +128,7 @@ class ViewLoader:
         self.backend = choose_backend(backend)
         self.prefetch = max(1, prefetch)
         self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
-        self.groups = groups
+        self.groups, self.shuffle = groups, shuffle or usual_shuffle(len(images))
         self.wait_seconds = 0.0
         sides = np.array(view_sizes(recipe, view_size, views))
         # Columns of views of one size, for each size; the full one first.
@@ -160,9 +164,9 @@ class ViewLoader:
         self.close()
 
     def _steps(self, epoch: int, start_step: int) -> Generator[ViewBatch, None, None]:
-        order = epoch_order(len(self.images), self.seed, epoch)
-        if self.groups is not None:
-            order = together_order(self.groups, self.seed, epoch, self.batch_size)
+        order = choose_order(
+            len(self.images), self.seed, epoch, self.batch_size, shuffle=self.shuffle, groups=self.groups
+        )
         share = -(-self.batch_size // self.world_size)
         size = min(_MOST, max(_FEWEST, share * (self.prefetch + 1) // self._threads))
         tasks = -(-share // size)
@@ -192,7 +196,7 @@ class ViewLoader:
                 for _ in started:
                     self._pinned.forget()
 
-    def _begin(self, order: np.ndarray, epoch: int, step: int) -> "_Step":
+    def _begin(self, order: Order, epoch: int, step: int) -> "_Step":
         """A step's images, and memory for their views."""
         chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
         bounds = np.linspace(0, len(chosen), self.world_size + 1).astype(int)

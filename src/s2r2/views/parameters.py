@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from s2r2.views.orders import mix
 from s2r2.views.recipe import Recipe, view_sizes
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -18,8 +19,6 @@ _TRIES = 10  # torchvision's RandomResizedCrop: so many crops are drawn before i
 _SCALE, _RATIO, _TOP, _LEFT, _FLIP, _FLOP, _TURN = 0, _TRIES, 2 * _TRIES, 21, 22, 23, 24
 _JITTER, _FACTORS, _HUE, _ORDER, _GREY, _BLUR, _SIGMA, _SOLARISE = 25, 26, 29, 30, 34, 35, 36, 37
 _NUMBERS = 38
-_TOGETHER = 4
-"""Images of a finest group side by side in an order that has groups."""
 
 
 @dataclass(frozen=True)
@@ -125,41 +124,6 @@ def draw_parameters(
     )
 
 
-def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
-    """``(images,)`` int64: the order in which an epoch visits the images."""
-    return np.random.default_rng([seed, epoch]).permutation(images)
-
-
-def together_order(groups: np.ndarray, seed: int, epoch: int, batch_size: int) -> np.ndarray:
-    """``(images,)`` int64: an order in which a few images of the same group follow each other.
-
-    A batch of it has up to 4 images of a finest group side by side, up to 2 such bundles of the next one, and so on,
-    but bundles of no more than a quarter of it; who is in a bundle changes from epoch to epoch. Every image comes once.
-
-    Args:
-        groups: ``(images, L)`` integers, the finest first, each whole within one of the next column.
-        seed: The run's.
-        epoch: Which epoch.
-        batch_size: Images in a step.
-    """
-    random = np.random.default_rng([seed, epoch])
-    unit, room = random.permutation(len(groups)), max(2, batch_size // 4)
-    order = [unit]
-    for level, column in enumerate(groups.T):
-        size = min(2 if level else _TOGETHER, room)
-        room //= size
-        _, first, unit = np.unique(unit, return_index=True, return_inverse=True)
-        by_group = np.lexsort((random.permutation(len(first)), column[first]))
-        ordered = column[first][by_group]
-        start = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 1))
-        place = np.arange(len(ordered)) - np.repeat(start, np.diff(start, append=len(ordered)))
-        bundle = np.empty(len(first), np.int64)
-        bundle[by_group] = np.cumsum(place % max(1, size) == 0) - 1
-        unit = random.permutation(int(bundle.max()) + 1)[bundle][unit]
-        order.append(unit)
-    return np.lexsort(order)
-
-
 def _draw(
     recipe: Recipe, keys: np.ndarray, sizes: np.ndarray, small: np.ndarray
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
@@ -178,14 +142,7 @@ def _draw(
 def _row_keys(seed: int, epoch: int, image_ids: np.ndarray, views: np.ndarray) -> np.ndarray:
     """``(B * V,)`` uint64 starts of the streams."""
     with np.errstate(over="ignore"):
-        run = _mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64) + _GOLDEN)
-        run = _mix(run ^ (np.uint64(epoch) + _GOLDEN))
-        image = _mix(image_ids ^ run)
-        return _mix(image[:, None] ^ _mix(views + _GOLDEN)[None, :]).reshape(-1)
-
-
-def _mix(z: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser: every bit of the input changes about half of the output's."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+        run = mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64) + _GOLDEN)
+        run = mix(run ^ (np.uint64(epoch) + _GOLDEN))
+        image = mix(image_ids ^ run)
+        return mix(image[:, None] ^ mix(views + _GOLDEN)[None, :]).reshape(-1)

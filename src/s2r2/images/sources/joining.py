@@ -50,6 +50,8 @@ class PartSource(DerivedSource):
         name, identity = f"{whole.name}:{part}", f"{whole.identity}:{part}"
         super().__init__(name, chosen(whole.keys, self.chosen), labels, whole.problems, identity=identity)
         self.former_prefix, self.columns, self.tables = whole.former_prefix, whole.columns, whole.tables
+        if part in whole.fingerprints:
+            self.fingerprints = {"": whole.fingerprints[part]}
 
     def column(self, name: str) -> list[str]:
         """Its cells of these images."""

@@ -31,6 +31,7 @@ class ImageSource(ABC):
         identity: What tells this source from others, from any folder: its pixel store is found again by it.
         columns: Names, in small letters, of the columns of the table that lists the images.
         tables: The table that lists the images, if one does; those of all sources that were joined.
+        fingerprints: :attr:`fingerprint` (``""``), and that of each part, where they are known without looking.
     """
 
     columns: Sequence[str] = ()
@@ -38,6 +39,7 @@ class ImageSource(ABC):
     folds: Sequence[np.ndarray] = ()
     parts: Mapping[str, np.ndarray] = MappingProxyType({})
     former_prefix: str = ""
+    fingerprints: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -101,12 +103,12 @@ class ImageSource(ABC):
     @property
     def fingerprint(self) -> str:
         """Hash of all keys: equal when the same images are listed. Their pixels are not looked at."""
-        return self._hash_of_keys("")
+        return self.fingerprints.get("") or self._hash_of_keys("")
 
     @property
     def former_fingerprint(self) -> str:
         """The same as earlier versions made it, to go on with their runs."""
-        return self._hash_of_keys(self.former_prefix)
+        return self._hash_of_keys(self.former_prefix) if self.former_prefix else self.fingerprint
 
     def _hash_of_keys(self, prefix: str) -> str:
         digest = hashlib.blake2b(digest_size=16)

@@ -49,7 +49,7 @@ class Computed(Sequence[str]):
 
 
 def from_arrow(column: Any) -> Computed:
-    """The strings of an Arrow array, where they are."""
+    """The strings of an Arrow array, in one piece or in several, where they are."""
 
     def walk() -> Iterator[str]:
         for start in range(0, len(column), AT_ONCE):
@@ -71,4 +71,7 @@ def joined(prefixes: Sequence[str], parts: Sequence[Sequence[str]]) -> Computed:
         which = int(np.searchsorted(starts, index, side="right")) - 1
         return prefixes[which] + parts[which][index - int(starts[which])]
 
-    return Computed(int(starts[-1]), make)
+    def walk() -> Iterator[str]:
+        return (prefix + text for prefix, part in zip(prefixes, parts, strict=True) for text in part)
+
+    return Computed(int(starts[-1]), make, walk)

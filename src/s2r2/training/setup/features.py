@@ -11,8 +11,8 @@ from s2r2.encoder import Encoder
 from s2r2.errors import ArgumentError
 from s2r2.system.progress import ProgressLine
 from s2r2.training.setup.cost import free_memory
-from s2r2.views import ViewBatch, ViewLoader, epoch_order
-from s2r2.views.parameters import together_order
+from s2r2.views import ViewBatch, ViewLoader
+from s2r2.views.orders import choose_order
 
 SHARE = 0.4
 """Of the free memory, what the features of all views may take."""
@@ -41,7 +41,7 @@ class FeatureLoader:
 
     def __init__(self, views: ViewLoader, encoder: Encoder, batch_size: int, *, quiet: bool) -> None:
         self._device, self._seed, self._batch_size = encoder.device, views.seed, batch_size
-        self._groups = views.groups
+        self._groups, self._shuffle = views.groups, views.shuffle
         count = len(views.images)
         refuse_too_many(count, views.views, encoder.dimensions("feature"))
         self._there = np.zeros(count, bool)
@@ -64,10 +64,9 @@ class FeatureLoader:
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ViewBatch]:
         """The steps of an epoch, from ``start_step`` on; what does not fill a step is left out."""
-        if self._groups is None:
-            order = epoch_order(len(self._there), self._seed, epoch)
-        else:
-            order = together_order(self._groups, self._seed, epoch, self._batch_size)
+        order = choose_order(
+            len(self._there), self._seed, epoch, self._batch_size, shuffle=self._shuffle, groups=self._groups
+        )
         for step in range(start_step, len(order) // self._batch_size):
             chosen = order[step * self._batch_size : (step + 1) * self._batch_size]
             there = self._there[chosen]

@@ -90,6 +90,7 @@ def open_loader(prepared: Preparation, processes: Processes, encoder: Encoder, c
         rank=processes.rank,
         world_size=processes.world_size,
         groups=None if prepared.grades is None else prepared.grades.columns,
+        shuffle=prepared.shuffle,
         drop_last=not features,
     )
     return FeatureLoader(loader, encoder, config.batch_size, quiet=console.quiet) if features else loader

@@ -11,6 +11,7 @@ from s2r2.images.grades import PhotoGroups
 from s2r2.training.config import TrainConfig
 from s2r2.training.optimizer import warmup_steps
 from s2r2.views import Recipe, view_sizes
+from s2r2.views.orders import Shuffle
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Plan:
         resumed: The saved state at a resume, else None.
         direct: Whether photos are decoded when a step needs them, without a pixel store.
         grades: The groups of the photos, if the run has ``grades``.
+        shuffle: How the order of an epoch is made, the same from a run's first step to its last.
     """
 
     folder: Path
@@ -34,6 +36,7 @@ class Plan:
     resumed: dict[str, Any] | None
     direct: bool
     grades: PhotoGroups | None
+    shuffle: Shuffle
 
 
 @dataclass
@@ -46,7 +49,9 @@ class Preparation(Plan):
     @property
     def plan(self) -> Plan:
         """What the other processes need to know."""
-        return Plan(self.folder, self.config, self.recipe, self.data, self.resumed, self.direct, self.grades)
+        return Plan(
+            self.folder, self.config, self.recipe, self.data, self.resumed, self.direct, self.grades, self.shuffle
+        )
 
     @property
     def steps_per_epoch(self) -> int:

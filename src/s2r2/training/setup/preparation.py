@@ -27,6 +27,7 @@ from s2r2.training.setup.encoder import with_micro_batch, with_recipe, with_star
 from s2r2.training.setup.images import open_images, open_images_again
 from s2r2.training.setup.plan import Plan, Preparation
 from s2r2.training.setup.resuming import (
+    SHUFFLE,
     Request,
     announce_length,
     check_facts,
@@ -37,6 +38,7 @@ from s2r2.training.setup.resuming import (
 )
 from s2r2.training.setup.time_limit import choose_for_time
 from s2r2.views import Recipe, get_recipe, views_sheet
+from s2r2.views.orders import usual_shuffle
 
 Data = str | Path | ImageSource | None
 
@@ -105,13 +107,14 @@ def _prepare(request: Request, claim: Claim, console: PlainConsole, processes: P
     store = open_images(source, side, config.store, folder, saved and saved["store"], console)
     _refuse_small(len(store), config, f"{source.name}, readable")
     groups = group_photos(grades, store) if grades else None
+    shuffle = usual_shuffle(len(store)) if saved is None else saved.get(SHUFFLE, "table")
     if saved is not None:
-        check_facts(saved, store, facts(store, config, processes, groups), folder, console)
+        check_facts(saved, store, facts(store, config, processes, groups, shuffle), folder, console)
     if config.steps and not config.minutes:
         config = dataclasses.replace(config, epochs=-(-config.steps // (len(store) // config.batch_size)))
     name = absolute_data(data) if isinstance(data, str | Path) else source.name
     direct = isinstance(store, DirectImages)
-    prepared = Preparation(folder, config, recipe, name, request.resumed, direct, groups, store, device)
+    prepared = Preparation(folder, config, recipe, name, request.resumed, direct, groups, shuffle, store, device)
     if request.resumed is None:
         _write_start(prepared)
     else:
@@ -125,7 +128,7 @@ def _prepare_alike(plan: Plan, data: Data, config: TrainConfig, processes: Proce
     here = dataclasses.replace(plan.config, store=config.store, threads=config.threads)
     store = open_images_again(source, store_side(here.image_size), here.store, plan.folder, direct=plan.direct)
     device = choose_device(here.device, processes)
-    return Preparation(plan.folder, here, plan.recipe, plan.data, plan.resumed, plan.direct, plan.grades, store, device)
+    return Preparation(**{**vars(plan), "config": here}, store=store, device=device)
 
 
 def _with_views(request: Request, console: PlainConsole) -> tuple[TrainConfig, Recipe]:

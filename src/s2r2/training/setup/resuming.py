@@ -27,10 +27,13 @@ from s2r2.training.optimizer import learning_rate_at, warmup_steps
 from s2r2.training.run.checkpoint import load_checkpoint
 from s2r2.training.run.trust import method_hash, name_method, refuse_unnamed
 from s2r2.training.setup.plan import Preparation
+from s2r2.views.orders import Shuffle
 
 # Settings that change where or how fast a run goes, not what it computes: a resume may change them.
 OPERATIONAL = ("device", "threads", "store", "checkpoint_minutes", "retry_at", "timeout_minutes", "strategy")
 LENGTH = ("minutes", "steps", "epochs")
+SHUFFLE = "order of an epoch"
+"""The fact that says how it is made; checkpoints without it are of versions that knew only tables."""
 
 
 class Request(NamedTuple):
@@ -212,13 +215,18 @@ def _rate(prepared: Preparation, steps: int) -> float:
 
 
 def facts(
-    store: PixelStore | DirectImages, config: TrainConfig, processes: Processes, groups: PhotoGroups | None
+    store: PixelStore | DirectImages,
+    config: TrainConfig,
+    processes: Processes,
+    groups: PhotoGroups | None,
+    shuffle: Shuffle,
 ) -> dict[str, Any]:
     """What should be the same at a resume, kept in the checkpoint."""
     return {
         "store": store.fingerprint,
         "images": len(store),
         "grades": groups.digest if groups else "none",
+        SHUFFLE: shuffle,
         "method file": method_hash(config.method)[:12],
         "s2r2": __version__,
         "torch": str(torch.__version__),

@@ -1,30 +1,36 @@
-"""Manifests: a table that names images, of any length. Its columns are kept as blocks of memory, not as objects."""
+"""Manifests: a table that names images, of any length."""
 
-import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.images.sources.joining import part_of
 from s2r2.images.sources.labels import Labels
+from s2r2.images.sources.listing import (
+    Listing,
+    ListingWriter,
+    keep_listing,
+    load_listing,
+    new_folder,
+    put_in_place,
+)
+from s2r2.images.sources.manifest_rows import read_manifest
 from s2r2.images.sources.names import printable
 from s2r2.images.sources.register import Data, register_source
-from s2r2.images.sources.skipped import Skipped
 from s2r2.images.sources.source import FileSource, ImageSource
 from s2r2.images.sources.strings import Computed, from_arrow
-from s2r2.images.sources.tables import LIST, exists, is_split, label_lists, places, row_path, rows, surplus
+from s2r2.images.sources.tables import label_lists, row_path
+from s2r2.system.cache_folder import cache_folder
+from s2r2.system.files import make_folder, stamp
+from s2r2.system.locking import locked
+from s2r2.system.terminal import say
 
-Column: TypeAlias = Any
-"""A pyarrow ``large_string`` array without nulls; pyarrow is imported when a manifest is opened, and has no types."""
-
-ROWS_AT_ONCE = 1 << 16
-WANTED = ("path", "label", "labels")
+MANY_ROWS, MANY_BYTES = 1 << 18, 8 << 20
+"""A Parquet table of more rows, or a CSV of more bytes, is read once and then mapped from files in the cache folder."""
 
 
 @register_source(
@@ -47,29 +53,17 @@ def open_manifest(data: Data) -> ImageSource | None:
         return None
     import pyarrow
 
-    table = _read(path)
-    columns = {name: _one(parts) for name, parts in table.blocks.items()}
-    files = columns["path"]
-    if not len(files):
-        first = f" that can be used ({table.problems[0].key}: {table.problems[0].reason})" if table.problems else ""
-        raise S2R2Error(f"{table.name} lists no images: it has a header and no rows{first}")
-    column = next((name for name in ("labels", "label") if name in columns), None)
+    table = printable(str(path))
+    listing = _listing(path)
+    if not len(listing.names):
+        problems = listing.problems
+        first = f" that can be used ({problems[0].key}: {problems[0].reason})" if problems else ""
+        raise S2R2Error(f"{table} lists no images: it has a header and no rows{first}")
+    column = next((name for name in ("labels", "label") if name in listing.cells), None)
     labels = None
     if column is not None:
-        cells, values = _distinct(columns[column])
-        labels = Labels.from_cells(cells, label_lists(values.to_pylist(), table.name))
-    names = from_arrow(files)
-
-    odd = table.odd
-
-    def place(index: int) -> str:
-        return row_path(path.parent, odd.get(index) or names[index])
-
-    identity = os.path.join(os.path.realpath(path.parent), path.name)
-    keys, paths = _keys(table.name, files, names), Computed(len(names), place)
-    source = _Manifest(printable(path.name), keys, paths, labels, table.problems, identity=identity)
-    source.table, source.tables, source.columns = path, [path.absolute()], table.header
-    source.parts = _parts([cells for name, cells in columns.items() if is_split(name)])
+        labels = Labels.from_cells(listing.cells[column], label_lists(listing.values[column], table))
+    source = _Manifest(path, listing, labels)
     pyarrow.default_memory_pool().release_unused()  # what reading and counting took is given back at once
     return part_of(source, data.part)
 
@@ -77,7 +71,20 @@ def open_manifest(data: Data) -> ImageSource | None:
 class _Manifest(FileSource):
     """The images of a table, whose other columns are read when somebody asks for them."""
 
-    table: Path
+    def __init__(self, table: Path, listing: Listing, labels: Labels | None) -> None:
+        names, odd = from_arrow(listing.names), listing.odd
+
+        def place(index: int) -> str:
+            return row_path(table.parent, odd.get(index) or names[index])
+
+        identity = os.path.join(os.path.realpath(table.parent), table.name)
+        paths = Computed(len(names), place)
+        super().__init__(
+            printable(table.name), _keys(listing, names), paths, labels, listing.problems, identity=identity
+        )
+        self.table, self.tables = table, [table.absolute()]
+        self.columns, self.parts = listing.header, listing.parts
+        self.fingerprints: Mapping[str, str] = listing.fingerprints
 
     def column(self, name: str) -> list[str]:
         """Its cells.
@@ -85,124 +92,20 @@ class _Manifest(FileSource):
         Raises:
             S2R2Error: The table cannot be read any more, or has other rows now.
         """
-        cells: list[str] = _one(_read(self.table, (name,)).blocks.get(name, [])).to_pylist()
-        if len(cells) != len(self):
+        found = read_manifest(self.table, ListingWriter(None), (name,))
+        if len(found.names) != len(self):
             raise S2R2Error(f"{printable(str(self.table))} has changed while it was read: start again")
-        return cells
+        if name == "path":
+            cells: list[str] = found.names.to_pylist()
+            return cells
+        return [found.values[name][cell] for cell in found.cells[name].tolist()]
 
 
-@dataclass
-class _Table:
-    """What has been read of a table.
-
-    Attributes:
-        path: Its place.
-        unit: What a row is called in a message, before its number.
-        also: Columns to look at besides those that say what the images are.
-        header: Names of all columns.
-        blocks: The cells of each column, in blocks.
-        odd: By their number, the paths of rows that are no UTF-8; the column holds them in a form that is.
-        problems: Rows that are left out.
-    """
-
-    path: Path
-    unit: str
-    also: tuple[str, ...] = ()
-    header: tuple[str, ...] = ()
-    blocks: dict[str, list[Column]] = field(default_factory=dict)
-    odd: dict[int, str] = field(default_factory=dict)
-    problems: list[Skipped] = field(default_factory=list)
-    count: int = 0
-
-    @property
-    def name(self) -> str:
-        """What to call it in a message."""
-        return printable(str(self.path))
-
-    def columns(self, names: Sequence[str]) -> dict[str, int]:
-        """Places of the columns that are looked at.
-
-        Raises:
-            S2R2Error: None is called path, or two have one name.
-        """
-        found = places(names, (*WANTED, *self.also), self.name)
-        self.header = tuple(name.strip().lower() for name in names)
-        if "path" not in found:
-            known = ", ".join(name.strip()[:40] for name in names[:20])
-            hint = "add one, in its first line"
-            if any("\0" in name or "\udcff" in name for name in names):
-                known, hint = "text that is not UTF-8", "save it as a comma-separated table in UTF-8"
-            elif len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
-                hint = "separate its columns by commas"
-            raise S2R2Error(f"{self.name} has no column named path (it has {printable(known) or 'none'}): {hint}")
-        self.blocks = {name: [] for name in found}
-        return found
-
-    def leave_out(self, number: int, reason: str) -> None:
-        """List a row that cannot be used."""
-        self.problems.append(Skipped(f"{printable(self.path.name)}, {self.unit} {number}", reason))
-
-    def add(self, numbers: Sequence[int], columns: dict[str, list[str]]) -> None:
-        """Keep some rows.
-
-        Args:
-            numbers: Where each of them is in the table.
-            columns: Their cells, by column.
-        """
-        import pyarrow
-
-        files = [cell.strip() for cell in columns["path"]]
-        if not all(files):
-            for number, file in zip(numbers, files, strict=True):
-                if not file:
-                    self.leave_out(number, "it names no file")
-            kept = [i for i, file in enumerate(files) if file]
-            numbers, files = [numbers[i] for i in kept], [files[i] for i in kept]
-            columns = {name: [cells[i] for i in kept] for name, cells in columns.items()}
-        for name, cells in (columns | {"path": files}).items():
-            try:
-                block = pyarrow.array(cells, pyarrow.large_string())
-            except UnicodeEncodeError:
-                block = pyarrow.array(self._utf8(name, numbers, cells), pyarrow.large_string())
-            self.blocks[name].append(block)
-        self.count += len(files)
-
-    def _utf8(self, column: str, numbers: Sequence[int], cells: Sequence[str]) -> list[str]:
-        """The same cells in UTF-8, where those that are not name files of just those bytes."""
-        plain = [printable(cell) for cell in cells]
-        for place, cell in enumerate(cells):
-            if plain[place] == cell:
-                continue
-            if column != "path" or not exists(row_path(self.path.parent, cell)):
-                raise S2R2Error(
-                    f"cannot read {self.name} ({self.unit} {numbers[place]}: {plain[place][:80]!r} is not UTF-8): it "
-                    f"must be a comma-separated table in UTF-8"
-                )
-            self.odd[self.count + place] = cell
-        return plain
-
-
-def _keys(table: str, files: Column, names: Computed) -> Sequence[str]:
-    """The paths, numbered where they are repeated.
-
-    Raises:
-        S2R2Error: A file is really called what a repeated row would be called.
-    """
-    from pyarrow import compute
-
-    cells, values = _distinct(files)
-    if len(values) == len(cells):
+def _keys(listing: Listing, names: Computed) -> Computed:
+    """The paths, numbered where they are repeated."""
+    repeats = listing.repeats
+    if repeats is None:
         return names
-    order = np.argsort(cells, kind="stable")
-    counts = np.bincount(cells)
-    first = np.cumsum(counts) - counts
-    repeats = np.empty(len(cells), np.int32)
-    repeats[order] = np.arange(len(cells)) - np.repeat(first, counts) + 1
-    for name in values.filter(compute.match_substring_regex(values, r"#[0-9]+$")).to_pylist():
-        plain, _, number = name.rpartition("#")
-        found = compute.index(values, plain).as_py()
-        if found >= 0 and 2 <= int(number) <= counts[found]:
-            raise S2R2Error(f"{table} lists {plain} more than once, and {name} as well: rename that file")
 
     def key(text: str, repeat: int) -> str:
         return text if repeat == 1 else f"{text}#{repeat}"
@@ -212,116 +115,69 @@ def _keys(table: str, files: Column, names: Computed) -> Sequence[str]:
     )
 
 
-def _parts(columns: Sequence[Column]) -> dict[str, np.ndarray]:
-    """Numbers of the images of each part that the columns name."""
-    found: dict[str, list[np.ndarray]] = {}
-    for column in columns:
-        cells, values = _distinct(column)
-        order = np.argsort(cells, kind="stable")
-        bounds = np.cumsum(np.bincount(cells, minlength=len(values)))[:-1]
-        for value, numbers in zip(values.to_pylist(), np.split(order, bounds), strict=True):
-            if value.strip():
-                found.setdefault(value.strip(), []).append(numbers)
-    return {name: np.unique(np.concatenate(numbers)) for name, numbers in found.items()}
+def _listing(path: Path) -> Listing:
+    """What a table lists: of a long one from the cache folder, where the first who opens it keeps it for all.
+
+    Where nothing can be kept, because the folder is read-only or the disk full, it is read into memory.
+
+    Raises:
+        S2R2Error: As :func:`s2r2.images.sources.manifest_rows.read_manifest`.
+    """
+    if not _is_long(path):
+        return read_manifest(path, ListingWriter(None))
+    digest = blake2b(os.fsencode(os.path.abspath(path)), digest_size=12).hexdigest()
+    with ExitStack() as held:
+        try:
+            place = cache_folder() / "manifests" / digest
+            make_folder(place.parent)
+            doing, remedy = f"reading {printable(str(path))}", "wait until it has finished"
+            held.enter_context(locked(place.with_suffix(".lock"), doing, remedy, wait=float("inf"), waiting=_say))
+        except (OSError, S2R2Error):
+            return read_manifest(path, ListingWriter(None))
+        before = stamp(path)
+        found = load_listing(place, before)
+        if found is None:
+            with suppress(OSError, S2R2Error):  # reading it once more says what is wrong with it, if it was not the disk
+                return _kept(path, place, before)
+        return found or read_manifest(path, ListingWriter(None))
 
 
-def _distinct(column: Column) -> tuple[np.ndarray, Column]:
-    """The number of each cell's value, and the values in the order in which they first appear."""
-    encoded = column.dictionary_encode()
-    return encoded.indices.to_numpy(), encoded.dictionary
+def _kept(path: Path, place: Path, before: tuple[int, ...]) -> Listing:
+    """Read a long table into files, and map them.
+
+    Raises:
+        OSError: They cannot be written.
+        S2R2Error: The table cannot be read.
+    """
+    folder = new_folder(place)
+    writer = ListingWriter(folder)
+    with ExitStack() as failed:
+        failed.callback(shutil.rmtree, folder, ignore_errors=True)
+        failed.callback(writer.close)
+        listing = read_manifest(path, writer)
+        if not len(listing.names) or stamp(path) != before:
+            return listing
+        keep_listing(listing, folder, before)
+        put_in_place(folder, place)
+        failed.pop_all()
+    found = load_listing(place, before)
+    if found is None:
+        raise OSError(f"{place} cannot be read back")
+    return found
 
 
-def _read(path: Path, also: tuple[str, ...] = ()) -> _Table:
-    """The columns of a table that matter, and those that are asked for."""
-    is_parquet = path.suffix.lower() == ".parquet"
-    table = _Table(path, "row" if is_parquet else "line", also)
-    (_read_parquet if is_parquet else _read_csv)(table)
-    return table
-
-
-def _read_csv(table: _Table) -> None:
-    """Read the columns that matter of a comma-separated table; what a short row lacks is empty."""
-    try:
-        with table.path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            found = rows(file, table.name)
-            _, names = next(found, (0, []))
-            columns = table.columns(names)
-            for block in _blocks(found):
-                if max(len(row) for _, row in block) > len(names):
-                    block = _told_apart(table, block, len(names))
-                cells = {
-                    name: [row[place] if place < len(row) else "" for _, row in block]
-                    for name, place in columns.items()
-                }
-                table.add([line for line, _ in block], cells)
-    except OSError as error:
-        raise S2R2Error(f"cannot read {table.name}: {error.strerror or error}") from error
-
-
-def _blocks(found: Iterator[tuple[int, list[str]]]) -> Iterator[list[tuple[int, list[str]]]]:
-    while block := list(islice(found, ROWS_AT_ONCE)):
-        yield block
-
-
-def _told_apart(table: _Table, block: list[tuple[int, list[str]]], columns: int) -> list[tuple[int, list[str]]]:
-    """The rows that have no more cells than there are columns; the others are listed."""
-    reasons = [surplus(row, columns) for _, row in block]
-    for (line, _), reason in zip(block, reasons, strict=True):
-        if reason:
-            table.leave_out(line, reason)
-    return [entry for entry, reason in zip(block, reasons, strict=True) if not reason]
-
-
-def _read_parquet(table: _Table) -> None:
-    """The same of a parquet table; nulls become empty."""
+def _is_long(path: Path) -> bool:
+    if path.suffix.lower() == ".csv":
+        return path.stat().st_size > MANY_BYTES
     import pyarrow
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(table.path) as file:
-            schema = file.schema_arrow
-            columns = table.columns(schema.names)
-            for name, place in columns.items():
-                _check_type(table, name, schema.field(place).type)
-            first = 1
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=[schema.names[place] for place in columns.values()]):
-                cells = {
-                    name: [_text(c) for c in batch[schema.names[place]].to_pylist()] for name, place in columns.items()
-                }
-                table.add(range(first, first + len(batch)), cells)
-                first += len(batch)
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        line = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise S2R2Error(f"cannot read {table.name} ({line[:200]}): it must be a parquet table") from error
+        with parquet.ParquetFile(path) as file:
+            return bool(file.metadata.num_rows > MANY_ROWS)
+    except (OSError, ValueError, pyarrow.ArrowException):
+        return False  # reading it says what is wrong
 
 
-def _check_type(table: _Table, name: str, kind: Any) -> None:
-    """Refuse a column whose values are no names.
-
-    Raises:
-        S2R2Error: It is such a column.
-    """
-    from pyarrow import types
-
-    inner = kind.value_type if types.is_dictionary(kind) else kind
-    text = any(test(inner) for test in (types.is_string, types.is_large_string, types.is_string_view))
-    text = text or types.is_binary(inner) or types.is_large_binary(inner) or types.is_null(inner)
-    if text or (name != "path" and not types.is_struct(inner) and not types.is_map(inner)):
-        return
-    raise S2R2Error(f"{table.name}: its column {name} holds {kind}: it must be text")
-
-
-def _text(cell: Any) -> str:
-    if cell is None:
-        return ""
-    if isinstance(cell, bytes):
-        return cell.decode("utf-8", "surrogateescape")
-    if isinstance(cell, list):
-        return "".join(f"{LIST}{text}" for text in map(_text, cell) if text)
-    return "" if isinstance(cell, float) and math.isnan(cell) else str(cell)
-
-
-def _one(parts: list[Column]) -> Column:
-    import pyarrow
-
-    return pyarrow.concat_arrays(parts) if parts else pyarrow.array([], pyarrow.large_string())
+def _say(line: str) -> None:
+    say(f"{line}: waiting until it has finished", error=True)
