@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ Column: TypeAlias = Any
 
 VERSION = 1
 NAMES, ABOUT = "names.arrow", "about.json"
+_OWN = re.compile(r"names\.arrow|about\.json|repeats\.bin|\d+\.(cells|part)")
 
 
 @dataclass(frozen=True)
@@ -204,17 +205,26 @@ def new_folder(place: Path) -> Path:
         OSError: Likewise.
     """
     folder = place.with_suffix(".new")
-    shutil.rmtree(folder, ignore_errors=True)  # what a kill left: only the holder of the lock writes here
+    remove_listing(folder)  # what a kill left: only the holder of the lock writes here
     make_folder(folder)
     return folder
 
 
 def put_in_place(folder: Path, place: Path) -> None:
     """Replace a listing; those who have mapped the one before keep it."""
-    with suppress(FileNotFoundError):
-        shutil.rmtree(place)
+    remove_listing(place)
     folder.rename(place)
     sync_folder(place.parent)
+
+
+def remove_listing(folder: Path) -> None:
+    """Remove the files of a listing and their folder, and nothing else; ``about.json`` first: half of it is none."""
+    with suppress(OSError):
+        (folder / ABOUT).unlink(missing_ok=True)
+        for file in folder.iterdir():
+            if _OWN.fullmatch(file.name):
+                file.unlink()
+        folder.rmdir()
 
 
 def _mapped_names(folder: Path) -> Column:

@@ -1,7 +1,6 @@
 """Manifests: a table that names images, of any length."""
 
 import os
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from hashlib import blake2b
@@ -17,6 +16,7 @@ from s2r2.images.sources.listing import (
     load_listing,
     new_folder,
     put_in_place,
+    remove_listing,
 )
 from s2r2.images.sources.manifest_rows import read_manifest
 from s2r2.images.sources.names import printable
@@ -152,7 +152,7 @@ def _kept(path: Path, place: Path, before: tuple[int, ...]) -> Listing:
     folder = new_folder(place)
     writer = ListingWriter(folder)
     with ExitStack() as failed:
-        failed.callback(shutil.rmtree, folder, ignore_errors=True)
+        failed.callback(remove_listing, folder)
         failed.callback(writer.close)
         listing = read_manifest(path, writer)
         if not len(listing.names) or stamp(path) != before:
