@@ -13,8 +13,7 @@ import argparse
 DECODE = 5e-3  # core seconds, a JPEG of 640 x 480: docs/training.md
 VIEW = 269e-6  # core seconds, 341 x 256 to 224: benchmarks/views.py
 PAIR = 88.5e-3 / 32_768**2  # seconds a query and candidate on an H200, N = 32,768: benchmarks/ranking_loss.py
-ROW_BYTES, ROW_SECONDS = 100, 2e-6  # a row of a manifest kept in memory, and opened: benchmarks/manifest.py
-ORDER_BYTES = 16  # an image's place in the epoch's order, and its id: two 8-byte integers
+ROW_BYTES, ROW_SECONDS = 39, 6.5e-6  # a row of a manifest in its files, and read once: benchmarks/manifest.py
 WIDTH, PARAMETERS = 128, 23.5e6  # embedding; ResNet-50
 JPEG_BYTES, SIDE = 110e3, (256, 341)  # assumed
 NETWORK = 12.5e9  # bytes a second into a machine (100 Gbit/s), assumed
@@ -38,8 +37,6 @@ def main() -> None:
     cores = (a.batch * DECODE + views * VIEW) / machines / step
     gathered = views * WIDTH * 4
     gradients = 2 * PARAMETERS * 4
-    names = a.images * ROW_BYTES * a.gpus_a_machine
-    order = a.images * ORDER_BYTES * a.gpus_a_machine
     rows = [
         ("step", f"{a.batch:,} images x {a.views} = {views:,} views, {views // a.gpus:,} a GPU"),
         ("encoder", f"{step:.2f} s a step, {steps:,.0f} steps and {steps * step / 3600:.1f} h an epoch (H200)"),
@@ -47,9 +44,9 @@ def main() -> None:
         ("pixel store", f"{a.images * SIDE[0] * SIDE[1] * 3 / 1e12:.0f} TB: not made, photos are decoded anew"),
         ("decoding", f"{a.batch * DECODE:.1f} core s a step"),
         ("views", f"{views * VIEW:.1f} core s a step; with decoding {cores:.0f} busy cores a machine"),
-        ("opening the manifest", f"{a.images * ROW_SECONDS:.0f} s in each process"),
-        ("names and labels", f"{a.images * ROW_BYTES / 1e9:.0f} GB in each process, {names / 1e9:.0f} GB a machine"),
-        ("order of an epoch", f"{a.images * ORDER_BYTES / 1e9:.1f} GB in each process, {order / 1e9:.0f} GB a machine"),
+        ("opening the manifest", f"{a.images * ROW_SECONDS / 60:.0f} min at the first start, in one process a machine"),
+        ("names and labels", f"{a.images * ROW_BYTES / 1e9:.1f} GB a machine, in files that all its processes map"),
+        ("order of an epoch", "computed, kept nowhere"),
         ("embeddings gathered", f"{2 * gathered / 1e6:.0f} MB into each GPU a step, there and back: "
          f"{2e3 * gathered * a.gpus_a_machine / NETWORK:.0f} ms"),
         ("gradients", f"{gradients / 1e6:.0f} MB a step: {1e3 * gradients / NETWORK:.0f} ms, while backward goes on"),

@@ -20,6 +20,7 @@ from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, Labels, PixelStore, open_source
 from s2r2.images.sources import manifest_rows
 from s2r2.images.sources.kinds import manifest
+from s2r2.images.sources.listing import ListingWriter
 from s2r2.images.sources.strings import Computed, joined
 
 
@@ -205,14 +206,15 @@ def test_where_nothing_can_be_kept_a_long_manifest_is_read_into_memory(
     long: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = described(long(many=1 << 30))
-    full = OSError(errno.ENOSPC, "No space left on device")
 
     def fail(*_: Any) -> None:
-        raise full
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(manifest, "keep_listing", fail)
-    assert described(long()) == expected
-    assert not list((tmp_path / "cache" / "manifests").iterdir())  # nothing half written is left
+    for owner, name in ((manifest, "keep_listing"), (ListingWriter, "_keep_names")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fail)
+            assert described(long()) == expected
+        assert not list((tmp_path / "cache" / "manifests").iterdir())  # nothing half written is left
     (tmp_path / "file").touch()
     monkeypatch.setenv("S2R2_CACHE", str(tmp_path / "file"))
     assert described(long()) == expected

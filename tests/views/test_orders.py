@@ -1,12 +1,15 @@
 """Orders of an epoch: every image once, at random, and the same wherever a run is resumed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
+from s2r2.errors import ArgumentError
 from s2r2.views import Recipe, ViewLoader, epoch_order
-from s2r2.views.orders import MOST_IN_TABLE, ComputedOrder, usual_shuffle
+from s2r2.views.orders import MOST_IN_TABLE, ComputedOrder, choose_order, usual_shuffle
 
 IMAGES = st.integers(1, 999) | st.integers(1, 10).flatmap(lambda bits: st.sampled_from([2**bits - 1, 2**bits]))
 
@@ -60,7 +63,7 @@ class Ids:
         return np.asarray(numbers, np.uint64)
 
 
-def images_of(epoch: int, start: int, rank: int = 0, world: int = 1, **options: object) -> list[list[int]]:
+def images_of(epoch: int, start: int, rank: int = 0, world: int = 1, **options: Any) -> list[list[int]]:
     loader = ViewLoader(
         Many(MOST_IN_TABLE + 1), Recipe(), view_size=8, views=2, batch_size=8, seed=3, threads=1, rank=rank,
         world_size=world, **options,
@@ -83,3 +86,8 @@ def test_the_loader_takes_a_computed_order_for_many_images() -> None:
 @pytest.mark.parametrize("images", [1, 2, 3])
 def test_the_shortest_orders(images: int) -> None:
     assert sorted(ComputedOrder(images, 0, 0)[:].tolist()) == list(range(images))
+
+
+def test_an_unknown_order_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="shuffle must be table or computed, not 'tabel'"):
+        choose_order(9, 0, 0, 3, shuffle="tabel", groups=None)  # type: ignore[arg-type]

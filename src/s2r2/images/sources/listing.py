@@ -79,8 +79,6 @@ class ListingWriter:
             files: What the column path says in each, as in its block.
             blocks: The cells of all columns.
         """
-        import pyarrow
-
         self._hashes.append(np.fromiter(map(hash, files), np.int64, len(files)))
         for name, block in blocks.items():
             if name == "path":
@@ -92,11 +90,17 @@ class ListingWriter:
         if self.folder is None:
             self._blocks.append(blocks["path"])
         else:
-            batch = pyarrow.record_batch({"path": blocks["path"]})
-            if self._writer is None:
-                self._writer = pyarrow.ipc.new_file(str(self.folder / NAMES), batch.schema)
-            self._writer.write_batch(batch)
+            self._keep_names(self.folder / NAMES, blocks["path"])
         self.count += len(files)
+
+    def _keep_names(self, path: Path, block: Column) -> None:
+        """Write some paths."""
+        import pyarrow
+
+        batch = pyarrow.record_batch({"path": block})
+        if self._writer is None:
+            self._writer = pyarrow.ipc.new_file(str(path), batch.schema)
+        self._writer.write_batch(batch)
 
     def _keep(self, name: str, numbers: np.ndarray) -> None:
         """Add to an array of the listing."""

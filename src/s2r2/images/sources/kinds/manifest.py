@@ -137,7 +137,7 @@ def _listing(path: Path) -> Listing:
         before = stamp(path)
         found = load_listing(place, before)
         if found is None:
-            with suppress(OSError, S2R2Error):  # reading it once more says what is wrong with it, if it was not the disk
+            with suppress(OSError, S2R2Error):  # if it is the table, reading it again says so
                 return _kept(path, place, before)
         return found or read_manifest(path, ListingWriter(None))
 
