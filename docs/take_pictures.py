@@ -2,7 +2,8 @@
 
 PHOTOS is a folder with a folder of photos for each label. What is published are the garments of clothing-dataset-small
 (CC0, https://github.com/alexeygrigorev/clothing-dataset-small), 50 of each kind. DEMO is what ``make demo``
-has written. Needs Debian's Chromium and the packages of ``make bench``; the encoder's ImageNet weights come with them.
+has written; without it the pictures of the demo stay. ``--work FOLDER`` keeps the indexes for the next time. Needs
+Debian's Chromium and the packages of ``make bench``; the encoder's ImageNet weights come with them.
 """
 
 import argparse
@@ -34,7 +35,12 @@ SHOWN_PLACE = "/home/me/clothing"
 
 
 def prepare(photos: Path, work: Path) -> None:
-    """Make the indexes: of all photos, the same refined by their labels, and of a few photos with copies of them."""
+    """Make the indexes: of all photos, the same refined by their labels, and of a few photos with copies of them.
+
+    Those that are in the folder already stay.
+    """
+    if (work / "copies" / "index.json").exists():
+        return
     sys.path.insert(0, str(REPOSITORY / "benchmarks"))
     os.environ.update(HF_HUB_CACHE=str(work / "hub"), HF_HUB_OFFLINE="1")  # before anything imports huggingface_hub
     from real_weights import NAME, write_cache
@@ -64,7 +70,7 @@ def plant_copies(photos: Path, folder: Path) -> None:
     ):
         with Image.open(path) as photo:
             for name, change in copies.items():
-                quality = 45 if name == "sent" else 92
+                quality = 45 if name == "sent" else 75  # smaller files than the originals
                 change(photo).save(folder / path.parent.name / f"{path.stem} {name}.jpg", quality=quality)
 
 
@@ -214,12 +220,13 @@ def take_demo(browser: Browser, demo: Path) -> None:
     shutil.copy(demo / "search.png", PICTURES)
 
 
-def take_all(work: Path, demo: Path) -> None:
-    """All pictures, of the indexes that :func:`prepare` has made."""
+def take_all(work: Path, demo: Path | None) -> None:
+    """All pictures, of the indexes that :func:`prepare` has made; those of the demo if there is one."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        take_demo(browser, demo)
+        if demo is not None:
+            take_demo(browser, demo)
         for take, folders in (
             (take_duplicates, ("copies",)), (take_comparison, ("index", "refined")), (take_page, ("index",)),
         ):  # fmt: skip
@@ -231,8 +238,13 @@ def take_all(work: Path, demo: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
-    parser.add_argument("demo", type=Path)
+    parser.add_argument("demo", type=Path, nargs="?")
+    parser.add_argument("--work", type=Path)
     given = parser.parse_args()
+    if given.demo is not None and not (given.demo / "search.png").exists():
+        parser.error(f"{given.demo} has no search.png: run make demo first")
     with tempfile.TemporaryDirectory() as made:
-        prepare(given.photos, Path(made))
-        take_all(Path(made), given.demo)
+        folder = (given.work or Path(made)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        prepare(given.photos, folder)
+        take_all(folder, given.demo)

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -20,7 +21,7 @@ from s2r2.search.duplicates.acting import CHANGED, move_copies, script, trash_co
 from s2r2.search.duplicates.candidates import by_descriptors
 from s2r2.search.duplicates.descriptors import CROPS, LENGTH
 from s2r2.search.duplicates.groups import Groups
-from s2r2.search.duplicates.planning import plan
+from s2r2.search.duplicates.planning import Plan, plan
 from s2r2.search.duplicates.threshold import suggest_threshold
 
 
@@ -193,12 +194,18 @@ def test_a_copy_that_cannot_be_removed_stays_where_it_was_and_only_there(
 
 def test_the_script_removes_copies_and_checks_first(copies: tuple[Path, ImageIndex], tmp_path: Path) -> None:
     folder, index = copies
-    (tmp_path / "remove.sh").write_bytes(script(index, plan(index, find_duplicates(index), "largest")))
+    planned = plan(index, find_duplicates(index), "largest")
+    odd = [replace(one, path=f"{folder}/a\x1b[2J.png") for one in planned.copies]
+    (tmp_path / "remove.sh").write_bytes(script(index, planned))
+    (tmp_path / "odd.sh").write_bytes(script(index, Plan(odd, [])))
     scene(5).save(folder / "large.png")
     said = subprocess.run(["sh", str(tmp_path / "remove.sh")], capture_output=True, text=True, check=True)
     assert "small.png" in said.stderr
     assert len(names(folder)) == 3
     assert "small.png" in names(folder)
+    said = subprocess.run(["sh", str(tmp_path / "odd.sh")], capture_output=True, text=True, check=True)
+    assert "\x1b" not in said.stdout + said.stderr
+    assert r"a\x1b[2J.png" in said.stderr
 
 
 def test_a_file_under_two_names_is_no_copy_of_itself(tmp_path: Path) -> None:

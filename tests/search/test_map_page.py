@@ -1,12 +1,17 @@
 """The map in a real browser: points, thumbnails, colors, the lasso, and a browser without WebGL."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from browser import until, watched_page
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from map_page import drag, zoom
 
 
 @pytest.fixture
@@ -80,3 +85,29 @@ def test_without_webgl_the_map_is_a_still_picture(page: Any, served: tuple[str, 
         page.wait_for_timeout(100)
     assert page.evaluate(painted)
     assert not page.get_by_role("button", name="Lasso").is_visible()
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_photos_move_without_a_graphics_card(page: Any, served: tuple[str, Path]) -> None:
+    """The server's own records, 4,000 times, scattered. WebGL in software takes seconds for each move of so many."""
+    from s2r2.search.server.mapping import RECORD
+
+    def many(route: Any) -> None:
+        answer = route.fetch()
+        records = np.tile(np.frombuffer(answer.body(), RECORD), 4000 if answer.status == 200 else 1)
+        records["place"] = np.random.default_rng(0).uniform(0, 1, (len(records), 2))
+        route.fulfill(response=answer, body=records.tobytes())
+
+    page.route("**/api/map", many)
+    page.goto(f"{served[0]}/#view=map")
+    drawn(page)
+    assert page.locator("#status").inner_text() == "100,000 photos on the map."
+    picture = "document.querySelector('.painted').toDataURL()"
+    until(page, f"{picture}.length > 50000")
+    before = page.evaluate(picture)
+    moved = drag(page, 20)
+    assert page.evaluate(picture) != before
+    assert moved["slowest"] < 5000, moved
+    assert zoom(page, 5)["slowest"] < 5000
+    around(page, *drawn(page), 100)
+    until(page, "document.querySelector('#selection .count')?.textContent.endsWith('selected')")

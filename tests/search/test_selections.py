@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 
 from s2r2.encoder import Encoder, load
 from s2r2.search import ImageIndex, update_index
+from s2r2.search.ranking_output import FIELDS
 from s2r2.search.server import selections as selections_module
 from s2r2.search.server.app import create_app
 from s2r2.search.server.selections import KEPT, MOST_PHOTOS, ZIPS_AT_ONCE, Zip, name_in_zip
@@ -56,6 +57,8 @@ def test_paths_a_table_and_the_files(client: TestClient, index: ImageIndex, phot
     files = [photo_folder / key for key in keys]
     assert client.get(f"{place}/paths.txt").text.splitlines() == [str(file) for file in files]
     rows = list(csv.DictReader(io.StringIO(client.get(f"{place}/photos.csv").text)))
+    assert tuple(rows[0]) == FIELDS[2:]  # as s2r2 search has them, without rank and similarity
+    assert [(row["width"], row["height"], row["camera"]) for row in rows] == [("80", "60", "")] * 3
     assert [(row["path"], row["label"], row["key"]) for row in rows] == [
         (str(file), key.split("/")[0], key) for file, key in zip(files, keys, strict=True)
     ]

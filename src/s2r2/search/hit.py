@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from s2r2.search.storage.catalog import Catalogue
 
 _SHOWN = ("id", "key", "label", "taken", "camera", "width", "height")
+DESCRIPTION = ("label", "key", "id", "path", "taken", "camera", "width", "height")
+"""What is told of a photo wherever photos are listed as a table: attributes of :class:`Hit`, names of columns."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Hit:
     camera: str | None = None
     width: int | None = None
     height: int | None = None
+
+    @property
+    def description(self) -> tuple[int | str | None, ...]:
+        """The values of :data:`DESCRIPTION`."""
+        return tuple(getattr(self, name) for name in DESCRIPTION)
 
     @classmethod
     def of(cls, catalogue: "Catalogue", row: int, rank: int = 0, score: float = 0.0) -> "Hit":

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,7 @@ from rich.cells import cell_len, set_cell_size
 
 from s2r2.errors import ArgumentError
 from s2r2.search.filtering import EVERYTHING, Filter
-from s2r2.search.hit import Hit
+from s2r2.search.hit import DESCRIPTION, Hit
 from s2r2.search.index import ImageIndex
 from s2r2.search.query_image import Box
 from s2r2.search.ranking_sheet import contact_sheet
@@ -23,7 +23,7 @@ from s2r2.system.thumbnails import save_picture
 
 SHOWN = 320
 """Short side of a query on a contact sheet: enough for its cell."""
-FIELDS = ("rank", "similarity", "label", "key", "id", "path", "taken", "camera", "width", "height")
+FIELDS = ("rank", "similarity", *DESCRIPTION)
 """Columns of a ranking as CSV, names of its values as JSON."""
 Form = Literal["table", "json", "csv"]
 
@@ -110,15 +110,17 @@ def _as_json(hits: Sequence[Hit]) -> Iterator[str]:
 def _as_csv(hits: Sequence[Hit]) -> Iterator[str]:
     for cells in (FIELDS, *map(_values, hits)):
         line = io.StringIO(newline="")
-        csv.writer(line, lineterminator="").writerow(
-            [csv_safe(visible("" if cell is None else cell)) for cell in cells]
-        )
+        csv.writer(line, lineterminator="").writerow(csv_cells(cells))
         yield line.getvalue()
 
 
+def csv_cells(values: Iterable[int | float | str | None]) -> list[str]:
+    """Cells of a line of CSV: control characters are shown, and no spreadsheet runs them."""
+    return [csv_safe(visible("" if value is None else value)) for value in values]
+
+
 def _values(hit: Hit) -> tuple[int | float | str | None, ...]:
-    facts = hit.taken, hit.camera, hit.width, hit.height
-    return hit.rank, round(hit.score, 6), hit.label, hit.key, hit.id, hit.path, *facts
+    return hit.rank, round(hit.score, 6), *hit.description
 
 
 def parse_box(text: str | None) -> Box | None:

@@ -14,21 +14,25 @@ from s2r2.images.places import os_reason
 from s2r2.search.duplicates.planning import Copy, Plan
 from s2r2.search.index import ImageIndex
 from s2r2.system.files import sync_folder, write_bytes
+from s2r2.system.terminal import visible
 
 CHANGED = "it or the photo that stays has changed or gone: left as it is"
 
 _SCRIPT = """\
 #!/bin/sh
 # Removes copies of photos. Each line names a copy and its SHA-256, then the photo that stays and its SHA-256:
-# a copy is removed only while both files are what they were when this script was written.
+# a copy is removed only while both files are what they were when this script was written. Where a name has control
+# characters, which could change what a terminal shows, a fifth word says what is printed instead.
 sha256() {
-    if command -v sha256sum >/dev/null 2>&1; then sha256sum <"$1"; else shasum -a 256 <"$1"; fi | cut -d' ' -f1
+    {
+        if command -v sha256sum >/dev/null; then sha256sum <"$1"; else shasum -a 256 <"$1"; fi
+    } 2>/dev/null | cut -d' ' -f1
 }
 remove() {
-    if [ "$(sha256 "$1")" = "$2" ] && [ "$(sha256 "$3")" = "$4" ]; then
-        rm -f -- "$1" && printf 'removed  %s\\n' "$1"
+    if [ "$(sha256 "$1")" = "$2" ] && [ "$(sha256 "$3")" = "$4" ] && rm -f -- "$1" 2>/dev/null; then
+        printf 'removed  %s\\n' "${5:-$1}"
     else
-        printf 'left     %s\\n' "$1" >&2
+        printf 'left     %s\\n' "${5:-$1}" >&2
     fi
 }
 
@@ -151,10 +155,9 @@ def script(index: ImageIndex, plan: Plan) -> bytes:
         contents = [index.original(row) for row in (copy.row, copy.kept_row)]
         sums = [hashlib.sha256(content).hexdigest() for content in contents if content is not None]
         if len(sums) == 2:
-            lines.append(
-                f"# {', '.join(copy.kinds)}\n"
-                f"remove {shlex.quote(copy.path)} {sums[0]} \\\n    {shlex.quote(copy.kept_path)} {sums[1]}\n"
-            )
+            printed = "" if visible(copy.path) == copy.path else f" {shlex.quote(visible(copy.path))}"
+            kept = f"{shlex.quote(copy.kept_path)} {sums[1]}{printed}"
+            lines.append(f"# {', '.join(copy.kinds)}\nremove {shlex.quote(copy.path)} {sums[0]} \\\n    {kept}\n")
     return os.fsencode(_SCRIPT + "\n".join(lines))
 
 

@@ -12,7 +12,7 @@ export function pictures(layer, photos) {
   let side = MOST_SIDE;
   let last = 0;
   let later = 0;
-  const canvas = layer.parentElement.querySelector("canvas");
+  const canvas = layer.parentElement.querySelector("#map");
 
   function choose(view, colors) {
     last = performance.now();

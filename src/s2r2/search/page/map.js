@@ -3,18 +3,20 @@
 import { coloring } from "./map-colors.js";
 import { readMap } from "./map-data.js";
 import { lasso } from "./map-lasso.js";
+import { painter } from "./map-painter.js";
 import { pictures } from "./map-pictures.js";
 import { element, fileName, visible } from "./photo.js";
 import * as api from "./api.js";
 
-const RADIUS = 3; // of a point, in pixels
+const [LEAST_RADIUS, RADIUS] = [1, 3]; // of a point, in pixels: smaller where they would cover each other
+const FEW = 2000; // photos that are drawn smoothly without a graphics card, too
 const ZOOMS = { minZoom: 6, maxZoom: 22 }; // powers of two, from the whole map on the screen to few photos
 const REACH = 6; // so far from a point it is still meant
 
 export async function openMap(stage, { onOpen, onStatus, selection }) {
   onStatus("Loading the map; for an index of an earlier version it is made now.");
   const photos = await readMap();
-  const canvas = stage.querySelector("canvas");
+  const canvas = stage.querySelector("#map");
   onStatus(`${photos.count.toLocaleString()} photos on the map.`);
   const form = stage.parentElement.querySelector(".map-tools");
   const colors = coloring(photos, form, stage.parentElement.querySelector(".legend"));
@@ -25,31 +27,40 @@ export async function openMap(stage, { onOpen, onStatus, selection }) {
     return;
   }
   const { Deck, OrthographicView, ScatterplotLayer } = await import("./deck.js");
+  const paint = photos.count > FEW && !hasGraphicsCard() ? painter(under(canvas), photos, colors) : null;
   const overlay = pictures(stage.querySelector(".pictures"), photos);
   const tip = tooltip(stage.querySelector(".tip"), photos);
   const drawing = { active: false };
+  let drawnRadius = 0;
+  let [loaded, waiting] = [false, 0];
   let viewState = { target: [0.5, 0.5, 0], zoom: Math.log2(0.9 * Math.min(canvas.clientWidth, canvas.clientHeight)), ...ZOOMS };
 
   const view = () => deck.getViewports()[0];
   const controller = () => ({ dragPan: !drawing.active, dragRotate: false, doubleClickZoom: false, keyboard: false, inertia: 250, scrollZoom: { speed: 0.002 } });
+  const radius = () => Math.min(RADIUS, Math.max(LEAST_RADIUS, (0.7 * 2 ** viewState.zoom) / Math.sqrt(photos.count)));
   const points = () => new ScatterplotLayer({
     id: "photos",
     data: { length: photos.count, attributes: { getPosition: { value: photos.places, size: 2 }, getFillColor: { value: colors.now(), size: 4, normalized: true } } },
-    radiusUnits: "pixels", getRadius: RADIUS, opacity: 0.8,
+    radiusUnits: "pixels", getRadius: RADIUS, radiusScale: radius() / RADIUS, opacity: 0.8,
   });
   const ring = () => new ScatterplotLayer({
     id: "selected",
     data: photos.rowsOf(selection.chosen),
     getPosition: (row) => photos.place(row),
-    radiusUnits: "pixels", getRadius: RADIUS + 2, filled: false, stroked: true, lineWidthUnits: "pixels", getLineWidth: 2, getLineColor: colors.ink(),
+    radiusUnits: "pixels", getRadius: radius() + 2, filled: false, stroked: true, lineWidthUnits: "pixels", getLineWidth: 2, getLineColor: colors.ink(),
   });
+  const layers = () => (paint ? [] : [points(), ring()]);
   const deck = new Deck({
     canvas,
     width: "100%", height: "100%",
     views: new OrthographicView({ flipY: true }),
-    viewState, controller: controller(), layers: [points(), ring()],
+    viewState, controller: controller(), layers: layers(),
     useDevicePixels: Math.min(2, window.devicePixelRatio || 1),
     onViewStateChange: ({ viewState: next }) => look(next),
+    onLoad: () => {
+      loaded = true;
+      if (paint) repaint();
+    },
     onAfterRender: () => overlay.follow(view(), colors),
     onHover: (info) => tip.show(at(info), info.x, info.y),
     onClick: (info) => {
@@ -69,7 +80,24 @@ export async function openMap(stage, { onOpen, onStatus, selection }) {
   function look({ zoomX, zoomY, ...next }) { // gestures change these, or make zoom a pair; they are one number here
     viewState = { ...next, ...ZOOMS, zoom: zoomX ?? [next.zoom].flat()[0] };
     tip.hide();
-    deck.setProps({ viewState });
+    deck.setProps(drawnRadius === radius() ? { viewState } : { viewState, layers: layers() });
+    drawnRadius = radius();
+    if (paint) repaint();
+  }
+
+  // Without layers deck.gl draws nothing, and tells of no frame: it only follows the gestures.
+  function repaint() {
+    if (!loaded) return;
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(() => {
+      if (!view()) {
+        repaint();
+        return;
+      }
+      const [left, top] = view().project([0, 0]);
+      paint({ left, top, scale: 2 ** viewState.zoom, radius: radius(), ringed: photos.rowsOf(selection.chosen), ink: packed(colors.ink()) });
+      overlay.follow(view(), colors);
+    });
   }
 
   function zoom(steps) {
@@ -109,12 +137,13 @@ export async function openMap(stage, { onOpen, onStatus, selection }) {
     add(photos.within(path.map(([x, y]) => view().unproject([x, y]))));
     setTimeout(() => lassoing(false)); // deck.gl has yet to see this gesture end, and must not take it for a move of the map
   });
-  const redraw = () => deck.setProps({ layers: [points(), ring()] });
+  const redraw = () => (paint ? repaint() : deck.setProps({ layers: layers() }));
   colors.onChange(() => {
     overlay.forget();
     redraw();
   });
   selection.onChange(redraw);
+  if (paint) new ResizeObserver(repaint).observe(canvas);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 }
 
@@ -148,18 +177,33 @@ function tooltip(box, photos) {
   };
 }
 
+// Whether a graphics card draws WebGL, and not a program that stands in for one.
+function hasGraphicsCard() {
+  const gl = document.createElement("canvas").getContext("webgl2", { failIfMajorPerformanceCaveat: true });
+  const names = gl?.getExtension("WEBGL_debug_renderer_info");
+  const drawnBy = gl?.getParameter(names ? names.UNMASKED_RENDERER_WEBGL : gl.RENDERER) || "";
+  gl?.getExtension("WEBGL_lose_context")?.loseContext();
+  return Boolean(gl) && !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(drawnBy);
+}
+
+// A second canvas below the one that takes the gestures.
+function under(canvas) {
+  const made = element("canvas", { className: "painted" });
+  made.setAttribute("aria-hidden", "true");
+  canvas.before(made);
+  return made;
+}
+
+// A color as four bytes of a pixel.
+const packed = (color) => new Uint32Array(new Uint8Array([...color, 255]).buffer)[0];
+
 function stillPicture(canvas, photos, colors) {
+  const paint = painter(canvas, photos, colors);
   const draw = () => {
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-    Object.assign(canvas, { width, height });
-    const context = canvas.getContext("2d");
-    const unit = 0.9 * Math.min(width, height);
-    const color = colors.now();
-    for (let row = 0; row < photos.count; row += 1) {
-      const [x, y] = photos.place(row);
-      context.fillStyle = `rgb(${color.slice(4 * row, 4 * row + 3).join()})`;
-      context.fillRect(width / 2 + (x - 0.5) * unit - 1, height / 2 + (y - 0.5) * unit - 1, 3, 3);
-    }
+    const scale = 0.9 * Math.min(width, height);
+    const radius = Math.min(RADIUS, Math.max(LEAST_RADIUS, (0.7 * scale) / Math.sqrt(photos.count)));
+    paint({ scale, left: (width - scale) / 2, top: (height - scale) / 2, radius });
   };
   canvas.setAttribute("role", "img");
   colors.onChange(draw);

@@ -17,12 +17,14 @@ from starlette.types import Receive, Scope, Send
 
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage
+from s2r2.search.hit import DESCRIPTION, Hit
 from s2r2.search.original_file import original_file
+from s2r2.search.ranking_output import csv_cells
 from s2r2.search.server.answers import Selected
 from s2r2.search.server.reference import json_body
 from s2r2.search.server.served_index import LiveIndex, ServedIndex
 from s2r2.search.server.uploads import Uploads
-from s2r2.system.terminal import csv_safe, visible
+from s2r2.system.terminal import visible
 
 MOST_PHOTOS = 10_000
 """In one selection."""
@@ -115,13 +117,12 @@ def add_selections(app: FastAPI, served: Sequence[LiveIndex], *, originals: bool
 
     @app.get("/api/selections/{name}/photos.csv", response_class=Csv)
     def table(name: str) -> Response:
-        """Path, labels, key and id of each photo as CSV."""
+        """What is known of each photo as CSV, with the columns of ``s2r2 search --csv``."""
         text = io.StringIO(newline="")
         writer = csv.writer(text)
-        writer.writerow(("path", "label", "key", "id"))
+        writer.writerow(DESCRIPTION)
         for shown, row in _places(served, chosen(name)):
-            hit = shown.index.hit(0, row, 0.0)
-            writer.writerow([csv_safe(visible(cell)) for cell in (hit.path, hit.label, hit.key, hit.id)])
+            writer.writerow(csv_cells(Hit.of(shown.index.catalogue, row).description))
         return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=_named("photos.csv"))
 
     @app.get("/api/selections/{name}/photos.zip", response_class=Zip)
