@@ -63,6 +63,11 @@ def test_locks_are_of_ordinary_files_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a pipe of Unix")
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(S2R2Error, match=r"x\.sh: there is no folder .*/no; make it, or choose another$"):
+        write_text(tmp_path / "no" / "x.sh", "")
+
+
 def test_no_file_takes_the_place_of_a_pipe_or_device(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path, Path(os.devnull)):

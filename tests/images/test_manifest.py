@@ -79,6 +79,7 @@ def test_rows_that_name_one_file_are_images_of_their_own(tmp_path: Path) -> None
         ("", "no column named path (it has none)"),
         ("file,label\na,b\n", "no column named path (it has file, label)"),
         ("path\n", "lists no images: it has a header and no rows"),
+        ("path,label,labels\na,b,c;d\n", "a column label and a column labels: rename the one that is not meant"),
     ],
 )
 def test_tables_that_are_no_manifests(content: str, line: str, tmp_path: Path) -> None:

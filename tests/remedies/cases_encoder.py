@@ -466,6 +466,17 @@ def freed(state: State, said: str) -> None:
     write_text(state.tmp / "other" / "x.txt", "x")
 
 
+def made_or_another(state: State, said: str) -> None:
+    Path(named(r"there is no folder (\S+); make it", said)).mkdir()
+    write_text(state.tmp / "no" / "x.txt", "x")
+    write_text(state.tmp / "x.txt", "x")
+
+
+case(
+    "cannot write {}: there is no folder {}; make it, or choose another",
+    lambda state: write_text(state.tmp / "no" / "x.txt", "x"),
+    made_or_another,
+)
 case("cannot write {}: {}; free space or choose another folder", unwritable, freed)
 
 

@@ -266,6 +266,11 @@ case(
     table(f"path;label\n{ROWS}".replace(",", ";")),
     good_table(f"path,label\n{ROWS}"),
 )
+case(
+    "has a column label and a column labels: rename the one",
+    table("path,label,labels\na/00.png,x,x;y\nb/01.png,y,y\n"),
+    good_table("path,kind,labels\na/00.png,x,x;y\nb/01.png,y,y\n"),
+)
 case("has two columns named {}: rename one", table(f"path,Path\n{ROWS}"), good_table(f"path,other\n{ROWS}"))
 case(
     "put quotes around what has a comma in it",

@@ -583,9 +583,14 @@ def exact_or_anew(state: State, said: str, backend: type[SearchBackend]) -> None
     finds(state, "a/00.png", "--backend", backend.name)
 
 
-for product, searching in (("LanceDB", LanceSearch), ("faiss", FaissSearch)):
+case(
+    "names no {}: leave it out",
+    lambda state: finds(state, "a/00.png", "--label", ""),
+    lambda state, said: finds(state, "a/00.png"),
+)
+for searching in (LanceSearch, FaissSearch):
     case(
-        f"{product} cannot search {{}} ({{}}): use `backend='exact'`",
+        "cannot search {} ({}): use `backend='exact'`",
         partial(unsearchable, backend=searching),
         partial(exact_or_anew, backend=searching),
     )

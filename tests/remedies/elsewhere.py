@@ -132,6 +132,10 @@ ELSEWHERE: dict[str, str] = {
     "is for an encoder to start from: name it as `start`": (
         "test_starting.py::test_what_contradicts_a_start_is_refused"
     ),
+    "every trial of {} on {} diverged: give it other settings": (
+        "test_sharing.py::test_a_trial_that_diverges_is_the_worst_and_not_repeated"
+    ),
+    "name different weights to begin with: leave out": "test_starting.py::test_what_contradicts_a_start_is_refused",
     "decides the backbone: leave out": "test_starting.py::test_what_contradicts_a_start_is_refused",
     "does not work with `start`: leave out": "test_starting.py::test_what_contradicts_a_start_is_refused",
     "`start={}` has a head: leave out": "test_starting.py::test_what_contradicts_a_start_is_refused",

@@ -1,6 +1,7 @@
 """Filters by folder, label, date, camera and size: in rankings, on the server and in commands."""
 
 import csv
+import functools
 import io
 import json
 from collections.abc import Callable
@@ -96,10 +97,20 @@ def test_what_is_known_of_a_photo_is_in_the_hit(indexed: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{"taken_from": date(2024, 5, 2), "taken_to": date(2024, 5, 1)},
-                                     {"megapixels_from": 2.0, "megapixels_to": 1.0}])  # fmt: skip
-def test_a_range_that_ends_before_it_begins_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(S2R2Error, match="is more than"):
+                                     {"megapixels_from": 2.0, "megapixels_to": 1.0},
+                                     {"label": ""}, {"camera": ""}])  # fmt: skip
+def test_what_no_photo_can_pass_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(S2R2Error, match=r"is more than|leave it out to search all photos"):
         Filter(**options)
+
+
+def test_a_key_can_be_typed_as_it_is_shown() -> None:
+    catalogue = SimpleNamespace(
+        table={"key": pa.chunked_array([["a.jpg", "b\nc.jpg"], ["b\\nd.jpg", "\x1b\u202e.jpg"]])}
+    )
+    row = functools.partial(catalog.Catalogue.row_of_key, catalogue)  # type: ignore[arg-type]
+    shown = ("b\nc.jpg", "b\\nc.jpg", "b\\nd.jpg", "\\x1b\\u202e.jpg", "\\n.jpg")
+    assert [row(key) for key in shown] == [1, 1, 2, 3, None]
 
 
 def as_version_4_wrote_it(folder: Path) -> None:

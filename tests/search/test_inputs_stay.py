@@ -1,6 +1,7 @@
 """What a command reads is never written over, and options that mean nothing to it are refused."""
 
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,12 +57,18 @@ def test_photos_are_not_overwritten_by_what_is_told_of_them(
     update_index(encoder, photo_folder, tmp_path / "index", progress=False)
     photo, query = photo_folder / "red" / "0.jpg", tmp_path / "query.png"
     Image.open(photo).save(query)
+    table, tar = tmp_path / "list.csv", tmp_path / "all.tar"
+    table.write_text(f"path\n{photo}\n")
+    with tarfile.open(tar, "w") as archive:
+        archive.add(photo, "0.jpg")
     for words, file, option in (
         (["search", tmp_path / "index", query, "--picture", query], query, "--picture"),
         (["search", tmp_path / "index", query, "--less", photo, "--picture", photo], photo, "--picture"),
         (["duplicates", tmp_path / "index", "--out", photo], photo, "--out"),
         (["duplicates", tmp_path / "index", "--keep", "largest", "--script", photo], photo, "--script"),
         (["views", photo_folder, "--picture", photo], photo, "--picture"),
+        (["views", table, "--picture", table], table, "--picture"),
+        (["views", tar, "--picture", tar], tar, "--picture"),
     ):
         before = file.read_bytes()
         with pytest.raises(SystemExit) as ended:

@@ -15,9 +15,9 @@ import torch
 import yaml
 
 import preloaded
-from s2r2.errors import S2R2Error
+from s2r2.errors import NonFiniteError, S2R2Error
 from s2r2.runs import RunFolder
-from s2r2.study import compare, comparing, read_study
+from s2r2.study import cell as cell_module, compare, comparing, read_study
 from s2r2.study.cell import _run
 from s2r2.study.claims import ERROR_FILE, Claim, read_failure, write_failure
 from s2r2.study.plan import CELL_FILE, RESULT_FILE, RUN_FOLDER, SCORES_FILE, Cell, final_cells
@@ -161,6 +161,34 @@ def test_a_trial_that_fails_keeps_only_its_own_methods_final_runs_back(
     assert "| S2R2 | missing |" in table
     monkeypatch.setattr(comparing, "LocalExecutor", lambda _: Instant())
     assert compare(path, out=out, quiet=True).done == 6
+
+
+@pytest.mark.slow
+def test_a_trial_that_diverges_is_the_worst_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = {"S2R2": {"lr": [0.002, 50.0]}, "SimCLR": {"lr": [40.0, 50.0]}}
+    tuning = {"trials": 2, "budget": 640, "search": search, "widen": True}
+    path, out = written(tmp_path, tuning=tuning), tmp_path / "out"
+
+    def run(folder: Path) -> None:
+        if json.loads((folder / CELL_FILE).read_text())["config"]["lr"] > 1:
+            raise NonFiniteError("the loss of s2r2 is nan")
+        leave_result(folder)
+
+    monkeypatch.setattr(cell_module, "_train_and_evaluate", run)
+    for started in (8, 0):  # three trials diverge; the final runs of S2R2 and of the untrained encoder are made
+        executor = Instant(_run)
+        monkeypatch.setattr(comparing, "LocalExecutor", lambda _, executor=executor: executor)
+        with pytest.raises(S2R2Error, match="every trial of SimCLR on digits diverged: give it other settings"):
+            compare(path, out=out, quiet=True)
+        assert len(executor.started) == started, executor.started
+    table = (out / "table.md").read_text()
+    assert "| digits | S2R2 | lr 0.002 |" in table
+    assert re.search(r"\| \d+\.\d, diverged \|", table)
+    assert "| digits | SimCLR | none: all diverged |  | diverged, diverged |" in table
+    assert "it counts as the worst" in table
+    assert "Failed runs" not in table
+    lower = {**tuning, "search": {**search, "SimCLR": {"lr": [0.002, 50.0]}}, "widen": False}
+    assert compare(written(tmp_path, tuning=lower), out=out, quiet=True).done == 6
 
 
 def test_cells_of_other_calls_are_waited_for_and_taken_up_when_their_holder_is_gone(

@@ -235,7 +235,11 @@ def test_real_weights_are_adapted_and_search_goes_on(real_weights: str, pictures
 
 
 def test_an_evaluation_says_whether_adapting_has_helped(
-    learned: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    learned: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start = tmp_path / "start"
     load(learned).save(start)
@@ -245,7 +249,11 @@ def test_an_evaluation_says_whether_adapting_has_helped(
     assert found.row(str(start)).figures
     assert f"the adapted encoder is {'level with'} {start}" in found.notes[0] or f"than {start}" in found.notes[0]
     (start / "encoder.safetensors").unlink()
-    assert "verdict" not in evaluate_run(tmp_path / "run", pictures, device="cpu").about
+    load(learned).save(tmp_path / "trained")
+    monkeypatch.chdir(tmp_path)  # where another encoder's folder is called what a row of the run is called
+    beside = evaluate_run(tmp_path / "run", pictures, device="cpu", others=["trained"])
+    assert "verdict" not in beside.about
+    assert beside.row("./trained").figures != beside.row("trained").figures
     assert "not compared with the encoder that it started from: no encoder" in capsys.readouterr().out
 
 
@@ -269,6 +277,7 @@ def test_a_backbone_without_layers_gets_a_head(learned: Path, monkeypatch: pytes
     [
         ({"adapt": "all"}, r"`adapt='all'` is for an encoder to start from: name it as `start`"),
         ({"start": "HERE", "backbone": "resnet18"}, "leave out `backbone`"),
+        ({"start": "HERE", "pretrained": True}, "leave out `pretrained`"),
         ({"start": "HERE", "strategy": "fsdp"}, "leave out `strategy`"),
         ({"start": "HERE", "head_hidden": 99}, "leave out `head_hidden`"),
         ({"start": "HERE", "adapt": "head", "optimizer": "sgd"}, "leave out `optimizer`"),

@@ -57,17 +57,13 @@ class Views:
         """Write the picture."""
         from s2r2.encoder import store_side
         from s2r2.images import DirectImages, open_source
-        from s2r2.images.places import FilePlace
-        from s2r2.system.files import refuse_overwriting
         from s2r2.system.thumbnails import save_picture
         from s2r2.views import check_sheet, get_recipe, views_sheet
 
         check_sheet(image_size=self.image_size, views=self.views, images=self.images, seed=self.seed)
         recipe = get_recipe(self.recipe)
         source = open_source(self.data)
-        named = (index for index, key in enumerate(source.keys) if Path(key).name == self.picture.name)
-        places = (source.place(index) for index in named)
-        refuse_overwriting(self.picture, [place.path for place in places if isinstance(place, FilePlace)], "picture")
+        source.refuse_overwriting(self.picture, "picture")
         photos = DirectImages(source, store_side(self.image_size)).some(self.images)
         sheet = views_sheet(photos, recipe, view_size=self.image_size, views=self.views, seed=self.seed)
         save_picture(sheet, self.picture)

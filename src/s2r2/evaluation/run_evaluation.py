@@ -10,7 +10,7 @@ from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, load, store_side
 from s2r2.encoder.loading import untrained_like
 from s2r2.errors import S2R2Error
-from s2r2.evaluation.evaluating import evaluate
+from s2r2.evaluation.evaluating import RAW, evaluate
 from s2r2.evaluation.protocols.register import find_protocols
 from s2r2.evaluation.result import Evaluation
 from s2r2.images import PixelStore, open_source
@@ -68,11 +68,12 @@ def evaluate_run(
         encoders["untrained"] = _named(untrained_like(first, first_seed), "untrained")
         out = out or folder.path
         if start := _start_of(folder, first.image_size, chosen, progress and processes.leader):
-            encoders[start.name] = start
-    for name in [name for name in others if name not in encoders]:
+            encoders[_row_name(start.name)] = start
+    for name in others:
         size = first.image_size if name.startswith(("timm:", "untrained:")) else None
-        encoders[name] = load(name, device=chosen, image_size=size)
-    encoders["trained" if folder.is_run else str(run)] = first
+        if (row := _row_name(name)) not in encoders:
+            encoders[row] = load(name, device=chosen, image_size=size)
+    encoders["trained" if folder.is_run else _row_name(str(run))] = first
     side = store_side(max(encoder.image_size for encoder in encoders.values()))
     show = progress and processes.leader
 
@@ -101,8 +102,13 @@ def evaluate_run(
         seed=seed,
         progress=progress,
         processes=processes,
-        compared=("trained", start.name) if start else None,
+        compared=("trained", _row_name(start.name)) if start else None,
     )
+
+
+def _row_name(encoder: str) -> str:
+    """What an encoder's row is called: as it was named, unless a row of the run, or of raw pixels, has that name."""
+    return f"./{encoder}" if encoder in ("trained", "untrained", RAW) else encoder
 
 
 def _start_of(run: RunFolder, image_size: int, device: torch.device, show: bool) -> Encoder | None:

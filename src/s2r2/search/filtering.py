@@ -30,7 +30,7 @@ class Filter:
         megapixels_to: Only photos of so many megapixels or fewer.
 
     Raises:
-        ArgumentError: A range ends before it begins.
+        ArgumentError: A range ends before it begins, or a label or camera is empty.
     """
 
     folder: str | None = None
@@ -42,6 +42,9 @@ class Filter:
     megapixels_to: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("label", "camera"):
+            if getattr(self, name) == "":
+                raise ArgumentError(f"`{name}=''` names no {name}: leave it out to search all photos")
         for name in ("taken", "megapixels"):
             first, last = getattr(self, f"{name}_from"), getattr(self, f"{name}_to")
             if first is not None and last is not None and first > last:

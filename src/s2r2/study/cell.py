@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -13,12 +14,12 @@ import torch
 
 from s2r2.distributed.devices import peak_memory
 from s2r2.encoder import Encoder
-from s2r2.errors import S2R2Error
+from s2r2.errors import NonFiniteError, S2R2Error
 from s2r2.images import ImageSource, open_source
 from s2r2.runs import RunFolder
 from s2r2.study.claims import write_failure
 from s2r2.study.near_duplicates import CopiesSource
-from s2r2.study.plan import CELL_FILE, RESULT_FILE, RUN_FOLDER, SCORES_FILE, read_result
+from s2r2.study.plan import CELL_FILE, DIVERGED_FILE, RESULT_FILE, RUN_FOLDER, SCORES_FILE, read_result
 from s2r2.study.spec import TaskSpec
 from s2r2.study.tasks import evaluate_task
 from s2r2.system.child_processes import end_with_parent
@@ -57,6 +58,8 @@ def _run(folder: Path) -> dict[str, Any]:
     try:
         return _train_and_evaluate(folder)
     except Exception as error:
+        if isinstance(error, NonFiniteError):
+            shutil.copyfile(folder / CELL_FILE, folder / DIVERGED_FILE)
         line = str(error) if isinstance(error, S2R2Error) else traceback.format_exception_only(error)[-1]
         write_failure(folder, line, traceback.format_exc())
         raise

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s2r2.runs import RunFolder
-from s2r2.study.plan import CELL_FILE, RUN_FOLDER, Cell, with_all_settings
+from s2r2.study.plan import CELL_FILE, DIVERGED_FILE, RUN_FOLDER, Cell, with_all_settings
 from s2r2.system.files import make_folder, stamp, write_text
 from s2r2.system.locking import LOCK, locked
 
@@ -49,7 +49,8 @@ class Claim:
         """Write down what is to be run, and remove what a failure, or training with other settings, has left."""
         if self._before() not in (None, self.cell.content):
             RunFolder(self.folder / RUN_FOLDER).clear()
-        (self.folder / ERROR_FILE).unlink(missing_ok=True)
+        for left in (ERROR_FILE, DIVERGED_FILE):
+            (self.folder / left).unlink(missing_ok=True)
         write_text(self.folder / CELL_FILE, json.dumps(self.cell.content, indent=1) + "\n")
 
     def release(self) -> None:

@@ -111,9 +111,15 @@ def _close(results: Results, trials: int, tried: int, folder: Path, console: Pla
     """Say where things stand.
 
     Raises:
-        S2R2Error: Cells have failed: how many, and why the first one did.
+        S2R2Error: Cells have failed: how many, and why the first one did; or all trials of a method diverged.
     """
     failed = results.failures
+    hopeless = [
+        (method, data)
+        for data, methods in results.tuning.items()
+        for method, record in methods.items()
+        if record["chosen"] is None
+    ]
     if tried < trials:
         state = f"{tried} of {trials} trials; call again to go on"
     elif results.done < results.cells:
@@ -129,3 +135,6 @@ def _close(results: Results, trials: int, tried: int, folder: Path, console: Pla
             f"{count} {failed[0].title}: {failed[0].reason} (folder {failed[0].folder}); call again to try "
             f"{'them' if len(failed) > 1 else 'it'} again"
         )
+    if hopeless:
+        method, data = hopeless[0]
+        raise S2R2Error(f"every trial of {method} on {data} diverged: give it other settings, such as a lower lr")

@@ -16,6 +16,8 @@ from s2r2.views import get_recipe, view_sizes
 
 _COSTS = ("pixels", "seconds", "steps", "peak_memory")
 CELL_FILE, RESULT_FILE, SCORES_FILE, RUN_FOLDER = "cell.json", "judged.json", "scores.npz", "run"
+DIVERGED_FILE = "diverged.json"
+"""What a cell was whose loss, or whose encoder's embeddings, were no numbers."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,14 @@ def final_cells(study: Study, chosen: dict[str, dict[str, dict[str, Any]]]) -> l
 
 
 def is_done(cell: Cell, out: Path) -> bool:
-    """Whether the cell has been run and evaluated.
+    """Whether the cell has been run and evaluated, or is a trial that has diverged.
 
     Raises:
         S2R2Error: It was run with other settings than the study now asks for.
     """
     path = cell.folder(out) / RESULT_FILE
     if not path.is_file():
-        return False
+        return has_diverged(cell, out)
     before = read_result(path)["cell"]
     if before != cell.content:
         changed = ", ".join(sorted(_differences(before, cell.content)))
@@ -106,6 +108,15 @@ def is_done(cell: Cell, out: Path) -> bool:
             f"{path.parent} was run with another {changed}: choose another `out`, or delete that folder to run it again"
         )
     return True
+
+
+def has_diverged(cell: Cell, out: Path) -> bool:
+    """Whether a trial has ended in numbers that are not finite: it would again, so that is a result, the worst one."""
+    try:
+        text = (cell.folder(out) / DIVERGED_FILE).read_text(encoding="utf-8")
+        return cell.stage == "tuning" and with_all_settings(json.loads(text)) == cell.content
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def read_result(path: Path) -> dict[str, Any]:

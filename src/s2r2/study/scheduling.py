@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from s2r2.study.claims import Claim, Stamp, failure_stamp, read_failure, write_failure
-from s2r2.study.plan import Cell, is_done
+from s2r2.study.plan import Cell, has_diverged, is_done
 from s2r2.system.console import PlainConsole
 from s2r2.system.locking import HeldError
 from s2r2.system.progress import format_seconds
@@ -132,7 +132,8 @@ class Scheduler:
             write_failure(folder, reason)
             claim.release()
         failure = "" if is_done(cell, self.out) else read_failure(folder)
-        self._say(cell, failure, format_seconds(time.monotonic() - self._began[folder]))
+        ending = ", diverged" if has_diverged(cell, self.out) else ""
+        self._say(cell, failure, f"{format_seconds(time.monotonic() - self._began[folder])}{ending}")
 
     def _say(self, cell: Cell, failure: str, how: str) -> None:
         self._ended += 1

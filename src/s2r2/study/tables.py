@@ -108,9 +108,9 @@ def tuning_rows(results: Results) -> list[tuple[str, str, str, str, str]]:
         (
             data,
             method,
-            describe(record["chosen"]),
+            "none: all diverged" if record["chosen"] is None else describe(record["chosen"]),
             _edges(record),
-            ", ".join(f"{100 * t[figure]:.1f}" for t in record["trials"]),
+            ", ".join("diverged" if t[figure] is None else f"{100 * t[figure]:.1f}" for t in record["trials"]),
         )
         for data, methods in results.tuning.items()
         for method, record in methods.items()
@@ -132,8 +132,16 @@ def tuning_explanation(results: Results) -> str:
     return (
         f"{tuning.trials} trials for each method and data set with {tuning.budget:,} encoded views each{seeds}{wider}, "
         f"evaluated by {TITLES.get(tuning.figure, tuning.figure)} on {tuning.held_out:.0%} of the training labels. The "
-        "test images had no part in it."
+        f"test images had no part in it.{_diverged(results, tuning.figure)}"
     )
+
+
+def _diverged(results: Results, figure: str) -> str:
+    """How trials that diverged were counted; empty where there is none."""
+    trials = (t for methods in results.tuning.values() for record in methods.values() for t in record["trials"])
+    if all(trial[figure] is not None for trial in trials):
+        return ""
+    return " A trial diverged where its loss was no number in one of its runs: it counts as the worst."
 
 
 def to_markdown(results: Results) -> str:

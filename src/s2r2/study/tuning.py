@@ -9,7 +9,7 @@ import numpy as np
 
 from s2r2.errors import S2R2Error
 from s2r2.study.checking import refuse_settings
-from s2r2.study.plan import Cell, is_done, tuning_cell
+from s2r2.study.plan import Cell, has_diverged, is_done, tuning_cell
 from s2r2.study.results import figure_names, read_scores
 from s2r2.study.spec import DataSpec, Study
 from s2r2.study.statistics import value_of
@@ -21,11 +21,12 @@ Settings = dict[str, Any]
 def choose_settings(study: Study, cells: list[Cell], out: Path) -> tuple[dict[str, dict[str, Settings]], Settings]:
     """The best settings of each method on each data set, and the record of all trials.
 
-    A method with a trial that is not done is left out: what would be chosen now might not be in the end.
+    A method with a trial that is not done is left out: what would be chosen now might not be in the end. A trial of
+    which a run diverged is worse than all others; if every one did, nothing is chosen.
 
     Returns:
-        By data set and method the chosen settings; and the same with every trial's settings and figure, and the names
-        of chosen numbers that lie at the edge of those tried.
+        By data set and method the chosen settings; and the same with every trial's settings and figure (None for one
+        that diverged), and the names of chosen numbers that lie at the edge of those tried.
     """
     chosen: dict[str, dict[str, Settings]] = {data: {} for data in study.data}
     record: Settings = {data: {} for data in study.data}
@@ -44,13 +45,15 @@ def choose_settings(study: Study, cells: list[Cell], out: Path) -> tuple[dict[st
                 float(np.mean([_figure(cell, study.tuning.figure, spec, out) for cell in runs[trial]]))
                 for trial in sorted(runs)
             ]
-            best = tried[int(np.argmax(values))]
-            chosen[data][method] = best
+            best = tried[int(np.argmax(values))] if max(values) > -math.inf else None
+            if best is not None:
+                chosen[data][method] = best
             record[data][method] = {
                 "chosen": best,
-                "edges": list(beyond_edges(tried, best)),
+                "edges": [] if best is None else list(beyond_edges(tried, best)),
                 "trials": [
-                    {"settings": s, study.tuning.figure: round(v, 5)} for s, v in zip(tried, values, strict=True)
+                    {"settings": s, study.tuning.figure: round(v, 5) if math.isfinite(v) else None}
+                    for s, v in zip(tried, values, strict=True)
                 ],
             }
     return chosen, record
@@ -116,7 +119,9 @@ def _numbers(settings: Settings) -> dict[str, float]:
 
 
 def _figure(cell: Cell, name: str, data: DataSpec, out: Path) -> float:
-    """Mean of a figure over the tasks of a trial's run."""
+    """Mean of a figure over the tasks of a trial's run; of one that diverged, minus infinity."""
+    if has_diverged(cell, out):
+        return -math.inf
     scores = read_scores(cell, out)
     for task in data.tasks:
         if f"{task}/{name}" not in scores:

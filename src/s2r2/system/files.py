@@ -131,6 +131,10 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         temporary = None
         sync_folder(path.parent)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not path.parent.exists():
+            raise S2R2Error(
+                f"cannot write {path}: there is no folder {path.parent}; make it, or choose another"
+            ) from None
         raise S2R2Error(
             f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
         ) from error

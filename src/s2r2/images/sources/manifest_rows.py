@@ -66,7 +66,7 @@ class _Table:
         """Places of the columns that are looked at.
 
         Raises:
-            S2R2Error: None is called path, or two have one name.
+            S2R2Error: None is called path, two have one name, or both names of labels are there.
         """
         found = places(names, (*WANTED, *self.also), self.name)
         self.header = tuple(name.strip().lower() for name in names)
@@ -78,6 +78,8 @@ class _Table:
             elif len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
                 hint = "separate its columns by commas"
             raise S2R2Error(f"{self.name} has no column named path (it has {printable(known) or 'none'}): {hint}")
+        if {"label", "labels"} <= found.keys():
+            raise S2R2Error(f"{self.name} has a column label and a column labels: rename the one that is not meant")
         return found
 
     def leave_out(self, number: int, reason: str) -> None:

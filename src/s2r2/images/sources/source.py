@@ -15,6 +15,7 @@ from s2r2.images.places import MAX_FILE_BYTES, ArrayPlace, FilePlace, Place, Rem
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
 from s2r2.images.sources.skipped import Skipped
+from s2r2.system.files import refuse_overwriting
 
 
 class ImageSource(ABC):
@@ -99,6 +100,23 @@ class ImageSource(ABC):
     def location(self, index: int) -> str:
         """Where a person finds the image."""
         return f"{self.name}::{self.keys[index]}"
+
+    def refuse_overwriting(self, out: Path, argument: str = "out") -> None:
+        """Refuse to write a result over an image, the archive that it is in, or the table that lists it.
+
+        Args:
+            out: The file to be written.
+            argument: What it is called in Python.
+
+        Raises:
+            ArgumentError: There is such an image, or it is the table.
+        """
+        if os.path.lexists(out):
+            places = (self.place(index) for index in range(len(self)))
+            files = (place.path for place in places if isinstance(place, FilePlace))
+            names = (out.name, os.path.basename(os.path.realpath(out)))
+            named = {file for file in files if os.path.basename(file) in names}  # looks at few files on disk
+            refuse_overwriting(out, [*named, *self.tables], argument)
 
     @property
     def fingerprint(self) -> str:

@@ -145,6 +145,21 @@ def get_backend(name: str) -> type[SearchBackend]:
     return backend
 
 
+def cannot_search(product: str, folder: Path, error: Exception) -> S2R2Error:
+    """What to say, and to do, when the library of a backend fails in a search.
+
+    Args:
+        product: What the library is called.
+        folder: Where its files are.
+        error: What it raised; the first line of it is said.
+    """
+    reason = str(error).strip().partition("\n")[0][:200]
+    return S2R2Error(
+        f"{product} cannot search {folder} ({reason}): use `backend='exact'`, or rebuild the index "
+        "with s2r2 index --rebuild"
+    )
+
+
 def usable_backend(made_for: str) -> str:
     """The backend that searches an index: the one it was made for, or exact search, which needs nothing but vectors.
 

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
-from s2r2.search.backends.base import Before, SearchBackend, Settings, register_backend
+from s2r2.search.backends.base import Before, SearchBackend, Settings, cannot_search, register_backend
 from s2r2.search.backends.exact import top_k
 from s2r2.search.backends.measuring import cheapest
 
@@ -122,11 +121,7 @@ class FaissSearch(SearchBackend):
         try:
             rows = self._candidates(query, _CANDIDATES * max(k, 10))
         except Exception as error:  # faiss has no narrower class
-            reason = str(error).strip().partition("\n")[0][:200]
-            raise S2R2Error(
-                f"faiss cannot search {self.folder} ({reason}): use `backend='exact'`, or rebuild the index "
-                "with s2r2 index --rebuild"
-            ) from error
+            raise cannot_search("faiss", self.folder, error) from error
         if len(rows) < min(k, len(self.vectors)):  # more are asked for than the lists hold
             return top_k(self.vectors, query, k)
         return top_k(self.vectors, query, k, rows)

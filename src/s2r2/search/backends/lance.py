@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from s2r2.errors import S2R2Error
-from s2r2.search.backends.base import SearchBackend, Settings, register_backend
+from s2r2.search.backends.base import SearchBackend, Settings, cannot_search, register_backend
 from s2r2.search.backends.exact import top_k
 from s2r2.search.backends.measuring import cheapest
 
@@ -73,11 +72,7 @@ class LanceSearch(SearchBackend):
         try:
             rows = self._candidates(query, max(k, 10) * int(self.settings["factor"]))
         except Exception as error:  # LanceDB has no narrower class
-            reason = str(error).partition("\n")[0][:200]
-            raise S2R2Error(
-                f"LanceDB cannot search {self.folder} ({reason}): use `backend='exact'`, or rebuild the index "
-                "with s2r2 index --rebuild"
-            ) from error
+            raise cannot_search("LanceDB", self.folder, error) from error
         return top_k(self.vectors, query, k, rows)
 
     def _candidates(self, query: np.ndarray, count: int) -> np.ndarray:

@@ -45,7 +45,7 @@ async def _asked_filter(
     megapixels_from: Annotated[float | None, _size("more")] = None,
     megapixels_to: Annotated[float | None, _size("fewer")] = None,
 ) -> Filter:
-    return Filter(folder, label, camera, taken_from, taken_to, megapixels_from, megapixels_to)
+    return Filter(folder, label or None, camera or None, taken_from, taken_to, megapixels_from, megapixels_to)
 
 
 Where = Annotated[Filter, Depends(_asked_filter)]

@@ -16,6 +16,7 @@ from s2r2.images.sources.names import printable
 from s2r2.search.storage.layout import DamagedIndex
 from s2r2.search.storage.rows import FACTS, Rows, schema
 from s2r2.system.files import checksum, refuse_overwriting, sync_folder
+from s2r2.system.terminal import visible
 
 _LENGTH_ERROR = 1e-2
 _PIECE = 1 << 17
@@ -193,8 +194,12 @@ class Catalogue:
         return None if found < 0 else found
 
     def row_of_key(self, key: str) -> int | None:
-        """Row of the photo with this key, or None."""
+        r"""Row of the photo with this key, or None; a line break may be typed as it is shown, ``\n``."""
         found = pc.index(self.table["key"], printable(key)).as_py()
+        if found < 0 and "\\" in key:
+            odd = np.flatnonzero(pc.match_substring_regex(self.table["key"], r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"))
+            keys = self.table["key"]
+            found = next((int(row) for row in odd if visible(keys[int(row)].as_py()) == key), -1)
         return None if found < 0 else int(found)
 
     @functools.cached_property

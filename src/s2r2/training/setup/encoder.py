@@ -37,7 +37,12 @@ def with_start(config: TrainConfig, given: frozenset[str], console: PlainConsole
     Raises:
         S2R2Error: There is no such encoder, or settings contradict it.
     """
-    if config.pretrained and "pretrained" in given and not config.start:
+    if config.pretrained and "pretrained" in given and config.start:
+        raise ArgumentError(
+            f"`start={config.start!r}` and `pretrained` name different weights to begin with: leave out `pretrained`, "
+            "or leave out `start` for timm's weights of `backbone`"
+        )
+    if config.pretrained and "pretrained" in given:
         config = dataclasses.replace(
             config, start=f"timm:{config.backbone}", pretrained=False, adapt=config.adapt or "all"
         )

@@ -46,7 +46,7 @@ def open_manifest(data: Data) -> ImageSource | None:
     whose cells cannot be told apart, is left out and listed among the skipped.
 
     Raises:
-        S2R2Error: The table cannot be read, has no ``path`` column, or no rows.
+        S2R2Error: The table cannot be read, has no ``path`` column, no rows, or ``label`` as well as ``labels``.
     """
     path = data.path
     if path.suffix.lower() not in (".csv", ".parquet") or not path.is_file():
@@ -59,7 +59,7 @@ def open_manifest(data: Data) -> ImageSource | None:
         problems = listing.problems
         first = f" that can be used ({problems[0].key}: {problems[0].reason})" if problems else ""
         raise S2R2Error(f"{table} lists no images: it has a header and no rows{first}")
-    column = next((name for name in ("labels", "label") if name in listing.cells), None)
+    column = next((name for name in ("label", "labels") if name in listing.cells), None)
     labels = None
     if column is not None:
         labels = Labels.from_cells(listing.cells[column], label_lists(listing.values[column], table))
