@@ -13,12 +13,18 @@ from s2r2.cli.options import option_names
 from s2r2.cli.running import main
 from s2r2.errors import ArgumentError
 from s2r2.settings.values import Mistakes
-from s2r2.system.wording import arguments_shown_as, worded
+from s2r2.system.wording import amount, arguments_shown_as, worded
 
 SOURCE = Path(s2r2.__file__).parent
 LIBRARY = [path for path in sorted(SOURCE.rglob("*.py")) if "cli" not in path.relative_to(SOURCE).parts]
 ARGUMENT = re.compile(r"`([a-z][a-z0-9_]*)(?:=[^`]*)?`")
 COMMAND = re.compile(r"\bs2r2 [a-z]+[^:;,]*")
+
+
+def test_one_of_a_thing_is_singular() -> None:
+    said = [amount(0, "photo"), amount(1, "photo"), amount(1234, "photo"), amount(1.0, "minute"), amount(0.5, "minute")]
+    assert said == ["0 photos", "1 photo", "1,234 photos", "1 minute", "0.5 minutes"]
+    assert (amount(1, "copy", "copies"), amount(2, "copy", "copies")) == ("1 copy", "2 copies")
 
 
 def messages(path: Path) -> list[tuple[int, str]]:

@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_counted_and_listed_and_an_update_goes_on(
     main(command)
     said = capsys.readouterr().out
     assert "22 photos in" in said
-    assert "23 of 24 belong to a photo; 1 vectors without a photo, 1 photos without a vector" in said
+    assert "23 of 24 belong to a photo; 1 vector without a photo, 1 photo without a vector" in said
     listed = (index / "skipped.csv").read_text()
     assert "red/0.jpg,a vector without a photo" in listed
     assert f"red/new.jpg,{vectors} has no vector of it" in listed
@@ -128,7 +128,7 @@ def test_vectors_that_cannot_be_used_are_refused_in_one_line(photo_folder: Path,
         ([[1.0, 0.0], [1.0]], {"key": keys}, r"vectors of 1 numbers, others have 2"),
         ([[1.0, 0.0], [float("nan"), 1.0]], {"key": keys}, r"the vector of red/1.jpg is not finite or has length 0"),
         ([[1.0, 0.0], [0.0, 0.0]], {"key": keys}, r"not finite or has length 0"),
-        ([[1.0, 0.0], [0.0, 1.0]], {"key": keys[:1] * 2}, r"more than one vector of 1 photos, such as red/0.jpg"),
+        ([[1.0, 0.0], [0.0, 1.0]], {"key": keys[:1] * 2}, r"more than one vector of 1 photo, such as red/0.jpg"),
         ([[1.0, 0.0], [0.0, 1.0]], {"key": [keys[0], None]}, r"a row has no key"),
         ([[1.0, 0.0], [0.0, 1.0]], {"name": keys}, r"has the columns name, vector: .* key or path"),
         ([1.0, 0.0], {"key": keys}, r"the columns vector \(lists"),

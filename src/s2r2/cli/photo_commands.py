@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 
 from s2r2.cli.options import Data, EncoderName, File
 from s2r2.system.terminal import say
+from s2r2.system.wording import amount
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,6 @@ class Cache:
         from s2r2.images import clear_stores, list_stores
 
         for kept in list_stores(self.store):
-            say(f"{kept.size / 1e6:10,.1f} MB  {kept.images:>9,} images  {kept.name}  {kept.path}")
+            say(f"{kept.size / 1e6:10,.1f} MB  {amount(kept.images, 'image'):>16}  {kept.name}  {kept.path}")
         if self.clear:
             say(f"{clear_stores(self.store) / 1e6:10,.1f} MB freed")

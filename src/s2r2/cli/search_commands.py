@@ -12,7 +12,7 @@ from s2r2.cli.options import Data, DeviceOptions, EncoderName, File, FilterOptio
 from s2r2.distributed.launching import is_follower, launch_if_wanted
 from s2r2.errors import ArgumentError
 from s2r2.system.terminal import say
-from s2r2.system.wording import worded
+from s2r2.system.wording import amount, worded
 
 if TYPE_CHECKING:
     from s2r2.search.exporting import Written
@@ -337,8 +337,8 @@ class Serve:
 
 
 def _summary(written: "Written", place: Path) -> str:
-    vectors = f"{written.count} vectors of {written.dimensions}"
-    return f"{vectors} in {place}; {len(written.skipped)} photos skipped"
+    vectors = f"{amount(written.count, 'vector')} of {written.dimensions}"
+    return f"{vectors} in {place}; {amount(len(written.skipped), 'photo')} skipped"
 
 
 def _say_lines(text: object) -> None:

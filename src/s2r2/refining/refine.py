@@ -14,6 +14,7 @@ from s2r2.refining.evidence import judged_by_labels, judged_by_marks
 from s2r2.refining.judging import Change, cross_validated
 from s2r2.refining.learning import Judged, Recipe, learn_head, spread_of
 from s2r2.search import ImageIndex, write_refined_index
+from s2r2.system.wording import amount
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Refined:
             lines.append("warning   the refined index is not better than the first one, as far as these photos tell")
         lines += [str(change) for change in self.changes]
         place, first = printable(str(self.out)), printable(str(self.folder))
-        lines.append(f"learned from {self.judged} photos in {self.seconds:.1f} s; the refined index is {place}")
+        lines.append(
+            f"learned from {amount(self.judged, 'photo')} in {self.seconds:.1f} s; the refined index is {place}"
+        )
         lines.append(f"compare   s2r2 serve {first} --compare {place}")
         return "\n".join(lines)
 

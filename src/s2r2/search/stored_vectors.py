@@ -27,6 +27,7 @@ from s2r2.search import shards
 from s2r2.search.embedding_rows import Origin
 from s2r2.search.storage.rows import photo_id
 from s2r2.system.files import make_folder
+from s2r2.system.wording import amount
 
 ROWS_READ = 8192
 LENGTH_ERROR = 1e-4
@@ -186,8 +187,8 @@ class StoredVectors:
         if len(twice):
             named = next(name for rows in self.rows() for name in rows.names if photo_id(name) == twice[0])
             raise ArgumentError(
-                f"{self.shown} has more than one vector of {len(np.unique(twice)):,} photos, such as {named}: give "
-                "`vectors` with one row a photo"
+                f"{self.shown} has more than one vector of {amount(len(np.unique(twice)), 'photo')}, such as {named}: "
+                "give `vectors` with one row a photo"
             )
         listed = self.place.iterdir() if self.place.is_dir() else [self.place.with_suffix(".skipped.csv")]
         for path in listed:

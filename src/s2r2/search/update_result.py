@@ -9,6 +9,7 @@ from s2r2.images.sources.names import printable
 from s2r2.search.index import ImageIndex
 from s2r2.search.storage.layout import ENCODER, SKIPPED
 from s2r2.search.storage.published import Published
+from s2r2.system.wording import amount
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,14 @@ class UpdateResult:
     def __str__(self) -> str:
         folder, about = self.folder, self.about
         text = (
-            f"{about.photos:,} photos in {printable(str(folder))}: {self.embedded:,} embedded, {self.moved:,} moved, "
-            f"{self.kept:,} unchanged, {self.dropped:,} dropped, {len(self.skipped):,} skipped"
+            f"{amount(about.photos, 'photo')} in {printable(str(folder))}: {self.embedded:,} embedded, "
+            f"{self.moved:,} moved, {self.kept:,} unchanged, {self.dropped:,} dropped, {len(self.skipped):,} skipped"
         )
         if self.skipped:
             text += f" (see {printable(str(folder / SKIPPED))})"
         if self.missing:
             text += (
-                f"\nkept      {self.missing:,} photos of the index were not found: is a disk not mounted? If they "
+                f"\nkept      {amount(self.missing, 'photo')} of the index not found: is a disk not mounted? If they "
                 "are gone for good, repeat the update with `drop_missing=True`"
             )
         text += "".join(f"\n{note}" for note in self.notes)

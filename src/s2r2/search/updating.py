@@ -31,6 +31,7 @@ from s2r2.search.words.vectors import WordVectors, check_text, described, tidy_w
 from s2r2.search.writing import writing
 from s2r2.system.files import checksum, sync_folder
 from s2r2.system.progress import ProgressLine
+from s2r2.system.wording import amount
 
 COMMIT_ROWS = 1024
 """Rows that are committed at once; of a large index up to 16 times as many, since each commit costs more there."""
@@ -179,7 +180,7 @@ class _Update:
             self._embed(reader, wanted, batch_size, progress)
         if self.embedded + self.moved + self.kept == 0:
             first = f"; the first: {self.skipped[0].key}: {self.skipped[0].reason}" if self.skipped else ""
-            keeps = f"; the index keeps its {len(self.rows):,} photos" if len(self.rows) else ""
+            keeps = f"; the index keeps its {amount(len(self.rows), 'photo')}" if len(self.rows) else ""
             none = f"none of the {len(self.source)} images of {self.source.name} can be read"
             raise S2R2Error(printable(none + first + keeps))
         fill_facts(self.rows, self.files, reader, progress)

@@ -17,6 +17,7 @@ from s2r2.search.storage.catalog import places_of
 from s2r2.search.storage.rows import photo_id
 from s2r2.search.stored_vectors import StoredVectors
 from s2r2.system.prefetch import in_order
+from s2r2.system.wording import amount
 
 if TYPE_CHECKING:
     from s2r2.distributed.processes import Processes
@@ -77,8 +78,8 @@ class StoredVectorReader(PhotoReader):
         """How vectors and photos have come together."""
         count, unused = len(self.vectors), len(self._unused)
         said = [
-            f"vectors   {count - unused:,} of {count:,} belong to a photo; {unused:,} vectors without a photo, "
-            f"{len(self.source) - count + unused:,} photos without a vector"
+            f"vectors   {count - unused:,} of {count:,} belong to a photo; {amount(unused, 'vector')} without a "
+            f"photo, {amount(len(self.source) - count + unused, 'photo')} without a vector"
         ]
         if self.vectors.normalized:
             said.append(f"vectors   {self.vectors.normalized:,} were not of length 1 and have been normalized")

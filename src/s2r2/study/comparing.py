@@ -21,6 +21,7 @@ from s2r2.study.tables import to_markdown
 from s2r2.study.tuning import choose_settings, wider_cells
 from s2r2.system.console import PlainConsole
 from s2r2.system.files import make_folder, write_text
+from s2r2.system.wording import amount
 from s2r2.training.run.trust import name_method
 
 
@@ -125,7 +126,7 @@ def _close(results: Results, trials: int, tried: int, folder: Path, console: Pla
     elif results.done < results.cells:
         state = f"{results.done} of {results.cells} runs; call again to go on"
     else:
-        state = f"all {results.cells} runs"
+        state = f"all {amount(results.cells, 'run')}"
     console.say(f"done      {state}")
     for name in ("table.md", "results.json", "study.html"):
         console.say(f"written   {folder / name}")

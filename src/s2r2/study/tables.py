@@ -10,6 +10,7 @@ from s2r2.study.spec import UNTRAINED
 from s2r2.study.statistics import Estimate
 from s2r2.study.verdicts import NOT_COVERED, counted, unequal_seconds, verdicts
 from s2r2.system.markdown import markdown_table
+from s2r2.system.wording import amount
 
 COST_TITLES = ("views", "seconds", "MiB", "seeds")
 MISSING = "missing"
@@ -130,9 +131,9 @@ def tuning_explanation(results: Results) -> str:
     seeds = f", the mean over {len(tuning.seeds)} seeds" if len(tuning.seeds) > 1 else ""
     wider = ", and one more a step beyond each edge at which the best of them lay" if tuning.widen else ""
     return (
-        f"{tuning.trials} trials for each method and data set with {tuning.budget:,} encoded views each{seeds}{wider}, "
-        f"evaluated by {TITLES.get(tuning.figure, tuning.figure)} on {tuning.held_out:.0%} of the training labels. The "
-        f"test images had no part in it.{_diverged(results, tuning.figure)}"
+        f"{amount(tuning.trials, 'trial')} for each method and data set with {tuning.budget:,} encoded views each"
+        f"{seeds}{wider}, evaluated by {TITLES.get(tuning.figure, tuning.figure)} on {tuning.held_out:.0%} of the "
+        f"training labels. The test images had no part in it.{_diverged(results, tuning.figure)}"
     )
 
 

@@ -34,6 +34,18 @@ def worded(message: str) -> str:
     return _ARGUMENT.sub(_as_given, message)
 
 
+def amount(number: float, noun: str, plural: str = "") -> str:
+    """A number with its noun: ``1 photo``, ``0 photos``, ``1,234 photos``, ``2.5 minutes``.
+
+    Args:
+        number: How many; whole ones have commas between thousands.
+        noun: For one of them.
+        plural: For any other number; by default with an ``s``.
+    """
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{shown} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def as_keys(message: str) -> str:
     """The message with its arguments as a file of settings has them: ``batch_size: 64``."""
     return _ARGUMENT.sub(lambda found: found[1] if found[2] is None else f"{found[1]}: {found[2]}", message)

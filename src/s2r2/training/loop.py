@@ -21,7 +21,7 @@ from s2r2.runs import RunFolder, claiming, shown
 from s2r2.system.console import PlainConsole
 from s2r2.system.files import write_text
 from s2r2.system.progress import format_seconds
-from s2r2.system.wording import worded
+from s2r2.system.wording import amount, worded
 from s2r2.training.adaptation import merged, optimizer_of, save_merged, trained_module
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods import Position, build_method, loss_of, statistics_of
@@ -182,7 +182,7 @@ class _Run:
         self.log.flush()
         if self.config.minutes and self.processes.leader:
             write_steps_taken(self.prepared, self.step)
-        self.console.say(f"trained   {self.step:,} steps in {format_seconds(time.monotonic() - started)}")
+        self.console.say(f"trained   {amount(self.step, 'step')} in {format_seconds(time.monotonic() - started)}")
         say_skipped(self.prepared.store, self.prepared.folder, self.console)
         return TrainingResult(self.prepared.folder, merged(self.encoder, self.config.adapt), self.step, self.figures)
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from s2r2.distributed.processes import Processes
+from s2r2.system.wording import amount
 from s2r2.training.optimizer import WARMUP_SHARE, learning_rate_at
 from s2r2.training.setup.plan import Preparation
 
@@ -48,7 +49,7 @@ class Stopwatch:
 
 
 class Schedule(ABC):
-    """Where a run stands before a step (counted from 0): the same in all processes.
+    """Where a run stands before a step (amount from 0): the same in all processes.
 
     Attributes:
         watch: The time trained so far; that of the first process counts.
@@ -162,7 +163,7 @@ class TimeSchedule(Schedule):
         return round(self.progress(step) * self._limit), round(self._limit)
 
     def describe(self, step: int) -> str:  # noqa: D102
-        return f"step {step:,}, {self.progress(step) * self._limit / 60:.1f} of {self._limit / 60:g} minutes"
+        return f"step {step:,}, {self.progress(step) * self._limit / 60:.1f} of {amount(self._limit / 60, 'minute')}"
 
     def look(self, step: int) -> None:  # noqa: D102
         passed, self._least = self.watch.look(), self.progress(step)

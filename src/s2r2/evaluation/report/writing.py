@@ -14,6 +14,7 @@ from s2r2.evaluation.report.curves import training_curves
 from s2r2.evaluation.report.figures import bar_groups, confusion_table, headline, health_rows, table
 from s2r2.runs import RunFolder
 from s2r2.system.files import write_text
+from s2r2.system.wording import amount
 
 SKIPPED_SHOWN = 100
 
@@ -91,7 +92,7 @@ def _summary(run: Contents) -> str:
     settings, about = run.settings, run.about
     if not settings:
         return ""
-    photos = f"{about['images']:,} photos" if isinstance(about.get("images"), int) else "photos"
+    photos = amount(about["images"], "photo") if isinstance(about.get("images"), int) else "photos"
     views = settings.get("views")
     batch = settings.get("batch_size")
     sentence = (

@@ -14,7 +14,7 @@ from s2r2.search.terminal_output import as_seen_from_here
 from s2r2.system.console import PlainConsole
 from s2r2.system.files import atomic_write
 from s2r2.system.terminal import csv_safe
-from s2r2.system.wording import worded
+from s2r2.system.wording import amount, worded
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def duplicates_and_show(
         for row in group.rows:
             console.say(f"   {_kind(group, row):<14}  {as_seen_from_here(index.location(row))}")
     photos = sum(len(group.rows) for group in found.groups)
-    console.say(f"{len(found.groups):,} groups, {photos:,} of {len(index):,} photos")
+    console.say(f"{amount(len(found.groups), 'group')}, {photos:,} of {amount(len(index), 'photo')}")
     if out is not None:
         _write_list(index, found, out)
         console.say(f"list      {out}")
@@ -105,7 +105,7 @@ def _put_away(index: ImageIndex, planned: Plan, put_away: PutAway, console: Plai
     count, size = len(planned.copies), sum(copy.bytes for copy in planned.copies) / 1e6
     if put_away.script is not None:
         write_script(index, planned, put_away.script)
-        console.say(f"script    {put_away.script}: removes {count:,} photos ({size:,.1f} MB) when sh runs it")
+        console.say(f"script    {put_away.script}: removes {amount(count, 'photo')} ({size:,.1f} MB) when sh runs it")
         return
     done = _done(index, planned, put_away)
     for copy, what in done:
@@ -114,8 +114,8 @@ def _put_away(index: ImageIndex, planned: Plan, put_away: PutAway, console: Plai
     if put_away == PutAway():
         console.say(
             worded(
-                f"{count:,} copies ({size:,.1f} MB) could go; nothing was changed: add `move_to=DIR`, `trash` or "
-                "`script=FILE`"
+                f"{amount(count, 'copy', 'copies')} ({size:,.1f} MB) could go; nothing was changed: add "
+                "`move_to=DIR`, `trash` or `script=FILE`"
             )
         )
 

@@ -5,7 +5,7 @@ from s2r2.encoder import Encoder
 from s2r2.runs import RunFolder
 from s2r2.system.console import PlainConsole
 from s2r2.system.progress import format_seconds
-from s2r2.system.wording import worded
+from s2r2.system.wording import amount, worded
 from s2r2.training.setup.cost import seconds_per_pixel, seconds_per_step_of_head
 from s2r2.training.setup.plan import Preparation
 
@@ -13,7 +13,7 @@ from s2r2.training.setup.plan import Preparation
 def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, processes: Processes) -> None:
     """Print what the run will do, with an estimate of its time measured on this machine."""
     config, store = prepared.config, prepared.store
-    labels = f", {len(store.labels.names)} labels (not used in training)" if store.labels is not None else ""
+    labels = f", {amount(len(store.labels.names), 'label')} (not used in training)" if store.labels is not None else ""
     skipped = f", {len(store.skipped)} skipped (see {RunFolder(prepared.folder).skipped_file})" if store.skipped else ""
     weights = "pretrained" if config.pretrained else "random weights"
     if config.start:
@@ -31,9 +31,9 @@ def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, pro
     )
     options = "".join(f", {name} {value}" for name, value in config.options.items())
     console.say(
-        f"step      {config.method}: {config.batch_size} images x {config.views} views ({config.recipe}) = "
-        f"{config.batch_size * config.views:,} views, temperature {config.temperature}{options}"
-        + (f", {config.micro_batch:,} at once" if config.micro_batch else ""),
+        f"step      {config.method}: {amount(config.batch_size, 'image')} x {amount(config.views, 'view')} "
+        f"({config.recipe}) = {amount(config.batch_size * config.views, 'view')}, temperature {config.temperature}"
+        f"{options}" + (f", {config.micro_batch:,} at once" if config.micro_batch else ""),
     )
     done = prepared.resumed["step"] if prepared.resumed else 0
     left = f", resumed at step {done + 1:,}" if done else ""
@@ -47,8 +47,8 @@ def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, pro
         seconds = _seconds(prepared, encoder, prepared.steps - done) / processes.world_size
         time_left = f", about {format_seconds(seconds)} (estimated)"
     console.say(
-        f"run       {prepared.steps / prepared.steps_per_epoch:.4g} epochs x {prepared.steps_per_epoch:,} steps = "
-        f"{prepared.steps:,} steps{left}{time_left}",
+        f"run       {prepared.steps / prepared.steps_per_epoch:.4g} epochs x "
+        f"{amount(prepared.steps_per_epoch, 'step')} = {amount(prepared.steps, 'step')}{left}{time_left}",
     )
     console.say(f"folder    {prepared.folder}")
 
@@ -60,8 +60,9 @@ def _announce_minutes(prepared: Preparation, console: PlainConsole) -> None:
     elif done:
         left = f", resumed at step {done + 1:,} after {trained:.1f} minutes"
     else:
-        left = f", about {prepared.steps / prepared.steps_per_epoch:.4g} epochs = {prepared.steps:,} steps (estimated)"
-    console.say(f"run       {minutes:g} minutes{left}")
+        epochs = prepared.steps / prepared.steps_per_epoch
+        left = f", about {epochs:.4g} epochs = {amount(prepared.steps, 'step')} (estimated)"
+    console.say(f"run       {amount(minutes, 'minute')}{left}")
     console.say(f"folder    {prepared.folder}")
 
 

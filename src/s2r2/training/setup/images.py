@@ -11,7 +11,7 @@ from s2r2.images.store.direct import DIRECT
 from s2r2.images.store.pixel_store import NO_STORE
 from s2r2.runs import RunFolder
 from s2r2.system.console import PlainConsole
-from s2r2.system.wording import worded
+from s2r2.system.wording import amount, worded
 from s2r2.training.setup.features import FeatureLoader
 from s2r2.training.setup.plan import Preparation
 from s2r2.views import ViewLoader
@@ -99,4 +99,4 @@ def open_loader(prepared: Preparation, processes: Processes, encoder: Encoder, c
 def say_skipped(images: PixelStore | DirectImages, folder: Path, console: PlainConsole) -> None:
     """At the end of a run without a store: how many images could not be read."""
     if isinstance(images, DirectImages) and images.skipped:
-        console.say(f"skipped   {len(images.skipped):,} photos (see {RunFolder(folder).skipped_file})")
+        console.say(f"skipped   {amount(len(images.skipped), 'photo')} (see {RunFolder(folder).skipped_file})")

@@ -21,6 +21,7 @@ from s2r2.images.store.pixel_store import NO_STORE
 from s2r2.runs import Claim, RunFolder, shown
 from s2r2.system.code_files import is_code_file
 from s2r2.system.console import PlainConsole
+from s2r2.system.wording import amount
 from s2r2.training.config import TrainConfig, read_config
 from s2r2.training.methods.registry import find_method, method_options, resolve
 from s2r2.training.optimizer import learning_rate_at, warmup_steps
@@ -200,8 +201,8 @@ def announce_length(prepared: Preparation, before: TrainConfig, steps: int, cons
     if not config.minutes and not before.minutes:
         now, was = (_rate(prepared, length) for length in (prepared.steps, steps))
         rates = f" (learning rate {now:.2g}, was {was:.2g})"
-    length = f"{config.minutes:g} minutes" if config.minutes else f"{prepared.steps:,} steps"
-    length_before = f"{before.minutes:g} minutes" if before.minutes else f"{steps:,}"
+    length = amount(config.minutes, "minute") if config.minutes else amount(prepared.steps, "step")
+    length_before = amount(before.minutes, "minute") if before.minutes else f"{steps:,}"
     console.say(
         f"length    {length} instead of {length_before}: from step {done + 1:,} on, the learning rate and "
         f"all else with a schedule continue as in a run started with {asked}{rates}",

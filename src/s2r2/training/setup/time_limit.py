@@ -9,7 +9,7 @@ import torch
 from s2r2.distributed.processes import Processes
 from s2r2.errors import ArgumentError
 from s2r2.system.console import PlainConsole
-from s2r2.system.wording import worded
+from s2r2.system.wording import amount, worded
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods import resolve
 from s2r2.training.methods.registry import BASE_VIEWS
@@ -41,7 +41,7 @@ and not measured."""
 BATCH_SIZE, LEAST_STEPS_PER_EPOCH = 64, 8
 EMBEDDING_SHARE = 0.4
 """Of the time for training a head, what the passes through the backbone may take; rendering the views is not
-counted."""
+amount."""
 LEARNING_RATE, SPREAD = 6e-3, 1.0
 """Of short runs by ranking: three times the usual rate for 512 views in a step, and a term of spread."""
 
@@ -84,7 +84,7 @@ def _say_chosen(config: TrainConfig, images: int, console: PlainConsole) -> None
     shown = resolve(config)
     settings = ", ".join(f"`{name}={getattr(shown, name)!r}`" for name in _SHOWN)
     options = "".join(f", `options={name}={value}`" for name, value in shown.options.items())
-    about = f"for {config.minutes:g} minutes and {images:,} photos"
+    about = f"for {amount(config.minutes, 'minute')} and {amount(images, 'photo')}"
     console.say(worded(f"chosen    {about}: {settings}, `lr={shown.lr:.2g}`{options}"))
 
 

@@ -17,6 +17,7 @@ from s2r2.images.sources.names import printable
 from s2r2.images.sources.register import Data, register_source
 from s2r2.images.sources.skipped import Skipped
 from s2r2.images.sources.source import FileSource, ImageSource
+from s2r2.system.wording import amount
 
 AGAIN = "fetch it again from https://cocodataset.org/#download"
 
@@ -59,7 +60,7 @@ def _open(folder: Path, annotations: Sequence[Path]) -> FileSource:
         part = path.stem.removeprefix(PREFIX)
         images, names, count = _read(path)
         if count:
-            problems.append(Skipped(path.name, f"{count:,} annotations of unknown images or categories"))
+            problems.append(Skipped(path.name, f"{amount(count, 'annotation')} of unknown images or categories"))
         place = _image_folder(folder, part, path, images)
         for number, file_name in images.items():
             key = printable(f"{part}/{file_name}" if len(annotations) > 1 else file_name)
