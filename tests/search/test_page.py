@@ -230,6 +230,22 @@ def test_near_duplicates(page: Any) -> None:
     with page.expect_download() as download:
         page.get_by_role("button", name="Download a script").click()
     assert "remove " in Path(download.value.path()).read_text()
+    assert not page.locator("#unfiltered").is_visible()
+    asked: list[str] = []
+
+    def of_two(route: Any) -> None:
+        asked.append(route.request.url)
+        answer = route.fetch(url=route.request.url.split("?")[0])
+        route.fulfill(response=answer, json=answer.json() | {"total": 2} if answer.status == 200 else answer.json())
+
+    page.route("**/api/duplicates?*", of_two)
+    page.evaluate("location.hash = 'view=duplicates&label=green'")
+    until(page, "document.querySelector('#view-duplicates > .more')?.textContent.includes('(1 of 2 groups are not')")
+    assert "do not hold here" in page.locator("#unfiltered").inner_text()
+    page.locator("#view-duplicates > .more").click()
+    until(page, "document.querySelectorAll('.group').length == 2")
+    assert "offset=1" in asked[-1]
+    assert not page.locator("#view-duplicates > .more").is_visible()
 
 
 def test_the_keyboard_is_enough(page: Any) -> None:

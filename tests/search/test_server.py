@@ -14,17 +14,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
+from fastapi import HTTPException
 from PIL import Image
+from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from s2r2.cli import main
 from s2r2.errors import S2R2Error
-from s2r2.search.server import served_index, serving
+from s2r2.search.server import served_index, serving, uploads as uploads_module
 from s2r2.search.server.allowed_hosts import allowed_hosts
 from s2r2.search.server.app import create_app
 from s2r2.search.server.mapping import RECORD
@@ -89,6 +92,32 @@ def test_duplicates_and_map(client: httpx.Client) -> None:
         else:
             groups = [{photo["key"] for photo in group["photos"]} for group in answer.json()["groups"]]
             assert {"red/0.jpg", "red/again.jpg"} in groups
+            first, rest = (client.get(f"/api/duplicates?{asked}").json() for asked in ("limit=1", "offset=1"))
+            assert first["groups"] + rest["groups"] == answer.json()["groups"]
+            assert first["total"] == rest["total"] == len(groups)
+
+
+def test_a_large_upload_waits_only_so_long_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads_module, "TURN_SECONDS", 0.05)
+    monkeypatch.setattr(uploads_module, "LARGE_AT_ONCE", 1)
+    body = bytes(uploads_module.SMALL_BYTES + 1)
+    headers = [(b"content-type", b"image/jpeg"), (b"content-length", str(len(body)).encode())]
+
+    def request() -> Request:
+        sent = {"type": "http.request", "body": body, "more_body": False}
+        return Request({"type": "http", "method": "POST", "headers": headers}, AsyncMock(return_value=sent))
+
+    async def two_at_once() -> None:
+        uploads = uploads_module.Uploads()
+        async with uploads.received(request()) as first:
+            assert first == body
+            with pytest.raises(HTTPException, match="too many large uploads at once") as refused:
+                await uploads.received(request()).__aenter__()
+            assert refused.value.status_code == 503
+        async with uploads.received(request()) as again:
+            assert again == body
+
+    asyncio.run(two_at_once())
 
 
 def test_every_answer_restricts_the_browser(client: httpx.Client) -> None:

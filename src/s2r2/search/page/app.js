@@ -5,7 +5,7 @@ import * as api from "./api.js";
 import { boxing } from "./boxing.js";
 import { bringing } from "./bringing.js";
 import { duplicates } from "./duplicates.js";
-import { filtering } from "./filters.js";
+import { any, filtering } from "./filters.js";
 import { openMap } from "./map.js";
 import { judged, marksOf, setMark, whyNotKept } from "./marking.js";
 import { card, element, facts, grid, title, visible } from "./photo.js";
@@ -287,6 +287,7 @@ async function show() {
     document.querySelector(`[data-view="${name}"]`).setAttribute("aria-pressed", String(state.view === name));
   }
   showFilters(state.filters);
+  $("unfiltered").hidden = state.view === "search" || !any(state.filters);
   try {
     if (state.view === "duplicates") await copies(signal);
     else if (state.view === "map") {

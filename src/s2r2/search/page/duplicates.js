@@ -13,15 +13,39 @@ export function duplicates(view, { onOpen, onProblem, onStatus }) {
   });
   return async (signal) => {
     onStatus("Looking for copies.");
-    const found = await (await api.whenReady("api/duplicates", {}, signal)).json();
+    const found = await groups(0, signal);
     form.hidden = found.total === 0;
     view.querySelector("#duplicates-summary").textContent = found.total
       ? `${found.total.toLocaleString()} groups with ${found.photos.toLocaleString()} photos.`
       : "No photo is a copy of another one.";
-    view.querySelector("#groups").replaceChildren(...found.groups.map((photos) => group(photos, onOpen)));
+    const list = view.querySelector("#groups");
+    const added = ({ groups: more }) => list.append(...more.map((one) => group(one, onOpen)));
+    list.replaceChildren();
+    added(found);
+    const more = element("button", { type: "button", className: "more" });
+    const offer = () => {
+      const rest = found.total - list.children.length;
+      more.hidden = rest <= 0;
+      more.textContent = `Show more (${rest.toLocaleString()} of ${found.total.toLocaleString()} groups are not shown)`;
+    };
+    more.addEventListener("click", async () => {
+      const before = list.children.length;
+      try {
+        added(await groups(before, signal));
+        list.children[before]?.querySelector(".open").focus();
+      } catch (error) {
+        onProblem(error);
+      }
+      offer();
+    });
+    offer();
+    view.querySelector(".more")?.remove();
+    view.append(more);
     onStatus("");
   };
 }
+
+const groups = async (offset, signal) => (await api.whenReady("api/duplicates", { offset, limit: 100 }, signal)).json();
 
 function group({ photos }, onOpen) {
   const list = grid("ul", photos.map((photo) => {

@@ -4,6 +4,10 @@ import { element, visible } from "./photo.js";
 
 const NAMES = ["folder", "label", "camera", "taken_from", "taken_to", "megapixels_from", "megapixels_to"];
 
+const MOST = 2000; // choices in a list
+
+export const any = (filters) => NAMES.some((name) => filters[name]);
+
 export const none = () => Object.fromEntries(NAMES.map((name) => [name, ""]));
 
 export const read = (query) => Object.fromEntries(NAMES.map((name) => [name, query.get(name) || ""]));
@@ -13,8 +17,12 @@ export function write(filters, query) {
 }
 
 function fill(select, choices) {
-  for (const { name, photos } of choices.slice(0, 2000)) {
+  for (const { name, photos } of choices.slice(0, MOST)) {
     select.append(element("option", { value: name, textContent: `${visible(name)} (${photos.toLocaleString()})` }));
+  }
+  if (choices.length > MOST) {
+    const textContent = `${(choices.length - MOST).toLocaleString()} more: name one in the address, #${select.name}=NAME`;
+    select.append(element("option", { value: "", disabled: true, textContent }));
   }
   select.closest("label").hidden = choices.length === 0;
 }
@@ -34,8 +42,13 @@ export function filtering(form, about, onChange) {
   }
   const clear = form.querySelector(".clear");
   const show = (filters) => {
-    for (const control of controls) control.value = filters[control.name];
-    clear.hidden = NAMES.every((name) => !filters[name]);
+    for (const control of controls) {
+      const value = filters[control.name];
+      const listed = control.tagName !== "SELECT" || [...control.options].some((option) => option.value === value);
+      if (!listed) control.append(element("option", { value, textContent: visible(value) }));
+      control.value = value;
+    }
+    clear.hidden = !any(filters);
   };
   form.addEventListener("change", () => {
     if (form.reportValidity()) onChange(Object.fromEntries(controls.map(({ name, value }) => [name, value])));

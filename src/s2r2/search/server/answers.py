@@ -203,4 +203,4 @@ class Copies(Answer):
     photos: int
     """How many photos are in them."""
     groups: list[CopyGroup]
-    """The first 500."""
+    """Those from offset on, at most limit."""

@@ -59,6 +59,7 @@ _TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/
 _THUMBNAILS_AT_ONCE = 8
 _LARGE_AT_ONCE = 2
 _LOOPBACK_ONLY = AllowedHosts(LOOPBACK)
+Offset = Annotated[int, Query(ge=0, le=1 << 40, description="How many to leave out at the beginning.")]
 Threshold = Annotated[float | None, Query(ge=0, le=1)]
 _LOG = logging.getLogger("s2r2.search")
 
@@ -186,9 +187,7 @@ def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool, original
         }
 
     @app.get("/api/photos", response_model=PhotoList)
-    async def photos(
-        where: Where, offset: Annotated[int, Query(ge=0, le=1 << 40)] = 0, limit: Count = 120
-    ) -> dict[str, Any]:
+    async def photos(where: Where, offset: Offset = 0, limit: Count = 120) -> dict[str, Any]:
         """The photos that pass the filters, in the order of their keys."""
         return await in_thread(served[0].now.photos, where, offset, limit, limiter=limiter)
 
@@ -214,13 +213,13 @@ def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool, original
         return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=600"})
 
     @app.get("/api/duplicates", response_model=Copies)
-    async def duplicates(threshold: Threshold = None) -> Response:
-        """Groups of copies; status 202 while they are being looked for: ask again."""
+    async def duplicates(threshold: Threshold = None, offset: Offset = 0, limit: Count = 500) -> Response:
+        """Groups of copies among all photos; status 202 while they are being looked for: ask again."""
         shown = served[0].now
         found = await in_thread(shown.duplicates, threshold, limiter=limiter)
         if found is None:
             return JSONResponse({"working": True}, 202)
-        groups = [shown.group(group) for group in found.groups[:500]]
+        groups = [shown.group(group) for group in found.groups[offset : offset + limit]]
         photos = sum(len(group.rows) for group in found.groups)
         answer = {"threshold": found.threshold, "total": len(found.groups), "photos": photos, "groups": groups}
         return JSONResponse(answer)

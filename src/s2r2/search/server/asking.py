@@ -15,7 +15,7 @@ from s2r2.search.filtering import Filter
 from s2r2.search.server.served_index import LiveIndex, ServedIndex
 
 Which = Annotated[int, Query(ge=0, le=1, description="0: the first index, 1: the one beside it.")]
-Count = Annotated[int, Query(ge=1, le=500, description="How many photos at most.")]
+Count = Annotated[int, Query(ge=1, le=500, description="How many at most.")]
 BoxText = Annotated[
     str | None, Query(max_length=120, description="left,top,width,height in parts of the sides: only this part.")
 ]

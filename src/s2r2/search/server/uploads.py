@@ -21,6 +21,8 @@ DECODE_SECONDS = 30.0
 SMALL_BYTES = 256 << 10
 """So much of each upload is read at once; what is larger waits for its turn. Who sends nothing keeps nobody out."""
 LARGE_AT_ONCE = 8
+TURN_SECONDS = 60.0
+"""So long a large upload waits for its turn."""
 GRACE, BYTES_A_SECOND, SECONDS = 5.0, 64 << 10, 120.0
 """After the first seconds an upload must have come at this rate, and in this time."""
 
@@ -56,8 +58,8 @@ class Uploads:
         """The body of a request, held in memory until the block ends.
 
         Raises:
-            HTTPException: 415 not of the right type, 411 of no stated length, 413 too large, 408 too slow, 400
-                empty or broken off.
+            HTTPException: 415 not of the right type, 411 of no stated length, 413 too large, 408 too slow,
+                503 no turn came, 400 empty or broken off.
         """
         length = _checked_length(request, sent)
         async with AsyncExitStack() as turn:
@@ -73,7 +75,7 @@ class Uploads:
                         break
                     spent += clock() - began
                     if len(content) <= SMALL_BYTES < len(content) + len(piece):
-                        await turn.enter_async_context(self._large)
+                        await self._wait_for(turn, sent)
                     content += piece
             except ClientDisconnect:
                 raise HTTPException(400, f"the {sent.name} did not arrive completely") from None
@@ -84,6 +86,14 @@ class Uploads:
             whole = bytes(content)
             content.clear()
             yield whole
+
+    async def _wait_for(self, turn: AsyncExitStack, sent: Sent) -> None:
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await turn.enter_async_context(self._large)
+        except TimeoutError:
+            busy = f"too many large uploads at once: send the {sent.name} again later"
+            raise HTTPException(503, busy, {"retry-after": "10", "connection": "close"}) from None
 
     async def received_as(self, kind: type[Model], request: Request) -> Model:
         """The JSON that a request carries.
