@@ -109,7 +109,7 @@ def test_photos_are_selected_and_taken_away(page: Any, served: tuple[str, Path])
     bar.get_by_role("button", name="Copy paths").click()
     page.wait_for_selector("#problem:not([hidden])")
     assert "does not let this page copy: use CSV" in page.locator("#problem").inner_text()
-    for name, start in (("CSV", b"path,label"), ("Zip of the files", b"PK")):
+    for name, start in (("CSV", b"label,key,id,path,taken,"), ("Zip of the files", b"PK")):
         with page.expect_download() as download:
             bar.get_by_role("button", name=name).click()
         assert Path(download.value.path()).read_bytes().startswith(start)
