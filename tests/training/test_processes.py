@@ -5,10 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 import preloaded
+from s2r2.distributed import processes as processes_module
 from s2r2.distributed.launching import _first_of_slurm, wants_launch
 from s2r2.distributed.processes import Processes
 from s2r2.errors import S2R2Error, SharedError
@@ -386,6 +389,18 @@ def test_moments_and_long_waits_have_limits_of_their_own(tmp_path: Path, monkeyp
         assert limits == [timedelta(minutes=3), timedelta(days=30)]
     finally:
         dist.destroy_process_group()
+
+
+def test_a_store_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    store = SimpleNamespace(compare_set=lambda *_: released.wait(20))
+    monkeypatch.setattr(processes_module, "_ANSWER_SECONDS", 0.05)
+    lost = Processes(rank=1, world_size=2, store=store)  # type: ignore[arg-type]
+    began = time.monotonic()
+    with pytest.raises(S2R2Error, match="process 1 lost another of the 2 processes"), lost.errors_said_once("go on"):
+        raise RuntimeError("Timed out waiting 12000ms for send operation to complete")
+    assert time.monotonic() - began < 10
+    released.set()
 
 
 def test_only_the_loss_of_a_process_becomes_a_line() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +23,7 @@ TIMEOUT_MINUTES = 30.0
 AT_ONCE = 8
 """Results of each process that travel together: fewer messages, and nobody waits for the slower one at each result."""
 _FIRST_TO_FAIL = "first to fail"
+_ANSWER_SECONDS = 5.0
 _NO_TIMEOUT = timedelta(days=30)  # decoding a data set for the first time may take long; the others wait
 _LOST = ("timed out", "timeout", "connection", "peer", "gloo", "nccl")
 
@@ -245,10 +247,17 @@ class Processes:
     def _is_first_to_fail(self) -> bool:
         if self.store is None:
             return True
-        try:
-            return self.store.compare_set(_FIRST_TO_FAIL, "", str(self.rank)) == str(self.rank).encode()
-        except RuntimeError:  # the store was in a process or on a machine that is gone
-            return True
+        compare_set, mine = self.store.compare_set, str(self.rank)
+        first: list[bytes] = []
+
+        def ask() -> None:
+            with contextlib.suppress(RuntimeError):  # the store was in a process that is gone
+                first.append(compare_set(_FIRST_TO_FAIL, "", mine))
+
+        asking = threading.Thread(target=ask, daemon=True)  # behind a cut link it waits for minutes: TCP sends again
+        asking.start()
+        asking.join(_ANSWER_SECONDS)
+        return not first or first[0] == mine.encode()
 
 
 def _meet(timeout: timedelta) -> tuple[dist.Store, int, int]:
