@@ -47,6 +47,7 @@ def test_scripts_run_in_two_processes(name, tmp_path):
     assert gradients[0] == gradients[1]
 
 
+@pytest.mark.slow
 def test_importing_the_losses_costs_no_more_than_torch():
     program = (
         "import sys, torch; before = set(sys.modules); import s2r2.losses; "

@@ -120,6 +120,7 @@ def test_half_a_request_has_a_deadline_however_it_drips(limited: Callable[..., A
         assert time.monotonic() - began < 4
 
 
+@pytest.mark.slow
 def test_the_body_of_a_refused_request_has_a_deadline(limited: Callable[..., Address]) -> None:
     """An answer was given before all was sent: the rest is not awaited for ever."""
 

@@ -46,6 +46,7 @@ def test_more_like_this_and_the_way_back(page: Any) -> None:
     until(page, f"document.querySelector('#facts dd').textContent != {before!r}")
 
 
+@pytest.mark.slow
 def test_more_like_these_and_less_like_those(page: Any, served: tuple[str, Path]) -> None:
     """Photos are added from results, by keys and as files; all of them are in the tray and the address."""
     page.locator(".photo button.open").nth(20).click()
@@ -323,6 +324,7 @@ def test_a_refused_upload_leaves_no_ranking_of_another_query(page: Any, served: 
     assert not page.evaluate("document.getElementById('results').inert")
 
 
+@pytest.mark.slow
 def test_a_photo_that_is_too_large_is_refused_by_the_page(page: Any) -> None:
     """Before it is sent; a smaller one, as the page says, is taken."""
 

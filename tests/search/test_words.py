@@ -139,6 +139,7 @@ def test_words_find_photos_and_the_encoder_ranks_on_from_them(
         assert client.get("/api/words", params={"text": text}).status_code == 422
 
 
+@pytest.mark.slow
 def test_an_update_encodes_only_what_is_new(
     encoder: Encoder, model_folder: Path, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -248,6 +248,7 @@ def test_a_fast_machine_or_much_time_chooses_the_better_row(monkeypatch: pytest.
         assert found.image_size == size
 
 
+@pytest.mark.slow
 def test_less_time_than_was_trained_is_refused(photos_here: Path, cheap: None, tmp_path: Path) -> None:
     config = TrainConfig(minutes=0.2, **SMALL)
     train(photos_here, config, out=tmp_path / "run", quiet=True, clock=Clock(each_look=1.0))

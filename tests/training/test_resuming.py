@@ -71,7 +71,8 @@ def test_the_lock_is_held_while_a_run_lives(photos_here: Path, tmp_path: Path, m
     assert seen[0].startswith(f"{os.getpid()} of ")
 
 
-@pytest.mark.parametrize("given", [{"epochs": 3}, pytest.param({"steps": 6}, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [{"epochs": 3}, {"steps": 6}])
 def test_a_finished_run_is_trained_longer(
     run: Path, photos_here: Path, given: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -226,6 +226,7 @@ def test_the_former_spelling_of_a_start(
     assert "`pretrained` is now `start='timm:test_resnet'` with `adapt='all'`" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_real_weights_are_adapted_and_search_goes_on(real_weights: str, pictures: Path, tmp_path: Path) -> None:
     config = TrainConfig(**{**FEW, "steps": 1}, start=real_weights, adapt="all", image_size=64)  # type: ignore[arg-type]
     train(pictures, config, out=tmp_path, quiet=True)
@@ -234,6 +235,7 @@ def test_real_weights_are_adapted_and_search_goes_on(real_weights: str, pictures
     assert 0.9 < float((before * after).sum()) < 1
 
 
+@pytest.mark.slow
 def test_an_evaluation_says_whether_adapting_has_helped(
     learned: Path,
     pictures: Path,
