@@ -13,7 +13,7 @@ from s2r2.images import PixelStore, open_source
 from s2r2.images.grades import read_grades
 from s2r2.settings.values import Where
 from s2r2.study.cell import training_source
-from s2r2.study.plan import RESULT_FILE, Cell, final_cells, merged_settings, tuning_cells
+from s2r2.study.plan import RESULT_FILE, Cell, final_cells, has_diverged, merged_settings, tuning_cells
 from s2r2.study.spec import Study
 from s2r2.study.tasks import check_tasks
 from s2r2.system.console import PlainConsole
@@ -56,7 +56,8 @@ def check_study(study: Study, out: Path | None = None) -> list[Cell]:
     cells: list[Cell] = []
     if out is not None and not mistakes.found:
         planned = [*tuning_cells(study), *final_cells(study, {})]
-        cells = planned if any(not (cell.folder(out) / RESULT_FILE).is_file() for cell in planned) else []
+        finished = ((cell.folder(out) / RESULT_FILE).is_file() or has_diverged(cell, out) for cell in planned)
+        cells = [] if all(finished) else planned
     for where, path in _paths(study) if cells or (out is not None and mistakes.found) else ():
         try:
             open_source(path)

@@ -124,7 +124,8 @@ def _close(results: Results, trials: int, tried: int, folder: Path, console: Pla
     if tried < trials:
         state = f"{tried} of {trials} trials; call again to go on"
     elif results.done < results.cells:
-        state = f"{results.done} of {results.cells} runs; call again to go on"
+        again = "" if hopeless else "; call again to go on"
+        state = f"{results.done} of {results.cells} runs{again}"
     else:
         state = f"all {amount(results.cells, 'run')}"
     console.say(f"done      {state}")

@@ -26,6 +26,11 @@ class HeldError(S2R2Error):
     """Another process holds the lock."""
 
 
+def say_waiting(line: str) -> None:
+    """Tell whoever waits for a lock, as ``waiting`` of :func:`locked`."""
+    say(f"{line}: waiting until it has finished", error=True)
+
+
 @contextlib.contextmanager
 def locked(
     path: Path, doing: str, remedy: str, *, wait: float = 0.0, waiting: Callable[[str], object] | None = None

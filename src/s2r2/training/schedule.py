@@ -49,7 +49,7 @@ class Stopwatch:
 
 
 class Schedule(ABC):
-    """Where a run stands before a step (amount from 0): the same in all processes.
+    """Where a run stands before a step (counted from 0): the same in all processes.
 
     Attributes:
         watch: The time trained so far; that of the first process counts.

@@ -25,8 +25,7 @@ from s2r2.images.store.cache import DESCRIPTION, LOCK
 from s2r2.images.store.journal import Entry, read_journal
 from s2r2.images.store.writer import SPARE_DISK, Task, Writer
 from s2r2.system.files import make_folder, remove_temporaries, sync_folder, write_bytes, write_text
-from s2r2.system.locking import locked
-from s2r2.system.terminal import say
+from s2r2.system.locking import locked, say_waiting
 
 SUSPECT = "suspect"
 """A file of this name says that a pixel was found changed: the next build checks all of them."""
@@ -60,7 +59,7 @@ def bring_up_to_date(source: ImageSource, short_side: int | None, place: Path, w
     """
     try:
         make_folder(place)
-        show = _say if progress else None
+        show = say_waiting if progress else None
         with locked(
             place / LOCK, f"building the pixel store {place}", "wait until it has finished", wait=math.inf, waiting=show
         ):
@@ -227,8 +226,3 @@ def _read_description(place: Path) -> dict[str, Any]:
         return content if isinstance(content, dict) else {}
     except (FileNotFoundError, ValueError):
         return {}
-
-
-def _say(line: str) -> None:
-    """A line for whoever waits for a store."""
-    say(f"{line}: waiting until it has finished", error=True)

@@ -37,7 +37,7 @@ export async function openMap(stage, { onOpen, onStatus, selection }) {
 
   const view = () => deck.getViewports()[0];
   const controller = () => ({ dragPan: !drawing.active, dragRotate: false, doubleClickZoom: false, keyboard: false, inertia: 250, scrollZoom: { speed: 0.002 } });
-  const radius = () => Math.min(RADIUS, Math.max(LEAST_RADIUS, (0.7 * 2 ** viewState.zoom) / Math.sqrt(photos.count)));
+  const radius = () => radiusAt(2 ** viewState.zoom, photos.count);
   const points = () => new ScatterplotLayer({
     id: "photos",
     data: { length: photos.count, attributes: { getPosition: { value: photos.places, size: 2 }, getFillColor: { value: colors.now(), size: 4, normalized: true } } },
@@ -177,6 +177,9 @@ function tooltip(box, photos) {
   };
 }
 
+// The radius of a point, in pixels, where the whole map has `scale` of them.
+const radiusAt = (scale, count) => Math.min(RADIUS, Math.max(LEAST_RADIUS, (0.7 * scale) / Math.sqrt(count)));
+
 // Whether a graphics card draws WebGL, and not a program that stands in for one.
 function hasGraphicsCard() {
   const gl = document.createElement("canvas").getContext("webgl2", { failIfMajorPerformanceCaveat: true });
@@ -202,8 +205,7 @@ function stillPicture(canvas, photos, colors) {
   const draw = () => {
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
     const scale = 0.9 * Math.min(width, height);
-    const radius = Math.min(RADIUS, Math.max(LEAST_RADIUS, (0.7 * scale) / Math.sqrt(photos.count)));
-    paint({ scale, left: (width - scale) / 2, top: (height - scale) / 2, radius });
+    paint({ scale, left: (width - scale) / 2, top: (height - scale) / 2, radius: radiusAt(scale, photos.count) });
   };
   canvas.setAttribute("role", "img");
   colors.onChange(draw);

@@ -41,7 +41,7 @@ and not measured."""
 BATCH_SIZE, LEAST_STEPS_PER_EPOCH = 64, 8
 EMBEDDING_SHARE = 0.4
 """Of the time for training a head, what the passes through the backbone may take; rendering the views is not
-amount."""
+counted."""
 LEARNING_RATE, SPREAD = 6e-3, 1.0
 """Of short runs by ranking: three times the usual rate for 512 views in a step, and a term of spread."""
 

@@ -1,5 +1,6 @@
 """Manifests: a table that names images, of any length."""
 
+import math
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -26,8 +27,7 @@ from s2r2.images.sources.strings import Computed, from_arrow
 from s2r2.images.sources.tables import label_lists, row_path
 from s2r2.system.cache_folder import cache_folder
 from s2r2.system.files import make_folder, stamp
-from s2r2.system.locking import locked
-from s2r2.system.terminal import say
+from s2r2.system.locking import locked, say_waiting
 
 MANY_ROWS, MANY_BYTES = 1 << 18, 8 << 20
 """A Parquet table of more rows, or a CSV of more bytes, is read once and then mapped from files in the cache folder."""
@@ -131,7 +131,7 @@ def _listing(path: Path) -> Listing:
             place = cache_folder() / "manifests" / digest
             make_folder(place.parent)
             doing, remedy = f"reading {printable(str(path))}", "wait until it has finished"
-            held.enter_context(locked(place.with_suffix(".lock"), doing, remedy, wait=float("inf"), waiting=_say))
+            held.enter_context(locked(place.with_suffix(".lock"), doing, remedy, wait=math.inf, waiting=say_waiting))
         except (OSError, S2R2Error):
             return read_manifest(path, ListingWriter(None))
         before = stamp(path)
@@ -177,7 +177,3 @@ def _is_long(path: Path) -> bool:
             return bool(file.metadata.num_rows > MANY_ROWS)
     except (OSError, ValueError, pyarrow.ArrowException):
         return False  # reading it says what is wrong
-
-
-def _say(line: str) -> None:
-    say(f"{line}: waiting until it has finished", error=True)
