@@ -123,9 +123,10 @@ def _close(results: Results, trials: int, tried: int, folder: Path, console: Pla
     ]
     if tried < trials:
         state = f"{tried} of {trials} trials; call again to go on"
+    elif results.done < results.cells and hopeless:
+        state = f"{results.done} of {results.cells} runs"
     elif results.done < results.cells:
-        again = "" if hopeless else "; call again to go on"
-        state = f"{results.done} of {results.cells} runs{again}"
+        state = f"{results.done} of {results.cells} runs; call again to go on"
     else:
         state = f"all {amount(results.cells, 'run')}"
     console.say(f"done      {state}")
