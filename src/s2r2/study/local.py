@@ -1,5 +1,6 @@
 """Cells in processes of this machine, as many at once as there are GPUs or cores."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import IO
 import torch
 
 from s2r2.study.claims import Claim
+from s2r2.study.forking import CAN_FORK, CellServer, ForkedCell
 from s2r2.study.plan import Cell
 from s2r2.system.child_processes import known_to_children, module_command, module_environment
 
@@ -24,12 +26,16 @@ class _Slot:
 
     environment: dict[str, str]
     claim: Claim | None = None
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | ForkedCell | None = None
     errors: IO[bytes] | None = None
 
-    def begin(self, claim: Claim) -> None:
+    def begin(self, claim: Claim, server: CellServer | None) -> None:
         """Start a process that holds the cell's lock as this one does, and longer should this one be killed."""
         self.claim, self.errors = claim, tempfile.TemporaryFile()  # noqa: SIM115 (read when the process has ended)
+        if server:
+            with contextlib.suppress(OSError):  # the server is gone: the cell goes without
+                self.process = server.start(claim.folder, claim.descriptor, self.errors.fileno())
+                return
         self.process = subprocess.Popen(
             [*module_command("s2r2.study.cell"), str(claim.folder)],
             env={**os.environ, **self.environment, **known_to_children(), **module_environment()},
@@ -66,9 +72,11 @@ class LocalExecutor:
         gpus = torch.cuda.device_count()
         cores = os.cpu_count() or 1
         count = processes or gpus or cores
-        threads = {"OMP_NUM_THREADS": str(max(1, cores // count))}
+        self._threads = {"OMP_NUM_THREADS": str(max(1, cores // count))}
+        self._forks = CAN_FORK and not gpus  # CUDA does not bear it
+        self._server: CellServer | None = None
         self._slots = [
-            _Slot({**threads, **({"CUDA_VISIBLE_DEVICES": str(number % gpus)} if gpus else {})})
+            _Slot({**self._threads, **({"CUDA_VISIBLE_DEVICES": str(number % gpus)} if gpus else {})})
             for number in range(count)
         ]
 
@@ -79,8 +87,10 @@ class LocalExecutor:
     def start(self, claims: Sequence[Claim]) -> None:
         """Start a process for each cell; there are as many free slots."""
         free = (slot for slot in self._slots if slot.process is None)
+        if self._forks and not self._server:
+            self._server = CellServer(self._threads)
         for claim, slot in zip(claims, free, strict=False):
-            slot.begin(claim)
+            slot.begin(claim, self._server)
 
     def ended(self) -> list[tuple[Cell, str]]:
         """Cells whose processes have ended since the last call, and their last lines."""
@@ -104,6 +114,9 @@ class LocalExecutor:
             except subprocess.TimeoutExpired:
                 slot.process.kill()
             slot.finish()
+        if self._server:
+            self._server.stop()
+            self._server = None
 
 
 def _signal_name(number: int) -> str:
