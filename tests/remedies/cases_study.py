@@ -67,6 +67,16 @@ def either(state: State, said: str) -> None:
 
 case("would use the same images: leave one out", reads(tuning=TUNING, held_out=0.5), either)
 
+CHOSEN = {"digits": {"S2R2": {"lr": 0.01}}}
+
+
+def one_choice(state: State, said: str) -> None:
+    reads(tuning=TUNING)(state)
+    reads(settings=CHOSEN)(state)
+
+
+case("would choose them anew: leave one out", reads(tuning=TUNING, settings=CHOSEN), one_choice)
+
 
 def figures(state: State, said: str) -> None:
     for name in choices(said):

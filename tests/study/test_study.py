@@ -81,6 +81,14 @@ def written(folder: Path, **changes: Any) -> Path:
         ({"tuning": {**TUNING, "seeds": []}}, "at least one"),
         ({"tuning": TUNING, "held_out": 0.5}, "leave one out"),
         ({"data": 3}, "data: 3: must be settings"),
+        ({"settings": {"letters": {}}}, '"letters" is none of the data sets'),
+        ({"settings": {"digits": {"BYOL": {}}}}, '"BYOL" is none of the methods'),
+        (
+            {"settings": {"digits": {"S2R2": {"lr": 0.1, "seed": 3}}}},
+            "settings.digits.S2R2.seed: seed is set by the study",
+        ),
+        ({"settings": {"digits": {"S2R2": {"lr": "fast"}}}}, "settings.digits.S2R2.lr"),
+        ({"settings": {"digits": {"S2R2": {}}}, "tuning": TUNING}, "choose them anew: leave one out"),
     ],
 )
 def test_what_cannot_be_is_one_line(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -95,6 +103,29 @@ def test_wrong_settings_are_said_before_anything_runs(tmp_path: Path) -> None:
         path = written(tmp_path, methods={"S2R2": change})
         with pytest.raises(S2R2Error, match=words):
             compare(path, out=tmp_path / "out", quiet=True)
+
+
+def test_settings_of_an_earlier_study_hold_for_one_data_set(tmp_path: Path) -> None:
+    settings = {"digits": {"S2R2": {"lr": 0.25, "options": {"outer": "log"}}}}
+    data = {**STUDY["data"], "again": STUDY["data"]["digits"]}
+    path = written(tmp_path, settings=settings, data=data)
+    study = read_study(path)
+    check_study(study, tmp_path / "out")
+    found = {(cell.data, cell.method): cell.content for cell in final_cells(study, study.settings)}
+    assert found["digits", "S2R2"]["config"]["lr"] == 0.25
+    assert found["digits", "S2R2"]["config"]["options"]["outer"] == "log"
+    for other in (("again", "S2R2"), ("digits", "SimCLR <b>")):
+        assert found[other]["config"]["lr"] != 0.25
+        assert not found[other]["settings"]
+    results = compare(path, out=tmp_path / "out", minutes=0, quiet=True)
+    assert "| digits | S2R2 | lr 0.25, outer log |" in to_markdown(results)
+    assert "lr 0.25, outer log" in (tmp_path / "out" / "study.html").read_text()
+
+
+def test_settings_of_an_earlier_study_are_looked_at_before_the_first_run(tmp_path: Path) -> None:
+    path = written(tmp_path, settings={"digits": {"S2R2": {"options": {"outter": "log"}}}})
+    with pytest.raises(S2R2Error, match=r"settings\.digits\.S2R2.*outter"):
+        compare(path, out=tmp_path / "out", quiet=True)
 
 
 MISTAKES = """

@@ -39,9 +39,11 @@ def check_study(study: Study, out: Path | None = None) -> list[Cell]:
     mistakes = study.mistakes
     mistakes.found.clear()
     for row in study.methods:
+        places: list[tuple[Where, dict[str, Any]]] = [(("methods", row), {})]
+        places += [(("settings", data, row), rows[row]) for data, rows in study.settings.items() if row in rows]
         trials = study.tuning.settings(row) if study.tuning is not None else []
-        for number, tried in enumerate([{}, *trials]):
-            where: Where = ("methods", row) if not number else ("tuning", "search", row)
+        places += [(("tuning", "search", row), tried) for tried in trials]
+        for where, tried in places:
             try:
                 refuse_settings(study, row, tried)
             except S2R2Error as error:
@@ -55,7 +57,7 @@ def check_study(study: Study, out: Path | None = None) -> list[Cell]:
             mistakes.add_error(("protocols",), error)
     cells: list[Cell] = []
     if out is not None and not mistakes.found:
-        planned = [*tuning_cells(study), *final_cells(study, {})]
+        planned = [*tuning_cells(study), *final_cells(study, study.settings)]
         finished = ((cell.folder(out) / RESULT_FILE).is_file() or has_diverged(cell, out) for cell in planned)
         cells = [] if all(finished) else planned
     for where, path in _paths(study) if cells or (out is not None and mistakes.found) else ():

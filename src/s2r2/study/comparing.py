@@ -90,7 +90,7 @@ def _compare(study: Study, folder: Path, scheduler: Scheduler, console: PlainCon
     if trials:
         plain = json.loads(json.dumps(record))  # no aliases for settings that occur twice
         write_text(folder / "tuning.yaml", yaml.safe_dump(plain, sort_keys=False))
-    cells = final_cells(study, chosen)
+    cells = final_cells(study, chosen if trials else study.settings)
     ready = [cell for cell in cells if not trials or cell.method in (UNTRAINED, *chosen[cell.data])]
     try:
         scheduler.run(ready)

@@ -107,6 +107,7 @@ class Study:
         config: Settings of :class:`~s2r2.training.TrainConfig` that all share.
         reference: The method that the others are compared with; by default the first.
         differences: Pairs of methods whose difference is given as well: the first less the second.
+        settings: By data set and method, what an earlier study's tuning has chosen there; over those of ``methods``.
         tuning: How settings are chosen; None: they stand as they are.
         held_out: Share of the tasks' training labels to evaluate the final stage on in place of the test images:
             for a search, whose winner another study tests. 0: the test images.
@@ -122,6 +123,7 @@ class Study:
     config: dict[str, Any] = field(default_factory=dict)
     reference: str = ""
     differences: list[list[str]] = field(default_factory=list)
+    settings: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     tuning: TuningSpec | None = None
     held_out: float = 0.0
     protocols: list[str] = field(default_factory=list)
@@ -211,6 +213,9 @@ def _check_settings(values: dict[str, Any], mistakes: Mistakes) -> None:
     parts: list[tuple[Any, Where]] = [(values.get("config", {}), ("config",))]
     methods = values.get("methods")
     parts += [(part, ("methods", name)) for name, part in methods.items()] if isinstance(methods, dict) else []
+    chosen = values.get("settings")
+    for data, rows in chosen.items() if isinstance(chosen, dict) else ():
+        parts += [(part, ("settings", data, name)) for name, part in rows.items()] if isinstance(rows, dict) else []
     tuning = values.get("tuning")
     search = tuning.get("search") if isinstance(tuning, dict) else None
     for name, space in search.items() if isinstance(search, dict) else ():
@@ -244,6 +249,16 @@ def _check(study: Study, mistakes: Mistakes) -> None:
         (UNTRAINED not in study.methods, ("methods",), f"{UNTRAINED} is evaluated in any case"),
         (0 <= study.held_out < 1, ("held_out",), "must be a share between 0 and 1"),
         (tuning is None or not study.held_out, (), "tuning and held_out would use the same images: leave one out"),
+        (tuning is None or not study.settings, ("settings",), "tuning would choose them anew: leave one out"),
+        *[
+            (data in study.data, ("settings", data), f"{show(data)} is none of the data sets")
+            for data in study.settings
+        ],
+        *[
+            (name in study.methods, ("settings", data, name), f"{show(name)} is none of the methods")
+            for data, rows in study.settings.items()
+            for name in rows
+        ],
         *_seeds_and_budgets(study.seeds, study.budgets, (), "budgets"),
         *[(bool(spec.tasks), ("data", name), "it needs at least one task") for name, spec in study.data.items()],
         *[(bool(spec.train), ("data", name, "train"), "it needs images") for name, spec in study.data.items()],

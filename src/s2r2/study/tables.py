@@ -101,9 +101,13 @@ def describe(settings: Mapping[str, Any]) -> str:
 
 
 def tuning_rows(results: Results) -> list[tuple[str, str, str, str, str]]:
-    """For each data set and method the chosen settings, which of them lie at an edge, and the figures of all trials."""
+    """For each data set and method the chosen settings, which of them lie at an edge, and the figures of all trials.
+
+    Of settings that the study was given the last two are empty.
+    """
     if results.study.tuning is None:
-        return []
+        given = results.study.settings.items()
+        return [(data, method, describe(row), "", "") for data, rows in given for method, row in rows.items()]
     figure = results.study.tuning.figure
     return [
         (
@@ -127,7 +131,8 @@ def tuning_explanation(results: Results) -> str:
     """How settings were chosen; empty where they were not."""
     tuning = results.study.tuning
     if tuning is None:
-        return ""
+        given = "Given by the study for each data set; nothing was chosen by these runs."
+        return given if results.study.settings else ""
     seeds = f", the mean over {len(tuning.seeds)} seeds" if len(tuning.seeds) > 1 else ""
     wider = ", and one more a step beyond each edge at which the best of them lay" if tuning.widen else ""
     return (
@@ -164,8 +169,10 @@ def to_markdown(results: Results) -> str:
         parts += [f"## {title}", "", about, "", *markdown_table(header, _cells(results, comparison)), ""]
         below = notes(results, comparison)
         parts += [*(f"- {note}" for note in below), ""] if below else []
-    if results.tuning:
-        table = markdown_table(["data", "method", "chosen", "", "figures of the trials"], tuning_rows(results))
+    if results.tuning or results.study.settings:
+        width = 5 if results.tuning else 3
+        header = ["data", "method", "chosen", "", "figures of the trials"][:width]
+        table = markdown_table(header, [row[:width] for row in tuning_rows(results)])
         parts += ["## Settings chosen", "", tuning_explanation(results), "", *table, ""]
     return "\n".join(parts)
 
