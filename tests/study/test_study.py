@@ -503,11 +503,11 @@ def test_a_second_call_runs_nothing_and_another_setting_is_refused(finished: tup
     )
 
 
-@pytest.mark.parametrize("name", ["small", "small_v3", "gpu", "recipe", "duplicates"])
+@pytest.mark.parametrize("name", ["small", "small_v3", "long", "gpu", "recipe", "duplicates"])
 def test_the_studies_of_the_repository_are_well_formed(name: str, tmp_path: Path) -> None:
     study = read_study(STUDIES / f"{name}.yaml", tmp_path)
     assert study.name == name
-    cells = [*tuning_cells(study), *final_cells(study, {})]
+    cells = [*tuning_cells(study), *final_cells(study, study.settings)]
     folders = {cell.folder(tmp_path) for cell in cells}
     assert len(folders) == len(cells)
     check_study(study)
