@@ -67,6 +67,14 @@ def either(state: State, said: str) -> None:
 
 case("would use the same images: leave one out", reads(tuning=TUNING, held_out=0.5), either)
 
+
+def each_data_set(state: State, said: str) -> None:
+    for name in choices(said):
+        compares(state, "--only", name)
+
+
+case("the study has no data set {}: use {}", lambda state: compares(state, "--only", "letters"), each_data_set)
+
 CHOSEN = {"digits": {"S2R2": {"lr": 0.01}}}
 
 

@@ -29,7 +29,7 @@ from s2r2.study.near_duplicates import CopiesSource
 from s2r2.study.plan import CELL_FILE, RESULT_FILE, SCORES_FILE, final_cells, is_done, tuning_cells
 from s2r2.study.report_page import write_page
 from s2r2.study.results import Comparison, Results, to_dict
-from s2r2.study.spec import folder_name, parse_study, steps_for
+from s2r2.study.spec import folder_name, only_with, parse_study, steps_for
 from s2r2.study.tables import to_markdown
 from s2r2.study.tuning import choose_settings
 from s2r2.training import TrainConfig
@@ -120,6 +120,17 @@ def test_settings_of_an_earlier_study_hold_for_one_data_set(tmp_path: Path) -> N
     results = compare(path, out=tmp_path / "out", minutes=0, quiet=True)
     assert "| digits | S2R2 | lr 0.25, outer log |" in to_markdown(results)
     assert "lr 0.25, outer log" in (tmp_path / "out" / "study.html").read_text()
+
+
+def test_a_study_on_one_of_its_data_sets_has_the_same_cells_there(tmp_path: Path) -> None:
+    data = {**STUDY["data"], "again": STUDY["data"]["digits"]}
+    study = read_study(written(tmp_path, data=data, settings={"digits": {"S2R2": {"lr": 0.25}}}))
+    few = only_with(study, ["digits"])
+    cells = final_cells(study, study.settings)
+    assert final_cells(few, few.settings) == [cell for cell in cells if cell.data == "digits"]
+    assert not only_with(study, ["again"]).settings
+    with pytest.raises(S2R2Error, match=r"no data set .*letters.*: use again, digits"):
+        compare(study, out=tmp_path / "out", only=["letters"])
 
 
 def test_settings_of_an_earlier_study_are_looked_at_before_the_first_run(tmp_path: Path) -> None:

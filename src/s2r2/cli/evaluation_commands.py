@@ -92,6 +92,8 @@ class Compare:
     """Folder of the study; by default runs/NAME."""
     data: Path | None = None
     """Folder that paths in the study are relative to; by default S2R2_DATA, else the working folder."""
+    only: Annotated[UseAppendAction[list[str]], arg(metavar="NAME")] = field(default_factory=list)
+    """A data set of the study, to leave out all others; may be repeated."""
     minutes: float | None = None
     """Stop after about this many minutes and save; the same command continues the study."""
     processes: int = 0
@@ -130,6 +132,7 @@ class Compare:
             self.study,
             out=self.out,
             data=self.data,
+            only=self.only,
             minutes=self.minutes,
             processes=self.processes,
             slurm=Slurm(**given) if self.executor == "slurm" else None,

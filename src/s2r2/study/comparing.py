@@ -16,7 +16,7 @@ from s2r2.study.report_page import write_page
 from s2r2.study.results import Results, collect, find_failures, to_dict
 from s2r2.study.scheduling import Scheduler
 from s2r2.study.slurm import Slurm, SlurmExecutor
-from s2r2.study.spec import UNTRAINED, Study, folder_name, read_study
+from s2r2.study.spec import UNTRAINED, Study, folder_name, only_with, read_study
 from s2r2.study.tables import to_markdown
 from s2r2.study.tuning import choose_settings, wider_cells
 from s2r2.system.console import PlainConsole
@@ -30,6 +30,7 @@ def compare(
     *,
     out: str | Path | None = None,
     data: str | Path | None = None,
+    only: Sequence[str] = (),
     minutes: float | None = None,
     processes: int = 0,
     slurm: Slurm | None = None,
@@ -47,6 +48,8 @@ def compare(
         study: A ``.yaml`` file, see docs/study.md, or the study itself.
         out: The study's folder; by default ``runs/NAME``.
         data: Folder that paths of images in the file start from; by default ``S2R2_DATA``, else the working folder.
+        only: Names of data sets of the study, to leave out all others; the differences of those are then all that a
+            correction counts.
         minutes: Stop after about so long, saving; call again to go on.
         processes: Runs at once; 0: one for each GPU, without GPUs one for each core; on a cluster as many as it lets.
         slurm: Run the cells as jobs of the SLURM cluster that this machine belongs to, and what to ask it for.
@@ -65,6 +68,7 @@ def compare(
     deadline = began + 60 * minutes if minutes is not None else math.inf
     console = PlainConsole(quiet=quiet)
     spec = study if isinstance(study, Study) else read_study(Path(study), Path(data) if data else None)
+    spec = only_with(spec, only) if only else spec
     folder = Path(out) if out else Path("runs") / folder_name(spec.name)
     for method in trust_methods:
         name_method(str(method))

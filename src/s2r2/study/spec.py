@@ -4,14 +4,14 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.settings.renamed import with_current_names
 from s2r2.settings.values import Mistakes, Where, fitted, plain, show
 from s2r2.settings.yaml_documents import read_yaml
@@ -172,6 +172,22 @@ def parse_study(content: Any, root: Path, mistakes: Mistakes | None = None) -> S
     study = dataclasses.replace(study, data=data)
     object.__setattr__(study, "mistakes", found)
     return study
+
+
+def only_with(study: Study, names: Sequence[str]) -> Study:
+    """The study on some of its data sets.
+
+    Raises:
+        S2R2Error: It has no data set of such a name.
+    """
+    for name in names:
+        if name not in study.data:
+            raise ArgumentError(f"`only`: the study has no data set {show(name)}: use {', '.join(study.data)}")
+    return dataclasses.replace(
+        study,
+        data={name: spec for name, spec in study.data.items() if name in names},
+        settings={name: rows for name, rows in study.settings.items() if name in names},
+    )
 
 
 def _with_current_keys(values: dict[str, Any], mistakes: Mistakes) -> dict[str, Any]:
