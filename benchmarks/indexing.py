@@ -4,6 +4,8 @@
     python benchmarks/indexing.py --data A.tar --data B.tar     5,000 photos of these
     python benchmarks/indexing.py --encoder runs/mine           another encoder than an untrained ResNet-18
     python benchmarks/indexing.py --image-size 96               the same at 96 pixels
+    python benchmarks/indexing.py --precisions timm:resnet50.a1_in1k untrained:resnet18@96 --data A.tar --count 1000
+                                                                float32 beside bfloat16, in pairs of whole commands
 
 The encoder alone gets as many photos, ready in memory, in the same batches and with the same threads: the first half
 before the index is made and the second half after it, so that a machine that others share counts for both alike. The
@@ -20,12 +22,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from s2r2.encoder import Encoder, load
+from s2r2.encoder.precision import recall_of
 from s2r2.images import open_source
 from s2r2.images.places import FilePlace
 from s2r2.search import ImageIndex
@@ -82,9 +86,9 @@ def children_cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def index(encoder: str, folder: Path, store: Path) -> tuple[float, float, str]:
+def index(encoder: str, folder: Path, store: Path, *options: str) -> tuple[float, float, str]:
     """Wall and CPU seconds of the whole command, and what it printed."""
-    command = [sys.executable, "-m", "s2r2", "index", encoder, str(folder), "--index", str(store)]
+    command = [sys.executable, "-m", "s2r2", "index", encoder, str(folder), "--index", str(store), *options]
     start, cpu = time.perf_counter(), children_cpu()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return time.perf_counter() - start, children_cpu() - cpu, done.stdout.strip()
@@ -102,13 +106,80 @@ def change_ten(folder: Path) -> None:
     paths[5].rename(folder / f"moved{paths[5].suffix}")
 
 
+def vectors_by_key(store: Path) -> np.ndarray:
+    found = ImageIndex.open(store)
+    return found.vectors[np.argsort(found.catalogue.table["key"].to_pylist())]
+
+
+def both_precisions(name: str, folder: Path, scratch: Path, pairs: int) -> dict[str, Any]:
+    """``s2r2 index`` in float32 and bfloat16, one after the other, and the encoder alone on one batch in memory.
+
+    Ratios are of CPU seconds, of all threads: other programs on the machine matter little.
+    """
+    place, _, size = name.partition("@")
+    encoder = load(place, image_size=int(size) if size else None)
+    run = encoder.save(scratch / name.replace("/", "-").replace(":", "-")).parent
+    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.iterdir())[:BATCH]]
+    batch = encoder.prepare(pictures)
+    cpu: dict[str, list[float]] = {}
+    for pair in range(pairs + 1):
+        for precision in ("float32", "bfloat16"):
+            began = time.process_time()
+            encoder.embed_pixels(batch, precision=precision)
+            if pair:  # the first time kernels are chosen
+                cpu.setdefault(f"alone {precision}", []).append(time.process_time() - began)
+    stores = {precision: scratch / f"{precision}.index" for precision in ("float32", "bfloat16")}
+    for _ in range(pairs):
+        for precision, store in stores.items():
+            seconds = index(str(run), folder, store, "--precision", precision, "--rebuild")[1]
+            cpu.setdefault(f"command {precision}", []).append(seconds)
+    exact, fast = map(vectors_by_key, stores.values())
+    least = {what: min(seconds) for what, seconds in cpu.items()}
+    return {
+        "encoder": encoder.name, "image_size": encoder.image_size, "photos": len(exact), "cpu_s": cpu,
+        "alone_ms": {p: 1000 * least[f"alone {p}"] / len(batch) for p in stores},
+        "command_ms": {p: 1000 * least[f"command {p}"] / len(exact) for p in stores},
+        "ratio_alone": least["alone float32"] / least["alone bfloat16"],
+        "ratio_command": least["command float32"] / least["command bfloat16"],
+        "recall": recall_of(exact, fast), "least_cosine": float((exact * fast).sum(1).min()),
+    }  # fmt: skip
+
+
+def compare_precisions(names: Sequence[str], folder: Path, scratch: Path, pairs: int) -> None:
+    rows = []
+    print("encoder, pixels, photos, alone: ms float32 / bfloat16 = ratio, command: the same, recall@10, least cosine")
+    for name in names:
+        row = both_precisions(name, folder, scratch, pairs)
+        rows.append(row)
+        cells = [
+            f"{row[what + '_ms']['float32']:.1f} / {row[what + '_ms']['bfloat16']:.1f} = {row['ratio_' + what]:.2f}"
+            for what in ("alone", "command")
+        ]
+        said = [row["encoder"], row["image_size"], row["photos"], *cells, f"{row['recall']:.4f}", row["least_cosine"]]
+        print(*said, sep=", ", flush=True)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.with_name("precisions.json").write_text(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", action="append", default=[], help="photos: folder, tar, manifest; may be repeated")
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--encoder", default="untrained:resnet18")
     parser.add_argument("--image-size", type=int, help="for untrained: and timm:")
+    parser.add_argument("--precisions", nargs="+", metavar="ENCODER[@SIZE]", help="float32 beside bfloat16 of these")
+    parser.add_argument("--pairs", type=int, default=2, help="pairs of commands with --precisions")
     arguments = parser.parse_args()
+    if arguments.precisions:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch, "photos")
+            folder.mkdir()
+            if arguments.data:
+                extract_photos(arguments.data, folder, arguments.count)
+            else:
+                make_photos(folder, arguments.count)
+            compare_precisions(arguments.precisions, folder, Path(scratch), arguments.pairs)
+        return
     encoder = load(arguments.encoder, image_size=arguments.image_size)
     with tempfile.TemporaryDirectory() as scratch:
         folder, store, run = (Path(scratch) / name for name in ("photos", "index", "encoder"))

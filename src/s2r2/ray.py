@@ -10,6 +10,7 @@ import numpy as np
 
 from s2r2.encoder import Encoder, load
 from s2r2.encoder.model import Output
+from s2r2.encoder.precision import Precision
 from s2r2.errors import ArgumentError
 from s2r2.images import ImageSource, UnreadableImage, decode_expendable
 from s2r2.images.places import Stamp, place_of
@@ -38,6 +39,7 @@ class Embedder:
         batch_size: Photos encoded at once; a batch that is larger is encoded in pieces.
         device: As for :func:`s2r2.load`.
         threads: That read and decode photos beside the encoder.
+        precision: ``"float32"`` or ``"bfloat16"``, the same in every process.
     """
 
     def __init__(
@@ -48,12 +50,14 @@ class Embedder:
         batch_size: int = 64,
         device: str = "auto",
         threads: int = 1,
+        precision: Precision = "float32",
     ) -> None:
-        check_embedding(output, batch_size)
+        check_embedding(output, batch_size, precision, apart=True)
         if threads < 1:
             raise ArgumentError(f"`threads={threads}`: give at least 1")
         self.name = str(encoder)
         self.output, self.batch_size, self.device, self.threads = output, batch_size, device, threads
+        self.precision = precision
 
     @property
     def encoder(self) -> Encoder:
@@ -75,7 +79,7 @@ class Embedder:
         vectors = np.full((len(photos), encoder.dimensions(self.output)), np.nan, np.float32)
         contents, reasons = [""] * len(photos), [""] * len(photos)
         batches = batches_of(range(len(photos)), self.batch_size)
-        for found in embedded(encoder, photos, PhotoNames(photos), batches, self.output, self.threads):
+        for found in embedded(encoder, photos, PhotoNames(photos), batches, self.output, self.threads, self.precision):
             vectors[found.indices] = found.vectors
             for index, content in zip(found.indices, found.contents, strict=True):
                 contents[index] = content

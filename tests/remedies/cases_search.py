@@ -111,6 +111,24 @@ def rebuilt(state: State, said: str) -> None:
 case("was made by another encoder ({}): replace it with `rebuild=True`", by_another, rebuilt)
 
 
+def in_the_other(state: State, said: str) -> None:
+    command("index", ENCODER, state.photos, "--index", state.tmp / "other", "--precision", "bfloat16")
+    words = named(r"with (--rebuild),", said), "--precision", "bfloat16"
+    assert "16 embedded" in indexes(state, *words)
+
+
+case(
+    "is made in {}, not {}: replace it with `rebuild=True`, or choose another `folder`",
+    lambda state: [indexes(state), indexes(state, "--precision", "bfloat16")],
+    in_the_other,
+)
+case(
+    "`precision={}` is not known: use float32, bfloat16 or auto",
+    lambda state: updates(state, precision="half"),
+    lambda state, said: [updates(state, precision=choice, rebuild=True) for choice in choices(said)],
+)
+
+
 def away(state: State) -> object:
     """Half of the photos are gone; the index is rebuilt."""
     assert state.index

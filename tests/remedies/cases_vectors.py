@@ -1,5 +1,6 @@
 """Remedies that are named where vectors are written in parts, and an index is made from vectors."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,13 @@ case(
     lambda state, said: [
         embeds(state, "parts", *named("give (--shards 2)", said).split()),
         embeds(state, "others", "--shards", 3),
+    ],
+)
+case(
+    "`precision='auto'` may differ from part to part: give float32 or bfloat16 for all of them",
+    lambda state: embeds(state, "parts", "--shards", 2, "--precision", "auto"),
+    lambda state, said: [
+        embeds(state, choice, "--shards", 2, "--precision", choice) for choice in re.findall(r"\w*float\w+", said)
     ],
 )
 case(
@@ -148,7 +156,7 @@ def of_two_encoders(state: State) -> object:
 
 
 case(
-    "{} and {} are of different encoders or photos: give the `vectors` of one call of s2r2 embed",
+    "{} and {} are of different encoders, precisions or photos: give the `vectors` of one call of s2r2 embed",
     of_two_encoders,
     lambda state, _: is_indexed(state, state.tmp / "parts" / "a.parquet"),
 )

@@ -156,7 +156,7 @@ def test_parts_that_do_not_belong_together_are_refused(photo_folder: Path, tmp_p
     part.write_bytes(kept)
     main(["embed", "untrained:test_vit", str(photo_folder), "--out", str(tmp_path / "x.parquet"), "--device", "cpu"])
     part.write_bytes((tmp_path / "x.parquet").read_bytes())
-    with pytest.raises(S2R2Error, match="are of different encoders or photos"):
+    with pytest.raises(S2R2Error, match="are of different encoders, precisions or photos"):
         StoredVectors(parts)
     embed(photo_folder, tmp_path / "heads.parquet", "--output", "embedding")
     with pytest.raises(S2R2Error, match="holds the projection head's embeddings"):

@@ -76,7 +76,7 @@ COMMANDS = {
         "study",
         "Compare methods at equal budgets, with several seeds and intervals; the same command continues a study.",
     ),
-    "embed": Command("search_commands", "Embed", "search", "Write the vectors of photos to a table."),
+    "embed": Command("embedding_commands", "Embed", "search", "Write the vectors of photos to a table."),
     "index": Command(
         "search_commands",
         "Index",

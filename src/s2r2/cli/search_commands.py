@@ -1,4 +1,4 @@
-"""``s2r2 embed``, ``index``, ``search``, ``refine``, ``duplicates`` and ``serve``."""
+"""``s2r2 index``, ``search``, ``refine``, ``duplicates`` and ``serve``."""
 
 import os
 from collections.abc import Sequence
@@ -8,81 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from s2r2.cli.options import Data, DeviceOptions, EncoderName, File, FilterOptions, Folder, SomeData, SomeFile
+from s2r2.cli.options import DeviceOptions, FilterOptions, Folder, SomeData, SomeFile
 from s2r2.distributed.launching import is_follower, launch_if_wanted
 from s2r2.errors import ArgumentError
 from s2r2.system.terminal import say
-from s2r2.system.wording import amount, worded
+from s2r2.system.wording import worded
 
 if TYPE_CHECKING:
-    from s2r2.search.exporting import Written
+    pass
 
 SomeEncoder = Annotated[str | None, arg(metavar="ENCODER")]
 SomeNumber = Annotated[int | None, arg(metavar="N")]
 SomeModel = Annotated[str | None, arg(metavar="MODEL")]
 SomeBackend = Annotated[str | None, arg(metavar="NAME")]
 _ANYWHERE = vars(DeviceOptions())
-
-
-@dataclass(frozen=True)
-class Embed:
-    """Options of ``s2r2 embed``."""
-
-    encoder: Positional[EncoderName]
-    """Run folder, encoder.safetensors, a safetensors export, timm:NAME or untrained:NAME."""
-    data: Positional[Data]
-    """The photos."""
-    out: File
-    """FILE.parquet, FILE.npy or FILE.csv; FILE.skipped.csv lists unreadable photos. With --shards, a folder."""
-    shards: SomeNumber = None
-    """Divide the photos into N parts, written into the folder OUT; parts that are complete are kept."""
-    shard: SomeNumber = None
-    """Make only this part, 0 to N-1 (in a SLURM array: $SLURM_ARRAY_TASK_ID); by default all that are missing."""
-    output: Literal["feature", "embedding"] = "feature"
-    """feature (backbone) or embedding (after the projection head)."""
-    batch_size: int = 64
-    """Photos encoded at once."""
-    device: DeviceOptions = field(default_factory=DeviceOptions)
-
-    def execute(self, words: Sequence[str]) -> None:
-        """Write the file or the parts."""
-        self._check_shards()
-        launch_if_wanted(words, self.device.devices, self.device.nodes)
-        from s2r2.distributed.devices import choose_device
-        from s2r2.distributed.processes import Processes
-        from s2r2.encoder import load
-        from s2r2.images import open_source
-        from s2r2.search import Shards, write_embeddings
-
-        place = os.path.abspath(self.encoder) if os.path.exists(self.encoder) else self.encoder
-        with Processes.joined() as processes:
-            encoder = load(self.encoder, device=choose_device(self.device.device, processes))
-            source = processes.leader_first(lambda: open_source(self.data))
-            if self.shards is not None:
-                parts = Shards(
-                    encoder, source, self.out, self.shards,
-                    output=self.output, batch_size=self.batch_size, encoder_place=place,
-                )  # fmt: skip
-                for shard in range(self.shards) if self.shard is None else [self.shard]:
-                    part = parts.write(shard)
-                    say(_summary(part.written, part.path) if part.written else f"{part.path} is there already")
-                return
-            written = write_embeddings(
-                encoder, source, self.out,
-                output=self.output, batch_size=self.batch_size, encoder_place=place, processes=processes,
-            )  # fmt: skip
-        if not is_follower():
-            say(_summary(written, self.out))
-
-    def _check_shards(self) -> None:
-        if self.shards is None and self.shard is not None:
-            raise ArgumentError(f"`shard={self.shard}`: give `shards` too, the number of all parts")
-        several = (self.device.devices, self.device.nodes, os.environ.get("WORLD_SIZE", "1")) != (1, 1, "1")
-        if self.shards is not None and several:
-            raise ArgumentError(
-                "`devices` and `nodes` share one file: with `shards`, start a command with its own `shard` for each "
-                "GPU or machine"
-            )
 
 
 @dataclass(frozen=True)
@@ -110,6 +49,9 @@ class Index:
     """Also encode the photos with a CLIP-like model, so that words find them: open_clip:MODEL/TAG,
     open_clip:hf-hub:OWNER/NAME or open_clip:local-dir:PATH (see docs/words.md); none removes its vectors. By default
     the one chosen before."""
+    precision: Annotated[Literal["float32", "bfloat16", "auto"] | None, arg(metavar="float32|bfloat16|auto")] = None
+    """In which the encoder computes. auto tries bfloat16 on some of the photos, and takes it where that is faster and
+    the ranking stays; docs/search.md has the figures. By default that of the index, for a new one float32."""
     device: DeviceOptions = field(default_factory=DeviceOptions)
 
     def execute(self, words: Sequence[str]) -> None:
@@ -129,7 +71,8 @@ class Index:
             from s2r2.search.unchanged import nothing_new
 
             source = open_source(data)
-            same = nothing_new(encoder, source, self.index, self.backend, self.approximate_from, self.text)
+            chosen = (self.backend, self.approximate_from, self.text, self.precision)
+            same = nothing_new(encoder, source, self.index, *chosen)
             if same is not None:
                 _say_lines(same)
                 return
@@ -148,6 +91,7 @@ class Index:
                 backend=self.backend,
                 approximate_from=self.approximate_from,
                 text=self.text,
+                precision=self.precision,
                 progress=processes.leader,
                 processes=processes,
             )
@@ -160,7 +104,8 @@ class Index:
 
         if self.data is not None:
             raise ArgumentError(f"{data} {self.data}: with `vectors` no encoder is needed, give DATA alone")
-        chosen = [f"`{name}={value}`" for name, value in vars(self.device).items() if value != _ANYWHERE[name]]
+        given = vars(self.device) | {"precision": self.precision}
+        chosen = [f"`{name}={value}`" for name, value in given.items() if value != _ANYWHERE.get(name)]
         if chosen:
             raise ArgumentError(f"{', '.join(chosen)}: with `vectors` nothing is embedded, leave this out")
         done = update_index(
@@ -334,11 +279,6 @@ class Serve:
             originals=not self.no_originals,
             docs=self.docs,
         )
-
-
-def _summary(written: "Written", place: Path) -> str:
-    vectors = f"{amount(written.count, 'vector')} of {written.dimensions}"
-    return f"{vectors} in {place}; {amount(len(written.skipped), 'photo')} skipped"
 
 
 def _say_lines(text: object) -> None:

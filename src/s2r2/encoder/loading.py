@@ -11,13 +11,8 @@ from safetensors import SafetensorError, safe_open
 
 from s2r2.encoder.backbones import build_backbone, check_backbone
 from s2r2.encoder.description import by_others, read_description
-from s2r2.encoder.model import (
-    FEATURE_HEAD_VERSION,
-    Encoder,
-    ProjectionHead,
-    create_encoder,
-    with_image_size,
-)
+from s2r2.encoder.model import FEATURE_HEAD_VERSION, Encoder, create_encoder, with_image_size
+from s2r2.encoder.projection_head import ProjectionHead
 from s2r2.encoder.timm_form import from_timm
 from s2r2.encoder.weights import Pretrained, find_pretrained, is_timm_folder
 from s2r2.errors import S2R2Error

@@ -1,9 +1,10 @@
 """The encoder: images to features (backbone) and to embeddings (backbone and projection head)."""
 
 import contextlib
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,8 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2r2.encoder.backbones import build_backbone, check_backbone, check_weights, other_size
-from s2r2.encoder.images import ImagesLike, prepare, render_batches
-from s2r2.errors import ArgumentError, NonFiniteError, S2R2Error
+from s2r2.encoder.finite import refuse_non_finite, shown
+from s2r2.encoder.images import ImagesLike, as_sequence, prepare, render_batches
+from s2r2.encoder.precision import AskedPrecision, Precision, check_precision, choose_precision, computing_in
+from s2r2.encoder.projection_head import ProjectionHead
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.runs import ENCODER_FILE
 from s2r2.system.files import make_folder, write_bytes
 
@@ -25,21 +29,6 @@ FORMAT_VERSION = 1
 TIMM_LAYOUT_VERSION = 3  # of exported files, whose weights have timm's own names
 FEATURE_HEAD_VERSION = 4  # of files that hold a feature head
 Output = Literal["feature", "embedding"]
-
-
-class ProjectionHead(nn.Sequential):
-    """Two linear layers with batch norm and ReLU between: features (N, F) to (N, D), as in SimCLR.
-
-    Source: Chen et al. 2020, *A Simple Framework for Contrastive Learning of Visual Representations*, 4.2.
-    """
-
-    def __init__(self, features: int, hidden: int, dimensions: int) -> None:
-        super().__init__(
-            nn.Linear(features, hidden, bias=False),
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden, dimensions, bias=False),
-        )
 
 
 class Encoder(nn.Module):
@@ -122,20 +111,24 @@ class Encoder(nn.Module):
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    def embed_pixels(self, pixels: np.ndarray | Tensor, *, output: Output = "feature") -> np.ndarray:
+    def embed_pixels(
+        self, pixels: np.ndarray | Tensor, *, output: Output = "feature", precision: Precision = "float32"
+    ) -> np.ndarray:
         """Normalized pixels (N, 3, P, P) float32 to L2-normalized rows (N, D) float32, without gradient.
 
         Raises:
             NonFiniteError: A row is NaN or infinite.
         """
-        rows = self._rows(pixels, output)
-        _refuse_non_finite(rows, lambda row: f"image {row} of the batch")
+        rows = self._rows(pixels, output, precision)
+        refuse_non_finite(rows, lambda row: f"image {row} of the batch")
         return rows
 
-    def _rows(self, pixels: np.ndarray | Tensor, output: Output) -> np.ndarray:
+    def _rows(self, pixels: np.ndarray | Tensor, output: Output, precision: Precision) -> np.ndarray:
         batch = torch.as_tensor(pixels).to(self.device, non_blocking=True)
+        if precision == "bfloat16":  # in this layout of the input it gains most, whatever that of the weights
+            batch = batch.contiguous(memory_format=torch.channels_last)
         # Not inference mode: what FSDP gathers in it could not be trained afterwards.
-        with self._evaluating(), torch.no_grad():
+        with self._evaluating(), torch.no_grad(), computing_in(precision, self.device):
             rows = self(batch) if output == "embedding" else F.normalize(self.features(batch).float(), dim=1)
         return rows.cpu().numpy()
 
@@ -152,7 +145,13 @@ class Encoder(nn.Module):
         return prepare(pictures, self.image_size, mean=self.mean, std=self.std, side=side, threads=threads)
 
     def embed(
-        self, images: ImagesLike, *, output: Output = "feature", batch_size: int = 64, progress: bool = False
+        self,
+        images: ImagesLike,
+        *,
+        output: Output = "feature",
+        batch_size: int = 64,
+        precision: AskedPrecision = "float32",
+        progress: bool = False,
     ) -> np.ndarray:
         """Embed images: each is reduced to a short side of :func:`store_side`, cropped to its center, and encoded.
 
@@ -164,6 +163,8 @@ class Encoder(nn.Module):
                 ``(H, W, 4)`` of uint8, or a ``PixelStore``.
             output: ``"feature"`` (backbone, the default: best for search and probes) or ``"embedding"`` (head).
             batch_size: Images encoded at once.
+            precision: In which it computes: ``"float32"``, ``"bfloat16"``, or ``"auto"`` for bfloat16 where that is
+                faster and finds the same images nearest to each other, as tried on some of them.
             progress: Show a progress bar.
 
         Returns:
@@ -175,14 +176,19 @@ class Encoder(nn.Module):
         """
         if output not in ("feature", "embedding"):
             raise ArgumentError(f"`output={output!r}` is not known: use feature or embedding")
-        batches = render_batches(
-            images, self.image_size, mean=self.mean, std=self.std, batch_size=batch_size, progress=progress
+        check_precision(precision)
+        batches = functools.partial(
+            render_batches, size=self.image_size, mean=self.mean, std=self.std, batch_size=batch_size
         )
+        images = as_sequence(images)
+        chosen = choose_precision(
+            precision, self, len(images), lambda some: batches([images[i] for i in some]), output=output
+        ).precision
         rows: list[np.ndarray] = []
-        for pixels in batches:
+        for pixels in batches(images, progress=progress):
             first = sum(map(len, rows))
-            rows.append(self._rows(pixels, output))
-            _refuse_non_finite(rows[-1], lambda row, first=first: _called(images, first + row))  # type: ignore[misc]
+            rows.append(self._rows(pixels, output, chosen))
+            refuse_non_finite(rows[-1], lambda row, first=first: shown(images, first + row))  # type: ignore[misc]
         if not rows:
             return np.empty((0, self.dimensions(output)), np.float32)
         return np.concatenate(rows)
@@ -238,22 +244,6 @@ class Encoder(nn.Module):
             yield
         finally:
             self.train(was_training)
-
-
-def _refuse_non_finite(rows: np.ndarray, called: Callable[[int], str]) -> None:
-    wrong = np.flatnonzero(~np.isfinite(rows).all(1))
-    if len(wrong):
-        raise NonFiniteError(
-            f"the encoder gives no finite numbers for {len(wrong)} of {len(rows)} images, the first is "
-            f"{called(int(wrong[0]))}: its weights are damaged or its training diverged; use another encoder"
-        )
-
-
-def _called(images: ImagesLike, index: int) -> str:
-    """An image's path where there is one, else its number."""
-    one = isinstance(images, str | Path)
-    image = images if one else images[index] if isinstance(images, list | tuple) else None
-    return str(image) if isinstance(image, str | Path) else f"image {index}"
 
 
 def create_encoder(

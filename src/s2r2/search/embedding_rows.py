@@ -12,6 +12,7 @@ from pyarrow import parquet
 
 from s2r2.encoder import Encoder, store_side
 from s2r2.encoder.model import Output
+from s2r2.encoder.precision import Precision, check_precision
 from s2r2.errors import ArgumentError
 from s2r2.images import ImageSource, Skipped, UnreadableImage, decode_expendable
 from s2r2.images.sources.names import printable
@@ -43,6 +44,7 @@ class Origin:
         data: What was embedded.
         photos: How many photos the whole data has.
         listed: Hash of the keys of all of them.
+        precision: In which the encoder computed.
     """
 
     encoder: str
@@ -53,26 +55,34 @@ class Origin:
     data: str
     photos: int
     listed: str
+    precision: Precision = "float32"
 
     @classmethod
-    def of(cls, encoder: Encoder, source: ImageSource, output: Output, place: str | None) -> "Origin":
+    def of(
+        cls, encoder: Encoder, source: ImageSource, output: Output, place: str | None, precision: Precision
+    ) -> "Origin":
         """That of the vectors that an encoder makes of a source's photos."""
         return cls(
             printable(encoder.name), encoder.fingerprint, place, encoder.image_size, output,
-            printable(source.name), len(source), source.fingerprint,
+            printable(source.name), len(source), source.fingerprint, precision,
         )  # fmt: skip
 
     @classmethod
     def read(cls, schema: pa.Schema) -> "Origin | None":
         """That which a file states; None if it states none."""
         try:
-            return cls(**json.loads((schema.metadata or {})[METADATA]))
+            origin = cls(**json.loads((schema.metadata or {})[METADATA]))
+            check_precision(origin.precision)
+            return origin
         except (KeyError, TypeError, ValueError):
             return None
 
     def is_like(self, other: "Origin") -> bool:
         """Whether vectors of both belong together: the same photos were embedded in the same way."""
-        return (self.fingerprint, self.output, self.listed) == (other.fingerprint, other.output, other.listed)
+        mine, others = (
+            (origin.fingerprint, origin.precision, origin.output, origin.listed) for origin in (self, other)
+        )
+        return mine == others
 
     def metadata(self) -> dict[bytes, bytes]:
         """What a file states."""
@@ -89,8 +99,14 @@ class Embedded:
     skipped: list[Skipped]
 
 
-def check_embedding(output: str, batch_size: int) -> None:
+def check_embedding(output: str, batch_size: int, precision: str = "float32", *, apart: bool = False) -> None:
     """Refuse arguments that cannot be, before the work.
+
+    Args:
+        output: Which vectors.
+        batch_size: Photos encoded at once.
+        precision: In which the encoder computes.
+        apart: Whether other processes make vectors beside these, and know nothing of this one.
 
     Raises:
         S2R2Error: One cannot.
@@ -99,6 +115,9 @@ def check_embedding(output: str, batch_size: int) -> None:
         raise ArgumentError(f"`output={output!r}` is not known: use feature or embedding")
     if batch_size < 1:
         raise ArgumentError(f"`batch_size={batch_size}`: give at least 1")
+    check_precision(precision)
+    if apart and precision == "auto":
+        raise ArgumentError("`precision='auto'` may differ from part to part: give float32 or bfloat16 for all of them")
 
 
 def batches_of(photos: range, size: int) -> list[range]:
@@ -107,7 +126,13 @@ def batches_of(photos: range, size: int) -> list[range]:
 
 
 def embedded(
-    encoder: Encoder, source: ImageSource, names: PhotoNames, batches: Sequence[range], output: Output, threads: int
+    encoder: Encoder,
+    source: ImageSource,
+    names: PhotoNames,
+    batches: Sequence[range],
+    output: Output,
+    threads: int,
+    precision: Precision = "float32",
 ) -> Iterator[Embedded]:
     """Read and embed photos as an index does, a batch at a time; threads read ahead."""
     side = store_side(encoder.image_size)
@@ -129,7 +154,8 @@ def embedded(
         skipped = [photo for photo in photos if isinstance(photo, Skipped)]
         vectors = np.empty((0, encoder.dimensions(output)), np.float32)
         if readable:
-            vectors = encoder.embed_pixels(np.stack([pixels for _, _, pixels in readable]), output=output)
+            pixels = np.stack([pixels for _, _, pixels in readable])
+            vectors = encoder.embed_pixels(pixels, output=output, precision=precision)
             placed = have_direction(vectors, encoder)
             skipped += [Skipped(names.key(readable[n][0]), NO_DIRECTION) for n in np.flatnonzero(~placed)]
             readable, vectors = [readable[n] for n in np.flatnonzero(placed)], vectors[placed]

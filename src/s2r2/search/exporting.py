@@ -13,22 +13,25 @@ from pyarrow import csv as arrow_csv
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder
 from s2r2.encoder.model import Output
+from s2r2.encoder.precision import AskedPrecision
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import ImageSource, Skipped, write_skipped
 from s2r2.images.sources.names import printable
 from s2r2.search.embedding_rows import Origin, batches_of, check_embedding, embedded, schema, tables, write_parquet
 from s2r2.search.photo_reader import PhotoNames, check_alike
+from s2r2.search.precision import precision_for
 from s2r2.system.files import atomic_write, refuse_overwriting
 from s2r2.system.terminal import csv_safe
 
 
 @dataclass(frozen=True)
 class Written:
-    """How many vectors of which length were written, and which photos were not readable."""
+    """How many vectors of which length were written, which photos were not readable, and why in which precision."""
 
     count: int
     dimensions: int
     skipped: Sequence[Skipped]
+    note: str = ""
 
 
 def write_embeddings(
@@ -38,6 +41,7 @@ def write_embeddings(
     *,
     output: Output = "feature",
     batch_size: int = 64,
+    precision: AskedPrecision = "float32",
     encoder_place: str | None = None,
     processes: Processes = Processes(),  # noqa: B008 (frozen)
 ) -> Written:
@@ -54,6 +58,8 @@ def write_embeddings(
         out: The file; beside it ``NAME.skipped.csv`` lists what was unreadable, if anything was.
         output: ``"feature"`` or ``"embedding"``.
         batch_size: Photos encoded at once.
+        precision: ``"float32"``, ``"bfloat16"``, or ``"auto"`` for bfloat16 where that is faster and ranks some of
+            these photos as float32 does. The vectors are float32 in any case.
         encoder_place: What :func:`s2r2.load` takes to load the encoder again: a Parquet file states it, for an index
             that is made from it.
         processes: They share the batches; the first one writes. Each calls this with the same arguments.
@@ -62,12 +68,13 @@ def write_embeddings(
         S2R2Error: The output is unknown, nothing is readable, the file cannot be written, or processes differ in
             photos or encoder.
     """
-    check_embedding(output, batch_size)
+    check_embedding(output, batch_size, precision)
     out = processes.from_leader(lambda: _checked_file(Path(out), source))
     check_alike(encoder, source, processes)
     names = PhotoNames(source)
     batches = batches_of(range(len(source)), batch_size)
-    mine = embedded(encoder, source, names, processes.share(batches), output, processes.threads)
+    choice = processes.from_leader(lambda: precision_for(precision, encoder, source, processes.threads, output))
+    mine = embedded(encoder, source, names, processes.share(batches), output, processes.threads, choice.precision)
     all_in_turn = processes.in_turn(mine, len(batches))
     if not processes.leader:
         deque(all_in_turn, maxlen=0)
@@ -76,9 +83,10 @@ def write_embeddings(
     skipped = list(source.problems)
     dimensions = encoder.dimensions(output)
     rows = tables(all_in_turn, names, dimensions, skipped)
-    count = _FORMS[out.suffix.lower()](out, rows, Origin.of(encoder, source, output, encoder_place), dimensions)
+    origin = Origin.of(encoder, source, output, encoder_place, choice.precision)
+    count = _FORMS[out.suffix.lower()](out, rows, origin, dimensions)
     list_skipped(out.with_suffix(".skipped.csv"), skipped)
-    return processes.from_leader(lambda: Written(count, dimensions, skipped))
+    return processes.from_leader(lambda: Written(count, dimensions, skipped, choice.note))
 
 
 def list_skipped(listed: Path, skipped: Sequence[Skipped]) -> None:

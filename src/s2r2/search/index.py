@@ -201,8 +201,9 @@ class ImageIndex:
 
     def embed(self, picture: np.ndarray) -> np.ndarray:
         """Vector ``(D,)`` of a picture ``(H, W, 3)`` uint8, made as those of the index were."""
-        vector: np.ndarray = self.encoder.embed_pixels(self.encoder.prepare([picture], side=self.side))[0]
-        return vector
+        from s2r2.search.precision import query_vector
+
+        return query_vector(self.about, self.encoder, picture, self.side)
 
     def rank(
         self, vector: np.ndarray, k: int, *, mask: np.ndarray | None = None, leave_out: Sequence[int] = ()

@@ -24,6 +24,7 @@ from s2r2.system.thumbnails import jpeg
 if TYPE_CHECKING:
     from s2r2.distributed.processes import Processes
     from s2r2.encoder import Encoder
+    from s2r2.encoder.precision import Precision
     from s2r2.search.stored_vectors import StoredVectors
 
 T = TypeVar("T")
@@ -95,7 +96,7 @@ class PhotoReader(PhotoNames):
 
     Args:
         source: The photos.
-        fingerprint: Of the encoder that makes their vectors.
+        fingerprint: Of the vectors, that is of their encoder and its precision.
         contents: Hashes of content that the index has already: such photos are not decoded.
         side: Short side to which they are reduced for the encoder; a thumbnail may be made of more pixels.
     """
@@ -186,13 +187,20 @@ class EncodingReader(PhotoReader):
         fingerprint: Likewise.
         contents: Likewise.
         side: Likewise.
+        precision: In which the encoder computes.
     """
 
     def __init__(
-        self, source: ImageSource, encoder: "Encoder", fingerprint: str, contents: frozenset[str], side: int
+        self,
+        source: ImageSource,
+        encoder: "Encoder",
+        fingerprint: str,
+        contents: frozenset[str],
+        side: int,
+        precision: "Precision" = "float32",
     ) -> None:
         super().__init__(source, fingerprint, contents, side)
-        self.encoder = encoder
+        self.encoder, self.precision = encoder, precision
 
     def encoded(
         self, wanted: Sequence[tuple[int, str]], size: int, processes: "Processes"
@@ -207,7 +215,8 @@ class EncodingReader(PhotoReader):
         photos = [photo for photo in batch if photo.pixels is not None]
         if not photos:
             return batch
-        vectors = self.encoder.embed_pixels(np.stack([photo.pixels for photo in photos if photo.pixels is not None]))
+        pixels = np.stack([photo.pixels for photo in photos if photo.pixels is not None])
+        vectors = self.encoder.embed_pixels(pixels, precision=self.precision)
         for photo, vector, placed in zip(photos, vectors, have_direction(vectors, self.encoder), strict=True):
             photo.pixels = None
             if placed:

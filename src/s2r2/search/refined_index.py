@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from s2r2._version import __version__
 from s2r2.encoder import Encoder
+from s2r2.encoder.precision import vectors_fingerprint
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.search.index import ImageIndex
 from s2r2.search.publishing import backend_for, names_in_use, write_for_searches
@@ -60,7 +61,7 @@ def _write(index: ImageIndex, encoder: Encoder, matrix: np.ndarray, out: Path) -
     before = in_force(out)
     if before is not None and before.encoder != encoder.name:
         raise ArgumentError(f"{out} is an index of {before.encoder}: choose another `out`, or delete that index")
-    fingerprint = encoder.fingerprint
+    fingerprint = vectors_fingerprint(encoder.fingerprint, index.about.precision)
     generation = out / layout.new_generation(out, fingerprint)  # what a kill left is not gone on with
     encoder.save(generation)
     sync_folder(out)
@@ -89,7 +90,7 @@ def _write(index: ImageIndex, encoder: Encoder, matrix: np.ndarray, out: Path) -
         fingerprint=fingerprint, encoder=encoder.name, data=about.data, photos=len(rows), dimensions=about.dimensions,
         skipped=about.skipped, number=number, version=rows.version, backend=backend, backend_settings=settings,
         chosen_backend=chosen, updated=datetime.now().astimezone().isoformat(timespec="seconds"), s2r2=__version__,
-        generation=generation.name, files=sums, side=about.side,
+        generation=generation.name, files=sums, side=about.side, precision=about.precision,
     )  # fmt: skip
     published.write(out)
     rows.prune()

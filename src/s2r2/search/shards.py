@@ -17,12 +17,14 @@ from pyarrow import ArrowInvalid, parquet
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder
 from s2r2.encoder.model import Output
+from s2r2.encoder.precision import Precision
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import ImageSource
 from s2r2.images.sources.names import printable
 from s2r2.search.embedding_rows import Origin, batches_of, check_embedding, embedded, tables, write_parquet
 from s2r2.search.exporting import Written, list_skipped
 from s2r2.search.photo_reader import PhotoNames
+from s2r2.search.precision import precision_for
 from s2r2.system.files import atomic_write, make_folder, write_bytes
 
 ENCODER = "_encoder.safetensors"
@@ -61,6 +63,7 @@ class Shards:
         shards: In how many parts the photos are divided.
         output: ``"feature"`` or ``"embedding"``.
         batch_size: Photos encoded at once.
+        precision: ``"float32"`` or ``"bfloat16"``.
         encoder_place: What :func:`s2r2.load` takes to load the encoder again.
 
     Raises:
@@ -76,13 +79,16 @@ class Shards:
         *,
         output: Output = "feature",
         batch_size: int = 64,
+        precision: Precision = "float32",
         encoder_place: str | None = None,
     ) -> None:
-        check_embedding(output, batch_size)
+        check_embedding(output, batch_size, precision, apart=True)
         if not 1 <= shards <= MOST_SHARDS:
             raise ArgumentError(f"`shards={shards}`: give a number from 1 to {MOST_SHARDS:,}")
         self.encoder, self.source, self.folder, self.shards = encoder, source, Path(folder), shards
         self.output, self.batch_size, self.encoder_place = output, batch_size, encoder_place
+        choice = precision_for(precision, encoder, source, 1, output)
+        self.precision, self.note = choice.precision, choice.note
         self._prepare()
 
     def write(self, shard: int) -> Part:
@@ -104,7 +110,8 @@ class Shards:
             self._check(path)
             return Part(path, None)
         batches = batches_of(self._photos(shard), self.batch_size)
-        found = embedded(self.encoder, self.source, self._names, batches, self.output, Processes().threads)
+        threads = Processes().threads
+        found = embedded(self.encoder, self.source, self._names, batches, self.output, threads, self.precision)
         skipped = list(self.source.problems) if shard == 0 else []
         dimensions = self.encoder.dimensions(self.output)
         with atomic_write(path) as file:
@@ -126,7 +133,7 @@ class Shards:
 
     @cached_property
     def _origin(self) -> Origin:
-        return Origin.of(self.encoder, self.source, self.output, self.encoder_place)
+        return Origin.of(self.encoder, self.source, self.output, self.encoder_place, self.precision)
 
     def _prepare(self) -> None:
         """Have a folder with a copy of the encoder, and no parts of other vectors."""
@@ -163,6 +170,8 @@ class Shards:
             what = "was written by another program"
         elif found.fingerprint != wanted.fingerprint:
             what = f"was made by another encoder, {found.encoder}"
+        elif found.precision != wanted.precision:
+            what = f"was made in {found.precision}, not {wanted.precision}"
         elif found.output != wanted.output:
             what = f"holds the output {found.output}, not {wanted.output}"
         else:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from s2r2.encoder import Encoder, load
+from s2r2.encoder.precision import Precision
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images.remote import is_remote
 from s2r2.images.sources.names import printable
@@ -64,6 +65,7 @@ class StoredVectors:
     Attributes:
         name: Of the encoder that made the vectors.
         fingerprint: Of that encoder; of the vectors themselves where it is not known.
+        precision: In which it computed them.
         image_size: Side in pixels of the encoder's input, or what stands for it where it is not known.
         by_path: Whether rows name their photos by path; else by key.
         encoder: The encoder, where it can be found; else None.
@@ -81,6 +83,7 @@ class StoredVectors:
         self.shown = printable(str(place))
         self.files = _files(self.place, self.shown)
         origin = self._origin()
+        self.precision: Precision = origin.precision if origin is not None else "float32"
         self.encoder, self.why_no_encoder = self._find_encoder(origin)
         self.reasons: dict[str, str] = {}
         self._dimensions = 0
@@ -143,8 +146,8 @@ class StoredVectors:
         for path, other in others:
             if (origin is None) != (other is None) or (origin and other and not origin.is_like(other)):
                 raise ArgumentError(
-                    f"{printable(str(path))} and {first.name} are of different encoders or photos: give the `vectors` "
-                    "of one call of s2r2 embed"
+                    f"{printable(str(path))} and {first.name} are of different encoders, precisions or "
+                    "photos: give the `vectors` of one call of s2r2 embed"
                 )
         if origin is not None and origin.output != "feature":
             raise ArgumentError(

@@ -37,6 +37,7 @@ def nothing_new(
     backend: str | None,
     approximate_from: int,
     text: str | None = None,
+    precision: str | None = None,
 ) -> UpdateResult | None:
     """What :func:`s2r2.search.update_index` would return, if it would change nothing; else None, and nothing is done.
 
@@ -50,6 +51,7 @@ def nothing_new(
         backend: Name of the search backend, ``"auto"``, or None for the one chosen before.
         approximate_from: From how many photos on ``"auto"`` takes approximate search.
         text: Name of the model for words, ``"none"``, or None for the one chosen before.
+        precision: In which new photos would be embedded; that of the index also for None and ``"auto"``.
 
     Raises:
         S2R2Error: Another process writes the index, or it is damaged.
@@ -61,18 +63,26 @@ def nothing_new(
         contextlib.suppress(OSError),  # such as a folder that cannot be written to: the update says it
         locked(folder / layout.LOCK, f"writing the index in {folder}", "wait until it has finished"),
     ):
-        return _result(encoder, source, folder, backend, approximate_from, text)
+        return _result(encoder, source, folder, backend, approximate_from, text, precision)
     return None
 
 
 def _result(
-    encoder: str, source: ImageSource, folder: Path, backend: str | None, approximate_from: int, text: str | None
+    encoder: str,
+    source: ImageSource,
+    folder: Path,
+    backend: str | None,
+    approximate_from: int,
+    text: str | None,
+    precision: str | None,
 ) -> UpdateResult | None:
     began = time.monotonic()
     published = read_published(folder)
     if published is None or published.format != FORMAT or published.data != printable(source.name):
         return None
     if text is not None and (text if text != "none" else "") != published.words:  # a local folder is looked at anew
+        return None
+    if precision not in (None, "auto", published.precision):  # the update refuses it
         return None
     generation = folder / published.generation
     chosen = backend or published.chosen_backend

@@ -11,12 +11,14 @@ from typing import Any
 from s2r2._version import __version__
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder, load
-from s2r2.errors import ArgumentError, S2R2Error
+from s2r2.encoder.precision import AskedPrecision
+from s2r2.errors import S2R2Error
 from s2r2.images import ImageSource, Skipped, UnreadableImage, open_source, write_skipped
 from s2r2.images.sources.names import printable
 from s2r2.search.backends.base import AUTO, get_backend
 from s2r2.search.filling_facts import fill_facts
 from s2r2.search.photo_reader import EncodingReader, PhotoReader, ReadPhoto, check_alike
+from s2r2.search.precision import kind_of_vectors
 from s2r2.search.publishing import backend_for, is_current, names_in_use, write_for_searches
 from s2r2.search.shared_encoding import Request, share_encoding
 from s2r2.search.storage import layout
@@ -28,7 +30,7 @@ from s2r2.search.stored_vectors import StoredVectors
 from s2r2.search.update_result import UpdateResult
 from s2r2.search.vector_reader import StoredVectorReader
 from s2r2.search.words.vectors import WordVectors, check_text, described, tidy_words, word_vectors
-from s2r2.search.writing import writing
+from s2r2.search.writing import check_choices, writing
 from s2r2.system.files import checksum, sync_folder
 from s2r2.system.progress import ProgressLine
 from s2r2.system.wording import amount
@@ -49,6 +51,7 @@ def update_index(
     approximate_from: int | None = None,
     text: str | None = None,
     batch_size: int = 64,
+    precision: AskedPrecision | None = None,
     progress: bool = True,
     processes: Processes = Processes(),  # noqa: B008 (frozen)
 ) -> UpdateResult:
@@ -74,6 +77,8 @@ def update_index(
             :class:`s2r2.search.words.model.WordModel` for its name; ``"none"`` removes its vectors, None keeps what was
             chosen before.
         batch_size: Photos encoded at once.
+        precision: In which the encoder computes, see :mod:`s2r2.encoder.precision`; None is float32 for a new index.
+            An index keeps its precision, for queries, too, and vectors that were made elsewhere have theirs.
         progress: Show a progress bar.
         processes: They share reading and encoding; only the first one knows the index and writes it. Each calls this
             with the same arguments.
@@ -85,12 +90,7 @@ def update_index(
     """
     folder = Path(folder)
     layout.check_local(folder)
-    if batch_size < 1:
-        raise ArgumentError(f"`batch_size={batch_size}`: give at least 1")
-    if approximate_from is not None and approximate_from < 0:
-        raise ArgumentError(f"`approximate_from={approximate_from}`: give a number of photos, 0 or more")
-    if backend not in (None, AUTO):
-        get_backend(backend)
+    check_choices(batch_size, precision, backend, approximate_from)
     encoder = encoder if isinstance(encoder, Encoder | StoredVectors) else load(encoder, device="auto")
     source = source if isinstance(source, ImageSource) else open_source(source)
     check_alike(encoder, source, processes)
@@ -100,7 +100,7 @@ def update_index(
     elif not processes.leader:
         return share_encoding(encoder, source, batch_size, processes)
     with writing(folder):
-        update = _Update(encoder, source, folder, rebuild, processes)
+        update = _Update(encoder, source, folder, rebuild, processes, precision)
         update.words = word_vectors(update.generation, update.published, text, processes)
         result = update.run(batch_size, progress, drop_missing, (backend, approximate_from))
     return processes.from_leader(lambda: result)
@@ -116,16 +116,14 @@ class _Update:
         folder: Path,
         rebuild: bool,
         processes: Processes,
+        precision: AskedPrecision | None,
     ) -> None:
         self.encoder, self.source, self.folder, self.processes = encoder, source, folder, processes
         self.began = time.monotonic()
-        self.fingerprint = encoder.fingerprint
         self.published = in_force(folder) if rebuild else read_published(folder)
-        if self.published is not None and self.published.fingerprint != self.fingerprint and not rebuild:
-            raise ArgumentError(
-                f"the index in {folder} was made by another encoder ({self.published.encoder}): "
-                "replace it with `rebuild=True`, or choose another `folder`"
-            )
+        goes_on = None if rebuild else self.published
+        self.kind = kind_of_vectors(encoder, source, precision, folder, goes_on, processes.threads)
+        self.fingerprint = self.kind.fingerprint
         self.dimensions = encoder.dimensions("feature")
         generation = self.published.generation if self.published else None
         self._open(layout.generation_for(folder, self.fingerprint, generation, rebuild), rebuild)
@@ -190,7 +188,7 @@ class _Update:
         if self.words is not None:
             self.words.bring_up_to_date(self.rows, self.files, self.source, progress)
         about = self._publish(*backend)
-        notes = tuple(reader.notes())
+        notes = (*reader.notes(), *([self.kind.note] if self.kind.note and self.embedded else []))
         numbers = (self.embedded, self.moved, self.kept, dropped, missing)
         return UpdateResult(self.folder, about, *numbers, self.skipped, time.monotonic() - self.began, notes)
 
@@ -198,7 +196,7 @@ class _Update:
         contents = frozenset(self.by_content)
         if isinstance(self.encoder, StoredVectors):
             return StoredVectorReader(self.source, self.encoder, contents, self.side)
-        return EncodingReader(self.source, self.encoder, self.fingerprint, contents, self.side)
+        return EncodingReader(self.source, self.encoder, self.fingerprint, contents, self.side, self.kind.computed)
 
     def _drop(self, drop_missing: bool) -> tuple[int, int]:
         """Drop rows of photos that are gone; returns how many, and how many are kept though not found."""
@@ -253,7 +251,8 @@ class _Update:
         """Write rows for photos; returns those whose content was known but is not there any more."""
         if not wanted:
             return []
-        self.processes.from_leader(lambda: Request(wanted, reader.contents, reader.side))
+        request = Request(wanted, reader.contents, reader.side, self.fingerprint, self.kind.computed)
+        self.processes.from_leader(lambda: request)
         pending: list[dict[str, Any]] = []
         again: list[tuple[int, str]] = []
         committed = time.monotonic()
@@ -336,7 +335,8 @@ class _Update:
             dimensions=self.dimensions, skipped=len(self.skipped), number=number, version=self.rows.version,
             backend=backend, backend_settings=settings, chosen_backend=chosen,
             updated=datetime.now().astimezone().isoformat(timespec="seconds"),
-            s2r2=__version__, generation=self.generation.name, files=files, side=self.side, **described(self.words),
+            s2r2=__version__, generation=self.generation.name, files=files, side=self.side,
+            precision=self.kind.precision, **described(self.words),
         )  # fmt: skip
         published.write(self.folder)
         self._tidy(published)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from s2r2.encoder.precision import vectors_fingerprint
 from s2r2.errors import ArgumentError
 from s2r2.images import ImageSource, Skipped
 from s2r2.images.remote import is_remote
@@ -46,7 +47,8 @@ class StoredVectorReader(PhotoReader):
     """
 
     def __init__(self, source: ImageSource, vectors: StoredVectors, contents: frozenset[str], side: int) -> None:
-        super().__init__(source, vectors.fingerprint, contents, max(side, THUMBNAIL_SIDE))
+        fingerprint = vectors_fingerprint(vectors.fingerprint, vectors.precision)
+        super().__init__(source, fingerprint, contents, max(side, THUMBNAIL_SIDE))
         self.vectors = vectors
         ids = np.fromiter((photo_id(self._name(i)) for i in range(len(source))), np.int64, len(source))
         self._places = places_of(ids, np.argsort(ids), vectors.ids)

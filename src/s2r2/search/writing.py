@@ -4,10 +4,27 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from s2r2.errors import S2R2Error
+from s2r2.encoder.precision import check_precision
+from s2r2.errors import ArgumentError, S2R2Error
+from s2r2.search.backends.base import AUTO, get_backend
 from s2r2.search.storage import layout
 from s2r2.system.files import make_folder
 from s2r2.system.locking import locked
+
+
+def check_choices(batch_size: int, precision: str | None, backend: str | None, approximate_from: int | None) -> None:
+    """Refuse arguments of an update that cannot be, before the work.
+
+    Raises:
+        S2R2Error: One cannot.
+    """
+    if batch_size < 1:
+        raise ArgumentError(f"`batch_size={batch_size}`: give at least 1")
+    if approximate_from is not None and approximate_from < 0:
+        raise ArgumentError(f"`approximate_from={approximate_from}`: give a number of photos, 0 or more")
+    check_precision(precision or "float32")
+    if backend not in (None, AUTO):
+        get_backend(backend)
 
 
 @contextlib.contextmanager

@@ -3,12 +3,15 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s2r2.errors import S2R2Error
 from s2r2.images.sources.names import printable
 from s2r2.search.storage.layout import DESCRIPTION, GENERATION, DamagedIndex
 from s2r2.system.files import checksum, write_text
+
+if TYPE_CHECKING:
+    from s2r2.encoder.precision import Precision
 
 FORMAT = 5
 SEALED_FROM = 3
@@ -18,7 +21,7 @@ _TYPES: dict[str, Any] = {
     "fingerprint": str, "generation": str, "encoder": str, "data": str, "updated": str, "s2r2": str,
     "photos": int, "dimensions": int, "skipped": int, "number": int, "version": int, "format": int,
     "backend": str, "backend_settings": dict | None, "chosen_backend": str, "files": dict, "side": int | None,
-    "words": str, "words_fingerprint": str,
+    "words": str, "words_fingerprint": str, "precision": str,
 }  # fmt: skip
 
 
@@ -27,7 +30,7 @@ class Published:
     """What an index is, as its ``index.json`` says.
 
     Attributes:
-        fingerprint: Of the encoder that made the vectors.
+        fingerprint: Of the vectors: that of the encoder that made them; in bfloat16 another one.
         encoder: Name of that encoder.
         data: What was indexed.
         photos: How many photos.
@@ -45,6 +48,7 @@ class Published:
         side: Short side in pixels to which photos are reduced for the encoder.
         words: Name of the CLIP-like model that made the vectors for words; empty if there are none.
         words_fingerprint: Of its weights.
+        precision: In which the encoder computes, ``"float32"`` or ``"bfloat16"``.
         format: Of the files.
     """
 
@@ -66,6 +70,7 @@ class Published:
     chosen_backend: str = "auto"
     words: str = ""
     words_fingerprint: str = ""
+    precision: "Precision" = "float32"
     format: int = FORMAT
 
     @property
@@ -157,6 +162,8 @@ def _check_types(published: Published) -> None:
             raise ValueError(f"{name} is {value!r}")
     if not GENERATION.fullmatch(published.generation) or published.generation[:24] != published.fingerprint:
         raise ValueError(f"generation is {published.generation!r}")
+    if published.precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision is {published.precision!r}")
     if published.side is not None and not 1 <= published.side <= LARGEST_SIDE:
         raise ValueError(f"side is {published.side}")
     for name, value in (published.backend_settings or {}).items():
