@@ -18,7 +18,6 @@ from s2r2.images.sources.names import printable
 from s2r2.search.backends.base import AUTO, get_backend
 from s2r2.search.filling_facts import fill_facts
 from s2r2.search.photo_reader import EncodingReader, PhotoReader, ReadPhoto, check_alike
-from s2r2.search.precision import kind_of_vectors
 from s2r2.search.publishing import backend_for, is_current, names_in_use, write_for_searches
 from s2r2.search.shared_encoding import Request, share_encoding
 from s2r2.search.storage import layout
@@ -28,6 +27,7 @@ from s2r2.search.storage.row_files import RowFiles
 from s2r2.search.storage.rows import FACTS, Known, Rows
 from s2r2.search.stored_vectors import StoredVectors
 from s2r2.search.update_result import UpdateResult
+from s2r2.search.vector_kind import kind_of_vectors
 from s2r2.search.vector_reader import StoredVectorReader
 from s2r2.search.words.vectors import WordVectors, check_text, described, tidy_words, word_vectors
 from s2r2.search.writing import check_choices, writing
