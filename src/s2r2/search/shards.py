@@ -17,7 +17,7 @@ from pyarrow import ArrowInvalid, parquet
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import Encoder
 from s2r2.encoder.model import Output
-from s2r2.encoder.precision import Precision
+from s2r2.encoder.precision import AskedPrecision
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images import ImageSource
 from s2r2.images.sources.names import printable
@@ -79,7 +79,7 @@ class Shards:
         *,
         output: Output = "feature",
         batch_size: int = 64,
-        precision: Precision = "float32",
+        precision: AskedPrecision = "float32",
         encoder_place: str | None = None,
     ) -> None:
         check_embedding(output, batch_size, precision, apart=True)
