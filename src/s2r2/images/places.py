@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from s2r2.errors import UnreadableImage
-from s2r2.images.remote import is_remote, read_remote, remote_stamp
+from s2r2.images.remote import Stamp, is_remote, read_remote, remote_stamp
 from s2r2.system.files import stamp
-
-Stamp: TypeAlias = tuple[int | str, ...]
-"""What changes when an image does, found without reading it."""
 
 MAX_FILE_BYTES = 2 << 30
 """Larger files are not read: the largest image that is allowed is smaller in every format."""

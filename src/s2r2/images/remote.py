@@ -1,16 +1,42 @@
 """Files at an address (``https://``, ``s3://``, ``gs://`` ...), read by ranges through fsspec."""
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 from s2r2.errors import S2R2Error, UnreadableImage
 from s2r2.system.extras import require_extra
+
+Stamp: TypeAlias = tuple[int | str, ...]
+"""What changes when an image does, found without reading it."""
 
 PROTOCOLS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl")
 """Kinds of addresses that are read; a stranger's table may not choose another: some of fsspec's start programs, log in
 elsewhere or unpack archives. ``S2R2_PROTOCOLS`` adds some, as ``ftp,hdfs``."""
 
 FILE = "file://"
+
+AT_ONCE = 16
+"""Requests that wait for answers at the same time."""
+
+_WEB = ("http", "https")
+"""Photos on the web are on many servers, each of which may be gone for good; all others are in one store."""
+_CONNECTION = frozenset(
+    (
+        *("ConnectionError", "TimeoutError", "gaierror", "HTTPClientError", "ClientConnectionError"),
+        *("ClientPayloadError", "ServiceRequestError"),
+    )
+)
+_CREDENTIALS = frozenset(
+    (
+        *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "CredentialRetrievalError"),
+        *("TokenRetrievalError", "ClientAuthenticationError", "DefaultCredentialsError", "RefreshError"),
+    )
+)
+_KEYS = frozenset(
+    ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired")
+)
+"""Errors by the names of their classes, since each package has its own, and by S3's codes."""
 
 
 def is_remote(place: str) -> bool:
@@ -42,7 +68,7 @@ def file_system(address: str) -> tuple[Any, str]:
             f"addresses of the kind {other[:40]}:// are not read ({', '.join(PROTOCOLS)} are): set "
             f"S2R2_PROTOCOLS={other[:40]} if you trust whoever wrote it"
         )
-    require_extra("remote", f"reading {address}")
+    require_extra("s3" if protocol(address) in ("s3", "s3a") else "remote", f"reading {address}")
     import fsspec
 
     try:
@@ -52,6 +78,11 @@ def file_system(address: str) -> tuple[Any, str]:
     except Exception as error:  # each kind of address has its own
         raise UnreadableImage(f"no such address: {reason(error)}") from None
     return system, path
+
+
+def protocol(address: str) -> str:
+    """What stands before ``://``."""
+    return address.partition("://")[0].strip().lower()
 
 
 def read_remote(address: str, offset: int = 0, size: int = -1) -> bytes:
@@ -64,29 +95,100 @@ def read_remote(address: str, offset: int = 0, size: int = -1) -> bytes:
     try:
         content: bytes = system.cat_file(path, start=offset, end=None if size < 0 else offset + size)
     except Exception as error:  # each kind of address has its own
+        refuse_going_on(address, error)
         raise UnreadableImage(reason(error)) from None
     if size >= 0 and len(content) != size:
         raise UnreadableImage("the tar ends before the image does")
     return content
 
 
-def remote_stamp(address: str) -> tuple[int | str, ...]:
+def remote_stamp(address: str) -> Stamp:
     """What changes when a remote file does: its size, and its time or tag where the server tells them.
 
     Raises:
         UnreadableImage: It is gone or cannot be asked for.
+        S2R2Error: As :func:`refuse_going_on`.
     """
     system, path = file_system(address)
     try:
-        about = system.info(path)
-        tags = (about.get(name) for name in ("ETag", "etag", "LastModified", "mtime", "created", "md5Hash"))
-        return (int(about.get("size") or -1), *(str(tag) for tag in tags if tag is not None))
+        return stamp_of(system.info(path))
     except Exception as error:
+        refuse_going_on(address, error)
         raise UnreadableImage(reason(error)) from None
+
+
+def stamp_of(about: Mapping[str, Any]) -> Stamp:
+    """The stamp of a file that a file system describes."""
+    tags = (about.get(name) for name in ("ETag", "etag", "LastModified", "mtime", "created", "md5Hash"))
+    return (int(about.get("size") or -1), *(str(tag) for tag in tags if tag is not None))
+
+
+def files_below(address: str) -> dict[str, Stamp]:
+    """Name, as seen from a folder, and stamp of each file below it, as the store lists them now.
+
+    A folder that is not there has none. A file has itself, under the empty name.
+
+    Raises:
+        S2R2Error: It cannot be listed.
+    """
+    try:
+        system, path = file_system(address)
+        path = path.rstrip("/")
+        system.invalidate_cache()
+        found = system.find(path, detail=True)
+    except UnreadableImage as error:
+        raise S2R2Error(f"cannot list {address}: {error.reason}") from None
+    except S2R2Error:
+        raise
+    except Exception as error:  # each kind of address has its own
+        if isinstance(error, FileNotFoundError) and "bucket" not in str(error):
+            return {}
+        refuse_going_on(address, error)
+        if isinstance(error, PermissionError):
+            raise _no_access(address, error) from None
+        raise S2R2Error(f"cannot list {address}: {reason(error)}") from None
+    return {name[len(path) :].lstrip("/"): stamp_of(about) for name, about in found.items()}
+
+
+def refuse_going_on(address: str, error: Exception) -> None:
+    """Stop where an error is one of the whole store, so that it does not look as if every photo in it were damaged.
+
+    A package for a store has tried several times before it gives up. Web servers are not meant: they come and go.
+
+    Raises:
+        S2R2Error: The store cannot be reached, or lets nobody in.
+    """
+    if protocol(address) in _WEB:
+        return
+    names = {kind.__name__ for kind in type(error).__mro__}
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    answer: Mapping[str, Any] = response if isinstance(response, Mapping) else {}
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if names & _CONNECTION or status >= 500:
+        raise S2R2Error(
+            f"cannot reach {shown(address)} ({reason(error)}): check the network and the server (for s3 "
+            f"AWS_ENDPOINT_URL), then run the command again"
+        ) from None
+    if names & _CREDENTIALS or answer.get("Error", {}).get("Code") in _KEYS:
+        raise _no_access(address, error) from None
+
+
+def _no_access(address: str, error: Exception) -> S2R2Error:
+    if protocol(address) not in ("s3", "s3a"):
+        return S2R2Error(f"no access to {shown(address)} ({reason(error)})")
+    return S2R2Error(
+        f"no access to {shown(address)} ({reason(error)}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+        f"FSSPEC_S3_ANON=true if it is open to all"
+    )
+
+
+def shown(address: str) -> str:
+    """An address in a message: without a query, which may hold a signature."""
+    return address.partition("?")[0]
 
 
 def reason(error: Exception) -> str:
     """An error of a file system in one line."""
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and "bucket does not exist" not in str(error):
         return "No such file or directory"
     return next(iter(str(error).strip().splitlines()), "")[:200] or type(error).__name__

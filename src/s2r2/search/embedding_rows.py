@@ -23,6 +23,7 @@ from s2r2.search.photo_reader import (
     hash_of_pixels,
     have_direction,
     read_ahead,
+    threads_for,
 )
 from s2r2.search.storage.rows import content_hash
 
@@ -149,7 +150,7 @@ def embedded(
         found = hash_of_pixels(picture) if content is None else content_hash(content)
         return found, encoder.prepare([picture], threads=1)[0]
 
-    for batch, photos in zip(batches, read_ahead(read, batches, threads), strict=True):
+    for batch, photos in zip(batches, read_ahead(read, batches, threads_for(source, threads)), strict=True):
         readable = [(i, *photo) for i, photo in zip(batch, photos, strict=True) if not isinstance(photo, Skipped)]
         skipped = [photo for photo in photos if isinstance(photo, Skipped)]
         vectors = np.empty((0, encoder.dimensions(output)), np.float32)

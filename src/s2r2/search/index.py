@@ -304,7 +304,7 @@ class ImageIndex:
 
     def original(self, row: int) -> bytes | None:
         """The file that was indexed; None if it is not there, was changed since, or is reached through another link."""
-        with contextlib.suppress(UnreadableImage):
+        with contextlib.suppress(S2R2Error):  # also a store that cannot be reached now
             return original_file(self.catalogue, row)
         return None
 

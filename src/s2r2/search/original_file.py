@@ -3,7 +3,8 @@
 import os
 
 from s2r2.images import UnreadableImage
-from s2r2.images.places import FilePlace
+from s2r2.images.places import FilePlace, RemotePlace
+from s2r2.images.remote import is_remote
 from s2r2.search.storage.catalog import Catalogue
 from s2r2.search.storage.rows import content_hash
 
@@ -17,11 +18,17 @@ def original_file(catalogue: Catalogue, row: int) -> bytes:
 
     Raises:
         UnreadableImage: It is gone, changed since, or now reached through a link; or there never was a file.
+        S2R2Error: The store that it is in cannot be reached.
     """
     cell = {name: catalogue.table[name][row].as_py() for name in ("file", "offset", "bytes", "content")}
     file = os.fsdecode(cell["file"])
     if not file:
         raise UnreadableImage("it is no file of its own")
+    if is_remote(file):
+        content = RemotePlace(file, cell["offset"], cell["bytes"] if cell["offset"] else -1).read()
+        if content_hash(content) != cell["content"]:
+            raise UnreadableImage("it has changed since it was indexed")
+        return content
     if os.path.realpath(file) != file:
         raise UnreadableImage("it is gone, or now reached through a link")
     whole = cell["offset"] == 0 and os.path.isfile(file)  # a tar's members begin later

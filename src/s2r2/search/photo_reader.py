@@ -14,7 +14,8 @@ from PIL import Image
 
 from s2r2.errors import NonFiniteError
 from s2r2.images import ImageSource, PhotoFacts, Skipped, UnreadableImage, decode_expendable, decode_with_facts
-from s2r2.images.places import FilePlace
+from s2r2.images.places import FilePlace, RemotePlace
+from s2r2.images.remote import AT_ONCE, is_remote
 from s2r2.images.sources.names import printable, unique
 from s2r2.search.storage.rows import content_hash, facts_row, photo_id
 from s2r2.search.storage.thumbnails import seal
@@ -164,6 +165,8 @@ class PhotoReader(PhotoNames):
         file, offset = b"", 0
         if isinstance(place, FilePlace):
             file, offset = os.fsencode(os.path.realpath(place.path)), place.offset
+        elif isinstance(place, RemotePlace):
+            file, offset = place.address.encode("utf-8", "surrogateescape"), place.offset
         return {
             "id": photo_id(key),
             "key": key,
@@ -207,7 +210,8 @@ class EncodingReader(PhotoReader):
     ) -> Iterator[list[ReadPhoto]]:
         """The photos in the given order."""
         batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
-        read = read_ahead(lambda photo: self._read(*photo), processes.share(batches), processes.threads)
+        threads = threads_for(self.source, processes.threads)
+        read = read_ahead(lambda photo: self._read(*photo), processes.share(batches), threads)
         yield from processes.in_turn(map(self._encode, read), len(batches))
 
     def _encode(self, batch: list[ReadPhoto]) -> list[ReadPhoto]:
@@ -228,6 +232,12 @@ class EncodingReader(PhotoReader):
     def _for_encoder(self, picture: np.ndarray) -> np.ndarray:
         pixels: np.ndarray = self.encoder.prepare([picture], side=self.side, threads=1)[0]
         return pixels
+
+
+def threads_for(source: ImageSource, threads: int) -> int:
+    """Threads that read photos: more of them where they wait for a server most of the time."""
+    is_remote = len(source) > 0 and isinstance(source.place(0), RemotePlace)
+    return max(threads, AT_ONCE) if is_remote else threads
 
 
 def read_ahead(read: Callable[[T], Read], batches: Sequence[Sequence[T]], threads: int) -> Iterator[list[Read]]:
@@ -287,6 +297,6 @@ def hash_of_pixels(picture: np.ndarray) -> str:
 
 def _modified(file: bytes) -> float | None:
     try:
-        return os.stat(file).st_mtime if file else None
+        return os.stat(file).st_mtime if file and not is_remote(os.fsdecode(file)) else None
     except OSError:
         return None

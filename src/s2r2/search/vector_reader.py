@@ -13,7 +13,7 @@ from s2r2.errors import ArgumentError
 from s2r2.images import ImageSource, Skipped
 from s2r2.images.remote import is_remote
 from s2r2.images.sources.names import printable
-from s2r2.search.photo_reader import AHEAD, PIECE, THUMBNAIL_SIDE, PhotoReader, ReadPhoto
+from s2r2.search.photo_reader import AHEAD, PIECE, THUMBNAIL_SIDE, PhotoReader, ReadPhoto, threads_for
 from s2r2.search.storage.catalog import places_of
 from s2r2.search.storage.rows import photo_id
 from s2r2.search.stored_vectors import StoredVectors
@@ -66,7 +66,7 @@ class StoredVectorReader(PhotoReader):
         waiting = np.full(len(self.source), -1, np.int64)
         waiting[[index for index, _ in wanted]] = np.arange(len(wanted))
         jobs = self._jobs(wanted, waiting)
-        threads = processes.threads
+        threads = threads_for(self.source, processes.threads)
         with contextlib.closing(
             in_order(self._read_one, jobs, threads=threads, ahead=AHEAD * size, at_once=PIECE, name="s2r2-read")
         ) as read:

@@ -16,6 +16,7 @@ EXTRAS = {
     "slurm": ("submitit",),
     "export": (*_ENCODER, "onnx", "onnxruntime", "onnxscript"),
     "remote": ("fsspec",),
+    "s3": ("fsspec", "s3fs"),
     "lora": ("peft",),
     "heic": ("pillow_heif",),
     "raw": ("rawpy",),

@@ -22,6 +22,7 @@ def in_order(
     threads: int,
     ahead: int,
     at_once: int = 1,
+    size: Callable[[Result], int] = lambda result: 0,
     name: str = "s2r2-ahead",
 ) -> Generator[Result, None, None]:
     """What a function makes of each job, in order, made by threads a few jobs ahead of whoever consumes it.
@@ -34,9 +35,10 @@ def in_order(
         threads: How many.
         ahead: Jobs that are handed out before the first of them is consumed.
         at_once: Jobs that a thread takes at once: for short ones it costs less.
+        size: Bytes of a result; a thread whose results are not the next ones waits while too many bytes wait.
         name: What the threads are called.
     """
-    ordered: InOrder[Job, Result] = InOrder(jobs, ahead=ahead, at_once=at_once)
+    ordered: InOrder[Job, Result] = InOrder(jobs, ahead=ahead, at_once=at_once, size=size)
 
     def work() -> None:
         while (taken := ordered.take()) is not None:
@@ -53,7 +55,7 @@ class InOrder(Generic[Job, Result]):
         jobs: As for :func:`in_order`.
         ahead: Likewise.
         at_once: Likewise.
-        size: Bytes of a result; a thread whose results are not the next ones waits while too many bytes wait.
+        size: Likewise.
     """
 
     def __init__(

@@ -17,20 +17,21 @@ ROWS_AT_ONCE = 1 << 16
 WANTED = ("path", "label", "labels")
 
 
-def read_manifest(path: Path, writer: ListingWriter, also: tuple[str, ...] = ()) -> Listing:
+def read_manifest(path: Path, writer: ListingWriter, also: tuple[str, ...] = (), address: str = "") -> Listing:
     """What a manifest lists; no file that it names is looked at.
 
     Args:
         path: A ``.csv`` or ``.parquet``.
         writer: A new one; it takes the rows.
         also: Columns to look at besides those that say what the images are.
+        address: Of what this is a copy.
 
     Raises:
         S2R2Error: The table cannot be read, or has no column ``path``.
         OSError: The rows cannot be written.
     """
     is_parquet = path.suffix.lower() == ".parquet"
-    table = _Table(path, "row" if is_parquet else "line", writer, also)
+    table = _Table(path, "row" if is_parquet else "line", writer, also, address)
     (_read_parquet if is_parquet else _read_csv)(table)
     return writer.finish(table.header, table.odd, table.problems, table.name)
 
@@ -44,6 +45,7 @@ class _Table:
         unit: What a row is called in a message, before its number.
         writer: Takes the rows.
         also: Columns to look at besides those that say what the images are.
+        address: Of what this is a copy.
         header: Names of all columns.
         odd: By their number, the paths of rows that are no UTF-8; the column holds them in a form that is.
         problems: Rows that are left out.
@@ -53,6 +55,7 @@ class _Table:
     unit: str
     writer: ListingWriter
     also: tuple[str, ...] = ()
+    address: str = ""
     header: tuple[str, ...] = ()
     odd: dict[int, str] = field(default_factory=dict)
     problems: list[Skipped] = field(default_factory=list)
@@ -60,7 +63,7 @@ class _Table:
     @property
     def name(self) -> str:
         """What to call it in a message."""
-        return printable(str(self.path))
+        return printable(self.address or str(self.path))
 
     def columns(self, names: Sequence[str]) -> dict[str, int]:
         """Places of the columns that are looked at.
@@ -84,7 +87,7 @@ class _Table:
 
     def leave_out(self, number: int, reason: str) -> None:
         """List a row that cannot be used."""
-        self.problems.append(Skipped(f"{printable(self.path.name)}, {self.unit} {number}", reason))
+        self.problems.append(Skipped(f"{printable(Path(self.name).name)}, {self.unit} {number}", reason))
 
     def add(self, numbers: Sequence[int], columns: dict[str, list[str]]) -> None:
         """Keep some rows.

@@ -2,13 +2,14 @@
 
 import csv
 import os
+import posixpath
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from s2r2.errors import S2R2Error
-from s2r2.images.remote import is_remote, local
+from s2r2.images.remote import FILE, is_remote, local
 from s2r2.images.sources.names import printable
 
 LIST = "\0"
@@ -95,14 +96,18 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def row_path(folder: Path, text: str) -> str:
-    """The file that a row of a table in ``folder`` names, or its address.
+def row_path(folder: Path | str, text: str) -> str:
+    """The file that a row of a table in ``folder``, which may be at an address, names, or its address.
 
     ``~/`` is the user's folder. Tables travel: where there is no file of just this name, it may be there with slashes
     in the place of backslashes, or with its accents written the other way, as macOS does.
     """
     if is_remote(text):
         return text
+    if isinstance(folder, str):
+        store, _, inner = folder.partition("://")
+        is_path = text.startswith((FILE, "/", "~/"))
+        return local(text) if is_path else f"{store}://{posixpath.normpath(posixpath.join(inner, text))}"
     text = local(text)
     plain = folder / (os.path.expanduser(text) if text.startswith(("~/", "~\\")) else text)
     if text.isascii() and "\\" not in text:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from s2r2.errors import S2R2Error, UnreadableImage
 from s2r2.images.decoding.decoder import max_pixels_allowed
 from s2r2.images.decoding.formats import DECODER, readers
-from s2r2.images.places import Stamp
+from s2r2.images.places import RemotePlace, Stamp
 from s2r2.images.sources.names import ending
 from s2r2.images.sources.skipped import Skipped
 from s2r2.images.sources.source import ImageSource
@@ -162,11 +162,16 @@ class _Build:
                 entry = None
             if entry is not None and int(self.description.get("decoder", DECODER)) < 3 and ending(key) in CHANGED:
                 entry = None
+            if entry is not None and entry.reason and not entry.content and self._is_remote(index):
+                entry = None  # it was not even received: a connection broke
             if entry is not None and entry.stamp == stamp:
                 current[key] = entry
             else:
                 tasks.append(Task(index, key, stamp, entry))
         return current, tasks
+
+    def _is_remote(self, index: int) -> bool:
+        return isinstance(self.source.place(index), RemotePlace)
 
     def _pack(self, live: list[Entry]) -> dict[str, Entry] | None:
         """Copy the images that are left to a new file when most of the old one belongs to others."""

@@ -16,8 +16,10 @@ from s2r2.images.decoding.decoder import max_pixels_allowed
 from s2r2.images.decoding.pool import shared_pool
 from s2r2.images.decoding.protocol import DECODED, SIZE, UNCHANGED, UNREADABLE, Answer, Job, Settings
 from s2r2.images.places import ArrayPlace, FilePlace, RemotePlace, Stamp
+from s2r2.images.remote import AT_ONCE
 from s2r2.images.sources.source import ImageSource
 from s2r2.images.store.journal import Entry
+from s2r2.system.prefetch import in_order
 from s2r2.system.progress import ProgressLine
 
 COMMIT_IMAGES = 256
@@ -120,19 +122,33 @@ class Writer:
 def _answers(
     source: ImageSource, tasks: Sequence[Task], settings: Settings, workers: int
 ) -> Generator[Answer, None, None]:
-    """Answers in the order of the tasks: files from the pool, the others read in this process."""
-    jobs = []
+    """Answers in the order of the tasks: files from the pool, the others read in this process.
+
+    What is at addresses is asked for ahead, several at a time.
+    """
+    jobs: list[Job | None] = []
+    remote = []
     for task in tasks:
         place = source.place(task.index)
         # An entry without pixels that was refused for want of time or memory is tried again when it is touched.
         checksum = task.known.content if task.known is not None else 0
         jobs.append(Job(*place, checksum or -1) if isinstance(place, FilePlace) else None)
+        remote.append(isinstance(place, RemotePlace))
     files = shared_pool().run([job for job in jobs if job is not None], settings, workers)
+    fetched = in_order(
+        lambda task: _read(source, task.index, settings),
+        [task for task, is_remote in zip(tasks, remote, strict=True) if is_remote],
+        threads=AT_ONCE if any(remote) else 0,
+        ahead=2 * AT_ONCE,
+        size=lambda answer: len(answer.payload),
+        name="s2r2-fetch",
+    )
     try:
-        for task, job in zip(tasks, jobs, strict=True):
-            yield next(files) if job is not None else _read(source, task.index, settings)
+        for task, job, is_remote in zip(tasks, jobs, remote, strict=True):
+            yield next(files) if job else next(fetched) if is_remote else _read(source, task.index, settings)
     finally:
         files.close()  # type: ignore[attr-defined]
+        fetched.close()
 
 
 def _read(source: ImageSource, index: int, settings: Settings) -> Answer:

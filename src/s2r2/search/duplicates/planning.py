@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from s2r2.errors import ArgumentError
+from s2r2.images.remote import is_remote
 from s2r2.search.duplicates.finding import Comparer, Duplicates
 from s2r2.search.index import ImageIndex
 
@@ -107,7 +108,7 @@ def _plan_group(index: ImageIndex, comparer: Comparer, rows: list[int], keep: st
 def _why_not(index: ImageIndex, comparer: Comparer, row: int) -> str:
     """Why a photo is left alone; empty if it is a file of its own that is still what was indexed."""
     table = index.catalogue.table
-    if not table["file"][row].as_py():
+    if not table["file"][row].as_py() or is_remote(_path(index, row)):
         return "it is no file on this machine"
     if index.catalogue.is_member(row):
         return "it is inside an archive"

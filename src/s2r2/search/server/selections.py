@@ -212,7 +212,8 @@ def _file(shown: ServedIndex, row: int, used: set[str]) -> tuple[str, bytes, tup
     if size > MOST_BYTES:
         raise UnreadableImage(f"larger than {MOST_BYTES >> 20} MB")
     content = original_file(shown.index.catalogue, row)
-    stamp = time.localtime(min(max(modified, 315_619_200.0), 4_354_646_400.0))[:6]  # a zip's years are 1980 to 2107
+    of_a_zip = min(max(modified or 0.0, 315_619_200.0), 4_354_646_400.0)  # whose years are 1980 to 2107
+    stamp = time.localtime(of_a_zip)[:6]
     return name_in_zip(key, used), content, stamp
 
 

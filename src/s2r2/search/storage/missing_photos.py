@@ -9,6 +9,7 @@ from pathlib import Path
 
 from s2r2.images import ImageSource
 from s2r2.images.places import FilePlace, os_reason
+from s2r2.images.remote import is_remote
 from s2r2.images.sources.names import is_helper, printable
 from s2r2.search.storage.rows import Known
 
@@ -150,6 +151,8 @@ def _places(location: str, file: bytes) -> list[str]:
     if not file:
         return []
     path = os.fsdecode(file)
+    if is_remote(path):  # its store has just listed all that it has
+        return []
     if location == printable(path):  # which may have a "::" of its own
         return [path]
     named = location.partition("::")[0]

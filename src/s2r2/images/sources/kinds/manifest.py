@@ -29,6 +29,7 @@ from s2r2.system.cache_folder import cache_folder
 from s2r2.system.files import make_folder, stamp
 from s2r2.system.locking import locked, say_waiting
 
+TABLES = (".csv", ".parquet")
 MANY_ROWS, MANY_BYTES = 1 << 18, 8 << 20
 """A Parquet table of more rows, or a CSV of more bytes, is read once and then mapped from files in the cache folder."""
 
@@ -49,12 +50,25 @@ def open_manifest(data: Data) -> ImageSource | None:
         S2R2Error: The table cannot be read, has no ``path`` column, no rows, or ``label`` as well as ``labels``.
     """
     path = data.path
-    if path.suffix.lower() not in (".csv", ".parquet") or not path.is_file():
+    if path.suffix.lower() not in TABLES or not path.is_file():
         return None
+    return part_of(open_table(path), data.part)
+
+
+def open_table(path: Path, address: str = "") -> ImageSource:
+    """The images that a table lists.
+
+    Args:
+        path: Its file.
+        address: Of what that is a copy; relative paths are relative to it.
+
+    Raises:
+        S2R2Error: As :func:`open_manifest`.
+    """
     import pyarrow
 
-    table = printable(str(path))
-    listing = _listing(path)
+    table = printable(address or str(path))
+    listing = _listing(path, address)
     if not len(listing.names):
         problems = listing.problems
         first = f" that can be used ({problems[0].key}: {problems[0].reason})" if problems else ""
@@ -63,26 +77,28 @@ def open_manifest(data: Data) -> ImageSource | None:
     labels = None
     if column is not None:
         labels = Labels.from_cells(listing.cells[column], label_lists(listing.values[column], table))
-    source = _Manifest(path, listing, labels)
+    source = _Manifest(path, listing, labels, address)
     pyarrow.default_memory_pool().release_unused()  # what reading and counting took is given back at once
-    return part_of(source, data.part)
+    return source
 
 
 class _Manifest(FileSource):
     """The images of a table, whose other columns are read when somebody asks for them."""
 
-    def __init__(self, table: Path, listing: Listing, labels: Labels | None) -> None:
+    def __init__(self, table: Path, listing: Listing, labels: Labels | None, address: str) -> None:
         names, odd = from_arrow(listing.names), listing.odd
+        folder = address.rpartition("/")[0] or table.parent
 
         def place(index: int) -> str:
-            return row_path(table.parent, odd.get(index) or names[index])
+            return row_path(folder, odd.get(index) or names[index])
 
-        identity = os.path.join(os.path.realpath(table.parent), table.name)
+        identity = address or os.path.join(os.path.realpath(table.parent), table.name)
         paths = Computed(len(names), place)
         super().__init__(
-            printable(table.name), _keys(listing, names), paths, labels, listing.problems, identity=identity
-        )
-        self.table, self.tables = table, [table.absolute()]
+            printable(Path(address or table).name), _keys(listing, names), paths, labels, listing.problems,
+            identity=identity,
+        )  # fmt: skip
+        self.table, self.tables, self.address = table, [table.absolute()], address
         self.columns, self.parts = listing.header, listing.parts
         self.fingerprints: Mapping[str, str] = listing.fingerprints
 
@@ -92,9 +108,9 @@ class _Manifest(FileSource):
         Raises:
             S2R2Error: The table cannot be read any more, or has other rows now.
         """
-        found = read_manifest(self.table, ListingWriter(None), (name,))
+        found = read_manifest(self.table, ListingWriter(None), (name,), self.address)
         if len(found.names) != len(self):
-            raise S2R2Error(f"{printable(str(self.table))} has changed while it was read: start again")
+            raise S2R2Error(f"{printable(self.address or str(self.table))} has changed while it was read: start again")
         if name == "path":
             cells: list[str] = found.names.to_pylist()
             return cells
@@ -115,7 +131,7 @@ def _keys(listing: Listing, names: Computed) -> Computed:
     )
 
 
-def _listing(path: Path) -> Listing:
+def _listing(path: Path, address: str) -> Listing:
     """What a table lists: of a long one from the cache folder, where the first who opens it keeps it for all.
 
     Where nothing can be kept, because the folder is read-only or the disk full, it is read into memory.
@@ -124,25 +140,25 @@ def _listing(path: Path) -> Listing:
         S2R2Error: As :func:`s2r2.images.sources.manifest_rows.read_manifest`.
     """
     if not _is_long(path):
-        return read_manifest(path, ListingWriter(None))
+        return read_manifest(path, ListingWriter(None), address=address)
     digest = blake2b(os.fsencode(os.path.abspath(path)), digest_size=12).hexdigest()
     with ExitStack() as held:
         try:
             place = cache_folder() / "manifests" / digest
             make_folder(place.parent)
-            doing, remedy = f"reading {printable(str(path))}", "wait until it has finished"
+            doing, remedy = f"reading {printable(address or str(path))}", "wait until it has finished"
             held.enter_context(locked(place.with_suffix(".lock"), doing, remedy, wait=math.inf, waiting=say_waiting))
         except (OSError, S2R2Error):
-            return read_manifest(path, ListingWriter(None))
+            return read_manifest(path, ListingWriter(None), address=address)
         before = stamp(path)
         found = load_listing(place, before)
         if found is None:
             with suppress(OSError, S2R2Error):  # if it is the table, reading it again says so
-                return _kept(path, place, before)
-        return found or read_manifest(path, ListingWriter(None))
+                return _kept(path, place, before, address)
+        return found or read_manifest(path, ListingWriter(None), address=address)
 
 
-def _kept(path: Path, place: Path, before: tuple[int, ...]) -> Listing:
+def _kept(path: Path, place: Path, before: tuple[int, ...], address: str) -> Listing:
     """Read a long table into files, and map them.
 
     Raises:
@@ -154,7 +170,7 @@ def _kept(path: Path, place: Path, before: tuple[int, ...]) -> Listing:
     with ExitStack() as failed:
         failed.callback(remove_listing, folder)
         failed.callback(writer.close)
-        listing = read_manifest(path, writer)
+        listing = read_manifest(path, writer, address=address)
         if not len(listing.names) or stamp(path) != before:
             return listing
         keep_listing(listing, folder, before)

@@ -8,7 +8,7 @@ from pathlib import Path
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding.formats import READ
 from s2r2.images.places import place_of
-from s2r2.images.remote import file_system, is_remote, reason
+from s2r2.images.remote import AT_ONCE, file_system, is_remote, reason
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
 from s2r2.images.sources.register import Data, register_source
@@ -18,8 +18,6 @@ from s2r2.images.sources.tar_index import TarIndex, tar_index
 from s2r2.images.sources.tars import TarSource
 from s2r2.system.prefetch import in_order
 from s2r2.system.progress import ProgressLine
-
-REMOTE_AT_ONCE = 8
 
 
 @register_source(
@@ -33,8 +31,12 @@ def open_shard_pattern(data: Data) -> ImageSource | None:
     Raises:
         S2R2Error: As :func:`open_shards`.
     """
-    is_pattern = ".tar" in data.text and _is_pattern(data.text) and not Path(data.text).exists()
-    return open_shards(data.text, _expand(data.text)) if is_remote(data.text) or is_pattern else None
+    if is_remote(data.text):
+        file = data.text.partition("?")[0]
+        wanted = file.endswith(".tar") or (".tar" in file and _is_pattern(file))
+    else:
+        wanted = ".tar" in data.text and _is_pattern(data.text) and not Path(data.text).exists()
+    return open_shards(data.text, _expand(data.text)) if wanted else None
 
 
 def shards_of_folder(folder: Path) -> list[str]:
@@ -57,7 +59,7 @@ def open_shards(data: str, shards: Sequence[str]) -> ImageSource:
         raise S2R2Error(f"{other} is no .tar: shards are read in place, pack their files without compression")
     here = os.path.abspath("")
     places = [place_of(shard, here) for shard in shards]
-    threads = REMOTE_AT_ONCE if is_remote(data) else 2
+    threads = AT_ONCE if is_remote(data) else 2
     found = in_order(lambda shard: tar_index(*shard), zip(places, shards, strict=True), threads=threads, ahead=64)
     indexes = []
     with contextlib.closing(found), ProgressLine("indexing shards", len(shards), visible=len(shards) > 1) as line:
