@@ -171,7 +171,7 @@ def test_what_is_no_shard_is_said_in_one_line(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(S2R2Error, match="addresses of the kind nosuch:// are not read"):
         open_source(f"nosuch://x.tar?signature={'0' * 5_000}")  # longer than a file's name can be
     monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
-    with pytest.raises(S2R2Error, match=r"needs fsspec: pip install 's2r2\[remote\]'"):
+    with pytest.raises(S2R2Error, match=r"needs fsspec: pip install 's2r2\[s3\]'"):
         open_source("s3://bucket/shard-{000..009}.tar")
 
 

@@ -2,6 +2,17 @@
 
 ELSEWHERE: dict[str, str] = {
     "search: missing QUERY": "test_words.py::test_words_find_photos_and_the_encoder_ranks_on_from_them",
+    "cannot copy {} to {}: {}; set S2R2_CACHE": "test_object_storage.py::test_a_table_needs_a_place_for_its_copy",
+    "cannot reach {} ({}): check the network": "test_object_storage.py::"
+    "test_commands_with_a_bucket_and_a_server_that_goes_away",
+    "no access to {} ({}): set AWS_ACCESS_KEY_ID": "test_object_storage.py::"
+    "test_what_is_not_there_and_who_may_not_look_is_one_line",
+    "is a file, but no table (.csv, .parquet) and no .tar: give the folder": "test_object_storage.py::"
+    "test_what_is_not_there_and_who_may_not_look_is_one_line",
+    "there is nothing at {}: check the name": "test_object_storage.py::"
+    "test_what_is_not_there_and_who_may_not_look_is_one_line",
+    "name their photos in a table": "test_object_storage.py::test_tables_and_tars_in_a_bucket",
+    "only DATA may be at an address": "test_object_storage.py::test_commands_with_a_bucket_and_a_server_that_goes_away",
     "`words`: give 1 to {} characters": "test_words.py::test_words_find_photos_and_the_encoder_ranks_on_from_them",
     "has no vectors for words: add them": "test_words.py::test_words_find_photos_and_the_encoder_ranks_on_from_them",
     "has other weights now than those": "test_words.py::test_an_update_encodes_only_what_is_new",

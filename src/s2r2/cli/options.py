@@ -1,6 +1,7 @@
 """What the options of several commands have in common: their types, and how they are read and shown."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -11,6 +12,7 @@ import tyro
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from s2r2.errors import ArgumentError
 from s2r2.settings.yaml_documents import read_scalar
 
 Data = Annotated[str, arg(metavar="DATA")]
@@ -30,6 +32,7 @@ CALLED = {
     "view_size": "image_size",
 }
 """Arguments of the library whose options have other names."""
+_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/")
 T = TypeVar("T")
 REGISTRY = tyro.constructors.ConstructorRegistry()
 
@@ -80,6 +83,23 @@ def option_names(kind: type) -> dict[str, str]:
             is_positional = tyro.conf.Positional in annotations
             names[field.name] = _metavar(annotations) if is_positional else _flag(field.name)
     return names | {argument: names[option] for argument, option in CALLED.items() if option in names}
+
+
+def refuse_addresses(options: Any) -> None:
+    """Refuse an address of object storage where a path is wanted: as a path it would name a folder here.
+
+    Raises:
+        ArgumentError: There is one.
+    """
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            refuse_addresses(value)
+        elif isinstance(value, Path) and (found := _ADDRESS.match(str(value))):
+            address = f"{found[1]}://{str(value)[found.end() :].lstrip('/')}"
+            raise ArgumentError(
+                f"`{field.name}={address}`: only DATA may be at an address, give a path on this machine"
+            )
 
 
 def required_options(kind: type) -> list[str]:

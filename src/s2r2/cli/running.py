@@ -50,9 +50,10 @@ def _run(words: Sequence[str], while_it_runs: contextlib.ExitStack) -> None:
         try:
             options = parse(words)
             if options is not None:
-                from s2r2.cli.options import option_names  # loads tyro: not for `s2r2 --help`
+                from s2r2.cli.options import option_names, refuse_addresses  # loads tyro: not for `s2r2 --help`
 
                 while_it_runs.enter_context(arguments_shown_as(option_names(type(options))))
+                refuse_addresses(options)
                 options.execute(words)
         finally:
             sys.stdout.flush()

@@ -35,8 +35,7 @@ def copied(address: str) -> Path:
             _fetch(address, file)
     except OSError as error:
         raise S2R2Error(
-            f"cannot keep a copy of {shown(address)} in {folder}: {error.strerror or error}; set S2R2_CACHE to another "
-            f"folder"
+            f"cannot copy {shown(address)} to {folder}: {error.strerror or error}; set S2R2_CACHE to another folder"
         ) from None
     for other in before:
         with suppress(OSError):
