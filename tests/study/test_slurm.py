@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import preloaded
 from s2r2.errors import S2R2Error
 from s2r2.study import Slurm, slurm
 from s2r2.study.plan import RESULT_FILE
+from s2r2.system import late_signals
 from s2r2.system.locking import LOCK, HeldError
 from small_study import SMALL_STUDY
 
@@ -54,6 +56,21 @@ ReturnToService=2
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+
+
+def test_a_job_that_is_told_to_go_while_it_imports_is_told_afterwards(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(
+        "import os, signal, sys\n"
+        "from s2r2.system.late_signals import take_signals\n"
+        "os.kill(os.getpid(), signal.SIGUSR2)\n"
+        "signal.signal(signal.SIGUSR2, lambda *_: print('told', sys.argv[1:], __name__))\n"
+        "print('imported')\n"
+        "take_signals()\n"
+    )
+    words = ["-P", "-u", "-m", late_signals.MODULE, "-u", "-m", "job", "folder"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    job = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, check=True)
+    assert job.stdout == "imported\ntold ['folder'] __main__\n"
 
 
 def start_cluster(place: Path) -> None:

@@ -403,6 +403,27 @@ def test_a_store_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monk
     released.set()
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.77.0.2]:4711",
+            "Connection closed by peer [10.77.0.2]:4711",
+        ),
+        (
+            "NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.hpp:275, remote process exited or network\n"
+            "Last error:",
+            "NCCL error in: remote process exited or network",
+        ),
+        ("Connection reset " + "word " * 40, "Connection reset " + "word " * 20 + "..."),
+    ],
+)
+def test_what_was_lost_is_said_without_places_in_the_sources_of_others(error: str, said: str) -> None:
+    with pytest.raises(S2R2Error) as lost, Processes(world_size=2).errors_said_once("run"):
+        raise RuntimeError(error)
+    assert f"({said})" in str(lost.value)
+
+
 def test_only_the_loss_of_a_process_becomes_a_line() -> None:
     with pytest.raises(S2R2Error, match="lost another"), Processes(world_size=2).errors_said_once("run"):
         raise RuntimeError("Connection closed by peer [127.0.0.1]:4711")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,16 @@ _FIRST_TO_FAIL = "first to fail"
 _ANSWER_SECONDS = 5.0
 _NO_TIMEOUT = timedelta(days=30)  # decoding a data set for the first time may take long; the others wait
 _LOST = ("timed out", "timeout", "connection", "peer", "gloo", "nccl")
+
+
+_SOURCE = re.compile(r"\[?[\w./-]+\.(cc|cpp|cu|h|hpp):\d+\]?[,:]?\s*")
+_LONGEST = 120
+
+
+def _readable(text: str) -> str:
+    """The first line of an error of gloo or NCCL, without the places in their sources, cut between words."""
+    line = _SOURCE.sub("", next(iter(text.strip().splitlines()), "")).strip().rstrip(".:,")
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST].rpartition(' ')[0] or line[:_LONGEST]} ..."
 
 
 @dataclass(frozen=True)
@@ -234,13 +245,13 @@ class Processes:
                 raise
             raise SharedError(str(error)) from error
         except RuntimeError as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = _readable(str(error)) or type(error).__name__
             if self.world_size == 1 or not any(word in str(error).lower() for word in _LOST):
                 raise
             kind = S2R2Error if self._is_first_to_fail() else SharedError
             raise kind(
                 f"process {self.rank} lost another of the {self.world_size} processes, which ended or did not answer "
-                f"within {self.timeout_minutes:g} minutes ({reason[:120]}): look at what that one said, then "
+                f"within {self.timeout_minutes:g} minutes ({reason}): look at what that one said, then "
                 f"{how_to_go_on}"
             ) from error
 

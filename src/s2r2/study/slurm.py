@@ -19,6 +19,7 @@ from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.study.cell import run_cell
 from s2r2.study.claims import Claim, read_failure
 from s2r2.study.plan import Cell, is_done
+from s2r2.system import late_signals
 from s2r2.system.child_processes import module_environment
 from s2r2.system.extras import require_extra
 from s2r2.system.files import write_text
@@ -81,9 +82,10 @@ class CellJob:
             signal.raise_signal(signal.SIGINT)  # training saves after its step
 
         signal.signal(signal.SIGUSR2, save)
-        cores = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
-        torch.set_num_threads(int(cores or 1))
         try:
+            late_signals.take_signals()
+            cores = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
+            torch.set_num_threads(int(cores or 1))
             run_cell(Path(self.folder))
         except HeldError as error:
             say(error, error=True)  # another call runs it; its result is as good
@@ -121,7 +123,9 @@ class SlurmExecutor:
         self._out = out.absolute()
         self._logs = self._out / "slurm"
         self._executor = submitit.SlurmExecutor(
-            self._logs, max_num_timeout=MOST_REQUEUES, python=f"{shlex.quote(sys.executable)} -P"
+            self._logs,
+            max_num_timeout=MOST_REQUEUES,
+            python=f"{shlex.quote(sys.executable)} -P -u -m {late_signals.MODULE}",
         )
         wanted = {"partition": settings.partition, "cpus_per_task": settings.cpus, "gpus_per_node": settings.gpus}
         self._executor.update_parameters(
