@@ -187,7 +187,7 @@ NO_ADVICE: dict[str, str] = {
     "Make a searchable index of photos": "the help of the command line",
     "Export an encoder for programs": "the help of the command line",
     "Save a picture of what the encoder will see": "the help of the command line",
-    "List or delete the decoded photos": "the help of the command line",
+    "List or delete what is cached on disk": "the help of the command line",
     "s2r2 [-h] [--version]": "the help of the command line",
     "commands (s2r2 COMMAND --help": "the help of the command line",
     "not needed with --resume.": "the help of the command line",

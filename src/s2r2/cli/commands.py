@@ -111,7 +111,10 @@ COMMANDS = {
         "Save a picture of what the encoder will see: photos and random views of them.",
     ),
     "cache": Command(
-        "photo_commands", "Cache", "encoder", "List or delete the decoded photos that are cached on disk."
+        "photo_commands",
+        "Cache",
+        "encoder",
+        "List or delete what is cached on disk, such as decoded photos.",
     ),
 }
 

@@ -81,10 +81,13 @@ class Cache:
     """Where they are; by default the cache folder."""
 
     def execute(self, words: Sequence[str]) -> None:
-        """List the stores, or delete them."""
-        from s2r2.images import clear_stores, list_stores
+        """List what is kept, or delete it."""
+        from s2r2.images import clear_kept, clear_stores, list_kept, list_stores
 
         for kept in list_stores(self.store):
             say(f"{kept.size / 1e6:10,.1f} MB  {amount(kept.images, 'image'):>16}  {kept.name}  {kept.path}")
+        for other in list_kept() if self.store is None else ():
+            say(f"{other.size / 1e6:10,.1f} MB  {'':>16}  {other.name}  {other.path}")
         if self.clear:
-            say(f"{clear_stores(self.store) / 1e6:10,.1f} MB freed")
+            freed = clear_stores(self.store) + (clear_kept() if self.store is None else 0)
+            say(f"{freed / 1e6:10,.1f} MB freed")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         decode_expendable as decode_expendable,
         decode_with_facts as decode_with_facts,
     )
+    from s2r2.images.sources.kept import Kept as Kept, clear_kept as clear_kept, list_kept as list_kept
     from s2r2.images.sources.labels import Labels as Labels
     from s2r2.images.sources.opening import absolute_data as absolute_data, open_source as open_source
     from s2r2.images.sources.register import (

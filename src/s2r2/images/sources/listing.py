@@ -143,8 +143,10 @@ class ListingWriter:
             self._writer.close()
 
 
-def keep_listing(listing: Listing, folder: Path, stamp: Stamp) -> None:
+def keep_listing(listing: Listing, folder: Path, stamp: Stamp, table: str) -> None:
     """Write what is missing in a folder of :class:`ListingWriter`, with a hash of all keys and of those of each part.
+
+    ``table`` is what to call it in a list of what is kept.
 
     Raises:
         OSError: The disk is full.
@@ -158,6 +160,7 @@ def keep_listing(listing: Listing, folder: Path, stamp: Stamp) -> None:
         array.tofile(folder / name)
     about = {
         "version": VERSION,
+        "table": table,
         "stamp": stamp,
         "rows": len(listing.names),
         "repeats": listing.repeats is not None,
@@ -193,6 +196,8 @@ def load_listing(folder: Path, stamp: Stamp) -> Listing | None:
         }
         if len(names) != rows:
             return None
+        with suppress(OSError):
+            os.utime(folder / ABOUT)  # when it was last used
         return Listing(
             names, repeats, cells, about["values"], parts, tuple(about["header"]), dict(about["odd"]),
             [Skipped(*entry) for entry in about["problems"]], about["fingerprints"],
@@ -225,10 +230,14 @@ def remove_listing(folder: Path) -> None:
     """Remove the files of a listing and their folder, and nothing else; ``about.json`` first: half of it is none."""
     with suppress(OSError):
         (folder / ABOUT).unlink(missing_ok=True)
-        for file in folder.iterdir():
-            if _OWN.fullmatch(file.name):
-                file.unlink()
+        for file in listing_files(folder):
+            file.unlink()
         folder.rmdir()
+
+
+def listing_files(folder: Path) -> list[Path]:
+    """The files of a listing in a folder."""
+    return [file for file in folder.iterdir() if _OWN.fullmatch(file.name)]
 
 
 def _mapped_names(folder: Path) -> Column:

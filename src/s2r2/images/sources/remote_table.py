@@ -1,6 +1,7 @@
 """A table at an address, copied to the cache folder: it is read by the row, and mapped."""
 
 import hashlib
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,8 @@ def copied(address: str) -> Path:
     folder = cache_folder() / "tables" / _digest(shown(address))
     copy = folder / f"{_digest(repr(stamp))}{PurePosixPath(shown(address)).suffix.lower()}"
     if copy.exists():
+        with suppress(OSError):
+            os.utime(copy)  # when it was last used
         return copy
     try:
         make_folder(folder)

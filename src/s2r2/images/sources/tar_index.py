@@ -98,7 +98,10 @@ def tar_index(shard: FilePlace | RemotePlace, written: str) -> TarIndex:
     digest = hashlib.blake2b(identity.encode(), digest_size=12).hexdigest()
     kept = cache_folder() / "shards" / f"{digest}.arrow"
     index = _load(kept, stamp)
-    if index is None:
+    if index is not None:
+        with contextlib.suppress(OSError):
+            os.utime(kept)  # when it was last used
+    else:
         index = _build(shard, written, stamp)
         with contextlib.suppress(S2R2Error, OSError):  # where nothing can be kept it is found again the next time
             _keep(kept, index)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from s2r2.errors import S2R2Error
 from s2r2.images.sources.joining import part_of
+from s2r2.images.sources.kept import UNUSED_DAYS, clear_kept
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.listing import (
     Listing,
@@ -173,9 +174,10 @@ def _kept(path: Path, place: Path, before: tuple[int, ...], address: str) -> Lis
         listing = read_manifest(path, writer, address=address)
         if not len(listing.names) or stamp(path) != before:
             return listing
-        keep_listing(listing, folder, before)
+        keep_listing(listing, folder, before, printable(address or str(path.absolute())))
         put_in_place(folder, place)
         failed.pop_all()
+    clear_kept(UNUSED_DAYS)
     found = load_listing(place, before)
     if found is None:
         raise OSError(f"{place} cannot be read back")
