@@ -224,10 +224,10 @@ def test_where_nothing_can_be_kept_a_long_manifest_is_read_into_memory(
 def test_two_processes_read_a_long_manifest_once(long: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     reading, read = manifest.read_manifest, []
 
-    def slowly(*arguments: Any) -> Any:
+    def slowly(*arguments: Any, **more: Any) -> Any:
         read.append(1)
         time.sleep(0.2)
-        return reading(*arguments)
+        return reading(*arguments, **more)
 
     monkeypatch.setattr(manifest, "read_manifest", slowly)
     with ThreadPoolExecutor(2) as pool:

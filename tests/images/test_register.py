@@ -74,7 +74,9 @@ def test_a_new_kind_is_one_new_file(
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "The photos: a .tar, a folder of photos, a list of files (.txt), a manifest (.csv, .parquet)," in shown
+    assert (
+        "The photos: a .tar, a folder of photos, a folder or manifest at an address, a list of files (.txt)," in shown
+    )
 
 
 @pytest.mark.usefixtures("_own_register")

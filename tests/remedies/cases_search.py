@@ -170,7 +170,7 @@ def one_half(state: State) -> None:
 
 case(
     "an index cannot be at an address ({}:); use a folder on this machine",
-    lambda state: indexes(state, to="s3://bucket/index"),
+    lambda state: update_index(state.shared.encoder, open_source(str(state.photos)), "s3://bucket/index"),
     lambda state, _: indexes(state),
 )
 case(
