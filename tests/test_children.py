@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from children import is_running
 from s2r2.system.child_processes import module_command, module_environment
 
 CHILD = "import time; from s2r2.system.child_processes import end_with_parent; end_with_parent()\n"
@@ -49,11 +50,3 @@ def test_what_lies_among_the_photos_is_not_run(tmp_path: Path) -> None:
         place.write_text("raise SystemExit('a stranger was run')")
     environment = os.environ | module_environment()
     subprocess.run(module_command("s2r2.system.child_processes"), check=True, cwd=tmp_path, env=environment)
-
-
-def is_running(number: int) -> bool:
-    try:
-        with open(f"/proc/{number}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from children import is_running
 from s2r2.images import ArraySource, PixelStore, UnreadableImage, decode, decode_expendable, open_source
 from s2r2.images.decoding.decoder import decoded_size
 from s2r2.images.decoding.member import Budget
@@ -148,13 +149,6 @@ def test_workers_end_with_a_killed_parent_in_the_middle_of_an_image() -> None:
     while any(is_running(number) for number in workers):
         assert time.monotonic() < until
         time.sleep(0.05)
-
-
-def is_running(number: int) -> bool:
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_a_worker_that_somebody_ends_costs_no_image() -> None:

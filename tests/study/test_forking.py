@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from children import is_running
 from s2r2.study.claims import ERROR_FILE, Claim
 from s2r2.study.forking import CAN_FORK, CellServer
 from s2r2.study.local import LocalExecutor
@@ -123,14 +124,6 @@ def test_who_asked_being_killed_ends_server_and_cell(tmp_path: Path) -> None:
     asking.kill()
     asking.communicate()
     deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{number}/cmdline").is_file() and runs(number) for number in numbers):
+    while any(map(is_running, numbers)):
         assert time.monotonic() < deadline, "the cell outlives the study"
         time.sleep(0.1)
-
-
-def runs(number: int) -> bool:
-    """Whether a process is more than an entry of one that has ended."""
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -13,9 +13,6 @@ from s2r2.distributed.launching import is_follower, launch_if_wanted
 from s2r2.errors import ArgumentError
 from s2r2.system.terminal import say
 from s2r2.system.wording import worded
-
-if TYPE_CHECKING:
-    pass
 
 SomeEncoder = Annotated[str | None, arg(metavar="ENCODER")]
 SomeNumber = Annotated[int | None, arg(metavar="N")]

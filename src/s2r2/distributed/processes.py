@@ -27,8 +27,6 @@ _FIRST_TO_FAIL = "first to fail"
 _ANSWER_SECONDS = 5.0
 _NO_TIMEOUT = timedelta(days=30)  # decoding a data set for the first time may take long; the others wait
 _LOST = ("timed out", "timeout", "connection", "peer", "gloo", "nccl")
-
-
 _SOURCE = re.compile(r"\[?[\w./-]+\.(cc|cpp|cu|h|hpp):\d+\]?[,:]?\s*")
 _LONGEST = 120
 

@@ -166,7 +166,7 @@ def refuse_going_on(address: str, error: Exception) -> None:
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if names & _CONNECTION or status >= 500:
         raise S2R2Error(
-            f"cannot reach {shown(address)} ({reason(error)}): check the network and the server (for s3 "
+            f"cannot reach {without_query(address)} ({reason(error)}): check the network and the server (for s3 "
             f"AWS_ENDPOINT_URL), then run the command again"
         ) from None
     if names & _CREDENTIALS or answer.get("Error", {}).get("Code") in _KEYS:
@@ -175,15 +175,15 @@ def refuse_going_on(address: str, error: Exception) -> None:
 
 def _no_access(address: str, error: Exception) -> S2R2Error:
     if protocol(address) not in ("s3", "s3a"):
-        return S2R2Error(f"no access to {shown(address)} ({reason(error)})")
+        return S2R2Error(f"no access to {without_query(address)} ({reason(error)})")
     return S2R2Error(
-        f"no access to {shown(address)} ({reason(error)}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+        f"no access to {without_query(address)} ({reason(error)}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
         f"FSSPEC_S3_ANON=true if it is open to all"
     )
 
 
-def shown(address: str) -> str:
-    """An address in a message: without a query, which may hold a signature."""
+def without_query(address: str) -> str:
+    """An address without its query, which may hold a signature, and is no part of the file's name."""
     return address.partition("?")[0]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from s2r2.errors import S2R2Error, UnreadableImage
-from s2r2.images.remote import file_system, reason, refuse_going_on, remote_stamp, shown
+from s2r2.images.remote import file_system, reason, refuse_going_on, remote_stamp, without_query
 from s2r2.system.cache_folder import cache_folder
 from s2r2.system.files import atomic_write, make_folder
 
@@ -21,12 +21,13 @@ def copied(address: str) -> Path:
     Raises:
         S2R2Error: It cannot be read, or there is no room for it.
     """
+    name = without_query(address)
     try:
         stamp = remote_stamp(address)
     except UnreadableImage as error:
-        raise S2R2Error(f"cannot read {shown(address)}: {error.reason}") from None
-    folder = cache_folder() / "tables" / _digest(shown(address))
-    copy = folder / f"{_digest(repr(stamp))}{PurePosixPath(shown(address)).suffix.lower()}"
+        raise S2R2Error(f"cannot read {name}: {error.reason}") from None
+    folder = cache_folder() / "tables" / _digest(name)
+    copy = folder / f"{_digest(repr(stamp))}{PurePosixPath(name).suffix.lower()}"
     if copy.exists():
         with suppress(OSError):
             os.utime(copy)  # when it was last used
@@ -38,7 +39,7 @@ def copied(address: str) -> Path:
             _fetch(address, file)
     except OSError as error:
         raise S2R2Error(
-            f"cannot copy {shown(address)} to {folder}: {error.strerror or error}; set S2R2_CACHE to another folder"
+            f"cannot copy {name} to {folder}: {error.strerror or error}; set S2R2_CACHE to another folder"
         ) from None
     for other in before:
         with suppress(OSError):
@@ -55,7 +56,7 @@ def _fetch(address: str, file: IO[Any]) -> None:
         raise
     except Exception as error:  # each kind of address has its own
         refuse_going_on(address, error)
-        raise S2R2Error(f"cannot read {shown(address)}: {reason(error)}") from None
+        raise S2R2Error(f"cannot read {without_query(address)}: {reason(error)}") from None
 
 
 def _digest(text: str) -> str:

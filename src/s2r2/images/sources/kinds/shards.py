@@ -8,7 +8,7 @@ from pathlib import Path
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding.formats import READ
 from s2r2.images.places import place_of
-from s2r2.images.remote import AT_ONCE, file_system, is_remote, reason
+from s2r2.images.remote import AT_ONCE, file_system, is_remote, reason, without_query
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
 from s2r2.images.sources.register import Data, register_source
@@ -32,7 +32,7 @@ def open_shard_pattern(data: Data) -> ImageSource | None:
         S2R2Error: As :func:`open_shards`.
     """
     if is_remote(data.text):
-        file = data.text.partition("?")[0]
+        file = without_query(data.text)
         wanted = file.endswith(".tar") or (".tar" in file and _is_pattern(file))
     else:
         wanted = ".tar" in data.text and _is_pattern(data.text) and not Path(data.text).exists()
@@ -54,7 +54,7 @@ def open_shards(data: str, shards: Sequence[str]) -> ImageSource:
     Raises:
         S2R2Error: The pattern stands for nothing, a shard cannot be read or is compressed, or there is no image.
     """
-    other = next((shard for shard in shards if not shard.partition("?")[0].endswith(".tar")), None)
+    other = next((shard for shard in shards if not without_query(shard).endswith(".tar")), None)
     if other is not None:
         raise S2R2Error(f"{other} is no .tar: shards are read in place, pack their files without compression")
     here = os.path.abspath("")
