@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+import preloaded
 from s2r2.encoder import load
 from s2r2.errors import S2R2Error
 from s2r2.images import PixelStore, UnreadableImage, open_source
@@ -116,9 +117,7 @@ def uploaded(store: fsspec.AbstractFileSystem, place: Path, bucket: str) -> str:
 
 
 def s2r2(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "s2r2", *map(str, words)], capture_output=True, text=True, timeout=240, check=False
-    )
+    return preloaded.run("-m", "s2r2", *words)
 
 
 def test_a_table_needs_a_place_for_its_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,16 +287,13 @@ def test_commands_with_a_bucket_and_a_server_that_goes_away(tmp_path: Path, monk
             assert done.returncode == 2
             assert done.stderr.count("\n") == 1, done.stderr
             assert "on this machine" in done.stderr
-        going = subprocess.Popen(
-            [sys.executable, "-m", "s2r2", "train", address, *SMALL, "--store=none", "--steps=100000", "--out",
-             tmp_path / "lost"],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        lost = ("train", address, *SMALL, "--store=none", "--steps=100000", "--out", tmp_path / "lost")
+        going = preloaded.start("-m", "s2r2", *lost)
         deadline = time.monotonic() + 120
         while not (tmp_path / "lost" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
-        said = going.communicate(timeout=120)[0]
+        said = "".join(going.communicate(timeout=120))
     assert going.returncode == 2, said
     assert "Traceback" not in said
     last = said.strip().splitlines()[-1]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from children import is_running
+from s2r2.study import local
 from s2r2.study.claims import ERROR_FILE, Claim
 from s2r2.study.forking import CAN_FORK, CellServer
 from s2r2.study.local import LocalExecutor
@@ -97,7 +98,8 @@ def test_without_the_server_a_cell_starts_by_itself(tmp_path: Path) -> None:
     assert "JSONDecodeError" in said
 
 
-def test_stopping_ends_what_runs_and_frees_its_lock(tmp_path: Path) -> None:
+def test_stopping_ends_what_runs_and_frees_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "SECONDS_TO_STOP", 0.5)  # the cell cannot save: it still waits for its settings
     executor = LocalExecutor(1)
     executor._forks = True
     folder = waiting_cell(tmp_path / "cell")
