@@ -130,9 +130,9 @@ NO_TORCH = ("s2r2", "torch", "torchvision", "timm", "numba", "safetensors")
         ("encoder", "safetensors", "mine.safetensors", ("s2r2", "numba")),
         ("encoder", "huggingface", "mine", ("s2r2", "numba")),
         ("encoder", "torch-export", "mine.pt2", ("s2r2", "timm", "numba")),
-        ("small_stem", "onnx", "mine.onnx", NO_TORCH),
-        ("small_stem", "safetensors", "mine.safetensors", ("s2r2", "numba")),
-        ("small_stem", "torch-export", "mine.pt2", ("s2r2", "timm", "numba")),
+        ("small_stem", "auto", "mine.onnx", NO_TORCH),
+        ("small_stem", "auto", "mine.safetensors", ("s2r2", "numba")),
+        ("small_stem", "auto", "mine.pt2", ("s2r2", "timm", "numba")),
     ],
 )
 def test_the_same_vectors_without_s2r2(
@@ -243,6 +243,8 @@ def refused(*arguments: object, **options: object) -> str:
 
 def test_refusals_are_one_line_and_write_nothing(encoder: Encoder, tmp_path: Path) -> None:
     assert ".onnx" in refused(encoder, tmp_path / "x.bin", format="onnx")
+    assert "ends in none of" in refused(encoder, tmp_path / "x.bin")
+    assert "ends in none of" in refused(encoder, tmp_path / "x")
     assert "huggingface" in refused(encoder, tmp_path / "x.onnx", format="tensorflow")
     assert "projection head" in refused(encoder, tmp_path / "x", format="huggingface", output="embedding")
     bare = load("untrained:test_resnet", image_size=64)

@@ -299,7 +299,7 @@ case(
     lambda state, said: [
         exports(state, "--format", name, "--out", state.tmp / f"x{exporting_module.SUFFIXES[name]}")  # type: ignore[index]
         for name in choices(said)
-        if name != "onnx"
+        if name not in ("auto", "onnx")
     ],
     slow=True,
 )
@@ -312,6 +312,14 @@ case(
     "writes a file, and its name must end in",
     lambda state: exports(state, "--format", "torch-export", "--out", "x.bin"),
     lambda state, said: exports(state, "--format", "torch-export", "--out", "x" + said.rsplit(" ", 1)[-1].strip()),
+)
+case(
+    "ends in none of .safetensors, .onnx and .pt2: choose such a name",
+    lambda state: exports(state, "--out", "x.bin"),
+    lambda state, said: [
+        exports(state, "--out", "x.safetensors"),
+        exports(state, "--format", "huggingface", "--out", state.tmp / "folder"),
+    ],
 )
 case(
     "writes a folder: choose another `out`",

@@ -20,8 +20,9 @@ class Export:
     """Run folder, encoder.safetensors or timm:NAME."""
     out: Annotated[Path, arg(metavar="PATH")]
     """FILE.safetensors, FILE.onnx or FILE.pt2; for huggingface a folder."""
-    format: Literal["safetensors", "onnx", "torch-export", "huggingface"] = "safetensors"
-    """safetensors and huggingface are for timm; onnx and torch-export hold the whole graph, with normalization."""
+    format: Literal["auto", "safetensors", "onnx", "torch-export", "huggingface"] = "auto"
+    """By default as --out ends. safetensors and huggingface are for timm; onnx and torch-export hold the graph, with
+    normalization."""
     output: Literal["feature", "embedding"] = "feature"
     """feature (backbone) or embedding (after the projection head)."""
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors.torch import save as safetensors_bytes
@@ -70,7 +70,11 @@ class PixelsToVectors(nn.Module):
 
 
 def export(
-    source: str | Path | Encoder, out: str | Path, *, format: Format = "safetensors", output: Output = "feature"
+    source: str | Path | Encoder,
+    out: str | Path,
+    *,
+    format: Format | Literal["auto"] = "auto",
+    output: Output = "feature",
 ) -> Exported:
     """Write an encoder for other programs, with a model card beside it, and compare what it gives with the original.
 
@@ -79,15 +83,16 @@ def export(
         out: The file to write (``.safetensors``, ``.onnx``, ``.pt2``), or for Hugging Face a folder.
         format: ``"safetensors"`` (timm's weights, which s2r2 reads as well; with ``output="embedding"`` s2r2 only),
             ``"huggingface"`` (a folder in timm's form), ``"onnx"`` or ``"torch-export"`` (the whole graph, with the
-            normalization inside).
+            normalization inside); ``"auto"``: the one that the ending of ``out`` stands for.
         output: ``"feature"`` (backbone) or ``"embedding"`` (after the projection head).
 
     Raises:
         S2R2Error: The format cannot hold this encoder, a library is missing, or nothing can be written there.
     """
     out = Path(out)
+    format = _format_of(out) if format == "auto" else format
     if format not in SUFFIXES:
-        raise ArgumentError(f"`format={format!r}` is not known: use {', '.join(SUFFIXES)}")
+        raise ArgumentError(f"`format={format!r}` is not known: use {', '.join(('auto', *SUFFIXES))}")
     if output not in ("feature", "embedding"):
         raise ArgumentError(f"`output={output!r}` is not known: use feature or embedding")
     encoder = (copy.deepcopy(source) if isinstance(source, Encoder) else load(source)).to("cpu").eval()
@@ -119,6 +124,16 @@ def describe(encoder: Encoder, output: Output) -> dict[str, Any]:
         "output": f"vectors: (N, {encoder.dimensions(output)}) float32, rows of length 1",
         "vectors": output,
     }
+
+
+def _format_of(out: Path) -> Format:
+    for format in get_args(Format):
+        if out.suffix and out.suffix.lower() == SUFFIXES[format]:
+            return format
+    raise ArgumentError(
+        f"{out} ends in none of .safetensors, .onnx and .pt2: choose such a name, or add `format='huggingface'` for a "
+        "folder"
+    )
 
 
 def _check_request(encoder: Encoder, out: Path, format: Format, output: Output) -> None:
