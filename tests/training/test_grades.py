@@ -113,6 +113,12 @@ def test_bursts_are_of_one_camera_and_end_with_a_pause() -> None:
     assert numbers.tolist() == [1, 0, 0, -1, 0, 1, 2]
 
 
+def test_a_burst_lasts_ten_pauses_at_most() -> None:
+    frames = np.array([0.0, 1, 2, 3, 5, *range(100, 145)])  # a pause, then a video of 45 seconds
+    sizes = np.bincount(bursts(frames, [None] * len(frames), 2))
+    assert sizes.tolist() == [5, 20, 20, 5]
+
+
 def test_places_do_not_grow_along_a_walk_and_cross_the_date_line() -> None:
     step = 40 / 111_195  # degrees in 40 meters
     north = np.array([0, step, 2 * step, 3 * step, 10, 10, np.nan, 90, 90])
@@ -204,8 +210,8 @@ def test_columns_of_a_manifest_stand_for_exif(album: Path, tmp_path: Path) -> No
     store = store_of(table, tmp_path)
     assert store.columns == ("path", "time", "lat", "lon", "sequence")
     columns = group_photos(read_grades("time:30s,sequence"), store).columns
-    assert columns[0, 0] == columns[1, 0] == columns[2, 0] != columns[3, 0]
-    assert columns[0, 1] == columns[2, 1] == columns[4, 1] != columns[3, 1]
+    assert columns[0, 0] == columns[1, 0] != columns[2, 0] != columns[3, 0]  # photo 2 is of another sequence
+    assert columns[0, 1] == columns[1, 1] == columns[4, 1] != columns[3, 1]
     place = group_photos(read_grades("place:50m"), store).columns[:, 0]
     assert place[0] == place[1] == place[3] != place[2]  # its latitude is EXIF's
     with pytest.raises(S2R2Error, match=r"neither time, place or folder nor a column of .*time, lat, lon, sequence"):
@@ -213,6 +219,26 @@ def test_columns_of_a_manifest_stand_for_exif(album: Path, tmp_path: Path) -> No
     table.write_text("path,time\nphotos/00.jpg,yesterday\nphotos/01.jpg,\n")
     with pytest.raises(S2R2Error, match=r"the time of photos/00.jpg in the manifest is 'yesterday': write it as"):
         group_photos(read_grades("time:30s"), store_of(table, tmp_path))
+
+
+def test_bursts_lie_within_the_columns_that_are_named(album: Path, tmp_path: Path) -> None:
+    table = album.parent / "drives.csv"
+    drives = ("a", "b", "a", "b", "a", "b")  # each from second 0; a pause of b is filled by a frame of a
+    seconds = (0, 0, 1, 4, 2, 5)
+    rows = [f"photos/{n:02d}.jpg,{t},{d}" for n, (t, d) in enumerate(zip(seconds, drives, strict=True))]
+    table.write_text("\n".join(["path,time,drive", *rows]))
+    burst, drive = group_photos(read_grades("time:2s,drive"), store_of(table, tmp_path)).columns.T
+    assert burst[0] == burst[2] == burst[4] != burst[1] != burst[3] == burst[5]
+    assert drive[1] == drive[3] != drive[0]
+
+
+def test_a_burst_without_gps_is_not_said_to_be_a_place(album: Path, tmp_path: Path) -> None:
+    table = album.parent / "half.csv"
+    photos = ("00.jpg,0,1,1", "01.jpg,1,1,1", "02.jpg,900,1,1", "07.jpg,1800,,", "16.png,1801,,", "17.png,1802,,")
+    rows = [f"photos/{photo}" for photo in photos]  # the last three have no EXIF
+    table.write_text("\n".join(["path,time,lat,lon", *rows]))
+    said = group_photos(read_grades("time:2s,place:50m"), store_of(table, tmp_path)).sentence
+    assert said == "2 bursts hold 5 of 6 photos, 1 place holds 3 (3 have no GPS)"
 
 
 @pytest.mark.parametrize(

@@ -115,13 +115,15 @@ def group_photos(grades: Sequence[Grade], photos: PixelStore | DirectImages) -> 
             in a manifest is none.
     """
     facts = _Facts(photos)
-    found = [_numbers(grade, facts) for grade in grades]
+    apart = [grade.kind for grade in grades if grade.kind not in (*_UNITS, "folder")]
+    found = [_numbers(grade, facts, apart) for grade in grades]
     columns = nested(found)
     counts = columns.max(axis=0)
     said: list[str] = []
     for grade, numbers, column in zip(grades, found, columns.T, strict=True):
-        sizes = np.bincount(column)
-        together, held = int((sizes > 1).sum()), int(sizes[sizes > 1].sum())
+        sizes, known = np.bincount(column), np.bincount(column, weights=numbers >= 0) > 0
+        shared = sizes[(sizes > 1) & known]  # a burst of which nobody says where it was is no place
+        together, held = len(shared), int(shared.sum())
         unknown = int((numbers < 0).sum())
         _refuse_idle(grade, len(photos), unknown, together, int(sizes.max()))
         said.append(_sentence(grade, together, held, unknown, len(photos) if not said else 0))
@@ -163,10 +165,10 @@ def _refuse_idle(grade: Grade, photos: int, unknown: int, together: int, largest
         )
 
 
-def _numbers(grade: Grade, facts: "_Facts") -> np.ndarray:
-    """Group of each photo, -1 where unknown."""
+def _numbers(grade: Grade, facts: "_Facts", apart: Sequence[str]) -> np.ndarray:
+    """Group of each photo, -1 where unknown; bursts lie within one value of each of the columns ``apart``."""
     if grade.kind == "time":
-        return bursts(facts.times(), facts.cameras(), grade.width)
+        return bursts(facts.times(), facts.cameras(apart), grade.width)
     if grade.kind == "place":
         return places(facts.degrees(LATITUDE, 90), facts.degrees(LONGITUDE, 180), grade.width)
     if grade.kind == "folder" and "folder" not in facts.photos.columns:
@@ -202,13 +204,19 @@ class _Facts:
         known = None if cells is None else [math.nan if not c else _degrees(c, k, most) for c, k in self._keyed(cells)]
         return self._filled(known, "latitude" if names is LATITUDE else "longitude")
 
-    def cameras(self) -> list[str | None]:
-        cells = self.column(CAMERA)
-        if cells is not None:
-            return [cell or None for cell in cells]
-        if "time" in self.photos.columns:
-            return [None] * len(self.photos)
-        return [facts.camera for facts in self.exif]
+    def cameras(self, apart: Sequence[str]) -> list[str | None]:
+        """Of each photo; of drives that all begin at second 0, frames of one second are not by the same camera."""
+        given = self.column(CAMERA)
+        if given is not None:
+            cameras = [cell or None for cell in given]
+        elif "time" in self.photos.columns:
+            cameras = [None] * len(self.photos)
+        else:
+            cameras = [facts.camera for facts in self.exif]
+        for name in apart:
+            cells = self.column((name,)) or [""] * len(cameras)
+            cameras = [f"{camera or ''}\0{cell}" for camera, cell in zip(cameras, cells, strict=True)]
+        return cameras
 
     def _keyed(self, cells: Sequence[str]) -> Iterator[tuple[str, str]]:
         return zip(cells, self.photos.keys, strict=True)

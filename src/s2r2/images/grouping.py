@@ -6,12 +6,15 @@ import numpy as np
 
 EARTH_RADIUS = 6_371_008.8
 """Meters, on average."""
+MOST_PAUSES = 10
+"""How many pauses a burst lasts at most."""
 
 
 def bursts(taken: np.ndarray, cameras: Sequence[str | None], pause: float) -> np.ndarray:
     """Number of each photo's burst ``(N,)`` int64, in order of time for each camera; -1 where no time is known.
 
-    A burst goes on as long as the same camera takes its next photo within the pause.
+    A burst goes on as long as the same camera takes its next photo within the pause, but for ten pauses at most: else a
+    long video, or a day of steady shooting, would be one.
 
     Args:
         taken: ``(N,)`` seconds, NaN where unknown.
@@ -27,6 +30,9 @@ def bursts(taken: np.ndarray, cameras: Sequence[str | None], pause: float) -> np
     time, camera = taken[known][order], camera[order]
     begins = np.ones(len(order), bool)
     begins[1:] = (camera[1:] != camera[:-1]) | (np.diff(time) > pause)
+    run = np.cumsum(begins) - 1
+    part = np.floor((time - time[begins][run]) / (MOST_PAUSES * pause))
+    begins[1:] |= np.diff(part) != 0
     numbers[known[order]] = np.cumsum(begins) - 1
     return numbers
 
