@@ -20,8 +20,14 @@ from s2r2.losses.backends.problem import PairGradient, RankingProblem
 
 _BUDGET = 2**22
 """Similarities in a chunk of queries (16 MiB of float32); a quarter of it takes longer to add up the gradients."""
-_FOR_POSITIVES = 4
+_FOR_POSITIVES = 6
 """Numbers kept for each query and positive."""
+_EXACT_BELOW = 0.04
+"""Temperature below which scores are products in float64, that the gradient be right to 1e-6.
+
+A float32 product of unit vectors is off by about 6e-8, which a kernel as narrow as T makes 6e-8 / T. A few positives,
+in whose scores all of a query's candidates share, are multiplied in float64 at any T.
+"""
 _PARALLEL_ABOVE = 2_000_000
 """Triples below which a second thread costs more than it saves."""
 
@@ -40,58 +46,87 @@ def evaluate(problem: RankingProblem, weights: Tensor | None) -> tuple[Tensor, P
     losses = queries.new_empty(len(relevance))
     gradient = None if weights is None else PairGradient.zeros(problem)
     scale = math.log2(math.e) / problem.temperature
-    memory: Tensor | None = None  # the scores of one chunk after the other: fresh pages for each would cost time
+    exact = problem.temperature < _EXACT_BELOW or queries.dtype == torch.float64
+    compared = candidates.double() if exact else candidates.contiguous()
+    budget = _BUDGET // 2 if compared.dtype != queries.dtype else _BUDGET
+    memory = _Memory(compared.dtype, queries.dtype)
     with _row_workers(int(relevance.count.sum()) * len(candidates)) as over_rows, _announced():
-        for first, last in relevance.chunks(len(candidates), _FOR_POSITIVES, _BUDGET):
+        for first, last in relevance.chunks(len(candidates), _FOR_POSITIVES, budget):
             rows = relevance.rows[first:last]
             query = queries[rows]
-            if memory is None or len(memory) < len(query):
-                memory = queries.new_empty(len(query), len(candidates))
-            scores = torch.mm(query, candidates.T, out=memory[: len(query)])
+            scores, out = memory.tables(len(query), len(candidates))
+            torch.mm(query.to(compared.dtype), compared.T, out=scores)
             index, valid = relevance.positives(first, last)
-            positive = problem.hide_relevant(scores, index, first, last)
+            positive = problem.hide_relevant(scores, index, first, last).double()
+            if not exact and positive.shape[1] < numba_moments.MANY:
+                over_rows(numba_kernels.multiply, query.numpy(), compared.numpy(), index.numpy(), positive.numpy())
             counts = relevance.count[first:last].numpy()
             within = positive.masked_fill(~valid, -torch.inf)
-            negatives = _Sums(over_rows, scores, positive, counts, scale)
-            among = _Sums(over_rows, within, positive, counts, scale)
+            among = within if within.dtype == queries.dtype else torch.empty(within.shape, dtype=queries.dtype)
+            negative_sums = _Sums(over_rows, scores, positive, counts, scale, out)
+            positive_sums = _Sums(over_rows, within, positive, counts, scale, among)
             # A positive counts itself as one half among the positives, and as one in the rank.
-            outer = problem.ranks.combine(negatives.above, 0.5 + among.above, valid, relevance.count[first:last])
+            ranks = 0.5 + positive_sums.above
+            outer = problem.ranks.combine(negative_sums.above, ranks, valid, relevance.count[first:last])
             losses[first:last] = outer.loss
             if gradient is None or weights is None:
                 continue
             weight = weights[first:last, None] / problem.temperature
-            by_positive = torch.zeros_like(positive)
-            for sums, by_count in ((negatives, weight * outer.by_negatives), (among, weight * outer.by_positives)):
+            by_positive = torch.zeros_like(among)
+            for sums, by_count in (
+                (negative_sums, weight * outer.by_negatives),
+                (positive_sums, weight * outer.by_positives),
+            ):
                 by_positive -= by_count * sums.slope
                 sums.pull(over_rows, by_count)
-            by_positive += within
-            scores.scatter_add_(1, index, by_positive)
-            gradient.queries[rows] = scores @ candidates
-            gradient.candidates.addmm_(scores.T, query)
+            by_positive += among
+            out.scatter_add_(1, index, by_positive)
+            gradient.queries[rows] = out @ candidates
+            gradient.candidates.addmm_(out.T, query)
     return losses, gradient
+
+
+class _Memory:
+    """Two tables of one chunk after the other, or one that is both: fresh pages for each chunk would cost time."""
+
+    def __init__(self, scores: torch.dtype, out: torch.dtype) -> None:
+        self._kinds = (scores, out) if scores != out else (scores,)
+        self._tables: list[Tensor] = []
+
+    def tables(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """For the scores, and for what becomes of them; with anything in them."""
+        if not self._tables or len(self._tables[0]) < rows:
+            self._tables = [torch.empty(rows, columns, dtype=kind) for kind in self._kinds]
+        return self._tables[0][:rows], self._tables[-1][:rows]
 
 
 class _Sums:
     """What candidates ``(Q, M)`` add to each positive ``(Q, P)`` of their query: sum of sigma, and its slope times T.
 
-    The table of the candidates' scores, minus infinity where hidden, is used up.
+    Scores are minus infinity where hidden; ``out``, the scores themselves where both are of one type, is written to.
     """
 
     def __init__(
-        self, over_rows: Callable[..., None], scores: Tensor, positive: Tensor, counts: np.ndarray, scale: float
+        self,
+        over_rows: Callable[..., None],
+        scores: Tensor,
+        positive: Tensor,
+        counts: np.ndarray,
+        scale: float,
+        out: Tensor,
     ) -> None:
-        self.above, self.slope = torch.zeros_like(positive), torch.zeros_like(positive)
-        self._given = (scores.numpy(), positive.numpy(), counts, scale)
-        self._state: tuple[np.ndarray, ...] = (np.empty(len(scores), scores.numpy().dtype),)
+        self.above, self.slope = (torch.zeros(positive.shape, dtype=out.dtype) for _ in range(2))
+        self._given = (scores.numpy(), positive.numpy(), counts, scale, out.numpy())
+        self._state: tuple[np.ndarray, ...] = (np.empty(len(scores)),)
         self._kernels: Any = numba_kernels
         # The error of moments is float32's; float64 takes the exact sums however many positives there are.
-        if positive.shape[1] >= numba_moments.MANY and positive.dtype == torch.float32:
+        if positive.shape[1] >= numba_moments.MANY and out.dtype == torch.float32:
             self._kernels = numba_moments
             self._state += (np.zeros(len(scores), np.int64),)
         over_rows(self._kernels.count, *self._given, *self._state, self.above.numpy(), self.slope.numpy())
 
     def pull(self, over_rows: Callable[..., None], by_count: Tensor) -> None:
-        """Replace the scores by the derivative with respect to them, times T, given that by the sums ``(Q, P)``."""
+        """Set ``out`` to the derivative with respect to the scores, times T, given that by the sums ``(Q, P)``."""
         over_rows(self._kernels.pull, *self._given, *self._state, by_count.numpy())
 
 

@@ -17,7 +17,7 @@ import math
 
 import numpy as np
 
-from s2r2.losses.backends.numba_kernels import count as count_directly, exp2, jit, pull as pull_directly
+from s2r2.losses.backends.numba_kernels import count as count_directly, exp2, jit, pull as pull_directly, read_from
 from s2r2.losses.backends.numba_lanes import LANES, add_powers, read_eight
 
 MANY = 22
@@ -37,42 +37,42 @@ _FARTHEST = 126.0
 
 
 @jit
-def count(scores, positive, counts, scale, centre, bins, above, slope, first, last):  # type: ignore[no-untyped-def]
+def count(scores, positive, counts, scale, out, centre, bins, above, slope, first, last):  # type: ignore[no-untyped-def]
     """As :func:`numba_kernels.count` does for float32, by moments where that is faster.
 
-    ``bins`` then has a row's number of bins, ``centre`` the lower end of the first, and the scores stay; else it has 0.
+    ``bins`` then has a row's number of bins, ``centre`` the lower end of the first, and ``out`` stays; else it has 0.
     """
-    kind = np.float32
-    width = kind(_WIDTH * 1.4426950408889634 / scale)
+    kind, exact = np.float32, scores.dtype.type
+    width = exact(_WIDTH * 1.4426950408889634 / scale)
     candidates = scores.shape[1]
     moments = np.empty((candidates // _PER_BIN + 3, LANES), np.float32)
     places, distances = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.float32)
     most_points = positive.shape[1] + _ABREAST
-    points, sums, slopes = np.empty(most_points, kind), np.empty(most_points, kind), np.empty(most_points, kind)
+    points, sums, slopes = np.empty(most_points, exact), np.empty(most_points, kind), np.empty(most_points, kind)
     for q in range(first, last):
         bins[q] = 0
         if counts[q] >= MANY:
             low, high = _range(scores[q])
-            low -= kind(0.001) * width  # so that rounding leaves none below the first bin
+            low -= exact(0.001) * width  # so that rounding leaves none below the first bin
             needed = (high - low) / width
             if high >= low and counts[q] * (candidates - _PER_BIN * needed) > MANY * candidates:
                 centre[q], bins[q] = low, int(needed) + 2
         if bins[q] == 0:
-            count_directly(scores, positive, counts, scale, centre, above, slope, q, q + 1)
+            count_directly(scores, positive, counts, scale, out, centre, above, slope, q, q + 1)
             continue
         own = moments[: bins[q] + 1]
         own[:] = kind(0)
         for start in range(0, scores.shape[1], _BLOCK):
-            block = scores[q, start : start + _BLOCK]
-            _locate(block, low, kind(1) / width, bins[q], places, distances)
+            block = read_from(scores, out)[q, start : start + _BLOCK]
+            _locate(block, low, exact(1) / width, bins[q], places, distances)
             for j in range(len(block)):
                 add_powers(own, np.uint32(places[j]), distances[j])
         padded = _pad(positive[q, : counts[q]], positive[q, 0], points)
         sums[:padded] = slopes[:padded] = kind(0)
         for b in range(bins[q]):
             if own[b, 0] > kind(0):
-                middle = low + (kind(b) + kind(0.5)) * width
-                _add(own[b], middle, points[:padded], kind(scale), sums, slopes)
+                middle = low + (exact(b) + exact(0.5)) * width
+                _add(own[b], middle, points[:padded], exact(scale), sums, slopes)
         above[q, : counts[q]], slope[q, : counts[q]] = sums[: counts[q]], slopes[: counts[q]]
 
 
@@ -88,8 +88,8 @@ def _pad(row, other, out):  # type: ignore[no-untyped-def]
 @jit
 def _range(row):  # type: ignore[no-untyped-def]
     """Least and largest score of the candidates that are not hidden."""
-    largest = np.float32(3e38)
-    lows, highs = np.full(_BLOCK, largest, np.float32), np.full(_BLOCK, -largest, np.float32)
+    largest = row.dtype.type(3e38)
+    lows, highs = np.full(_BLOCK, largest, row.dtype), np.full(_BLOCK, -largest, row.dtype)
     for start in range(0, len(row), _BLOCK):
         block = row[start : start + _BLOCK]
         for j in range(len(block)):  # each against its own, for many at once
@@ -103,23 +103,24 @@ def _range(row):  # type: ignore[no-untyped-def]
 @jit
 def _locate(row, low, inverse, nowhere, places, distances):  # type: ignore[no-untyped-def]
     """Bin of each score and its distance from the middle, in units of the width; ``nowhere`` for the hidden."""
+    exact = row.dtype.type
     for j in range(len(row)):
         place = (row[j] - low) * inverse
-        place = place if place >= np.float32(0) else np.float32(nowhere) + np.float32(0.5)
+        place = place if place >= exact(0) else exact(nowhere) + exact(0.5)
         places[j] = np.int32(place)
-        distances[j] = place - np.float32(places[j]) - np.float32(0.5)
+        distances[j] = place - exact(places[j]) - exact(0.5)
 
 
 @jit
 def _add(moments, middle, positive, scale, above, slope):  # type: ignore[no-untyped-def]
     """Add to each positive what the candidates of a bin contribute to the sum and to its slope."""
-    kind = np.float32
+    kind, exact = np.float32, positive.dtype.type
     one = kind(1)
     m0, m1, m2, m3 = moments[0], moments[1] * kind(_C1), moments[2] * kind(_C2), moments[3] * kind(_C3)
     m4, m5, m6, m7 = moments[4] * kind(_C4), moments[5] * kind(_C5), moments[6] * kind(_C6), moments[7] * kind(_C7)
     for i in range(len(positive)):
         power = (positive[i] - middle) * scale
-        y = exp2(min(max(power, kind(-_FARTHEST)), kind(_FARTHEST)))
+        y = exp2(min(max(power, exact(-_FARTHEST)), exact(_FARTHEST)), one)
         x = one / (one + y)
         rest = x * y  # 1 - x, without cancellation
         p = x * rest
@@ -146,42 +147,43 @@ def _higher(p):  # type: ignore[no-untyped-def]
 
 
 @jit
-def pull(scores, positive, counts, scale, centre, bins, by_above, first, last):  # type: ignore[no-untyped-def]
+def pull(scores, positive, counts, scale, out, centre, bins, by_above, first, last):  # type: ignore[no-untyped-def]
     """As :func:`numba_kernels.pull` does, after :func:`count`; hidden candidates get 0."""
-    kind = np.float32
-    width = kind(_WIDTH * 1.4426950408889634 / scale)
+    kind, exact = np.float32, scores.dtype.type
+    width = exact(_WIDTH * 1.4426950408889634 / scale)
     table = np.empty((scores.shape[1] // _PER_BIN + 3, LANES), np.float32)
     places, distances = np.zeros(_BLOCK, np.int32), np.empty(_BLOCK, np.float32)
     values = np.empty(_BLOCK, np.float32)
     most_points = positive.shape[1] + _ABREAST
-    points, weights = np.empty(most_points, kind), np.empty(most_points, kind)
+    points, weights = np.empty(most_points, exact), np.empty(most_points, kind)
     for q in range(first, last):
         if bins[q] == 0:
-            pull_directly(scores, positive, counts, scale, centre, by_above, q, q + 1)
+            pull_directly(scores, positive, counts, scale, out, centre, by_above, q, q + 1)
             continue
         padded = _pad(positive[q, : counts[q]], positive[q, 0], points)
         _pad(by_above[q, : counts[q]], kind(0), weights)
+        low = exact(centre[q])
         for b in range(bins[q]):
-            middle = centre[q] + (kind(b) + kind(0.5)) * width
-            _expand(table[b], middle, points[:padded], weights, kind(scale))
+            middle = low + (exact(b) + exact(0.5)) * width
+            _expand(table[b], middle, points[:padded], weights, exact(scale))
         table[bins[q]] = kind(0)
         for start in range(0, scores.shape[1], _BLOCK):
-            block = scores[q, start : start + _BLOCK]
-            _locate(block, centre[q], kind(1) / width, bins[q], places, distances)
+            block = read_from(scores, out)[q, start : start + _BLOCK]
+            _locate(block, low, exact(1) / width, bins[q], places, distances)
             for j in range(0, len(block), LANES):  # beyond the end of the last block: places found before
                 read_eight(table, places, distances, j, values)
-            block[:] = values[: len(block)]
+            out[q, start : start + _BLOCK] = values[: len(block)]
 
 
 @jit
 def _expand(coefficients, middle, positive, weights, scale):  # type: ignore[no-untyped-def]
     """Coefficients of the weighted slope about the middle of a bin."""
-    kind = np.float32
+    kind, exact = np.float32, positive.dtype.type
     one = kind(1)
     t0 = t1 = t2 = t3 = t4 = t5 = t6 = t7 = kind(0)
     for i in range(len(positive)):
         power = (positive[i] - middle) * scale
-        y = exp2(min(max(power, kind(-_FARTHEST)), kind(_FARTHEST)))
+        y = exp2(min(max(power, exact(-_FARTHEST)), exact(_FARTHEST)), one)
         x = one / (one + y)
         rest = x * y
         p = x * rest

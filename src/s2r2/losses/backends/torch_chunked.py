@@ -28,15 +28,20 @@ def evaluate(problem: RankingProblem, weights: Tensor | None) -> tuple[Tensor, P
         Losses ``(Q,)`` and the gradient, or None.
     """
     queries, candidates, relevance = problem.queries, problem.candidates, problem.relevance
-    budget = CPU_BUDGET if queries.device.type == "cpu" else ACCELERATOR_BUDGET
+    on_cpu = queries.device.type == "cpu"
+    budget = CPU_BUDGET if on_cpu else ACCELERATOR_BUDGET
+    compared = candidates.double() if on_cpu else candidates
     losses = queries.new_empty(len(relevance))
     gradient = None if weights is None else PairGradient.zeros(problem)
     for first, last in relevance.chunks(0, len(candidates), budget):
         rows = relevance.rows[first:last]
         query = queries[rows]
-        scores = query @ candidates.T
+        scores = query.to(compared.dtype) @ compared.T
         index, valid = relevance.positives(first, last)
         positive = problem.hide_relevant(scores, index, first, last)
+        if scores.dtype != queries.dtype:  # rounded as distances from the positives: what is near them stays exact
+            middle = (positive.amin(1, keepdim=True) + positive.amax(1, keepdim=True)) / 2
+            scores, positive = ((s - middle).to(queries.dtype) for s in (scores, positive))
         # One block holds all positives, unless the group of a single query is giant.
         step = max(1, budget // scores.numel())
         blocks = [slice(i, i + step) for i in range(0, positive.shape[1], step)]
