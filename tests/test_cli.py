@@ -267,6 +267,10 @@ def test_a_program_that_calls_main_starts_s2r2_with_its_own_arguments(monkeypatc
         (["search", "x", "y", "--kk", "long/" * 40], f"Unrecognized options: --kk, {'long/' * 40}"),
         (["search"], "s2r2: search: missing INDEX; see s2r2 search --help"),
         (
+            ["index", "a", "b", "--index", "c", "--precision", "half"],
+            "s2r2: index: invalid choice 'half' for argument '--precision'. Expected one of (",
+        ),
+        (
             ["search", "x", "y", "-k", "three"],
             "with base 10: 'three'; see s2r2 search --help",
         ),
@@ -278,6 +282,7 @@ def test_wrong_options_are_one_line(words: list[str], said: str, capsys: pytest.
         main(words)
     line = capsys.readouterr().err
     assert ended.value.code == 2
-    assert line.startswith("s2r2: search: ")
+    assert line.startswith(f"s2r2: {words[0]}: ")
     assert line.count("\n") == 1
     assert said in line
+    assert "None" not in line

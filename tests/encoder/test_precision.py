@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from s2r2.encoder import Encoder, load, precision
-from s2r2.encoder.precision import choose_precision, has_bfloat16, recall_of, vectors_fingerprint
+from s2r2.encoder.precision import choose_precision, has_bfloat16, least_recall, recall_of, vectors_fingerprint
 from s2r2.errors import ArgumentError
 from s2r2.images import open_source
 
@@ -88,7 +88,8 @@ def chosen(encoder: Pretended, count: int = 4000, readable: int = 4000) -> tuple
 def test_auto_takes_bfloat16_where_it_is_faster_and_ranks_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     name, why = chosen(Pretended(monkeypatch, 2, 1e-5))
     assert name == "bfloat16"
-    assert why.startswith("precision bfloat16: 2.0 times as fast, recall@10 1.000 against float32 among 256 photos")
+    assert why.startswith("precision bfloat16: 2.0 times as fast, recall@10 1.000 against float32 among 500 photos, ")
+    assert why.endswith("so at least 1.000 expected among 4,000")
     assert chosen(Pretended(monkeypatch, 1.05, 1e-5))[0] == "float32"
     name, why = chosen(Pretended(monkeypatch, 2, 0.05))
     assert name == "float32"
@@ -117,6 +118,18 @@ def test_torch_says_what_the_processor_has(monkeypatch: pytest.MonkeyPatch) -> N
     for found, there in (({"avx512_bf16": True}, True), ({"bf16": True, "neon": True}, True), ({"avx2": True}, False)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
         assert has_bfloat16(torch.device("cpu")) is there
+
+
+def test_more_is_missed_among_more_photos() -> None:
+    """A sample on the good side of .99 of a folder that is not."""
+    vectors = np.random.default_rng(5).standard_normal((2400, 12)).astype(np.float32)
+    noise = np.random.default_rng(6).normal(0, 0.005, vectors.shape).astype(np.float32)
+    exact, fast = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (vectors, vectors + noise))
+    sample = np.linspace(0, len(exact) - 1, 256).astype(int)
+    assert recall_of(exact[sample], fast[sample]) > 0.99
+    assert recall_of(exact, fast) < 0.99
+    assert least_recall(exact[sample], fast[sample], len(exact)) < recall_of(exact, fast)
+    assert least_recall(exact, exact, 10**6) == 1
 
 
 @pytest.mark.slow

@@ -53,6 +53,9 @@ def test_second_derivatives_are_refused_and_never_wrong(name, reduction):
     torch.testing.assert_close(gradient, plain)  # the first one is right, and may be had
     with pytest.raises(S2R2Error, match=r"no second derivative: use .*smooth_ap_definition"):
         gradient.square().sum().backward()
+    (gradient,) = torch.autograd.grad(loss(z, GROUPS).sum(), z, create_graph=True)
+    with pytest.raises(S2R2Error, match="no second derivative"):
+        torch.autograd.grad(gradient.square().sum(), z)
 
 
 def test_the_definition_does_what_the_others_refuse():

@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bfloat16"]
 AskedPrecision = Literal["float32", "bfloat16", "auto"]
-SAMPLE = 256
-"""Photos that ``auto`` encodes in both precisions."""
+_SAMPLE = (256, 1024)
+"""Photos that ``auto`` encodes in both precisions: one in eight, but not fewer and not more than these."""
+_GROWTH = 1 / 3
+"""Power of the number of photos with which misses grow, as neighbors get closer to each other.
+
+``benchmarks/precision_in_folders.py`` found 0 to 0.35 in folders of real photos.
+"""
 FEWEST = 1000
 """Of fewer photos than these, more time would be lost with the sample than won afterwards."""
 RECALL = 0.99
@@ -85,8 +90,9 @@ def choose_precision(
 ) -> Choice:
     """The precision for many photos; ``auto`` compares both on some of them.
 
-    It takes bfloat16 where the processor has it, where the ten photos that are nearest to each of the sample are the
-    ones that float32 finds (recall at least .99), and where it is really faster.
+    It takes bfloat16 where the processor has it, where the ten photos that are nearest to each are the ones that
+    float32 finds (recall at least .99, expected among all the photos from what the sample shows), and where it is
+    really faster.
 
     Args:
         asked: ``"float32"``, ``"bfloat16"`` or ``"auto"``.
@@ -105,11 +111,16 @@ def choose_precision(
         return Choice("float32", "precision float32: this processor has no instructions for bfloat16")
     if count < FEWEST:
         return Choice("float32", f"precision float32: bfloat16 is tried from {FEWEST:,} photos on")
-    sample = np.unique(np.linspace(0, count - 1, SAMPLE).astype(int)).tolist()
-    return _compared(encoder, batches(sample), output)
+    sample = np.unique(np.linspace(0, count - 1, sample_size(count)).astype(int)).tolist()
+    return _compared(encoder, batches(sample), count, output)
 
 
-def _compared(encoder: "Encoder", batches: Iterator[np.ndarray], output: "Output") -> Choice:
+def sample_size(count: int) -> int:
+    """How many of ``count`` photos ``auto`` encodes in both precisions."""
+    return min(max(count // 8, _SAMPLE[0]), _SAMPLE[1])
+
+
+def _compared(encoder: "Encoder", batches: Iterator[np.ndarray], count: int, output: "Output") -> Choice:
     found: dict[Precision, list[np.ndarray]] = {"float32": [], "bfloat16": []}
     seconds: dict[Precision, float] = {"float32": 0.0, "bfloat16": 0.0}
     clock = time.process_time if encoder.device.type == "cpu" else time.perf_counter  # others may use the processor
@@ -121,11 +132,31 @@ def _compared(encoder: "Encoder", batches: Iterator[np.ndarray], output: "Output
     if len(found["float32"]) < 2:
         return Choice("float32", "precision float32: too few photos can be read to try bfloat16")
     exact, fast = (np.concatenate(vectors) for vectors in found.values())
-    recall, faster = recall_of(exact, fast), seconds["float32"] / max(seconds["bfloat16"], 1e-9)
-    measured = f"{faster:.1f} times as fast, recall@{_NEAREST} {recall:.3f} against float32 among {len(exact)} photos"
-    if recall >= RECALL and faster >= SPEEDUP:
+    recall, least = recall_of(exact, fast), least_recall(exact, fast, count)
+    faster = seconds["float32"] / max(seconds["bfloat16"], 1e-9)
+    measured = (
+        f"{faster:.1f} times as fast, recall@{_NEAREST} {recall:.3f} against float32 among {len(exact):,} photos, "
+        f"so at least {least:.3f} expected among {count:,}"
+    )
+    if least >= RECALL and faster >= SPEEDUP:
         return Choice("bfloat16", f"precision bfloat16: {measured}")
     return Choice("float32", f"precision float32: bfloat16 would be {measured}")
+
+
+def least_recall(exact: np.ndarray, fast: np.ndarray, count: int) -> float:
+    """Recall to be expected among many photos, at the least, from vectors ``(N, D)`` of a sample of them.
+
+    In a larger folder neighbors lie closer, and more of them change places. What the sample misses, and a standard
+    error more, therefore grows with a power of the number of photos.
+
+    Args:
+        exact: Vectors of the sample.
+        fast: The same in another precision.
+        count: How many photos there are.
+    """
+    found = _found(exact, fast)
+    missed = 1 - float(found.mean()) + float(found.std()) / len(found) ** 0.5
+    return max(0.0, 1 - missed * max(1.0, count / len(found)) ** _GROWTH)
 
 
 def recall_of(exact: np.ndarray, fast: np.ndarray) -> float:
@@ -133,10 +164,16 @@ def recall_of(exact: np.ndarray, fast: np.ndarray) -> float:
 
     A photo that is as similar as the last of the ten counts as one of them.
     """
+    return float(_found(exact, fast).mean())
+
+
+def _found(exact: np.ndarray, fast: np.ndarray) -> np.ndarray:
+    """Recall of each."""
     true, found = exact @ exact.T, fast @ fast.T
     for similarities in (true, found):
         np.fill_diagonal(similarities, -np.inf)
     nearest = min(_NEAREST, len(exact) - 1)
     last = -np.partition(-true, nearest - 1, axis=1)[:, nearest - 1]
     taken = np.argpartition(-found, nearest - 1, axis=1)[:, :nearest]
-    return float((np.take_along_axis(true, taken, 1) >= last[:, None] - _TIE).mean())
+    part: np.ndarray = (np.take_along_axis(true, taken, 1) >= last[:, None] - _TIE).mean(1)
+    return part

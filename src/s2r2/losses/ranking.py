@@ -181,6 +181,7 @@ def ranking_loss(
             for relevance, share in zip(batch.levels, batch.shares, strict=True)
         ]
         evaluate = load_backend(choose_backend(backend, surrogate, batch.queries))
+        anchor = batch.queries[:0] + batch.candidates[:0]
         if batch.total == 0:
             reason = (
                 f"no query has a positive: no group occurs {'twice' if gallery is None else 'in the gallery'} among "
@@ -189,9 +190,10 @@ def ranking_loss(
             zeros = zero_without_pairs(no_pairs, reason, batch.queries, batch.candidates)
             loss = zeros if reduction == "none" else zeros.sum()
         elif reduction == "none":
-            loss = _LossPerQuery.apply(batch.queries, batch.candidates, terms, evaluate)
+            loss = _LossPerQuery.apply(batch.queries, batch.candidates, terms, evaluate, anchor)
         else:
-            loss = _MeanLoss.apply(batch.queries, batch.candidates, terms, evaluate, batch.world_size / batch.total)
+            scale = batch.world_size / batch.total
+            loss = _MeanLoss.apply(batch.queries, batch.candidates, terms, evaluate, scale, anchor)
     if bank is not None and torch.is_grad_enabled():
         bank.add(batch.fresh, batch.fresh_groups)
     return loss
@@ -236,8 +238,15 @@ class _MeanLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, queries: Tensor, candidates: Tensor, terms: Sequence[_Term], evaluate: Evaluate, scale: float
+        ctx: Any,
+        queries: Tensor,
+        candidates: Tensor,
+        terms: Sequence[_Term],
+        evaluate: Evaluate,
+        scale: float,
+        anchor: Tensor,
     ) -> Tensor:
+        ctx.anchor = anchor
         wanted = any(ctx.needs_input_grad[:2])
         loss, gradients = queries.new_zeros(()), []
         for term in terms:
@@ -257,9 +266,7 @@ class _MeanLoss(torch.autograd.Function):
         return (
             gradient * by_queries if needs_queries else None,
             gradient * by_candidates if needs_candidates else None,
-            None,
-            None,
-            None,
+            *[None] * 4,
         )
 
 
@@ -267,7 +274,10 @@ class _LossPerQuery(torch.autograd.Function):
     """Losses ``(N,)``, zero for embeddings that are no queries. Backward evaluates again with its weights."""
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, candidates: Tensor, terms: Sequence[_Term], evaluate: Evaluate) -> Tensor:
+    def forward(
+        ctx: Any, queries: Tensor, candidates: Tensor, terms: Sequence[_Term], evaluate: Evaluate, anchor: Tensor
+    ) -> Tensor:
+        ctx.anchor = anchor
         ctx.save_for_backward(queries, candidates)
         ctx.evaluate = evaluate
         ctx.terms = [term._replace(problem=term.of(queries[:0], candidates[:0])) for term in terms]
@@ -288,7 +298,8 @@ class _LossPerQuery(torch.autograd.Function):
                 gradients.append(ctx.evaluate(term.of(queries, candidates), weights)[1])
         by = _total(gradients)
         needs_queries, needs_candidates = ctx.needs_input_grad[:2]
-        return by.queries if needs_queries else None, by.candidates if needs_candidates else None, None, None
+        found = by.queries if needs_queries else None, by.candidates if needs_candidates else None
+        return *found, None, None, None
 
 
 def _total(gradients: Sequence[PairGradient]) -> PairGradient:

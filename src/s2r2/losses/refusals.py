@@ -58,7 +58,8 @@ def refuse_transforms(*tensors: Tensor | None) -> None:
 def once(backward: Callable[..., Any]) -> Callable[..., Any]:
     """A backward pass whose gradient may be used, but not differentiated: with ``create_graph`` that raises.
 
-    torch's own ``once_differentiable`` lets the gradient pass as a constant where the loss's own gradient is one.
+    torch's own ``once_differentiable`` lets the gradient pass as a constant where the loss's own gradient is one. If
+    the pass has an ``anchor``, an empty tensor made of the inputs, the gradient depends on them in torch's eyes, too.
     """
 
     @functools.wraps(backward)
@@ -67,7 +68,8 @@ def once(backward: Callable[..., Any]) -> Callable[..., Any]:
             found = backward(ctx, gradient)
         if not torch.is_grad_enabled():
             return found
-        return tuple(_Last.apply(g.detach().requires_grad_()) if isinstance(g, Tensor) else g for g in found)
+        anchor = getattr(ctx, "anchor", None)
+        return tuple(_Last.apply(g.detach().requires_grad_(), anchor) if isinstance(g, Tensor) else g for g in found)
 
     return guarded
 
@@ -121,7 +123,7 @@ def check_rule(rule: str) -> None:
 
 class _Last(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, anchor: Tensor | None) -> Tensor:
         return gradient.view_as(gradient)
 
     @staticmethod
