@@ -2,6 +2,15 @@
 
 ELSEWHERE: dict[str, str] = {
     "search: missing QUERY": "test_words.py::test_words_find_photos_and_the_encoder_ranks_on_from_them",
+    "did not come within {} minutes: look": "test_roll_call.py::test_machines_that_all_come_have_met",
+    "ended while {} waited for the others ({}): look": "test_roll_call.py::test_machines_that_all_come_have_met",
+    "did not reach the first one at {}:{} within": "test_roll_call.py::test_machines_that_all_come_have_met",
+    "another program has {} ({}): set MASTER_PORT": "test_roll_call.py::test_another_program_has_the_port",
+    "says that this is one of several processes: set RANK": (
+        "test_roll_call.py::test_processes_that_are_not_told_who_they_are"
+    ),
+    "is no port: give a number": "test_roll_call.py::test_processes_that_are_not_told_who_they_are",
+    "start the same command again$": "test_roll_call.py::test_machines_that_all_come_have_met",
     "cannot copy {} to {}: {}; set S2R2_CACHE": "test_object_storage.py::test_a_table_needs_a_place_for_its_copy",
     "cannot reach {} ({}): check the network": "test_object_storage.py::"
     "test_commands_with_a_bucket_and_a_server_that_goes_away",

@@ -22,7 +22,9 @@ SECRET = "S2R2_SECRET"
 MEETING_PLACE = "S2R2_MEETING_PLACE"
 """The environment variable with the folder, this user's only, where the processes of one machine find each other."""
 _PASSED_ON = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
-_PRIVATE = "s2r2-private"
+_PRIVATE, _MACHINES = "s2r2-private", "s2r2-machines"
+_MACHINES_MINUTES = 15.0
+"""How long machines wait for each other; a queue may start one of them later."""
 _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
@@ -40,6 +42,11 @@ def wants_launch(devices: int, nodes: int, most_restarts: int) -> bool:
 def is_launched() -> bool:
     """Whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def agent_serves() -> bool:
+    """Whether the store at ``MASTER_ADDR`` is in torchrun's agent on the first machine, not in a process of ours."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def is_follower() -> bool:
@@ -87,7 +94,8 @@ def launch(arguments: Sequence[str], devices: int, nodes: int, most_restarts: in
         most_restarts: How often to start all processes again, from the last checkpoint, when one is lost.
 
     Raises:
-        S2R2Error: There are no GPUs, the machines do not know each other or a secret, or a process was killed.
+        S2R2Error: There are no GPUs, the machines do not know each other or a secret, one of them did not come in time,
+            or a process was killed.
     """
     # Loads torch: not for `s2r2 --help`.
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -154,16 +162,18 @@ def _is_heeded(name: str) -> bool:
     return number is not None and signal.getsignal(number) is not signal.SIG_IGN
 
 
-def _register_private_rendezvous() -> None:
-    """Make known to torchrun how processes of one machine meet: its agent is alone, and needs no network for it.
+def _register_rendezvous() -> None:
+    """Make known to torchrun how processes of one machine meet, and how machines do.
 
-    torchrun's own ways listen on all addresses, and its agent unpickles what it finds there.
+    torchrun's own ways listen on all addresses, and its agent unpickles what it finds there: on one machine it is alone
+    and needs no network. Of several machines they end in a traceback when one does not come.
     """
     from torch.distributed.elastic.rendezvous import rendezvous_handler_registry
 
-    from s2r2.distributed.rendezvous import private_rendezvous
+    from s2r2.distributed.rendezvous import machines_rendezvous, private_rendezvous
 
     rendezvous_handler_registry.register(_PRIVATE, private_rendezvous)
+    rendezvous_handler_registry.register(_MACHINES, machines_rendezvous)
 
 
 def _silence() -> None:
@@ -176,21 +186,23 @@ def _silence() -> None:
 
 def _rendezvous(nodes: int) -> dict[str, Any]:
     """Where the machines meet."""
+    _register_rendezvous()
     if nodes == 1:
-        _register_private_rendezvous()
         return {"rdzv_backend": _PRIVATE}
     address = os.environ.get("MASTER_ADDR") or _first_of_slurm()
     rank = os.environ.get("NODE_RANK") or os.environ.get("SLURM_NODEID")
-    if not address or rank is None:
+    if not address or rank is None or not (rank.isdecimal() and int(rank) < nodes):
         raise ArgumentError(
             f"`nodes={nodes}`: set MASTER_ADDR to the first machine and NODE_RANK to this machine's number (0 to "
             f"{nodes - 1}), and run the same command on every machine"
         )
-    port = os.environ.get("MASTER_PORT") or DEFAULT_PORT
+    from s2r2.distributed.roll_call import port_number
+
+    port = port_number(os.environ.get("MASTER_PORT") or str(DEFAULT_PORT))
     return {
-        "rdzv_backend": "static",
+        "rdzv_backend": _MACHINES,
         "rdzv_endpoint": f"{address}:{port}",
-        "rdzv_configs": {"rank": int(rank), "timeout": 900},
+        "rdzv_configs": {"rank": int(rank), "host": address, "port": port, "minutes": _MACHINES_MINUTES},
     }
 
 

@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 
 from s2r2.distributed import messages
-from s2r2.distributed.launching import meeting_file, restarts, secret
+from s2r2.distributed.launching import agent_serves, meeting_file, restarts, secret
+from s2r2.distributed.roll_call import Caller, answer, caller_and_address, meet
 from s2r2.errors import S2R2Error, SharedError
 
 T = TypeVar("T")
@@ -83,10 +84,15 @@ class Processes:
                 torch.cuda.set_device(local_rank % torch.cuda.device_count())
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             timeout = timedelta(minutes=timeout_minutes)
-            store, rank, world = _meet(timeout)
-            if rank == 0:
+            store, caller = _meet(timeout_minutes)
+            waiting = cls(caller.rank, caller.world_size, store=store, timeout_minutes=timeout_minutes)
+            if waiting.leader:
                 store.set(_FIRST_TO_FAIL, "")
-            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
+            with waiting.errors_said_once("start the same command again"):
+                answer(caller, store)
+                dist.init_process_group(
+                    backend, store=store, rank=caller.rank, world_size=caller.world_size, timeout=timeout
+                )
         if not dist.is_initialized() or dist.get_world_size() == 1:
             yield cls()
             return
@@ -269,14 +275,17 @@ class Processes:
         return not first or first[0] == mine.encode()
 
 
-def _meet(timeout: timedelta) -> tuple[dist.Store, int, int]:
-    """The store through which the processes find each other, this one's number, and how many there are."""
+def _meet(timeout_minutes: float) -> tuple[dist.Store, Caller]:
+    """The store through which the processes find each other, and which of them this one is."""
     file = meeting_file()
     if file is not None:
-        world = int(os.environ["WORLD_SIZE"])
-        return dist.FileStore(str(file), world), int(os.environ["RANK"]), world
-    store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
+        caller = Caller(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), timeout_minutes)
+        store: dist.Store = dist.FileStore(str(file), caller.world_size)
+        store.set_timeout(timedelta(minutes=timeout_minutes))
+        return store, caller
+    caller, host, port = caller_and_address(timeout_minutes)
+    store = meet(caller, host, port, serve=caller.rank == 0 and not agent_serves())
     # After a restart the store still holds addresses of processes that are gone. Each machine counts restarts
     # for itself, so that their number is a common name on one machine only.
     alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
-    return dist.PrefixStore(f"s2r2-{restarts() if alone else 0}", store), rank, world
+    return dist.PrefixStore(f"s2r2-{restarts() if alone else 0}", store), caller
