@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
@@ -20,7 +20,9 @@ from pyarrow import parquet
 import preloaded
 from s2r2.encoder import load
 from s2r2.errors import S2R2Error
-from s2r2.images import PixelStore, UnreadableImage, open_source
+from s2r2.images import ImageSource, PixelStore, UnreadableImage, open_source
+from s2r2.images.remote import Stamp
+from s2r2.images.sources import listed_stamps
 from s2r2.search import ImageIndex, find_duplicates, update_index
 from s2r2.search.duplicates.planning import plan
 
@@ -312,3 +314,68 @@ def test_commands_with_a_bucket_and_a_server_that_goes_away(tmp_path: Path, monk
         shorter = 1 + max(step["step"] for step in map(json.loads, (tmp_path / "lost" / "metrics.jsonl").open()))
         resumed = s2r2("train", "--resume", "--out", tmp_path / "lost", f"--steps={shorter}")
         assert resumed.returncode == 0, resumed.stderr
+
+
+class Requests:
+    """Counts what a store is asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[str] = []
+        kind = fsspec.get_filesystem_class("s3")
+        for name in ("call_s3", "_call_s3"):
+            monkeypatch.setattr(kind, name, self.counted(getattr(kind, name)))
+
+    def counted(self, call: Callable[..., object]) -> Callable[..., object]:
+        def counting(system: object, method: str, *words: object, **named: object) -> object:
+            self.made.append(method)
+            return call(system, method, *words, **named)
+
+        return counting
+
+    def of(self, source: ImageSource) -> tuple[int, int, list[Stamp | None]]:
+        """Listings and requests for single files while all stamps are asked for, and the stamps."""
+        self.made.clear()
+        stamps: list[Stamp | None] = []
+        source.prepare_stamps(range(len(source)))
+        for index in range(len(source)):
+            try:
+                stamps.append(source.stamp(index))
+            except UnreadableImage:
+                stamps.append(None)
+        return self.made.count("list_objects_v2"), self.made.count("head_object"), stamps
+
+
+@pytest.mark.slow
+def test_stamps_of_a_table_are_listed_where_that_takes_fewer_requests(
+    store: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listed_stamps, "PAGE", 50)
+    store.mkdir("listed")
+    names = [f"{folder}/{number:04d} é#.jpg" for folder in ("a", "b") for number in range(75)]
+    store.pipe({f"listed/photos/{name}": name.encode() for name in names})
+    store.pipe({f"listed/other/{number:04d}.jpg": b"x" for number in range(100)})
+    requests = Requests(monkeypatch)
+
+    def table(rows: list[str]) -> ImageSource:
+        (tmp_path / "t.csv").write_text("path\n" + "\n".join(f"s3://listed/{row}" for row in rows) + "\n")
+        forget()
+        return open_source(tmp_path / "t.csv")
+
+    every = [f"photos/{name}" for name in names]
+    shuffled = [every[i] for i in np.random.default_rng(0).permutation(len(every))]
+    listings, heads, stamps = requests.of(table([*shuffled, shuffled[0]]))
+    assert (listings, heads) == (3, 0)
+    assert stamps[-1] == stamps[0]
+    assert len(set(stamps)) == 150
+    few = table([*shuffled[:8], "photos/a/none.jpg"])
+    for _ in range(2):  # a stamp is given once
+        listings, heads, alone = requests.of(few)
+        assert heads == 9
+        assert alone == [*stamps[:8], None]  # the same, however they were found
+    joined = open_source([tmp_path / "t.csv", tmp_path / "t.csv"])
+    assert requests.of(joined)[1:] == (18, [*alone, *alone])
+
+    sparse = [f"other/{number:04d}.jpg" for number in range(0, 100, 10)] + every[::20]
+    listings, heads, _ = requests.of(table(sparse))
+    assert (listings, heads) == (1, len(sparse) - 5)  # it names few, and no more are made
+    assert requests.of(table(every[:40] + every[-40:]))[:2] == (2, 0)  # nothing between them is listed

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, TypeAlias
 
 from s2r2.errors import S2R2Error, UnreadableImage
@@ -120,7 +121,12 @@ def remote_stamp(address: str) -> Stamp:
 def stamp_of(about: Mapping[str, Any]) -> Stamp:
     """The stamp of a file that a file system describes."""
     tags = (about.get(name) for name in ("ETag", "etag", "LastModified", "mtime", "created", "md5Hash"))
-    return (int(about.get("size") or -1), *(str(tag) for tag in tags if tag is not None))
+    return (int(about.get("size") or -1), *(_in_seconds(tag) for tag in tags if tag is not None))
+
+
+def _in_seconds(tag: Any) -> str:
+    """A tag, or a time in whole seconds: some stores list fractions, and leave them out where one file is asked for."""
+    return str(tag.replace(microsecond=0) if isinstance(tag, datetime) else tag)
 
 
 def files_below(address: str) -> dict[str, Stamp]:

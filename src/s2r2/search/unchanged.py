@@ -119,6 +119,7 @@ def _compared(source: ImageSource, generation: Path, published: Published) -> li
     known = {key: described for key, *described in zip(*columns, strict=True)}
     names = PhotoNames(source)
     unknown: list[int] = []
+    source.prepare_stamps(range(len(source)))
     for index in range(len(source)):
         try:
             described = [json.dumps(source.stamp(index)), names.label(index), names.location(index)]

@@ -222,6 +222,7 @@ class _Update:
         """Find by stamp what must be read, and what has other labels only."""
         wanted: list[tuple[int, str]] = []
         relabeled: dict[str, str] = {}
+        self.source.prepare_stamps(range(len(self.source)))
         for index, key in enumerate(self.source.keys):
             try:
                 stamp = json.dumps(self.source.stamp(index))

@@ -30,6 +30,15 @@ class DerivedSource(ImageSource):
         source, number = self.origin(index)
         return source.stamp(number)
 
+    def prepare_stamps(self, indices: Sequence[int]) -> None:
+        """Tell the sources."""
+        told: dict[ImageSource, list[int]] = {}
+        for index in indices:
+            source, number = self.origin(index)
+            told.setdefault(source, []).append(number)
+        for source, numbers in told.items():
+            source.prepare_stamps(numbers)
+
     def place(self, index: int) -> Place:
         """The place in that source."""
         source, number = self.origin(index)

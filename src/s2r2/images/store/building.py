@@ -125,6 +125,7 @@ class _Build:
         """
         stamps: dict[str, tuple[int, Stamp]] = {}
         skipped = list(self.source.problems)
+        self.source.prepare_stamps(range(len(self.source)))
         for index, key in enumerate(self.source.keys):
             if key in stamps:
                 raise S2R2Error(f"{self.source.name} has two images called {key}: give each a key of its own")
