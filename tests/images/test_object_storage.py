@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -133,6 +134,11 @@ def test_a_table_needs_a_place_for_its_copy(tmp_path: Path, monkeypatch: pytest.
         open_source("memory://copied/list.csv")
     monkeypatch.setenv("S2R2_CACHE", str(tmp_path / "cache"))
     assert open_source("memory://copied/list.csv").content(0) == photo(1)
+    (copy,) = (tmp_path / "cache" / "tables").rglob("*.csv")
+    os.utime(copy, (0, 0))
+    memory.pipe_file("/copied/another.csv", b"path\na.jpg\n")
+    open_source("memory://copied/another.csv")
+    assert not copy.parent.exists()  # nobody has opened that table for long
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from s2r2.errors import S2R2Error, UnreadableImage
 from s2r2.images.remote import file_system, reason, refuse_going_on, remote_stamp, without_query
+from s2r2.images.sources.kept import UNUSED_DAYS, clear_kept
 from s2r2.system.cache_folder import cache_folder
 from s2r2.system.files import atomic_write, make_folder
 
@@ -44,6 +45,7 @@ def copied(address: str) -> Path:
     for other in before:
         with suppress(OSError):
             other.unlink()
+    clear_kept(UNUSED_DAYS)
     return copy
 
 
