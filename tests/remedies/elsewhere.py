@@ -179,6 +179,7 @@ NOT_HERE: dict[str, str] = {
     "install the timm it was trained with": "needs another version of timm",
     "an AVIF photo that this Pillow does not read": "needs a Pillow before 11.3",
     "reading {} needs another package ({}): install it": "needs a network, and an address of a kind that nobody has",
+    "reading {} needs {}: pip install {}": "needs a network",
     "backend 'numba' works on the CPU": "needs a GPU",
     "its tokenizer needs {}: pip install {}": "needs a model from the hub",
 }

@@ -1,5 +1,6 @@
 """Files at an address (``https://``, ``s3://``, ``gs://`` ...), read by ranges through fsspec."""
 
+import logging
 import os
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,6 +15,9 @@ Stamp: TypeAlias = tuple[int | str, ...]
 PROTOCOLS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl")
 """Kinds of addresses that are read; a stranger's table may not choose another: some of fsspec's start programs, log in
 elsewhere or unpack archives. ``S2R2_PROTOCOLS`` adds some, as ``ftp,hdfs``."""
+
+_PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs"} | dict.fromkeys(("az", "abfs", "abfss", "adl"), "adlfs")
+"""What fsspec needs for stores that have no extra."""
 
 FILE = "file://"
 
@@ -69,13 +73,18 @@ def file_system(address: str) -> tuple[Any, str]:
             f"addresses of the kind {other[:40]}:// are not read ({', '.join(PROTOCOLS)} are): set "
             f"S2R2_PROTOCOLS={other[:40]} if you trust whoever wrote it"
         )
-    require_extra("s3" if protocol(address) in ("s3", "s3a") else "remote", f"reading {address}")
+    require_extra("s3" if protocol(address) in ("s3", "s3a") else "remote", f"reading {without_query(address)}")
     import fsspec
 
+    if (log := logging.getLogger("gcsfs")).level == logging.NOTSET:
+        log.setLevel(logging.CRITICAL)  # it prints the traceback of what it raises, too
     try:
         system, path = fsspec.core.url_to_fs(address)
     except ImportError as error:
-        raise S2R2Error(f"reading {address} needs another package ({error}): install it") from None
+        package = _PACKAGES.get(protocol(address))
+        if package is None:
+            raise S2R2Error(f"reading {without_query(address)} needs another package ({error}): install it") from None
+        raise S2R2Error(f"reading {without_query(address)} needs {package}: pip install {package}") from None
     except Exception as error:  # each kind of address has its own
         raise UnreadableImage(f"no such address: {reason(error)}") from None
     return system, path
