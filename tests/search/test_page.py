@@ -355,6 +355,12 @@ def test_a_server_that_comes_back_answers_again(page: Any) -> None:
     page.unroute("**/api/similar/*")
     page.get_by_role("button", name="Try again").click()
     page.wait_for_selector(".ranking .score")
+    assert "cannot be read now" not in page.locator("#facts").inner_text()
+
+    larger = {"width": 800, "height": 600}  # than what is sent: as where the file is gone
+    page.route("**/api/photos/*", lambda route: route.fulfill(json=route.fetch().json() | larger))
+    page.locator(".ranking button.open").first.click()
+    page.wait_for_selector("#facts dd:has-text('cannot be read now, or has changed: this is the thumbnail')")
 
 
 def test_while_an_answer_is_on_its_way_the_old_ranking_cannot_be_marked(page: Any, served: tuple[str, Path]) -> None:

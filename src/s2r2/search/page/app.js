@@ -8,7 +8,7 @@ import { duplicates } from "./duplicates.js";
 import { any, filtering } from "./filters.js";
 import { openMap } from "./map.js";
 import { judged, marksOf, setMark, whyNotKept } from "./marking.js";
-import { card, element, facts, grid, title, visible } from "./photo.js";
+import { card, element, facts, grid, noteThatItIsGone, title, visible } from "./photo.js";
 import * as seeds from "./seeds.js";
 import { selecting } from "./selection.js";
 import { trail } from "./trail.js";
@@ -266,6 +266,9 @@ async function showQuery(signal) {
   if (state.photo) {
     photo = await api.details(state.photo, state.of, signal);
     $("facts").replaceChildren(...facts(photo));
+    const note = () => noteThatItIsGone(photo, $("query"), $("facts"));
+    if ($("query").complete) note();
+    else $("query").addEventListener("load", note, { once: true, signal });
   }
   $("query").alt = `Query: ${photo ? title(photo) : state.upload.name}`;
   return photo;

@@ -125,3 +125,10 @@ export function facts(photo) {
   if (photo.width) known.push(["Size", `${photo.width} × ${photo.height}`]);
   return known.flatMap(([name, text]) => [element("dt", { textContent: name }), element("dd", { textContent: text })]);
 }
+
+// Where the server cannot read a photo's file it sends the thumbnail of the index, which is much smaller.
+export function noteThatItIsGone(photo, image, list) {
+  const expected = Math.min(1280, Math.max(photo.width, photo.height));
+  if (Math.max(image.naturalWidth, image.naturalHeight) >= 0.9 * expected) return;
+  list.append(element("dt", { textContent: "File" }), element("dd", { textContent: "cannot be read now, or has changed: this is the thumbnail in the index" }));
+}
