@@ -223,14 +223,13 @@ class _Update:
         wanted: list[tuple[int, str]] = []
         relabeled: dict[str, str] = {}
         self.source.prepare_stamps(range(len(self.source)))
-        for index, key in enumerate(self.source.keys):
+        for index in range(len(self.source)):
             try:
                 stamp = json.dumps(self.source.stamp(index))
             except UnreadableImage as error:
                 self._fail(reader, index, error.reason)
                 continue
-            key = reader.key(index)
-            known = self.known.get(key)
+            known = self.known.get(key := reader.key(index))
             if known is None or known.stamp != stamp or known.location != reader.location(index):
                 wanted.append((index, stamp))
                 continue
