@@ -224,7 +224,7 @@ def test_filters(page: Any) -> None:
 @pytest.mark.slow
 def test_near_duplicates(page: Any) -> None:
     page.get_by_role("button", name="Near duplicates").click()
-    page.wait_for_selector(".group", timeout=60_000)
+    page.wait_for_selector(".group", timeout=150_000)
     titles = page.locator(".group").first.locator("button.open").evaluate_all("all => all.map(b => b.title)")
     assert titles == ["red/0.jpg", "red/again.jpg"]
     assert page.locator(".group").first.locator(".soft").all_inner_texts() == ["original", "same file"]
