@@ -42,9 +42,12 @@ def at_once(*actions: Callable[[], object]) -> list[Any]:
 
 
 def come(rank: int, world: int, port: int, minutes: float, kind: str = "process") -> Callable[[], None]:
+    caller = Caller(rank, world, minutes, kind)
+    stores = []  # the first one's outlives its thread: others may still ask it
+
     def coming() -> None:
-        caller = Caller(rank, world, minutes, kind)
-        answer(caller, meet(caller, HOST, port, serve=rank == 0))
+        stores.append(meet(caller, HOST, port, serve=rank == 0))
+        answer(caller, stores[0])
 
     return coming
 
