@@ -125,3 +125,13 @@ def test_processes_that_are_not_told_who_they_are(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, value)
         with pytest.raises(S2R2Error, match=said), Processes.joined(MOMENT):
             pass
+
+
+def test_a_number_of_processes_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "two")
+        with pytest.raises(S2R2Error, match=f"^{name}=two is no number: unset {name}, or"), Processes.joined(MOMENT):
+            pass
+        monkeypatch.delenv(name)
+        with Processes.joined(MOMENT) as alone:
+            assert alone.world_size == 1

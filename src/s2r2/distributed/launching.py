@@ -51,7 +51,20 @@ def agent_serves() -> bool:
 
 def is_follower() -> bool:
     """Whether torchrun started this process as another than the first."""
-    return int(os.environ.get("RANK", "0")) > 0
+    rank = os.environ.get("RANK", "")
+    return rank.isdecimal() and int(rank) > 0
+
+
+def launched_number(name: str, default: int) -> int:
+    """A number that whoever started this process left in the environment.
+
+    Raises:
+        S2R2Error: It is none.
+    """
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise S2R2Error(f"{name}={text} is no number: unset {name}, or let torchrun set it")
+    return int(text)
 
 
 def restarts() -> int:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from s2r2.distributed import messages
-from s2r2.distributed.launching import agent_serves, meeting_file, restarts, secret
+from s2r2.distributed.launching import agent_serves, launched_number, meeting_file, restarts, secret
 from s2r2.distributed.roll_call import Caller, answer, caller_and_address, meet
 from s2r2.errors import S2R2Error, SharedError
 
@@ -75,8 +75,8 @@ class Processes:
             SharedError: Another process failed first, and says why.
         """
         store: dist.Store | None = None
-        started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
-        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        started = launched_number("WORLD_SIZE", 1) > 1 and not dist.is_initialized()
+        local_rank = launched_number("LOCAL_RANK", 0)
         if started or (dist.is_initialized() and dist.get_world_size() > 1):
             secret()  # asked for before anybody waits for anybody
         if started:
@@ -105,7 +105,7 @@ class Processes:
             rank=dist.get_rank(),
             world_size=world,
             local_rank=local_rank,
-            local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", str(world))),
+            local_world_size=launched_number("LOCAL_WORLD_SIZE", world),
             timed=timed,
             untimed=untimed,
             store=store,

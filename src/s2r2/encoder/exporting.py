@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save as safetensors_bytes
@@ -29,7 +29,12 @@ from s2r2.system.files import make_folder, refuse_overwriting, write_bytes, writ
 from s2r2.system.wording import worded
 
 Format = Literal["safetensors", "onnx", "torch-export", "huggingface"]
-SUFFIXES: dict[str, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2", "huggingface": ""}
+SUFFIXES: dict[Format, str] = {
+    "safetensors": ".safetensors",
+    "onnx": ".onnx",
+    "torch-export": ".pt2",
+    "huggingface": "",
+}
 TOLERANCE = 1e-4
 _ONNX_LIMIT = 2_000_000_000  # protobuf's, for one file
 
@@ -127,8 +132,8 @@ def describe(encoder: Encoder, output: Output) -> dict[str, Any]:
 
 
 def _format_of(out: Path) -> Format:
-    for format in get_args(Format):
-        if out.suffix and out.suffix.lower() == SUFFIXES[format]:
+    for format, suffix in SUFFIXES.items():
+        if suffix and out.suffix.lower() == suffix:
             return format
     raise ArgumentError(
         f"{out} ends in none of .safetensors, .onnx and .pt2: choose such a name, or add `format='huggingface'` for a "
