@@ -11,8 +11,9 @@ JSON file as they come; an interrupted run continues with those that are missing
 Where other programs use the machine, ``--cpu-time`` counts the process's CPU seconds instead of the clock's, over
 ``--threads``, and torch computes with one thread: what a quiet machine with as many cores gives at best.
 
-``--lightly-train PYTHON`` adds lightly-train's SimCLR, in an environment of its own, and ``lightly`` the
-loss and transforms of lightly, on the same encoder and for the same time.
+``--lightly-train PYTHON`` adds lightly-train's SimCLR, in an environment of its own with lightly-train and timm, and
+cells named lightly the loss and transforms of lightly, on the same encoder and for the same time. Views per second are
+counted over that time.
 """
 
 import argparse
@@ -39,11 +40,14 @@ from s2r2.encoder import create_encoder, store_side
 from s2r2.evaluation import fit_linear_probe, knn_accuracy, retrieval_metrics
 from s2r2.evaluation.protocols.raw_pixels import raw_pixel_features
 from s2r2.images import PixelStore, open_source
+from s2r2.training.config import read_config
+from s2r2.training.methods import resolve
 from s2r2.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
 
 RESULTS = Path(__file__).parent / "results" / "quality_per_minute.json"
 TRAIN, TEST = "intel_scenes_train_a.tar", "intel_scenes_test.tar"
 SEED = 0
+PEERS_BATCH, LIGHTLY_TRIAL = 256, 0.5  # minutes
 SMALL = {"backbone": "test_resnet"}
 CELLS: dict[str, dict[str, Any]] = {
     "raw_pixels": {},
@@ -77,6 +81,9 @@ CELLS: dict[str, dict[str, Any]] = {
     "test_resnet 32 simclr": {**SMALL, "image_size": 32, "method": "simclr"},
     "lightly": {**SMALL, "image_size": 32},
     "lightly-train": {**SMALL, "image_size": 32},
+    "resnet18 64 spread lr .006": {"backbone": "resnet18", "image_size": 64, "options": {"spread": 1.0}, "lr": 0.006},
+    "lightly resnet18 64": {"backbone": "resnet18", "image_size": 64},
+    "lightly-train resnet18 64": {"backbone": "resnet18", "image_size": 64},
 }  # fmt: skip
 
 
@@ -117,16 +124,20 @@ def run_cell(name: str, minutes: float, arguments: argparse.Namespace) -> dict[s
         else:
             if name == "untrained":
                 encoder = create_encoder(**settings)
-            elif name == "lightly":
+            elif name.startswith("lightly-train"):
+                encoder, report = with_lightly_train(settings, minutes, folder, arguments)
+                row |= {**report, "views_in_step": 2 * PEERS_BATCH}
+            elif name.startswith("lightly"):
                 encoder, row["steps"] = with_lightly(settings, 60 * minutes, clock, arguments)
-            elif name == "lightly-train":
-                encoder = with_lightly_train(settings, minutes, folder, arguments)
+                row["views_in_step"] = 2 * PEERS_BATCH
             else:
                 config = s2r2.TrainConfig(
                     **settings, minutes=minutes, store=arguments.store, threads=arguments.threads, seed=SEED
                 )
                 result = s2r2.train(arguments.data / TRAIN, config, out=folder / "run", clock=clock)
                 encoder, row["steps"] = result.encoder, result.steps
+                chosen = resolve(read_config(result.folder)[0])
+                row["views_in_step"] = chosen.batch_size * chosen.views
             encoder.eval()
             train, test, *labels = stores(arguments.data, store_side(encoder.image_size), arguments.store)
             rows = [encoder.embed(store) for store in (train, test)]
@@ -141,7 +152,7 @@ def with_lightly(
     from lightly.loss import NTXentLoss
     from lightly.transforms import SimCLRTransform
 
-    size, batch = settings["image_size"], 256
+    size, batch = settings["image_size"], PEERS_BATCH
     photos = stores(arguments.data, store_side(size), arguments.store)[0]
     transform = SimCLRTransform(input_size=size)
 
@@ -154,7 +165,7 @@ def with_lightly(
 
     loader = torch.utils.data.DataLoader(
         Photos(), batch_size=batch, shuffle=True, drop_last=True,
-        num_workers=0 if arguments.cpu_time else arguments.threads,
+        num_workers=0 if arguments.cpu_time else arguments.threads, persistent_workers=not arguments.cpu_time,
     )  # fmt: skip
     torch.manual_seed(SEED)
     encoder, loss_function = create_encoder(**settings), NTXentLoss(0.2)
@@ -176,33 +187,47 @@ def with_lightly(
 
 
 _LIGHTLY_TRAIN = """
-import sys, lightly_train
-data, out, backbone, size, minutes, threads, weights = sys.argv[1:]
+import json, sys, time, lightly_train, torch
+data, out, backbone, size, threads, batch, epochs, minutes = sys.argv[1:]
+began = time.monotonic()
 lightly_train.pretrain(
-    out=out, data=data, model="timm/" + backbone, method="simclr", epochs=1000, batch_size=256, accelerator="cpu",
-    devices=1, num_workers=int(threads), transform_args={"image_size": (int(size), int(size))},
+    out=out, data=data, model="timm/" + backbone, method="simclr", epochs=int(epochs), batch_size=int(batch),
+    accelerator="cpu", devices=1, num_workers=int(threads), transform_args={"image_size": (int(size), int(size))},
     trainer_args={"max_time": {"minutes": float(minutes)}},
 )
-lightly_train.export(
-    out=weights, checkpoint=out + "/checkpoints/last.ckpt", part="model", format="torch_state_dict",
-)
+seconds = time.monotonic() - began
+checkpoint = out + "/checkpoints/last.ckpt"
+lightly_train.export(out=out + "/weights.pt", checkpoint=checkpoint, part="model", format="torch_state_dict")
+steps = torch.load(checkpoint, weights_only=False)["global_step"]
+open(out + "/report.json", "w").write(json.dumps({"steps": steps, "trained_seconds": seconds}))
 """
 
 
 def with_lightly_train(
     settings: dict[str, Any], minutes: float, folder: Path, arguments: argparse.Namespace
-) -> s2r2.Encoder:
-    """lightly-train's SimCLR in its own environment; its backbone's weights, in our encoder."""
+) -> tuple[s2r2.Encoder, dict[str, Any]]:
+    """lightly-train's SimCLR in its own environment; its backbone's weights, in our encoder; steps and seconds.
+
+    Its learning rate falls over a number of epochs: as many as the time allows, by a trial of half a minute.
+    """
     with tarfile.open(arguments.data / TRAIN) as tar:
         tar.extractall(folder / "photos", filter="data")
-    size, weights = settings["image_size"], folder / "weights.pt"
-    words = [folder / "photos", folder / "out", settings["backbone"], size, minutes, arguments.threads, weights]
-    subprocess.run([arguments.lightly_train, "-c", _LIGHTLY_TRAIN, *map(str, words)], check=True)
+        photos = sum(member.isfile() for member in tar.getmembers())
+
+    def pretrain(name: str, epochs: int, limit: float) -> dict[str, Any]:
+        words = [folder / "photos", folder / name, settings["backbone"], settings["image_size"], arguments.threads]
+        script = [arguments.lightly_train, "-c", _LIGHTLY_TRAIN, *map(str, [*words, PEERS_BATCH, epochs, limit])]
+        subprocess.run(script, check=True, stdout=sys.stderr)
+        return json.loads((folder / name / "report.json").read_text(encoding="utf-8"))
+
+    trial = pretrain("trial", 1000, LIGHTLY_TRIAL)
+    epochs = max(1, round(trial["steps"] / LIGHTLY_TRIAL * minutes / (photos // PEERS_BATCH)))
+    report = pretrain("out", epochs, 1.2 * minutes)
     encoder = create_encoder(**settings)
-    state = torch.load(weights, weights_only=True)
+    state = torch.load(folder / "out" / "weights.pt", weights_only=True)
     found = encoder.backbone.load_state_dict(state, strict=False)
     assert not found.missing_keys, found.missing_keys
-    return encoder
+    return encoder, {**report, "epochs": epochs}
 
 
 def missing(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> Iterator[tuple[str, float]]:
@@ -212,18 +237,24 @@ def missing(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> Iterat
         for name in CELLS:
             wanted = any(fnmatch.fnmatch(name, pattern) for pattern in arguments.cells)
             untimed = name in ("raw_pixels", "untrained") and minutes != arguments.minutes[0]
-            foreign = name == "lightly-train" and (arguments.lightly_train is None or arguments.cpu_time)
+            foreign = name.startswith("lightly-train") and (arguments.lightly_train is None or arguments.cpu_time)
             if wanted and not untimed and not foreign and (name, minutes, arguments.cpu_time) not in there:
                 yield name, minutes
 
 
+def views_per_second(row: dict[str, Any]) -> str:
+    """Of all sizes, over the time of training."""
+    return f"{row['steps'] * row['views_in_step'] / row.get('trained_seconds', 60 * row['minutes']):.0f}"
+
+
 def show(rows: list[dict[str, Any]]) -> None:
     """The table."""
-    table = Table("cell", "minutes", "steps", "kNN", "linear", "mAP", "load")
+    table = Table("cell", "minutes", "steps", "views/s", "kNN", "linear", "mAP", "load")
     for row in sorted(rows, key=lambda row: (row["minutes"], -row["knn"])):
         figures = [f"{row[name]:.1f}" for name in ("knn", "linear", "map")]
         minutes = f"{row['minutes']:g}" + (" of CPU" if row["cpu_time"] else "")
-        table.add_row(row["cell"], minutes, str(row.get("steps", "")), *figures, f"{row['load']:.1f}")
+        views = views_per_second(row) if "views_in_step" in row else ""
+        table.add_row(row["cell"], minutes, str(row.get("steps", "")), views, *figures, f"{row['load']:.1f}")
     Console(width=110).print(table)
 
 

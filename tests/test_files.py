@@ -1,5 +1,6 @@
 """Files that are there as a whole or not at all."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from s2r2.errors import S2R2Error
 from s2r2.system import files
-from s2r2.system.files import atomic_write, try_lock, write_bytes, write_text
+from s2r2.system.files import atomic_write, try_lock, why_not_written, write_bytes, write_text
 
 needs_locks = pytest.mark.skipif(os.name == "nt", reason="an open file cannot be renamed there")
 
@@ -77,3 +78,30 @@ def test_no_file_takes_the_place_of_a_pipe_or_device(tmp_path: Path) -> None:
     assert not Path(os.devnull).is_file()
     write_bytes(tmp_path / "file", b"x")
     assert (tmp_path / "file").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("code", "help"),
+    [
+        (errno.ENOSPC, "; free space or choose another folder"),
+        (errno.EACCES, "; make it writable or choose another folder"),
+        (errno.EROFS, "; make it writable or choose another folder"),
+        (errno.ENOTDIR, "Not a directory; choose another folder"),
+    ],
+)
+def test_what_helps_depends_on_why_nothing_was_written(
+    code: int, help: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(S2R2Error, match=help):
+            write_text(tmp_path / "x.txt", "x")
+    write_text(tmp_path / "x.txt", "x")  # the cause is gone
+
+
+def test_what_helps_is_read_from_what_a_library_quotes() -> None:
+    quoted = "lance error: LanceError(IO): Permission denied (os error 13)"
+    assert why_not_written(quoted, "and") == f"{quoted}; make it writable and "

@@ -229,7 +229,7 @@ def test_another_index_is_not_overwritten(index: Path, made: Path) -> None:
 
 def test_a_second_index_that_cannot_be_written_is_one_line(index: Path) -> None:
     (index.parent / "file").write_text("")
-    with pytest.raises(S2R2Error, match="free space or choose another `out`"):
+    with pytest.raises(S2R2Error, match="Not a directory; choose another `out`"):
         refine_index(index, index.parent / "file" / "out", labels="index", recipe=QUICK)
     refine_index(index, index.parent / "out", labels="index", recipe=QUICK)  # the remedy
 

@@ -485,7 +485,7 @@ case(
     lambda state: write_text(state.tmp / "no" / "x.txt", "x"),
     made_or_another,
 )
-case("cannot write {}: {}; free space or choose another folder", unwritable, freed)
+case("cannot write {}: {}choose another folder", unwritable, freed)
 
 
 def no_lock(state: State) -> object:

@@ -652,7 +652,7 @@ def another_store(state: State, said: str) -> None:
     command(*small(state.photos, "--store", state.tmp / "other", "--out", state.tmp / "run"))
 
 
-case("cannot write the pixel store in {}: {}; free space or choose another", no_folder, another_store)
+case("cannot write the pixel store in {}: {}choose another", no_folder, another_store)
 
 
 def failing(number: int) -> Callable[[State], object]:
@@ -820,7 +820,7 @@ def full_list(state: State) -> object:
 
 
 case(
-    "free space and go on with `resume=True`",
+    "cannot write {}: {}go on with `resume=True`",
     full_list,
     lambda state, said: direct(state, 3, "--resume"),
 )

@@ -74,7 +74,7 @@ def waited(state: State, said: str) -> None:
 
 case("wait until it has finished$", busy, waited)
 case(
-    "cannot write the index {}: {}; free space or choose another `folder`",
+    "cannot write the index {}: {}choose another `folder`",
     lambda state: indexes(state, to=state.write("file", "") / "index"),
     lambda state, said: indexes(state, to=state.tmp / "other"),
 )
@@ -91,7 +91,7 @@ def full(state: State) -> object:
 
 
 case(
-    "cannot write the index {}: {}; free space or choose another `folder`",
+    "cannot write the index {}: {}choose another `folder`",
     full,
     lambda state, said: (indexes(state), indexes(state, to=state.tmp / "other")),
 )

@@ -524,7 +524,11 @@ def full_metrics(state: State) -> object:
     return log.flush()
 
 
-case("free space, then continue with `resume=True`", full_metrics, lambda state, said: resumes("--epochs", 2)(state))
+case(
+    "cannot write {}: {}continue with `resume=True`",
+    full_metrics,
+    lambda state, said: resumes("--epochs", 2)(state),
+)
 
 # Several processes' settings
 

@@ -19,7 +19,7 @@ VERBS = (
     "wait|write"
 )
 _ADVICE = re.compile(
-    rf"(?:^|[:;,.(—]\s|\b(?:or|and|then|please|instead)\s)(?:{VERBS})\b"
+    rf"(?:^|\{{\}}|[:;,.(—]\s|\b(?:or|and|then|please|instead)\s)(?:{VERBS})\b"
     r"|(?<![\w-])--[a-z][a-z-]+|`[a-z_]+(?:=[^`]*)?`|\bs2r2 [a-z]+|\bpip install|\bS2R2_[A-Z]+",
     re.IGNORECASE,
 )

@@ -1,6 +1,8 @@
 """Messages whose remedy is performed by another test, by no test, or which are no advice at all."""
 
 ELSEWHERE: dict[str, str] = {
+    "{}; free space {} $": "test_files.py::test_what_helps_depends_on_why_nothing_was_written",
+    "{}; make it writable {} $": "test_files.py::test_what_helps_depends_on_why_nothing_was_written",
     "search: missing QUERY": "test_words.py::test_words_find_photos_and_the_encoder_ranks_on_from_them",
     "did not come within {} minutes: look": "test_roll_call.py::test_machines_that_all_come_have_met",
     "ended while {} waited for the others ({}): look": "test_roll_call.py::test_machines_that_all_come_have_met",
@@ -143,7 +145,7 @@ ELSEWHERE: dict[str, str] = {
     ),
     "is the index itself: choose another `out`": "test_refine.py::test_another_index_is_not_overwritten",
     "choose another `out`, or delete that index": "test_refine.py::test_another_index_is_not_overwritten",
-    "cannot write the index {}: {}; free space or choose another `out`": (
+    "cannot write the index {}: {}choose another `out`": (
         "test_refine.py::test_a_second_index_that_cannot_be_written_is_one_line"
     ),
     "its feature head does not fit its features": "test_refine.py::test_a_damaged_head_is_refused",

@@ -1,7 +1,6 @@
 """A command from its words to its exit code."""
 
 import contextlib
-import errno
 import os
 import sys
 import time
@@ -11,12 +10,12 @@ from s2r2.cli.commands import parse, with_current_names
 from s2r2.distributed.launching import is_follower, is_launched
 from s2r2.errors import MistakesError, S2R2Error, SharedError
 from s2r2.system.child_processes import end_with_parent
+from s2r2.system.files import NO_ROOM
 from s2r2.system.terminal import make_streams_fitting, say
 from s2r2.system.wording import arguments_shown_as, worded
 
 LAST_WORDS = 10.0
 """Seconds that a process waits for another to say why all of them end."""
-_NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,7 +69,7 @@ def _run(words: Sequence[str], while_it_runs: contextlib.ExitStack) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says so at its end
         raise SystemExit(128 + 13) from None
     except OSError as error:  # said where it can happen often; a terminal's or pipe's disk may be full, too
-        if error.errno not in _NO_ROOM:
+        if error.errno not in NO_ROOM:
             raise
         say(f"s2r2: {error.filename or 'what is printed'}: {error.strerror}: free space and start again", error=True)
         raise SystemExit(2) from None

@@ -17,7 +17,7 @@ from s2r2.search.storage import layout
 from s2r2.search.storage.published import Published, in_force
 from s2r2.search.storage.row_files import RowFiles
 from s2r2.search.storage.rows import Rows
-from s2r2.system.files import make_folder, sync_folder, write_bytes
+from s2r2.system.files import make_folder, sync_folder, why_not_written, write_bytes
 from s2r2.system.locking import locked
 
 
@@ -52,8 +52,7 @@ def write_refined_index(index: ImageIndex, encoder: Encoder, matrix: np.ndarray,
                 raise S2R2Error(f"an update has changed {index.folder} meanwhile: refine it again")
             return _write(index, encoder, matrix, out)
     except OSError as error:
-        problem = error.strerror or error
-        raise ArgumentError(f"cannot write the index {out}: {problem}; free space or choose another `out`") from error
+        raise ArgumentError(f"cannot write the index {out}: {why_not_written(error)}choose another `out`") from error
 
 
 def _write(index: ImageIndex, encoder: Encoder, matrix: np.ndarray, out: Path) -> Published:

@@ -8,7 +8,7 @@ from s2r2.encoder.precision import check_precision
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.search.backends.base import AUTO, get_backend
 from s2r2.search.storage import layout
-from s2r2.system.files import make_folder
+from s2r2.system.files import make_folder, why_not_written
 from s2r2.system.locking import locked
 
 
@@ -40,10 +40,9 @@ def writing(folder: Path) -> Iterator[None]:
             layout.check_free_for_index(folder)
             yield
     except OSError as error:
-        problem = error.strerror or error
-        raise S2R2Error(f"cannot write the index {folder}: {problem}; free space or choose another `folder`") from error
+        raise S2R2Error(f"cannot write the index {folder}: {why_not_written(error)}choose another `folder`") from error
     except RuntimeError as error:  # LanceDB's errors are of this class, and say what the operating system said
         if "lance" not in str(error).lower():
             raise
         first = str(error).strip().splitlines()[0].partition(", /")[0]  # without the place in LanceDB's code
-        raise S2R2Error(f"cannot write the index {folder}: {first}; free space or choose another `folder`") from error
+        raise S2R2Error(f"cannot write the index {folder}: {why_not_written(first)}choose another `folder`") from error

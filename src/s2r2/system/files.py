@@ -15,10 +15,29 @@ from typing import IO, Any
 
 from s2r2.errors import ArgumentError, S2R2Error
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _UMASK = os.umask(0o077)  # reading the mask means setting it; done once, at import
 os.umask(_UMASK)
 _PIECE = 16 << 20
 _FILE_MODE = 0o666 & ~_UMASK  # what open() would have given; mkstemp gives 0600
+
+
+def why_not_written(error: OSError | str, link: str = "or") -> str:
+    """Why nothing could be written, and what removes that cause where it is known: to be said before other advice.
+
+    Args:
+        error: The operating system's error, or the words of a library that quotes it.
+        link: The word before the other advice.
+    """
+    code, said = (None, error) if isinstance(error, str) else (error.errno, error.strerror or str(error))
+
+    def is_of(codes: frozenset[int]) -> bool:
+        return code in codes or (code is None and any(os.strerror(known) in said for known in codes))
+
+    if is_of(NO_ROOM):
+        return f"{said}; free space {link} "
+    return f"{said}; make it writable {link} " if is_of(_NO_RIGHT) else f"{said}; "
 
 
 def sync_folder(folder: Path) -> None:
@@ -135,9 +154,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
             raise S2R2Error(
                 f"cannot write {path}: there is no folder {path.parent}; make it, or choose another"
             ) from None
-        raise S2R2Error(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
-        ) from error
+        raise S2R2Error(f"cannot write {path}: {why_not_written(error)}choose another folder") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):

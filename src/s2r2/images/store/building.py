@@ -24,7 +24,7 @@ from s2r2.images.sources.source import ImageSource
 from s2r2.images.store.cache import DESCRIPTION, LOCK
 from s2r2.images.store.journal import Entry, read_journal
 from s2r2.images.store.writer import SPARE_DISK, Task, Writer
-from s2r2.system.files import make_folder, remove_temporaries, sync_folder, write_bytes, write_text
+from s2r2.system.files import make_folder, remove_temporaries, sync_folder, why_not_written, write_bytes, write_text
 from s2r2.system.locking import locked, say_waiting
 
 SUSPECT = "suspect"
@@ -66,7 +66,7 @@ def bring_up_to_date(source: ImageSource, short_side: int | None, place: Path, w
             return _Build(source, short_side, place, workers, progress).run()
     except OSError as error:
         raise S2R2Error(
-            f"cannot write the pixel store in {place}: {error.strerror or error}; free space or choose another `store`"
+            f"cannot write the pixel store in {place}: {why_not_written(error)}choose another `store`"
         ) from error
 
 

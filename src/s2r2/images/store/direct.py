@@ -19,7 +19,7 @@ from s2r2.images.store.facts import look_up_facts
 from s2r2.images.store.pixel_store import NO_STORE, image_id, store_path
 from s2r2.images.store.writer import SPARE_DISK
 from s2r2.settings.values import whole_number
-from s2r2.system.files import lock_until_closed
+from s2r2.system.files import lock_until_closed, why_not_written
 
 MANY_IMAGES = 200_000
 """Sources with more images are trained on directly unless a folder for a store is named: decoding them all takes from
@@ -145,7 +145,7 @@ class DirectImages:
                 self._list(self.listing, key, entry.reason)
             except OSError as error:
                 raise S2R2Error(
-                    f"cannot write {self.listing}: {error.strerror or error}; free space and go on with `resume=True`"
+                    f"cannot write {self.listing}: {why_not_written(error, 'and')}go on with `resume=True`"
                 ) from error
 
     def _list(self, path: Path, key: str, reason: str) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from s2r2.errors import S2R2Error
 from s2r2.runs import RunFolder
-from s2r2.system.files import sync_file, sync_folder, write_text
+from s2r2.system.files import sync_file, sync_folder, why_not_written, write_text
 
 MAXIMUM_LINES = 20_000
 
@@ -124,6 +124,4 @@ def _full_disk_is_said(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise S2R2Error(
-            f"cannot write {path}: {error.strerror or error}; free space, then continue with `resume=True`"
-        ) from error
+        raise S2R2Error(f"cannot write {path}: {why_not_written(error, 'and')}continue with `resume=True`") from error
