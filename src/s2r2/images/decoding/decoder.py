@@ -234,8 +234,8 @@ def _reasons(limit: int | None, content: bytes = b"") -> Iterator[None]:
     except MemoryError:
         raise UnreadableImage("not enough memory to decode it") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError ...
-        line = next(iter(str(error).strip().splitlines()), "")
-        raise UnreadableImage(f"damaged: {line[:200] or type(error).__name__}") from None
+        line = next(iter(str(error).strip().splitlines()), "")[:200]
+        raise UnreadableImage(f"damaged: {line or f'the decoder failed ({type(error).__name__})'}") from None
 
 
 def _too_large(pixels: str, limit: int | None) -> str:
