@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
 from s2r2.encoder import Encoder, load
+from s2r2.errors import S2R2Error
 from s2r2.search import ImageIndex, update_index
 from s2r2.search.ranking_output import FIELDS
 from s2r2.search.server import selections as selections_module
@@ -68,6 +69,29 @@ def test_paths_a_table_and_the_files(client: TestClient, index: ImageIndex, phot
         assert archive.testzip() is None
         assert archive.namelist() == keys
         assert [archive.read(key) for key in keys] == [file.read_bytes() for file in files]
+
+
+def test_a_store_that_does_not_answer_is_asked_once(
+    client: TestClient, index: ImageIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try waits for seconds; the photos of another store are there all the same."""
+    keys, asked = [f"red/{number}.jpg" for number in range(4)], []
+    place = selected(client, [ids(index)[key] for key in keys])
+    elsewhere = index.catalogue.table["key"].to_pylist().index(keys[3])
+
+    def original_file(_: object, row: int) -> bytes:
+        asked.append(row)
+        if row != elsewhere:
+            raise S2R2Error("cannot reach s3://photos")
+        return b"content"
+
+    monkeypatch.setattr(selections_module, "original_file", original_file)
+    monkeypatch.setattr(selections_module, "_store", lambda _, row: "" if row == elsewhere else "s3://photos")
+    with zipfile.ZipFile(io.BytesIO(client.get(f"{place}/photos.zip").content)) as archive:
+        assert archive.namelist() == [keys[3], "not included.txt"]
+        lines = archive.read("not included.txt").decode().splitlines()
+    assert lines == [f"{key}: cannot reach s3://photos" for key in keys[:3]]
+    assert len(asked) == 2
 
 
 def test_what_cannot_be_given_is_listed_and_the_rest_is_there(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import secrets
 import threading
 import time
@@ -17,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage
+from s2r2.images.remote import is_remote
 from s2r2.search.hit import DESCRIPTION, Hit
 from s2r2.search.original_file import original_file
 from s2r2.search.ranking_output import csv_cells
@@ -183,15 +185,23 @@ def zipped(served: Sequence[LiveIndex], photos: Sequence[str]) -> Iterator[bytes
         photos: Their ids.
     """
     sink, used, problems = _Sink(), {NOT_INCLUDED}, []
+    unreachable: dict[str, str] = {}  # a store that did not answer once is not waited for again with every photo
     with zipfile.ZipFile(sink, "w") as archive:  # photos are compressed already
         for identity in photos:
             try:
                 place = _found(served, identity)
                 if place is None:
                     raise UnreadableImage("no longer in the index")
+                store = _store(*place)
+                if store in unreachable:
+                    raise UnreadableImage(unreachable[store])
                 name, content, modified = _file(*place, used)
-            except (UnreadableImage, S2R2Error) as error:
-                problems.append(f"{_key(served, identity)}: {getattr(error, 'reason', error)}")
+            except UnreadableImage as error:
+                problems.append(f"{_key(served, identity)}: {error.reason}")
+                continue
+            except S2R2Error as error:
+                unreachable[store] = str(error)
+                problems.append(f"{_key(served, identity)}: {error}")
                 continue
             information = zipfile.ZipInfo(name, modified)
             information.external_attr = 0o644 << 16
@@ -215,6 +225,13 @@ def _file(shown: ServedIndex, row: int, used: set[str]) -> tuple[str, bytes, tup
     of_a_zip = min(max(modified or 0.0, 315_619_200.0), 4_354_646_400.0)  # whose years are 1980 to 2107
     stamp = time.localtime(of_a_zip)[:6]
     return name_in_zip(key, used), content, stamp
+
+
+def _store(shown: ServedIndex, row: int) -> str:
+    """The bucket or server that a photo is in; of files on disk they are all of one."""
+    place = shown.index.catalogue.table["file"][row].as_py()
+    address = os.fsdecode(place)
+    return "/".join(address.split("/")[:3]) if is_remote(address) else ""
 
 
 def _key(served: Sequence[LiveIndex], identity: str) -> str:
