@@ -81,10 +81,11 @@ CELLS: dict[str, dict[str, Any]] = {
     "test_resnet 32 simclr": {**SMALL, "image_size": 32, "method": "simclr"},
     "lightly": {**SMALL, "image_size": 32},
     "lightly-train": {**SMALL, "image_size": 32},
-    "resnet18 64 spread lr .006": {"backbone": "resnet18", "image_size": 64, "options": {"spread": 1.0}, "lr": 0.006},
     "lightly resnet18 64": {"backbone": "resnet18", "image_size": 64},
     "lightly-train resnet18 64": {"backbone": "resnet18", "image_size": 64},
 }  # fmt: skip
+LEFT_TO_MINUTES = ("minutes", "resnet18 64")
+"""Cells in which ``--minutes`` chooses what is not given; the others are as s2r2 trains without it."""
 
 
 def clock_of(arguments: argparse.Namespace) -> Callable[[], float]:
@@ -131,8 +132,9 @@ def run_cell(name: str, minutes: float, arguments: argparse.Namespace) -> dict[s
                 encoder, row["steps"] = with_lightly(settings, 60 * minutes, clock, arguments)
                 row["views_in_step"] = 2 * PEERS_BATCH
             else:
+                given = settings if name in LEFT_TO_MINUTES else {"lr": 0.0, "options": {}, **settings}
                 config = s2r2.TrainConfig(
-                    **settings, minutes=minutes, store=arguments.store, threads=arguments.threads, seed=SEED
+                    **given, minutes=minutes, store=arguments.store, threads=arguments.threads, seed=SEED
                 )
                 result = s2r2.train(arguments.data / TRAIN, config, out=folder / "run", clock=clock)
                 encoder, row["steps"] = result.encoder, result.steps

@@ -30,7 +30,7 @@ from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.settings.renamed import with_current_names
 from s2r2.settings.values import Mistakes, fitted
 from s2r2.settings.yaml_documents import read_yaml, write_yaml
-from s2r2.system.files import make_folder, remove_temporaries, sync_folder, write_text
+from s2r2.system.files import make_folder, remove_temporaries, sync_folder, why_not_written, write_text
 from s2r2.system.locking import LOCK, locked
 from s2r2.system.terminal import csv_plain
 
@@ -300,9 +300,7 @@ def make_run_folder(folder: Path | None, name: str, claim: Claim) -> Path:
         run.clear_failed_start()
         run.unfinished_start.write_bytes(b"")
     except OSError as error:
-        raise S2R2Error(
-            f"cannot write to run folder {place}: {error.strerror or error}; choose another `out`"
-        ) from error
+        raise S2R2Error(f"cannot write to run folder {place}: {why_not_written(error)}choose another `out`") from error
     return place
 
 

@@ -188,7 +188,7 @@ def diverged(state: State) -> object:
 
 case("its weights are damaged or its training diverged; use another encoder", diverged, another)
 case(
-    "cannot make the folder {}: {}; choose another one",
+    "cannot make the folder {}: {}choose another one",
     lambda state: state.shared.encoder.save(state.write("file", "") / "folder"),
     lambda state, said: loads(state.shared.encoder.save(state.tmp / "other")),
 )
@@ -304,7 +304,7 @@ case(
     slow=True,
 )
 case(
-    "cannot make the folder {}: {}; choose another `out`",
+    "cannot make the folder {}: {}choose another `out`",
     lambda state: exports(state, "--out", state.write("file", "") / "x.safetensors"),
     lambda state, said: exports(state, "--out", state.tmp / "other" / "x.safetensors"),
 )

@@ -348,7 +348,7 @@ case(
 
 
 case(
-    "cannot make {}: {}; choose another folder",
+    "cannot make {}: {}choose another folder",
     lambda state: (
         (state.run / "pictures").write_text(""),
         judged(state, "--test", state.shared.photos),

@@ -522,7 +522,7 @@ def make_other(state: State, said: str) -> None:
     another_cache(state, said)
 
 
-case("cannot make {}: {}; set S2R2_CACHE to another folder", no_place_for_data_sets, make_other)
+case("cannot make {}: {}set S2R2_CACHE to another folder", no_place_for_data_sets, make_other)
 
 
 def homeless(state: State) -> object:
@@ -676,7 +676,7 @@ case(
     failing(errno.ENOSPC),
     lambda state, said: all_read(state, state.photos, 16),
 )
-case("{}; choose another `store`$", failing(errno.EIO), another_store)
+case("{}choose another `store`$", failing(errno.EIO), another_store)
 
 
 def store_none(state: State, said: str) -> None:

@@ -357,7 +357,7 @@ case(
     ),
 )
 case(
-    "cannot make the folder {}: {}; choose another `move_to`",
+    "cannot make the folder {}: {}choose another `move_to`",
     lambda state: command(
         "duplicates", state.index, "--keep", "largest", "--move-to", state.write("no folder", "") / "x"
     ),

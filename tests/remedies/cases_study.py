@@ -116,7 +116,7 @@ case(
 
 
 case(
-    "cannot write to {}: {}; choose another `out`",
+    "cannot write to {}: {}choose another `out`",
     lambda state: compares(state, "--out", state.write("file", "") / "out"),
     lambda state, said: compares(state, "--out", state.tmp / "other"),
 )

@@ -334,7 +334,7 @@ def other_out(state: State, said: str) -> None:
 
 case("and holds no run to continue: choose another `out`", strange_folder, other_out)
 case(
-    "cannot write to run folder {}: {}; choose another `out`",
+    "cannot write to run folder {}: {}choose another `out`",
     lambda state: command(*small(state.shared.photos, "--out", state.write("file", "") / "run")),
     other_out,
 )

@@ -75,7 +75,7 @@ case(
     ],
 )
 case(
-    "cannot write {}: {}; choose another `out`",
+    "cannot write {}: {}choose another `out`",
     lambda state: embeds(state, state.write("file", ""), "--shards", 2),
     lambda state, _: embeds(state, "parts", "--shards", 2),
 )

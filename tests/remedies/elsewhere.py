@@ -14,7 +14,7 @@ ELSEWHERE: dict[str, str] = {
     "is no number: unset {}, or let torchrun": "test_roll_call.py::test_a_number_of_processes_that_is_none",
     "is no port: give a number": "test_roll_call.py::test_processes_that_are_not_told_who_they_are",
     "start the same command again$": "test_roll_call.py::test_machines_that_all_come_have_met",
-    "cannot copy {} to {}: {}; set S2R2_CACHE": "test_object_storage.py::test_a_table_needs_a_place_for_its_copy",
+    "cannot copy {} to {}: {}set S2R2_CACHE": "test_object_storage.py::test_a_table_needs_a_place_for_its_copy",
     "cannot reach {} ({}): check the network": "test_object_storage.py::"
     "test_commands_with_a_bucket_and_a_server_that_goes_away",
     "no access to {} ({}): set AWS_ACCESS_KEY_ID": "test_object_storage.py::"

@@ -25,7 +25,7 @@ from s2r2.encoder.timm_form import TimmForm, to_timm
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.runs import RunFolder
 from s2r2.system.extras import require_extra
-from s2r2.system.files import make_folder, refuse_overwriting, write_bytes, write_text
+from s2r2.system.files import make_folder, refuse_overwriting, why_not_written, write_bytes, write_text
 from s2r2.system.wording import worded
 
 Format = Literal["safetensors", "onnx", "torch-export", "huggingface"]
@@ -107,7 +107,7 @@ def export(
     try:
         make_folder(folder)
     except OSError as error:
-        raise S2R2Error(f"cannot make the folder {folder}: {error.strerror}; choose another `out`") from error
+        raise S2R2Error(f"cannot make the folder {folder}: {why_not_written(error)}choose another `out`") from error
     run = None if isinstance(source, Encoder) else Path(source)
     with _quietly():
         form, difference = _write(encoder, out, format, output)

@@ -21,7 +21,7 @@ from s2r2.encoder.precision import AskedPrecision, Precision, check_precision, c
 from s2r2.encoder.projection_head import ProjectionHead
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.runs import ENCODER_FILE
-from s2r2.system.files import make_folder, write_bytes
+from s2r2.system.files import make_folder, why_not_written, write_bytes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -231,7 +231,7 @@ class Encoder(nn.Module):
         try:
             make_folder(folder)
         except OSError as error:
-            raise S2R2Error(f"cannot make the folder {folder}: {error.strerror}; choose another one") from error
+            raise S2R2Error(f"cannot make the folder {folder}: {why_not_written(error)}choose another one") from error
         path = folder / ENCODER_FILE
         write_bytes(path, self.to_bytes(weights))
         return path

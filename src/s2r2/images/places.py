@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 from s2r2.errors import UnreadableImage
 from s2r2.images.remote import Stamp, is_remote, read_remote, remote_stamp
-from s2r2.system.files import stamp
+from s2r2.system.files import os_reason, stamp
 
 MAX_FILE_BYTES = 2 << 30
 """Larger files are not read: the largest image that is allowed is smaller in every format."""
@@ -94,8 +94,3 @@ def place_of(text: str, folder: str) -> FilePlace | RemotePlace:
         folder: Where relative paths begin.
     """
     return RemotePlace(text) if is_remote(text) else FilePlace(os.path.join(folder, text))
-
-
-def os_reason(error: Exception) -> str:
-    """An operating system's error in its own words, without number and path."""
-    return getattr(error, "strerror", None) or str(error)

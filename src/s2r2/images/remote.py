@@ -95,6 +95,11 @@ def protocol(address: str) -> str:
     return address.partition("://")[0].strip().lower()
 
 
+def server_of(address: str) -> str:
+    """The bucket or web server that an address is at, with its protocol."""
+    return "/".join(address.split("/")[:3])
+
+
 def read_remote(address: str, offset: int = 0, size: int = -1) -> bytes:
     """``size`` bytes of a remote file from ``offset`` (-1: to its end).
 

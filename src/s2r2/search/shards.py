@@ -25,7 +25,7 @@ from s2r2.search.embedding_rows import Origin, batches_of, check_embedding, embe
 from s2r2.search.exporting import Written, list_skipped
 from s2r2.search.photo_reader import PhotoNames
 from s2r2.search.precision import precision_for
-from s2r2.system.files import atomic_write, make_folder, write_bytes
+from s2r2.system.files import atomic_write, make_folder, why_not_written, write_bytes
 
 ENCODER = "_encoder.safetensors"
 PART = re.compile(r"part-(\d{5,})-of-(\d{5,})\.parquet")
@@ -148,7 +148,7 @@ class Shards:
             for match in there[:1]:  # one is enough: each of the others is checked by whoever skips it
                 self._check(self.folder / match[0])
         except OSError as error:
-            raise ArgumentError(f"cannot write {name}: {error.strerror or error}; choose another `out`") from error
+            raise ArgumentError(f"cannot write {name}: {why_not_written(error)}choose another `out`") from error
         if self.output == "feature":  # what an index compares
             keep_encoder(self.encoder, self.folder)
 

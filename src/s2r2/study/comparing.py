@@ -20,7 +20,7 @@ from s2r2.study.spec import UNTRAINED, Study, folder_name, only_with, read_study
 from s2r2.study.tables import to_markdown
 from s2r2.study.tuning import choose_settings, wider_cells
 from s2r2.system.console import PlainConsole
-from s2r2.system.files import make_folder, write_text
+from s2r2.system.files import make_folder, why_not_written, write_text
 from s2r2.system.wording import amount
 from s2r2.training.run.trust import name_method
 
@@ -81,7 +81,7 @@ def compare(
         prepare_images(spec, unfinished, console)
         return _compare(spec, folder, Scheduler(folder, executor, deadline, console), console)
     except OSError as error:
-        raise S2R2Error(f"cannot write to {folder}: {error.strerror or error}; choose another `out`") from error
+        raise S2R2Error(f"cannot write to {folder}: {why_not_written(error)}choose another `out`") from error
 
 
 def _compare(study: Study, folder: Path, scheduler: Scheduler, console: PlainConsole) -> Results:

@@ -23,6 +23,11 @@ _PIECE = 16 << 20
 _FILE_MODE = 0o666 & ~_UMASK  # what open() would have given; mkstemp gives 0600
 
 
+def os_reason(error: Exception) -> str:
+    """An operating system's error in its own words, without number and path."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def why_not_written(error: OSError | str, link: str = "or") -> str:
     """Why nothing could be written, and what removes that cause where it is known: to be said before other advice.
 
@@ -30,14 +35,13 @@ def why_not_written(error: OSError | str, link: str = "or") -> str:
         error: The operating system's error, or the words of a library that quotes it.
         link: The word before the other advice.
     """
-    code, said = (None, error) if isinstance(error, str) else (error.errno, error.strerror or str(error))
-
-    def is_of(codes: frozenset[int]) -> bool:
-        return code in codes or (code is None and any(os.strerror(known) in said for known in codes))
-
-    if is_of(NO_ROOM):
+    if isinstance(error, str):
+        said, codes = error, {code for code in NO_ROOM | _NO_RIGHT if os.strerror(code) in error}
+    else:
+        said, codes = os_reason(error), {error.errno}
+    if codes & NO_ROOM:
         return f"{said}; free space {link} "
-    return f"{said}; make it writable {link} " if is_of(_NO_RIGHT) else f"{said}; "
+    return f"{said}; make it writable {link} " if codes & _NO_RIGHT else f"{said}; "
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ from s2r2.evaluation.metrics.neighbors import nearest
 from s2r2.evaluation.result import Evaluation, Row
 from s2r2.evaluation.task import Outcome, Task
 from s2r2.images import PixelStore
-from s2r2.system.files import make_folder
+from s2r2.system.files import make_folder, why_not_written
 from s2r2.system.thumbnails import save_picture, thumbnail
 
 FOLDER = "pictures"
@@ -109,7 +109,7 @@ class Album:
         try:
             make_folder(self.folder)
         except OSError as error:
-            raise S2R2Error(f"cannot make {self.folder}: {error.strerror or error}; choose another folder") from error
+            raise S2R2Error(f"cannot make {self.folder}: {why_not_written(error)}choose another folder") from error
 
     def entry(self, index: int, task: Task) -> dict[str, Any]:
         """Picture, name and labels of a test image."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from s2r2.errors import S2R2Error
 from s2r2.system.cache_folder import cache_folder
+from s2r2.system.files import why_not_written
 
 
 def downloaded(name: str, folder: str, data_set: Any) -> Path:
@@ -24,7 +25,7 @@ def downloaded(name: str, folder: str, data_set: Any) -> Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise S2R2Error(f"cannot make {root}: {error.strerror or error}; set S2R2_CACHE to another folder") from error
+        raise S2R2Error(f"cannot make {root}: {why_not_written(error)}set S2R2_CACHE to another folder") from error
     try:
         download_and_extract_archive(data_set.url, str(root), filename=data_set.filename, md5=data_set.tgz_md5)
     except Exception as error:  # urllib, OSError, RuntimeError: all mean that it was not downloaded

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from s2r2.errors import ArgumentError, S2R2Error
-from s2r2.images.places import os_reason
 from s2r2.images.remote import is_remote, local
 from s2r2.images.sources.joining import JoinedSource
 from s2r2.images.sources.names import printable
 from s2r2.images.sources.register import Data, built_in_names, source_kinds, what_data_may_be
 from s2r2.images.sources.source import ImageSource
+from s2r2.system.files import os_reason
 
 
 def open_source(data: str | Path | Sequence[str | Path]) -> ImageSource:

@@ -11,7 +11,7 @@ from s2r2.errors import S2R2Error, UnreadableImage
 from s2r2.images.remote import file_system, reason, refuse_going_on, remote_stamp, without_query
 from s2r2.images.sources.kept import UNUSED_DAYS, clear_kept
 from s2r2.system.cache_folder import cache_folder
-from s2r2.system.files import atomic_write, make_folder
+from s2r2.system.files import atomic_write, make_folder, why_not_written
 
 BLOCK = 16 << 20
 
@@ -40,7 +40,7 @@ def copied(address: str) -> Path:
             _fetch(address, file)
     except OSError as error:
         raise S2R2Error(
-            f"cannot copy {name} to {folder}: {error.strerror or error}; set S2R2_CACHE to another folder"
+            f"cannot copy {name} to {folder}: {why_not_written(error)}set S2R2_CACHE to another folder"
         ) from None
     for other in before:
         with suppress(OSError):

@@ -18,7 +18,7 @@ from s2r2.images.places import ArrayPlace, FilePlace, RemotePlace, Stamp
 from s2r2.images.remote import AT_ONCE
 from s2r2.images.sources.source import ImageSource
 from s2r2.images.store.journal import Entry
-from s2r2.system.files import NO_ROOM
+from s2r2.system.files import NO_ROOM, why_not_written
 from s2r2.system.prefetch import in_order
 from s2r2.system.progress import ProgressLine
 
@@ -205,5 +205,5 @@ def _full(error: OSError, place: Path, done: int, total: int) -> S2R2Error:
     if error.errno in NO_ROOM:
         why = f"the disk is full after {done:,} of {total:,} images: free space and run again; it continues from there"
     else:
-        why = f"{error.strerror or error}; choose another `store`"
+        why = f"{why_not_written(error)}choose another `store`"
     return S2R2Error(f"cannot write the pixel store in {place}: {why}")

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from s2r2.errors import S2R2Error
-from s2r2.images.places import os_reason
 from s2r2.search.duplicates.planning import Copy, Plan
 from s2r2.search.index import ImageIndex
-from s2r2.system.files import sync_folder, write_bytes
+from s2r2.system.files import os_reason, sync_folder, why_not_written, write_bytes
 from s2r2.system.terminal import visible
 
 CHANGED = "it or the photo that stays has changed or gone: left as it is"
@@ -56,7 +55,7 @@ def move_copies(index: ImageIndex, plan: Plan, folder: Path) -> Iterator[tuple[C
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise S2R2Error(f"cannot make the folder {folder}: {os_reason(error)}; choose another `move_to`") from error
+        raise S2R2Error(f"cannot make the folder {folder}: {why_not_written(error)}choose another `move_to`") from error
     return _each(index, plan, lambda path: f"moved to {_moved(path, folder)}")
 
 

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from s2r2.errors import S2R2Error
 from s2r2.images import UnreadableImage
-from s2r2.images.remote import is_remote
+from s2r2.images.remote import server_of
 from s2r2.search.hit import DESCRIPTION, Hit
 from s2r2.search.original_file import original_file
 from s2r2.search.ranking_output import csv_cells
@@ -192,16 +192,9 @@ def zipped(served: Sequence[LiveIndex], photos: Sequence[str]) -> Iterator[bytes
                 place = _found(served, identity)
                 if place is None:
                     raise UnreadableImage("no longer in the index")
-                store = _store(*place)
-                if store in unreachable:
-                    raise UnreadableImage(unreachable[store])
-                name, content, modified = _file(*place, used)
-            except UnreadableImage as error:
-                problems.append(f"{_key(served, identity)}: {error.reason}")
-                continue
+                name, content, modified = _file(*place, used, unreachable)
             except S2R2Error as error:
-                unreachable[store] = str(error)
-                problems.append(f"{_key(served, identity)}: {error}")
+                problems.append(f"{_key(served, identity)}: {getattr(error, 'reason', error)}")
                 continue
             information = zipfile.ZipInfo(name, modified)
             information.external_attr = 0o644 << 16
@@ -215,23 +208,27 @@ def zipped(served: Sequence[LiveIndex], photos: Sequence[str]) -> Iterator[bytes
     yield sink.taken()
 
 
-def _file(shown: ServedIndex, row: int, used: set[str]) -> tuple[str, bytes, tuple[int, int, int, int, int, int]]:
-    """Name in the zip, content and time of a photo's file."""
+def _file(
+    shown: ServedIndex, row: int, used: set[str], unreachable: dict[str, str]
+) -> tuple[str, bytes, tuple[int, int, int, int, int, int]]:
+    """Name in the zip, content and time of a photo's file; stores that do not answer are noted."""
     table = shown.index.catalogue.table
     key, size, modified = (table[name][row].as_py() for name in ("key", "bytes", "modified"))
     if size > MOST_BYTES:
         raise UnreadableImage(f"larger than {MOST_BYTES >> 20} MB")
-    content = original_file(shown.index.catalogue, row)
+    store = server_of(os.fsdecode(table["file"][row].as_py()))
+    if store in unreachable:
+        raise S2R2Error(unreachable[store])
+    try:
+        content = original_file(shown.index.catalogue, row)
+    except UnreadableImage:
+        raise
+    except S2R2Error as error:  # of the whole store
+        unreachable[store] = str(error)
+        raise
     of_a_zip = min(max(modified or 0.0, 315_619_200.0), 4_354_646_400.0)  # whose years are 1980 to 2107
     stamp = time.localtime(of_a_zip)[:6]
     return name_in_zip(key, used), content, stamp
-
-
-def _store(shown: ServedIndex, row: int) -> str:
-    """The bucket or server that a photo is in; of files on disk they are all of one."""
-    place = shown.index.catalogue.table["file"][row].as_py()
-    address = os.fsdecode(place)
-    return "/".join(address.split("/")[:3]) if is_remote(address) else ""
 
 
 def _key(served: Sequence[LiveIndex], identity: str) -> str:

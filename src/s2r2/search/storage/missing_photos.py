@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from s2r2.images import ImageSource
-from s2r2.images.places import FilePlace, os_reason
+from s2r2.images.places import FilePlace
 from s2r2.images.remote import is_remote
 from s2r2.images.sources.names import is_helper, printable
 from s2r2.search.storage.rows import Known
+from s2r2.system.files import os_reason
 
 HANDFUL = 5
 """So many photos may be gone at once whatever the size of the index."""

@@ -46,7 +46,7 @@ class MetricsLog:
             self._drop_after(resume_at)
         name = f"events.out.tfevents.{time.time():.0f}.{platform.node()}.{os.getpid()}.{time.monotonic_ns()}"
         self._curves = self._run.tensorboard / name
-        with _full_disk_is_said(self._curves):
+        with _what_helps_is_said(self._curves):
             self._curves.parent.mkdir(exist_ok=True)
             first = [Event(wall_time=time.time(), file_version="brain.Event:2")]
             if resume_at is not None:  # what other files have of later steps does not count
@@ -87,9 +87,9 @@ class MetricsLog:
             points = [Summary.Value(tag=k, simple_value=v) for k, v in curves.items() if k not in ("step", "epoch")]
             events.append(Event(wall_time=now, step=plain["step"], summary=Summary(value=points)))
         self._pending.clear()
-        with _full_disk_is_said(self.path), self.path.open("a", encoding="utf-8") as file:
+        with _what_helps_is_said(self.path), self.path.open("a", encoding="utf-8") as file:
             file.writelines(lines)
-        with _full_disk_is_said(self._curves):
+        with _what_helps_is_said(self._curves):
             _append_events(self._curves, events)
 
     def make_durable(self) -> None:
@@ -100,7 +100,7 @@ class MetricsLog:
         """
         self.flush()
         for path in (self.path, self._curves) if self._curves is not None else ():
-            with _full_disk_is_said(path):
+            with _what_helps_is_said(path):
                 sync_file(path)
                 sync_folder(path.parent)
 
@@ -120,7 +120,7 @@ def _append_events(path: Path, events: list[Event]) -> None:
 
 
 @contextlib.contextmanager
-def _full_disk_is_said(path: Path) -> Iterator[None]:
+def _what_helps_is_said(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

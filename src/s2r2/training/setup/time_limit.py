@@ -36,8 +36,8 @@ class Choice(NamedTuple):
 
 
 TABLE = (Choice(200, "resnet18", 64), Choice(12, "test_resnet", 48), Choice(0, "test_resnet", 32))
-"""The most expensive first. ``benchmarks/quality_per_minute.py`` has the figures; the first one is for GPUs and hours,
-and not measured; with five epochs, in ten minutes of two cores, it is eight points of kNN behind."""
+"""The most expensive first. ``benchmarks/quality_per_minute.py`` has the figures; the first one is for GPUs and
+hours, where it was not measured: after ten minutes of two cores, or five epochs, it is eight points of kNN behind."""
 BATCH_SIZE, LEAST_STEPS_PER_EPOCH = 64, 8
 EMBEDDING_SHARE = 0.4
 """Of the time for training a head, what the passes through the backbone may take; rendering the views is not

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from s2r2.errors import S2R2Error
-from s2r2.images.places import os_reason
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
 from s2r2.images.sources.register import Data, register_source
 from s2r2.images.sources.skipped import Skipped
 from s2r2.images.sources.source import FileSource, ImageSource
+from s2r2.system.files import os_reason
 from s2r2.system.wording import amount
 
 AGAIN = "fetch it again from https://cocodataset.org/#download"

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding.formats import READ
-from s2r2.images.places import os_reason
 from s2r2.images.sources.kinds.shards import open_shards, shards_of_folder
 from s2r2.images.sources.labels import folder_labels
 from s2r2.images.sources.names import is_helper, is_image, printable, raw_beside, unique, why_unread
 from s2r2.images.sources.register import Data, parts_of_data, register_source
 from s2r2.images.sources.skipped import Skipped
 from s2r2.images.sources.source import FileSource, ImageSource
+from s2r2.system.files import os_reason
 
 
 @register_source(

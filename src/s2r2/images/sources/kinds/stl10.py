@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from s2r2.errors import S2R2Error
-from s2r2.images.places import os_reason
 from s2r2.images.sources.downloading import data_sets_folder, downloaded
 from s2r2.images.sources.joining import JoinedSource
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import printable
 from s2r2.images.sources.register import Data, register_source
 from s2r2.images.sources.source import ArraySource, ImageSource
-from s2r2.system.files import stamp
+from s2r2.system.files import os_reason, stamp
 
 FOLDER = "stl10_binary"
 SIDE = 96

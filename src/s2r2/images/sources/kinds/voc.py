@@ -10,12 +10,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from s2r2.errors import S2R2Error
-from s2r2.images.places import os_reason
 from s2r2.images.sources.labels import Labels
 from s2r2.images.sources.names import is_helper, is_image, printable, unique, why_unread
 from s2r2.images.sources.register import Data, register_source
 from s2r2.images.sources.skipped import Skipped
 from s2r2.images.sources.source import FileSource, ImageSource
+from s2r2.system.files import os_reason
 
 AGAIN = "fetch it again from http://host.robots.ox.ac.uk/pascal/VOC"
 
