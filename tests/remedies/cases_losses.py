@@ -83,7 +83,7 @@ case(
     lambda _, said: loss(Z.double(), GROUPS, backend=named(r"backend='(\w+)' for", said)),
 )
 case(
-    "give two or more images the same number of views",
+    "give two or more images the same number of ",
     lambda _: by_view(Z, ALONE),
     lambda _, said: by_view(Z, ALONE // 2),
 )
@@ -194,6 +194,11 @@ case(
     "or query_mask hides those that do; give each image",
     lambda _: loss(Z, ALONE),
     lambda _, said: loss(Z, ALONE // 2),
+)
+case(
+    "or query_mask hides those that do; give a gallery with their groups",
+    lambda _: loss(Z, ALONE, gallery=Z, gallery_groups=ALONE + len(Z)),
+    lambda _, said: loss(Z, ALONE, gallery=Z, gallery_groups=ALONE),
 )
 case(
     "or let such batches count nothing: no_pairs=",

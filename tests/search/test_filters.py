@@ -199,7 +199,7 @@ def test_the_command_filters(indexed: Path, capsys: pytest.CaptureFixture[str]) 
         ("deep/01.jpg", "2024-05-02T23:30:00"), ("sea/04.jpg", "2024-05-05T23:30:00"),
     }  # fmt: skip
     main([*words, "--megapixels-from", "7"])
-    assert capsys.readouterr().out.splitlines()[-1] == "no photo of the index passes the filters"
+    assert capsys.readouterr().out.splitlines()[-1] == "no other photo of the index passes the filters"
     with pytest.raises(SystemExit) as ended:
         main([*words, "--taken-from", "2024-06-01"])
     assert ended.value.code == 2

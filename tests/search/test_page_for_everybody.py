@@ -62,7 +62,7 @@ def states(page: Any) -> Iterator[str]:
     yield "several photos"
     page.select_option("#filters [name=folder]", "green")
     page.select_option("#filters [name=label]", "red")
-    until(page, "document.getElementById('results').textContent.includes('No photos match')")
+    until(page, "document.getElementById('results').textContent.includes('No other photos match')")
     yield "nothing found"
     page.get_by_role("button", name="Near duplicates").click()
     page.wait_for_selector(".group", timeout=150_000)

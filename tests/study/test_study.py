@@ -24,7 +24,7 @@ from s2r2.evaluation import evaluate
 from s2r2.images import PixelStore, open_source
 from s2r2.study import Estimate, compare, difference, figure, read_study
 from s2r2.study.cell import run_cell
-from s2r2.study.checking import check_study
+from s2r2.study.checking import check_study, prepare_images
 from s2r2.study.near_duplicates import CopiesSource
 from s2r2.study.plan import CELL_FILE, RESULT_FILE, SCORES_FILE, final_cells, is_done, tuning_cells
 from s2r2.study.report_page import write_page
@@ -32,6 +32,7 @@ from s2r2.study.results import Comparison, Results, to_dict
 from s2r2.study.spec import folder_name, only_with, parse_study, steps_for
 from s2r2.study.tables import to_markdown
 from s2r2.study.tuning import choose_settings
+from s2r2.system.console import PlainConsole
 from s2r2.training import TrainConfig
 from s2r2.training.setup.encoder import first_encoder
 from s2r2.views import get_recipe
@@ -543,6 +544,12 @@ def test_a_cell_that_cannot_run_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(S2R2Error, match="S2R2: batch_size 4000 is larger than digits") as error:
         compare(path, out=tmp_path / "out", quiet=True)
     assert "\n" not in str(error.value)
+
+
+def test_the_untrained_encoder_needs_no_batch(tmp_path: Path) -> None:
+    path = written(tmp_path, config={**STUDY["config"], "batch_size": 4000}, methods={"S2R2": {"batch_size": 32}})
+    study = read_study(path)
+    prepare_images(study, check_study(study), PlainConsole(quiet=True))
 
 
 def test_images_without_labels_are_refused(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class Batch:
         Raises:
             NonFiniteError: Names the first such row.
         """
-        _check_finite(self.kind, self.fresh, self.sizes)
+        _check_finite("gallery embeddings" if self.kind == "gallery" else self.kind, self.fresh, self.sizes)
         if self.kind == "gallery":
             _check_finite("embeddings", self.queries.detach(), [len(self.queries)])
 
@@ -208,6 +208,8 @@ def _check_pair(name: str, vectors: Tensor, groups_name: str, groups: Tensor, gr
     dense = isinstance(vectors, Tensor) and vectors.layout == torch.strided and not vectors.is_meta
     if not dense or vectors.ndim != 2 or not vectors.is_floating_point():
         shape = f"{vectors.dtype} {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(vectors).__name__
+        if isinstance(vectors, Tensor) and not dense:
+            shape += f", {'on meta' if vectors.is_meta else vectors.layout}"
         raise ArgumentError(f"{name} must be a dense floating point tensor (N, D), got {shape}")
     if vectors.shape[1] == 0:
         raise ArgumentError(f"{name} are {tuple(vectors.shape)}: without a single number there is nothing to compare")

@@ -72,10 +72,10 @@ def by_view(embeddings: Tensor, groups: Tensor) -> Tensor:
     """
     _, counts = torch.unique(groups, return_counts=True)
     if len(counts) < 2 or int(counts.min()) < 2 or int(counts.min()) != int(counts.max()):
-        found = f"{int(counts.min())} to {int(counts.max())} views" if len(counts) else "no views"
+        found = " to ".join(map(str, sorted({int(counts.min()), int(counts.max())}))) if len(counts) else "none"
         raise ArgumentError(
-            f"groups has {len(counts)} images with {found}; give two or more images the same number of views, "
-            "at least 2"
+            f"images in groups: {len(counts)}, views of each: {found}; give two or more images the same number of "
+            "views, at least 2"
         )
     order = torch.argsort(groups, stable=True).to(embeddings.device)
     return embeddings[order].reshape(len(counts), -1, embeddings.shape[1]).transpose(0, 1)

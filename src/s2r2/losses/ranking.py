@@ -184,8 +184,11 @@ def ranking_loss(
         anchor = batch.queries[:0] + batch.candidates[:0]
         if batch.total == 0:
             reason = (
-                f"no query has a positive: no group occurs {'twice' if gallery is None else 'in the gallery'} among "
-                f"{len(groups)} embeddings, or query_mask hides those that do; give each image at least two views"
+                f"no query has a positive: no group occurs twice among {len(groups)} embeddings, or query_mask hides "
+                "those that do; give each image at least two views"
+                if gallery is None
+                else f"no query has a positive: no group of the {len(groups)} embeddings occurs in the gallery, or "
+                "query_mask hides those that do; give a gallery with their groups"
             )
             zeros = zero_without_pairs(no_pairs, reason, batch.queries, batch.candidates)
             loss = zeros if reduction == "none" else zeros.sum()

@@ -12,6 +12,7 @@ from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.refining.learning import Judged
 from s2r2.search import ImageIndex, read_marks
 from s2r2.system.terminal import csv_plain
+from s2r2.system.wording import amount
 
 OF_THE_INDEX = "index"
 LEAST_GROUPS = 4
@@ -41,9 +42,9 @@ def judged_by_marks(index: ImageIndex) -> list[Judged]:
     queries = sum(int(part.queries.sum()) for part in found)
     if len(found) < LEAST_GROUPS or queries < LEAST_QUERIES:
         raise ArgumentError(
-            f"too few marks in {index.folder}: {len(found)} queries have right and wrong ones, with {queries} photos "
-            f"that are right together; mark results of at least {LEAST_GROUPS} queries with s2r2 serve, "
-            f"{LEAST_QUERIES} such photos in all, or give `labels`"
+            f"too few marks in {index.folder}: {amount(len(found), 'query', 'queries')} with right and wrong ones, and "
+            f"{amount(queries, 'photo')} that are right together; mark results of at least {LEAST_GROUPS} queries with "
+            f"s2r2 serve, {LEAST_QUERIES} such photos in all, or give `labels`"
         )
     return found
 

@@ -87,7 +87,7 @@ def search_and_show(
         save_picture(contact_sheet(index, first, hits, others=list(zip(others, captions, strict=True))), picture)
     if form == "table":
         if not hits and where != EVERYTHING:
-            console.say("no photo of the index passes the filters")
+            console.say(f"no {'other ' if more or less else ''}photo of the index passes the filters")
         for name, path in (("ranking", out), ("picture", picture)):
             if path is not None:
                 console.say(f"{name}   {path}")

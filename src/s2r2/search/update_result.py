@@ -20,7 +20,7 @@ class UpdateResult:
         folder: The index's folder.
         about: What the index is now.
         embedded: New or changed ones that were embedded.
-        moved: Content that was known under another name: not embedded again.
+        moved: Content that was known under another name: not embedded again. Its former name does not count as dropped.
         kept: Those whose content is what it was.
         dropped: Those that are known to be gone.
         missing: Those that were not found, but may only be out of reach: their rows are kept.

@@ -216,7 +216,7 @@ class _Update:
         kept = settled.unreadable | settled.missing
         self.skipped = [entry for entry in self.skipped if printable(entry.key) not in kept]
         self.skipped += [Skipped(key, f"kept: {reason}") for key, reason in sorted(kept.items())]
-        return len(settled.drop), len(settled.missing)
+        return len(settled.drop - settled.moved), len(settled.missing)
 
     def _compare(self, reader: PhotoReader) -> tuple[list[tuple[int, str]], dict[str, str]]:
         """Find by stamp what must be read, and what has other labels only."""

@@ -92,25 +92,33 @@ def prepare_images(study: Study, cells: Sequence[Cell], console: PlainConsole) -
     Raises:
         S2R2Error: All that is wrong with them.
     """
-    mistakes, seen = study.mistakes, set()
+    mistakes, counts, seen = study.mistakes, dict[str, int | None](), set[tuple[str, int]]()
     mistakes.found.clear()
     for cell in cells:
         content = cell.content
         side, batch = store_side(content["config"]["image_size"]), content["config"]["batch_size"]
-        key = json.dumps([content[k] for k in ("train", "copies", "tasks")] + [side, batch])
-        if key in seen:
+        key = json.dumps([content[k] for k in ("train", "copies", "tasks")] + [side])
+        if key not in counts:
+            counts[key] = _count_images(study, cell, side, console)
+        count = counts[key]
+        if count is None or content["untrained"] or (key, batch) in seen:
             continue
-        seen.add(key)
-        try:
-            store = PixelStore.build(training_source(content), side, progress=not console.quiet)
-            if len(store) < batch:
-                place = ("methods", cell.method)
-                mistakes.add(place, f"batch_size {batch} is larger than {cell.data} ({len(store)} images)")
-            check_tasks(content["tasks"], side, content.get("protocols", []))
-            console.say(f"images    {cell.data}: {len(store):,} to train on")
-        except S2R2Error as error:
-            mistakes.add_error(("data", cell.data), error)
+        seen.add((key, batch))
+        if count < batch:
+            mistakes.add(("methods", cell.method), f"batch_size {batch} is larger than {cell.data} ({count} images)")
     mistakes.refuse()
+
+
+def _count_images(study: Study, cell: Cell, side: int, console: PlainConsole) -> int | None:
+    """How many images a cell trains on, decoded now; None if something is wrong with them, which is then noted."""
+    try:
+        store = PixelStore.build(training_source(cell.content), side, progress=not console.quiet)
+        check_tasks(cell.content["tasks"], side, cell.content.get("protocols", []))
+    except S2R2Error as error:
+        study.mistakes.add_error(("data", cell.data), error)
+        return None
+    console.say(f"images    {cell.data}: {len(store):,} to train on")
+    return len(store)
 
 
 def _paths(study: Study) -> Iterator[tuple[Where, str]]:

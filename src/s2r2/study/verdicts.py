@@ -65,13 +65,17 @@ def unequal_seconds(results: Results, comparison: Comparison) -> list[str]:
     }
     own = costs.get(results.reference, 0.0)
     found = [
-        f"{method} {own / seconds - 1:+.0%} ({seconds:,.0f} seconds)"
+        f"{method} {own / seconds - 1:+.0%} ({_seconds(seconds)})"
         for method, seconds in costs.items()
         if own and method != results.reference and abs(own / seconds - 1) > 0.1
     ]
     if not found:
         return []
     return [
-        f"Pixels are equal, seconds are not: in the {own:,.0f} seconds of {results.reference} other methods would make "
+        f"Pixels are equal, seconds are not: in the {_seconds(own)} of {results.reference} other methods would make "
         f"more or fewer steps: {', '.join(found)}."
     ]
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.{0 if seconds >= 10 else 1}f} seconds"

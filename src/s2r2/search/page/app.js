@@ -5,10 +5,10 @@ import * as api from "./api.js";
 import { boxing } from "./boxing.js";
 import { bringing } from "./bringing.js";
 import { duplicates } from "./duplicates.js";
-import { any, filtering } from "./filters.js";
+import { any, filtering, nothingElse } from "./filters.js";
 import { openMap } from "./map.js";
 import { judged, marksOf, setMark, whyNotKept } from "./marking.js";
-import { card, element, facts, grid, noteThatItIsGone, title, visible } from "./photo.js";
+import { amount, card, element, facts, grid, noteThatItIsGone, title, visible } from "./photo.js";
 import * as seeds from "./seeds.js";
 import { selecting } from "./selection.js";
 import { trail } from "./trail.js";
@@ -162,7 +162,7 @@ function rankingElements(found, marks) {
     }));
     summary.textContent = judge(hits);
     const section = element("section", { className: "ranking" }, heading, list);
-    if (!hits.length) section.append(element("p", { className: "soft", textContent: "No photos match these filters." }));
+    if (!hits.length) section.append(element("p", { className: "soft", textContent: nothingElse(state.filters) }));
     if (hits.length >= state.k && state.k < 480) section.append(more(() => {
       state.k += PAGE;
       arriving = { ranking: index, photo: hits.length };
@@ -235,7 +235,7 @@ async function showAll(signal) {
     selection.refresh();
     offset += found.photos.length;
     button.hidden = offset >= found.total;
-    say(`${found.total.toLocaleString()} photos. Choose one, or bring your own.`);
+    say(found.total || !any(state.filters) ? `${amount(found.total, "photo")}. Choose one, or bring your own.` : "No photos match these filters.");
   }
   await add();
   signal.throwIfAborted();
@@ -337,7 +337,7 @@ window.addEventListener("hashchange", () => {
 try {
   about = await api.about();
   const [own, other] = about.indexes;
-  $("about").textContent = `${own.photos.toLocaleString()} photos of ${visible(own.data)}, ranked by ${own.encoder}${other ? ` and by ${other.encoder}` : ""}`;
+  $("about").textContent = `${amount(own.photos, "photo")} in ${visible(own.data)}, ranked by ${own.encoder}${other ? ` and by ${other.encoder}` : ""}`;
   document.title = `${visible(own.data)} · s2r2`;
   $("selection").querySelector(".zip").hidden = !about.originals;
   showFilters = filtering($("filters"), about, (filters) => go({ filters }));

@@ -1,7 +1,7 @@
 // Groups of copies, and the script that removes all but one of each.
 
 import * as api from "./api.js";
-import { card, element, grid } from "./photo.js";
+import { amount, card, element, grid } from "./photo.js";
 
 // Gives what shows the groups; `onOpen` gets a photo that is chosen.
 export function duplicates(view, { onOpen, onProblem, onStatus }) {
@@ -16,7 +16,7 @@ export function duplicates(view, { onOpen, onProblem, onStatus }) {
     const found = await groups(0, signal);
     form.hidden = found.total === 0;
     view.querySelector("#duplicates-summary").textContent = found.total
-      ? `${found.total.toLocaleString()} groups with ${found.photos.toLocaleString()} photos.`
+      ? `${amount(found.total, "group")} with ${amount(found.photos, "photo")}.`
       : "No photo is a copy of another one.";
     const list = view.querySelector("#groups");
     const added = ({ groups: more }) => list.append(...more.map((one) => group(one, onOpen)));

@@ -8,6 +8,9 @@ const MOST = 2000; // choices in a list
 
 export const any = (filters) => NAMES.some((name) => filters[name]);
 
+// What stands in place of a ranking without photos: those of the query are never in it.
+export const nothingElse = (filters) => (any(filters) ? "No other photos match these filters." : "There are no other photos in the index.");
+
 export const none = () => Object.fromEntries(NAMES.map((name) => [name, ""]));
 
 export const read = (query) => Object.fromEntries(NAMES.map((name) => [name, query.get(name) || ""]));

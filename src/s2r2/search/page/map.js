@@ -5,7 +5,7 @@ import { readMap } from "./map-data.js";
 import { lasso } from "./map-lasso.js";
 import { painter } from "./map-painter.js";
 import { pictures } from "./map-pictures.js";
-import { element, fileName, visible } from "./photo.js";
+import { amount, element, fileName, visible } from "./photo.js";
 import * as api from "./api.js";
 
 const [LEAST_RADIUS, RADIUS] = [1, 3]; // of a point, in pixels: smaller where they would cover each other
@@ -17,7 +17,7 @@ export async function openMap(stage, { onOpen, onStatus, selection }) {
   onStatus("Loading the map; for an index of an earlier version it is made now.");
   const photos = await readMap();
   const canvas = stage.querySelector("#map");
-  onStatus(`${photos.count.toLocaleString()} photos on the map.`);
+  onStatus(`${amount(photos.count, "photo")} on the map.`);
   const form = stage.parentElement.querySelector(".map-tools");
   const colors = coloring(photos, form, stage.parentElement.querySelector(".legend"));
   if (!document.createElement("canvas").getContext("webgl2")) {
@@ -111,7 +111,7 @@ export async function openMap(stage, { onOpen, onStatus, selection }) {
 
   function add(rows) {
     selection.add(rows.map(photos.id));
-    onStatus(rows.length ? `${rows.length.toLocaleString()} photos added to the selection.` : "No photos there.");
+    onStatus(rows.length ? `${amount(rows.length, "photo")} added to the selection.` : "No photos there.");
   }
 
   canvas.addEventListener("keydown", (event) => {

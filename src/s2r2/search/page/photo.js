@@ -14,6 +14,8 @@ export function visible(text) {
   return text.replace(hidden, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
+export const amount = (number, noun) => `${number.toLocaleString()} ${noun}${number === 1 ? "" : "s"}`;
+
 export const fileName = (photo) => visible(photo.key.split("/").pop());
 
 export const title = (photo) => (photo.labels.length ? visible(photo.labels.join(", ")) : fileName(photo));

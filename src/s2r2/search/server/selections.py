@@ -243,7 +243,7 @@ def name_in_zip(key: str, used: set[str]) -> str:
         key: The photo's key: folders and name.
         used: Names that are taken, in lower case; the new one is added.
     """
-    parts = [visible(part).translate(_RESERVED).strip(" .") for part in key.replace("\\", "/").split("/")]
+    parts = [visible(part).translate(_RESERVED).strip(" .") for part in key.split("/")]
     name = "/".join(part[-120:] for part in parts if part)[-400:].lstrip("/") or "photo"
     stem, dot, ending = name.rpartition(".") if "." in name.rpartition("/")[2] else (name, "", "")
     number, candidate = 1, name

@@ -124,7 +124,7 @@ def _checked_length(request: Request, sent: Sent) -> int:
     if len(stated) > 15 or int(stated) > sent.most:
         raise HTTPException(413, f"the {sent.name} is larger than {sent.most >> 20} MB")
     if int(stated) == 0:
-        raise HTTPException(400, f"no {sent.name} was sent")
+        raise HTTPException(400, f"the {sent.name} is empty (0 bytes)")
     return int(stated)
 
 

@@ -38,11 +38,13 @@ class Unseen:
         drop: Keys of photos that are known to be gone.
         missing: Those that are not where they were, though nobody knows, and why; ``drop_missing`` drops them.
         unreadable: Those that are there, or whose folder cannot be looked at, and why.
+        moved: Of those to drop, the ones whose content has come under another name.
     """
 
     drop: set[str] = field(default_factory=set)
     missing: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    moved: set[str] = field(default_factory=set)
 
 
 class MissingPhotos:
@@ -185,13 +187,14 @@ def settle(found: Unseen, known: Mapping[str, Known], arrived: Counter[str], pho
         drop_missing: Whether the user says that what was not found is gone.
     """
     lost = _without_arrivals([*found.drop, *found.missing], known, arrived)
-    drop = found.drop | (found.missing.keys() - lost)
+    moved = (found.drop | found.missing.keys()) - lost
+    drop = found.drop | moved
     missing = {key: why for key, why in found.missing.items() if key in lost}
     if too_many(len(lost & found.drop), photos):
         missing |= dict.fromkeys(lost & found.drop, "gone together with more than a tenth of all")
     if drop_missing:
-        return Unseen(drop | missing.keys(), {}, found.unreadable)
-    return Unseen(drop - missing.keys(), missing, found.unreadable)
+        return Unseen(drop | missing.keys(), {}, found.unreadable, moved)
+    return Unseen(drop - missing.keys(), missing, found.unreadable, moved)
 
 
 def too_many(lost: int, photos: int) -> bool:
