@@ -150,6 +150,7 @@ def test_wrong_arguments_are_said_in_one_line() -> None:
     for loss, columns, said in (
         (GradedRankingLoss(), groups.flip(1), "column 0 are in several groups of column 1; give the columns"),
         (GradedRankingLoss(weights=[1, 1, 1]), groups, "weights has 3 levels, groups 2 columns"),
+        (GradedRankingLoss(weights=[]), groups, "weights has 0 levels, groups 2 columns"),
         (GradedRankingLoss(), groups[:, :0], "or a row of them"),
         (SmoothAPLoss(), groups, r"give one integer per row: \(8,\)$"),
     ):

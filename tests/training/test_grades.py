@@ -119,6 +119,13 @@ def test_a_burst_lasts_ten_pauses_at_most() -> None:
     assert sizes.tolist() == [5, 20, 20, 5]
 
 
+@pytest.mark.parametrize("start", [0, 1_777_638_600])
+@pytest.mark.parametrize("pause", [0.1, 1 / 30])
+def test_frames_that_are_one_pause_apart_stay_together(start: int, pause: float) -> None:
+    frames = np.round(start + pause * np.arange(60), 6)  # as they are written
+    assert np.bincount(bursts(frames, [None] * 60, round(pause, 6))).tolist() == [10] * 6
+
+
 def test_places_do_not_grow_along_a_walk_and_cross_the_date_line() -> None:
     step = 40 / 111_195  # degrees in 40 meters
     north = np.array([0, step, 2 * step, 3 * step, 10, 10, np.nan, 90, 90])
@@ -219,6 +226,29 @@ def test_columns_of_a_manifest_stand_for_exif(album: Path, tmp_path: Path) -> No
     table.write_text("path,time\nphotos/00.jpg,yesterday\nphotos/01.jpg,\n")
     with pytest.raises(S2R2Error, match=r"the time of photos/00.jpg in the manifest is 'yesterday': write it as"):
         group_photos(read_grades("time:30s"), store_of(table, tmp_path))
+
+
+def test_what_a_manifest_leaves_open_is_exifs_or_unknown(tmp_path: Path) -> None:
+    for number, camera in enumerate("ABAB"):
+        exif = Image.Exif()
+        exif[272] = camera
+        if number < 2:
+            exif.get_ifd(34853).update({1: "N", 2: (46.0, 0.0, 0.0), 3: "E", 4: (7.0, 0.0, 0.0)})
+        Image.fromarray(np.full((24, 24, 3), 60 * number, np.uint8)).save(tmp_path / f"{number}.jpg", exif=exif)
+    table = tmp_path / "photos.csv"
+
+    def groups(grades: str, header: str, *cells: str) -> list[int]:
+        table.write_text("\n".join([f"path,{header}", *(f"{n}.jpg,{c}" for n, c in enumerate(cells))]))
+        return group_photos(read_grades(grades), store_of(table, tmp_path)).columns[:, 0].tolist()
+
+    assert groups("time:9s", "time", "0", "1", "2", "3") == [0, 1, 0, 1]  # two cameras, of which only EXIF knows
+    assert groups("time:9s", "time,camera", "0,A", "1,A", "2,", "30,") == [0, 0, 0, 1]
+    assert groups("drive", "drive", "1.0", "1.0", "NaN", "nan") == [0, 0, 1, 2]
+    assert groups("place:9m", "lat,lon", "46,7", "46,7", "0,0", "0.0,-0") == [0, 0, 1, 2]
+    assert groups("place:9m", "lat,lon", "1,", ",1", "3,3", "NaN,3") == [0, 0, 1, 2]  # half a pair is none
+    for time in ("1777638600000", "20260501123000"):
+        with pytest.raises(S2R2Error, match=f"'{time}': write it as"):
+            groups("time:9s", "time", time, "1", "2", "3")
 
 
 def test_bursts_lie_within_the_columns_that_are_named(album: Path, tmp_path: Path) -> None:

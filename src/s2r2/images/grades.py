@@ -6,7 +6,7 @@ import hashlib
 import math
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from s2r2.errors import ArgumentError
 from s2r2.images import DirectImages, ImageSource, PhotoFacts, PixelStore
 from s2r2.images.grouping import bursts, nested, places
 from s2r2.images.sources.names import printable
+from s2r2.images.sources.tables import without_nan
 
 _UNITS = {
     "time": {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0},
@@ -25,6 +26,8 @@ _WIDTH = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
 _EXAMPLES = {"time": "time:30s", "place": "place:50m"}
 TIME, CAMERA, LATITUDE, LONGITUDE = ("time",), ("camera",), ("latitude", "lat"), ("longitude", "lon", "lng")
 """Columns of a manifest that stand for what EXIF says."""
+_MOST_SECONDS = 1e11
+"""In the year 5138: more are milliseconds, or digits of a date."""
 
 
 class Grade(NamedTuple):
@@ -170,7 +173,7 @@ def _numbers(grade: Grade, facts: "_Facts", apart: Sequence[str]) -> np.ndarray:
     if grade.kind == "time":
         return bursts(facts.times(), facts.cameras(apart), grade.width)
     if grade.kind == "place":
-        return places(facts.degrees(LATITUDE, 90), facts.degrees(LONGITUDE, 180), grade.width)
+        return places(*facts.degrees(), grade.width)
     if grade.kind == "folder" and "folder" not in facts.photos.columns:
         return np.unique([posixpath.dirname(key) for key in facts.photos.keys], return_inverse=True)[1]
     cells = facts.column((grade.kind,)) or []
@@ -192,75 +195,76 @@ class _Facts:
     def column(self, names: Sequence[str]) -> list[str] | None:
         """The cells of the first column of these names that there is."""
         name = next((name for name in names if name in self.photos.columns), None)
-        return None if name is None else [cell.strip() for cell in self.photos.column(name)]
+        return None if name is None else without_nan([cell.strip() for cell in self.photos.column(name)])
 
     def times(self) -> np.ndarray:
-        cells = self.column(TIME)
-        known = None if cells is None else [math.nan if not c else _seconds(c, k) for c, k in self._keyed(cells)]
-        return self._filled(known, "taken")
+        known = self._known(TIME, _seconds)
+        return np.where(np.isnan(known), self._said("taken"), known) if np.isnan(known).any() else known
 
-    def degrees(self, names: Sequence[str], most: float) -> np.ndarray:
-        cells = self.column(names)
-        known = None if cells is None else [math.nan if not c else _degrees(c, k, most) for c, k in self._keyed(cells)]
-        return self._filled(known, "latitude" if names is LATITUDE else "longitude")
+    def degrees(self) -> tuple[np.ndarray, np.ndarray]:
+        """Latitudes and longitudes; those of a photo come from the same place, and zeros say as little as in EXIF."""
+        north, east = (
+            self._known(names, functools.partial(_degrees, most=most))
+            for names, most in ((LATITUDE, 90), (LONGITUDE, 180))
+        )
+        unknown = np.isnan(north) | np.isnan(east) | ((north == 0) & (east == 0))
+        if unknown.any():
+            north, east = (
+                np.where(unknown, self._said(fact), known) for fact, known in (("latitude", north), ("longitude", east))
+            )
+        return north, east
 
-    def cameras(self, apart: Sequence[str]) -> list[str | None]:
+    def cameras(self, apart: Sequence[str]) -> list[str]:
         """Of each photo; of drives that all begin at second 0, frames of one second are not by the same camera."""
-        given = self.column(CAMERA)
-        if given is not None:
-            cameras = [cell or None for cell in given]
-        elif "time" in self.photos.columns:
-            cameras = [None] * len(self.photos)
-        else:
-            cameras = [facts.camera for facts in self.exif]
+        cameras = self.column(CAMERA) or [""] * len(self.photos)
+        if not all(cameras):
+            cameras = [given or facts.camera or "" for given, facts in zip(cameras, self.exif, strict=True)]
         for name in apart:
             cells = self.column((name,)) or [""] * len(cameras)
-            cameras = [f"{camera or ''}\0{cell}" for camera, cell in zip(cameras, cells, strict=True)]
+            cameras = [f"{camera}\0{cell}" for camera, cell in zip(cameras, cells, strict=True)]
         return cameras
 
-    def _keyed(self, cells: Sequence[str]) -> Iterator[tuple[str, str]]:
-        return zip(cells, self.photos.keys, strict=True)
+    def _known(self, names: Sequence[str], read: Callable[[str, str], float]) -> np.ndarray:
+        """What a manifest's column says, NaN in empty cells."""
+        cells = self.column(names) or [""] * len(self.photos)
+        return np.array([read(c, k) if c else math.nan for c, k in zip(cells, self.photos.keys, strict=True)])
 
-    def _filled(self, known: list[float] | None, fact: str) -> np.ndarray:
-        if known is None or any(map(math.isnan, known)):
-            exif = [getattr(facts, fact) for facts in self.exif]
-            exif = [math.nan if value is None else float(value) for value in exif]
-            known = exif if known is None else [e if math.isnan(k) else k for k, e in zip(known, exif, strict=True)]
-        return np.array(known, np.float64)
+    def _said(self, fact: str) -> np.ndarray:
+        """What EXIF says, NaN where it does not."""
+        said = (getattr(facts, fact) for facts in self.exif)
+        return np.array([math.nan if value is None else float(value) for value in said])
 
 
 def _seconds(cell: str, key: str) -> float:
     """Seconds since 1970 of an ISO 8601 time, an EXIF time, or any number of seconds."""
     try:
-        return _finite(cell)
-    except ValueError:
-        pass
-    try:
-        # EXIF has colons in its dates.
-        moment = datetime.datetime.fromisoformat(re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", cell))
+        return _moment(cell)
     except ValueError:
         raise ArgumentError(
             f"`grades`: the time of {key} in the manifest is {cell[:40]!r}: write it as 2026-05-01 12:30:00, or in "
             "seconds"
         ) from None
-    zone = moment.tzinfo or datetime.UTC
-    return moment.replace(tzinfo=zone).timestamp()
+
+
+def _moment(cell: str) -> float:
+    try:
+        seconds = float(cell)
+    except ValueError:
+        # EXIF has colons in its dates.
+        moment = datetime.datetime.fromisoformat(re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", cell))
+        return moment.replace(tzinfo=moment.tzinfo or datetime.UTC).timestamp()
+    if not abs(seconds) <= _MOST_SECONDS:
+        raise ValueError(cell)
+    return seconds
 
 
 def _degrees(cell: str, key: str, most: float) -> float:
     try:
-        value = _finite(cell)
+        value = float(cell)
     except ValueError:
         value = math.inf
-    if abs(value) > most:
+    if not abs(value) <= most:
         raise ArgumentError(
             f"`grades`: a coordinate of {key} in the manifest is {cell[:40]!r}: write degrees from -{most} to {most}"
         )
-    return value
-
-
-def _finite(cell: str) -> float:
-    value = float(cell)
-    if not math.isfinite(value):
-        raise ValueError(cell)
     return value

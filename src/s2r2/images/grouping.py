@@ -8,6 +8,8 @@ EARTH_RADIUS = 6_371_008.8
 """Meters, on average."""
 MOST_PAUSES = 10
 """How many pauses a burst lasts at most."""
+_SLACK = 2e-6
+"""Seconds: times are written to the microsecond at best, and their differences are off by as much again."""
 
 
 def bursts(taken: np.ndarray, cameras: Sequence[str | None], pause: float) -> np.ndarray:
@@ -29,9 +31,9 @@ def bursts(taken: np.ndarray, cameras: Sequence[str | None], pause: float) -> np
     order = np.lexsort((taken[known], camera))
     time, camera = taken[known][order], camera[order]
     begins = np.ones(len(order), bool)
-    begins[1:] = (camera[1:] != camera[:-1]) | (np.diff(time) > pause)
+    begins[1:] = (camera[1:] != camera[:-1]) | (np.diff(time) > pause + _SLACK)
     run = np.cumsum(begins) - 1
-    part = np.floor((time - time[begins][run]) / (MOST_PAUSES * pause))
+    part = np.floor((time - time[begins][run] + _SLACK) / (MOST_PAUSES * pause))
     begins[1:] |= np.diff(part) != 0
     numbers[known[order]] = np.cumsum(begins) - 1
     return numbers

@@ -43,7 +43,7 @@ class Levels:
         Raises:
             S2R2Error: There are as many weights as columns, or none.
         """
-        weights = self.weights or tuple(0.5**number for number in range(len(levels)))
+        weights = tuple(0.5**number for number in range(len(levels))) if self.weights is None else self.weights
         if len(weights) != len(levels):
             raise ArgumentError(f"weights has {len(weights)} levels, groups {len(levels)} columns; make them equal")
         if len(levels) == 1:

@@ -15,6 +15,7 @@ _MAKE, _MODEL, _ORIENTATION, _CHANGED, _EXIF, _GPS = 271, 272, 274, 306, 34665, 
 _TAKEN = ((36867, 37521, 36881), (36868, 37522, 36882))
 """Tags of a time, its fractions of a second and its offset from UTC: when it was taken, and when it was digitized."""
 _FIRST_YEAR = 1826
+_EPOCH = datetime.datetime(1970, 1, 1)
 _MOST_CHARACTERS = 100
 _TIME = re.compile(r"(\d{4})[:/.-](\d\d)[:/.-](\d\d)[ T](\d\d):(\d\d):(\d\d)")
 _OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)")
@@ -121,8 +122,10 @@ def _seconds(time: str, fraction: str) -> float | None:
     found = _TIME.match(time)
     if found is None or int(found[1]) < _FIRST_YEAR:
         return None
+    year, month, day, hour, minute, second = map(int, found.groups())
     try:
-        since = datetime.datetime(*map(int, found.groups())) - datetime.datetime(1970, 1, 1)  # type: ignore[arg-type]
+        # Some phones count the hours of a day from 1: with them 24:04 is four minutes after the day began.
+        since = datetime.datetime(year, month, day, 0 if hour == 24 else hour, minute, second) - _EPOCH
     except ValueError:  # such as 2000:00:00, of a clock that was never set
         return None
     return since.total_seconds() + (float(f"0.{fraction}") if fraction.isascii() and fraction.isdecimal() else 0.0)

@@ -83,12 +83,18 @@ def label_lists(cells: Sequence[str], table: str) -> list[list[str]]:
     if broken is not None:
         first = printable(broken.splitlines()[0][:80])
         raise S2R2Error(f"{table}: the label that begins with {first!r} runs over several lines: close its quote")
-    labels = [text for text in stripped if text and text.lower() != "nan"]
-    if len(labels) < len(stripped) and all(map(_NUMBER.fullmatch, labels)):
-        stripped = [text if text.lower() != "nan" else "" for text in stripped]
-        if all(map(_WHOLE.fullmatch, labels)):
-            stripped = [text.partition(".")[0] for text in stripped]
-    return [_split(text) for text in stripped]
+    numbers = without_nan(stripped)
+    if "" in numbers and all(_WHOLE.fullmatch(text) for text in numbers if text):
+        numbers = [text.partition(".")[0] for text in numbers]
+    return [_split(text) for text in numbers]
+
+
+def without_nan(cells: Sequence[str]) -> list[str]:
+    """The cells of a column, empty for NaN if all others are numbers."""
+    known = [text for text in cells if text and text.lower() != "nan"]
+    if len(known) == len(cells) or not all(map(_NUMBER.fullmatch, known)):
+        return list(cells)
+    return [text if text.lower() != "nan" else "" for text in cells]
 
 
 def _split(text: str) -> list[str]:
