@@ -340,6 +340,16 @@ case(
 )
 
 
+def no_place_for_checkpoints(state: State) -> object:
+    place = state.write("file", "") / "checkpoints" / "last.ckpt"
+    with state.patch.context() as patch:
+        patch.setattr(RunFolder, "checkpoint", property(lambda run: place))
+        return command(*small(state.shared.photos, "--out", state.tmp / "new"))
+
+
+case("cannot make {}: {}choose another `out`", no_place_for_checkpoints, other_out)
+
+
 def busy(state: State) -> object:
     state.kept["lock"] = held = locked(state.run / LOCK, f"training in {state.run}", "wait")
     held.__enter__()

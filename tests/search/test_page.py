@@ -357,8 +357,8 @@ def test_a_server_that_comes_back_answers_again(page: Any) -> None:
     page.wait_for_selector(".ranking .score")
     assert "cannot be read now" not in page.locator("#facts").inner_text()
 
-    larger = {"width": 800, "height": 600}  # than what is sent: as where the file is gone
-    page.route("**/api/photos/*", lambda route: route.fulfill(json=route.fetch().json() | larger))
+    gone = {"content-type": "image/jpeg", "s2r2-picture": "thumbnail"}
+    page.route("**/photo/*", lambda route: route.fulfill(body=route.fetch().body(), headers=gone))
     page.locator(".ranking button.open").first.click()
     page.wait_for_selector("#facts dd:has-text('cannot be read now, or has changed: this is the thumbnail')")
 

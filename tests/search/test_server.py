@@ -73,6 +73,17 @@ def test_pictures_carry_no_metadata(client: httpx.Client) -> None:
         assert not image.getexif()
 
 
+def test_a_thumbnail_in_place_of_a_photo_is_said(client: httpx.Client, served: tuple[str, Path]) -> None:
+    photo = client.get("/api/photos").json()["photos"][0]
+    file = served[1] / "photos" / photo["key"]
+    moved = file.rename(served[1] / "moved.jpg")
+    try:
+        assert client.get(f"/photo/{photo['id']}").headers["s2r2-picture"] == "thumbnail"
+    finally:
+        moved.rename(file)
+    assert client.get(f"/photo/{photo['id']}").headers["s2r2-picture"] == "file"
+
+
 def test_duplicates_and_map(client: httpx.Client) -> None:
     for address in ("/api/duplicates", "/api/map"):
         for _ in range(120):

@@ -276,7 +276,7 @@ class ImageIndex:
         """
         own = self._row_of(image)
         if own is not None:
-            image = self._content(own)
+            image = self.original(own) or self.thumbnail(own)
         elif isinstance(image, str) and not _is_there(image):
             self._no_photo(image)
         return query_pixels(image, side or self.side, box)
@@ -297,21 +297,20 @@ class ImageIndex:
             side: Short side to which it is reduced; None keeps its size.
             part: Only this part of it.
         """
-        try:
-            return decode_expendable(self._content(row), short_side=side, part=part)
-        except UnreadableImage:  # by now: it was read when it was indexed
-            return decode_expendable(self.thumbnail(row), short_side=side, part=part)
+        return self.picture_or_thumbnail(row, side, part)[0]
+
+    def picture_or_thumbnail(self, row: int, side: int | None, part: Part | None = None) -> tuple[np.ndarray, bool]:
+        """The same, and whether it is the file, not the thumbnail."""
+        if content := self.original(row):
+            with contextlib.suppress(UnreadableImage):  # by now: it was read when it was indexed
+                return decode_expendable(content, short_side=side, part=part), True
+        return decode_expendable(self.thumbnail(row), short_side=side, part=part), False
 
     def original(self, row: int) -> bytes | None:
         """The file that was indexed; None if it is not there, was changed since, or is reached through another link."""
         with contextlib.suppress(S2R2Error):  # also a store that cannot be reached now
             return original_file(self.catalogue, row)
         return None
-
-    def _content(self, row: int) -> bytes:
-        """The file that was indexed if it is still there, else the thumbnail."""
-        content = self.original(row)
-        return self.thumbnail(row) if content is None else content
 
     def thumbnail(self, row: int) -> bytes:
         """A small JPEG of a photo.

@@ -66,6 +66,13 @@ export const mark = async (id, options) => answer(await ask(address(`api/marks/$
 export const thumbnail = (photo, index = 0) => address(`thumbnail/${photo.id}`, { index: index || "", v: photo.version });
 export const large = (id, index = 0) => address(`photo/${id}`, { index: index || "" });
 
+// Whether a large photo that is shown is the thumbnail in the index; the browser still has the answer that it shows.
+export async function isThumbnail(shown, signal) {
+  const { headers, body } = await ask(shown, { cache: "force-cache", signal });
+  body?.cancel();
+  return headers.get("s2r2-picture") === "thumbnail";
+}
+
 // Long work answers 202 until it is done.
 export async function whenReady(path, options = {}, signal = undefined) {
   for (;;) {

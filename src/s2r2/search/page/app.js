@@ -266,7 +266,7 @@ async function showQuery(signal) {
   if (state.photo) {
     photo = await api.details(state.photo, state.of, signal);
     $("facts").replaceChildren(...facts(photo));
-    const note = () => noteThatItIsGone(photo, $("query"), $("facts"));
+    const note = () => noteThatItIsGone($("query"), $("facts"), signal);
     if ($("query").complete) note();
     else $("query").addEventListener("load", note, { once: true, signal });
   }

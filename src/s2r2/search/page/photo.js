@@ -1,6 +1,6 @@
 // A photo as a card: its thumbnail is a button that searches for more like it.
 
-import { thumbnail } from "./api.js";
+import { isThumbnail, thumbnail } from "./api.js";
 
 export function element(name, properties = {}, ...children) {
   const made = Object.assign(document.createElement(name), properties);
@@ -128,9 +128,8 @@ export function facts(photo) {
   return known.flatMap(([name, text]) => [element("dt", { textContent: name }), element("dd", { textContent: text })]);
 }
 
-// Where the server cannot read a photo's file it sends the thumbnail of the index, which is much smaller.
-export function noteThatItIsGone(photo, image, list) {
-  const expected = Math.min(1280, Math.max(photo.width, photo.height));
-  if (Math.max(image.naturalWidth, image.naturalHeight) >= 0.9 * expected) return;
+// Where the server cannot read a photo's file it sends the thumbnail of the index, and says so.
+export async function noteThatItIsGone(image, list, signal) {
+  if (!(await isThumbnail(image.src, signal).catch(() => false)) || signal.aborted) return;
   list.append(element("dt", { textContent: "File" }), element("dd", { textContent: "cannot be read now, or has changed: this is the thumbnail in the index" }));
 }

@@ -207,10 +207,14 @@ def _add_photos(app: FastAPI, served: list[LiveIndex], read_only: bool, original
 
     @app.get("/photo/{identity}", response_class=Jpeg)
     async def photo(identity: str, index: Which = 0) -> Response:
-        """A photo of at most 1280 pixels a side, without metadata."""
+        """A photo of at most 1280 pixels a side, without metadata.
+
+        The header `s2r2-picture` is `file`, or `thumbnail` where the file cannot be read now or has changed.
+        """
         shown, row = find_photo(served, index, identity)
-        content = await in_thread(shown.large, row, limiter=large)
-        return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=600"})
+        content, is_file = await in_thread(shown.large, row, limiter=large)
+        headers = {"cache-control": "private, max-age=600", "s2r2-picture": "file" if is_file else "thumbnail"}
+        return Response(content, media_type="image/jpeg", headers=headers)
 
     @app.get("/api/duplicates", response_model=Copies)
     async def duplicates(threshold: Threshold = None, offset: Offset = 0, limit: Count = 500) -> Response:

@@ -245,11 +245,15 @@ class ServedIndex:
             for rank, (row, score) in enumerate(found, start=1)
         ]
 
-    def large(self, row: int) -> bytes:
-        """A photo of at most 1280 pixels a side, re-encoded: none of the file's metadata leaves the machine."""
-        image = Image.fromarray(self.index.picture(row, LARGE_SIDE))
+    def large(self, row: int) -> tuple[bytes, bool]:
+        """A photo of at most 1280 pixels a side, and whether it is its file, not the thumbnail in the index.
+
+        It is re-encoded: none of the file's metadata leaves the machine.
+        """
+        pixels, is_file = self.index.picture_or_thumbnail(row, LARGE_SIDE)
+        image = Image.fromarray(pixels)
         image.thumbnail((LARGE_SIDE, LARGE_SIDE))
-        return jpeg(image, quality=88)
+        return jpeg(image, quality=88), is_file
 
     def map(self) -> np.ndarray | None:
         """Place of each photo on the map, ``(N, 2)``; None while it is being made, for an index without one."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.runs import RunFolder
-from s2r2.system.files import atomic_write, make_folder
+from s2r2.system.files import atomic_write, make_folder, why_not_written
 from s2r2.training.config import MOST_STEPS
 
 CHECKPOINT_VERSION = 3
@@ -57,7 +57,7 @@ def save_checkpoint(
     try:
         make_folder(path.parent)
     except OSError as error:
-        raise S2R2Error(f"cannot make {path.parent}: {error.strerror}") from error
+        raise S2R2Error(f"cannot make {path.parent}: {why_not_written(error)}choose another `out`") from error
     state = {
         "version": CHECKPOINT_VERSION,
         "encoder": encoder,
