@@ -77,6 +77,18 @@ def test_strength_is_chosen_on_a_held_out_part_and_helps():
     assert (probe.predict(test) == wanted).mean() > np.mean(list(accuracies.values()))
 
 
+def test_of_two_classes_a_rare_one_is_held_out_in_proportion_and_judged_by_accuracy():
+    """Drawn by chance, a fifth of the images may hold none of it, and the weakest strength would be chosen."""
+    labels = np.zeros(60, int)
+    labels[:6] = 1
+    rows = np.random.default_rng(0).standard_normal((60, 4)) + 6 * labels[:, None]
+    for seed in range(8):
+        probe = fit_linear_probe(rows, labels, seed=seed)
+        assert probe.strength > 1e-4
+        assert (probe.predict(rows) == labels).all()
+        assert round(12 * probe.validation[1e-4], 9) in (10, 11)  # of 12: nothing but the larger class is guessed
+
+
 def test_constant_features_and_absent_classes_do_no_harm():
     x, y = features(100, 10, 3)
     x[:, 4] = 7

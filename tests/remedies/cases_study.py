@@ -20,8 +20,9 @@ from s2r2.distributed.devices import choose_device
 from s2r2.distributed.processes import Processes
 from s2r2.study import read_study, tuning
 from s2r2.study.plan import RESULT_FILE, final_cells, is_done
+from s2r2.study.results import refuse_other_images
 from s2r2.study.spec import TuningSpec
-from s2r2.study.statistics import estimate
+from s2r2.study.tasks import check_tasks
 from s2r2.system.locking import LOCK, locked
 
 STUDY: dict[str, Any] = {
@@ -306,7 +307,18 @@ case(
     lambda state, said: [tuned_by(state, name) for name in choices(said)],
 )
 case(
-    "were evaluated on different images: choose another `out`",
-    lambda _: estimate([np.zeros(5), np.zeros(6)]),
-    lambda _, said: estimate([np.zeros(6), np.zeros(6)]),
+    "were evaluated on different images or labels: choose another `out`",
+    lambda _: refuse_other_images([np.zeros(5), np.zeros(6)], []),
+    lambda _, said: refuse_other_images([np.zeros(6), np.zeros(6)], []),
+)
+
+
+def looked_at(train: str, held_out: float = 0.0) -> None:
+    check_tasks({"digits": {"train": train, "test": "digits:test"}}, 32, [], held_out)
+
+
+case(
+    "give held-out images as test, or a share of the training labels as held_out",
+    lambda _: looked_at("digits:test"),
+    lambda _, said: (looked_at("digits:train"), looked_at("digits:test", 0.5)),
 )

@@ -28,9 +28,11 @@ from s2r2.study.checking import check_study, prepare_images
 from s2r2.study.near_duplicates import CopiesSource
 from s2r2.study.plan import CELL_FILE, RESULT_FILE, SCORES_FILE, final_cells, is_done, tuning_cells
 from s2r2.study.report_page import write_page
-from s2r2.study.results import Comparison, Results, to_dict
+from s2r2.study.results import Comparison, Results, read_scores, refuse_other_images, to_dict
 from s2r2.study.spec import folder_name, only_with, parse_study, steps_for
+from s2r2.study.statistics import holm, value_of
 from s2r2.study.tables import to_markdown
+from s2r2.study.tasks import TARGETS, targets_of
 from s2r2.study.tuning import choose_settings
 from s2r2.system.console import PlainConsole
 from s2r2.training import TrainConfig
@@ -82,6 +84,7 @@ def written(folder: Path, **changes: Any) -> Path:
         ({"tuning": {**TUNING, "seeds": []}}, "at least one"),
         ({"tuning": TUNING, "held_out": 0.5}, "leave one out"),
         ({"data": 3}, "data: 3: must be settings"),
+        ({"data": {"d": {"train": "digits", "tasks": {"a/b": {"train": "digits", "test": "digits"}}}}}, "has no /"),
         ({"settings": {"letters": {}}}, '"letters" is none of the data sets'),
         ({"settings": {"digits": {"BYOL": {}}}}, '"BYOL" is none of the methods'),
         (
@@ -220,6 +223,8 @@ def test_damaged_results_are_one_line(tmp_path: Path) -> None:
     cell = final_cells(read_study(written(tmp_path)), {})[0]
     folder = cell.folder(tmp_path / "out")
     folder.mkdir(parents=True)
+    with pytest.raises(S2R2Error, match=r"scores.npz is damaged: delete"):
+        read_scores(cell, tmp_path / "out")  # it is gone
     for content in ("{", "[1]", '{"cell": 1, "costs": {}}'):
         (folder / RESULT_FILE).write_text(content)
         with pytest.raises(S2R2Error, match="is damaged: delete"):
@@ -299,6 +304,35 @@ def test_figures_of_several_labels_are_scikit_learns_mean_ap() -> None:
     scores = generator.normal(size=(60, 5)).astype(np.float32)
     expected = np.mean([average_precision_score(targets[:, c], scores[:, c]) for c in range(5)])
     assert figure([scores], targets).value == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("written_down", [True, False])
+def test_scores_of_single_labels_are_judged_by_the_labels_they_are_for(written_down: bool) -> None:
+    """Such as those of the SVM: the mean of the scores themselves would say nothing. Earlier cells lack the bits."""
+    generator = np.random.default_rng(0)
+    labels, scores = generator.integers(0, 3, 40), generator.standard_normal((40, 3))
+    bits = labels[:, None] == np.arange(3)
+    found = {f"t/{TARGETS}": labels, "t/svm": scores} | ({f"t/{TARGETS} svm": bits} if written_down else {})
+    wanted = np.mean([average_precision_score(bits[:, c], scores[:, c]) for c in range(3)])
+    assert value_of(found["t/svm"], targets_of(found, "t", "svm")) == pytest.approx(wanted)
+
+
+def test_runs_on_other_images_or_labels_are_not_compared() -> None:
+    labels = np.array([0, 1])
+    refuse_other_images([labels, labels], [{"images": ["a", "b"]}, {}])  # an earlier version wrote the second
+    with pytest.raises(S2R2Error, match="different images"):
+        refuse_other_images([labels, labels], [{"images": ["a", "b"]}, {"images": ["a", "c"]}])
+
+
+def test_a_difference_that_is_asked_for_twice_is_counted_once() -> None:
+    there, back = Estimate(0.2, 0.1, 3, 0.05), Estimate(-0.2, 0.1, 3, 0.05)
+    study = parse_study(STUDY, Path())
+    one = Comparison("d", "t", 1, False, 9, {"map": "mAP"}, differences={"SimCLR <b>": {"map": there}})
+    one.pairs["SimCLR <b>", "S2R2"] = {"map": back}
+    results = Results(study, 1, 1, [one])
+    assert results.differences == [there]
+    assert results.no_chance == {there, back}
+    assert holm([math.nan, 0.04, math.nan, 0.001]) == [False, True, False, True]
 
 
 def test_queries_without_relevant_images_do_not_count() -> None:

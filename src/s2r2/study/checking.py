@@ -113,7 +113,7 @@ def _count_images(study: Study, cell: Cell, side: int, console: PlainConsole) ->
     """How many images a cell trains on, decoded now; None if something is wrong with them, which is then noted."""
     try:
         store = PixelStore.build(training_source(cell.content), side, progress=not console.quiet)
-        check_tasks(cell.content["tasks"], side, cell.content.get("protocols", []))
+        check_tasks(cell.content["tasks"], side, cell.content.get("protocols", []), study.held_out)
     except S2R2Error as error:
         study.mistakes.add_error(("data", cell.data), error)
         return None

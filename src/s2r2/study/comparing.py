@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from s2r2.errors import S2R2Error
+from s2r2.settings.values import whole_number
 from s2r2.study.checking import check_study, prepare_images
 from s2r2.study.local import LocalExecutor
 from s2r2.study.plan import final_cells, is_done, tuning_cells
@@ -16,7 +17,7 @@ from s2r2.study.report_page import write_page
 from s2r2.study.results import Results, collect, find_failures, to_dict
 from s2r2.study.scheduling import Scheduler
 from s2r2.study.slurm import Slurm, SlurmExecutor
-from s2r2.study.spec import UNTRAINED, Study, folder_name, only_with, read_study
+from s2r2.study.spec import MOST_CELLS, UNTRAINED, Study, folder_name, only_with, read_study
 from s2r2.study.tables import to_markdown
 from s2r2.study.tuning import choose_settings, wider_cells
 from s2r2.system.console import PlainConsole
@@ -64,7 +65,7 @@ def compare(
         S2R2Error: The study is not well formed, or its images are not there; or, when everything else has been run and
             written, cells have failed.
     """
-    began = time.monotonic()
+    began, processes = time.monotonic(), whole_number(processes, 0, MOST_CELLS, "processes")
     deadline = began + 60 * minutes if minutes is not None else math.inf
     console = PlainConsole(quiet=quiet)
     spec = study if isinstance(study, Study) else read_study(Path(study), Path(data) if data else None)

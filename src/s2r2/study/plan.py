@@ -132,7 +132,12 @@ def read_result(path: Path) -> dict[str, Any]:
             return {**content, "cell": with_all_settings(cell)}
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise S2R2Error(f"{path} is damaged: delete {path.parent} to run it again")
+    raise damaged(path)
+
+
+def damaged(path: Path) -> S2R2Error:
+    """What to say of a cell's file that is gone or not what was written."""
+    return S2R2Error(f"{path} is damaged: delete {path.parent} to run it again")
 
 
 def with_all_settings(content: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """From evaluated cells to figures, differences and costs, as plain data."""
 
 import math
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from s2r2.errors import S2R2Error
 from s2r2.runs import RunFolder
 from s2r2.study.claims import read_failure
-from s2r2.study.plan import RESULT_FILE, RUN_FOLDER, SCORES_FILE, Cell, is_done, read_result
+from s2r2.study.plan import RESULT_FILE, RUN_FOLDER, SCORES_FILE, Cell, damaged, is_done, read_result
 from s2r2.study.spec import UNTRAINED, Study
 from s2r2.study.statistics import Estimate, estimate, holm, resampled_run
-from s2r2.study.tasks import TARGETS
+from s2r2.study.tasks import TARGETS, targets_of
 
 TITLES = {"map": "mAP", "knn": "kNN", "linear": "linear"}
 """Of figures in cells of earlier versions, which did not write them down."""
@@ -99,16 +102,26 @@ class Results:
 
     @property
     def differences(self) -> list[Estimate]:
-        """All differences of all comparisons that have an interval."""
-        rows = [row for c in self.comparisons for row in (*c.differences.values(), *c.pairs.values())]
-        return [gap for row in rows for gap in row.values() if math.isfinite(gap.p_value)]
+        """All differences of all comparisons that have an interval, those of the same two methods once."""
+        return [gaps[0] for gaps in self._by_pair]
 
     @property
     def no_chance(self) -> set[Estimate]:
         """Those that Holm's correction for all of them leaves."""
-        found = self.differences
-        kept = holm([gap.p_value for gap in found])
-        return {gap for gap, holds in zip(found, kept, strict=True) if holds}
+        kept = holm([gap.p_value for gap in self.differences])
+        return {gap for gaps, holds in zip(self._by_pair, kept, strict=True) if holds for gap in gaps}
+
+    @property
+    def _by_pair(self) -> list[list[Estimate]]:
+        """Of each pair of methods and figure the difference, and its opposite where a study asks for that as well."""
+        found: dict[tuple[int, frozenset[str], str], list[Estimate]] = {}
+        for number, c in enumerate(self.comparisons):
+            rows = [((self.reference, method), row) for method, row in c.differences.items()]
+            for pair, row in [*rows, *c.pairs.items()]:
+                for name, gap in row.items():
+                    if math.isfinite(gap.p_value):
+                        found.setdefault((number, frozenset(pair), name), []).append(gap)
+        return list(found.values())
 
 
 def collect(study: Study, cells: list[Cell], out: Path, tuning: dict[str, dict[str, Any]]) -> Results:
@@ -129,6 +142,7 @@ def collect(study: Study, cells: list[Cell], out: Path, tuning: dict[str, dict[s
             records = [_result(c, out) for c in chosen]
             for task in spec.tasks if scores else ():
                 found = [record["tasks"][task] for record in records if "tasks" in record]
+                refuse_other_images([s[f"{task}/{TARGETS}"] for s in scores.values()], found)
                 comparison = _comparison(data, task, budget, scores, found)
                 _compare(comparison, study, results.reference, scores)
                 results.comparisons.append(comparison)
@@ -155,7 +169,7 @@ def find_failures(cells: list[Cell], out: Path) -> list[Failure]:
 def figure_names(scores: Scores, task: str) -> list[str]:
     """Names of a task's figures."""
     found = [name.removeprefix(f"{task}/") for name in scores if name.startswith(f"{task}/")]
-    return [name for name in found if name not in _NO_FIGURES]
+    return [name for name in found if name not in _NO_FIGURES and not name.startswith(f"{TARGETS} ")]
 
 
 def _comparison(
@@ -191,9 +205,11 @@ def _comparison(
 
 def _compare(comparison: Comparison, study: Study, reference: str, scores: Mapping[tuple[str, int], Scores]) -> None:
     """Fill a comparison with figures and differences."""
-    targets = next(iter(scores.values()))[f"{comparison.task}/{TARGETS}"]
     for name in comparison.titles:
-        draws = {key: resampled_run(found[f"{comparison.task}/{name}"], targets) for key, found in scores.items()}
+        draws = {
+            key: resampled_run(found[f"{comparison.task}/{name}"], targets_of(found, comparison.task, name))
+            for key, found in scores.items()
+        }
 
         def less(first: str, second: str, draws: Mapping[tuple[str, int], np.ndarray] = draws) -> Estimate | None:
             shared = [seed for seed in study.seeds if (first, seed) in draws and (second, seed) in draws]
@@ -211,9 +227,31 @@ def _compare(comparison: Comparison, study: Study, reference: str, scores: Mappi
 
 
 def read_scores(cell: Cell, out: Path) -> dict[str, np.ndarray]:
-    """What a cell's evaluation left for resampling, by task and figure."""
-    with np.load(cell.folder(out) / SCORES_FILE) as content:
-        return {name: content[name] for name in content.files}
+    """What a cell's evaluation left for resampling, by task and figure.
+
+    Raises:
+        S2R2Error: The file is gone or damaged.
+    """
+    path = cell.folder(out) / SCORES_FILE
+    try:
+        with np.load(path) as content:
+            scores = {name: content[name] for name in content.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise damaged(path) from error
+    if not all(f"{task}/{TARGETS}" in scores for task in cell.content["tasks"]):
+        raise damaged(path)
+    return scores
+
+
+def refuse_other_images(labels: list[np.ndarray], records: list[dict[str, Any]]) -> None:
+    """Look at whether cells were evaluated on the same images: their labels, and their hashes where they are known.
+
+    Raises:
+        S2R2Error: They were not, so that no figure of one can be compared with that of another.
+    """
+    hashes = [record["images"] for record in records if "images" in record]
+    if not all(np.array_equal(labels[0], other) for other in labels) or any(one != hashes[0] for one in hashes):
+        raise S2R2Error("runs of a study were evaluated on different images or labels: choose another `out`")
 
 
 def _result(cell: Cell, out: Path) -> dict[str, Any]:

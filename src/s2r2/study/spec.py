@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -279,16 +279,23 @@ def _check(study: Study, mistakes: Mistakes) -> None:
         *[(bool(spec.tasks), ("data", name), "it needs at least one task") for name, spec in study.data.items()],
         *[(bool(spec.train), ("data", name, "train"), "it needs images") for name, spec in study.data.items()],
         *[
+            ("/" not in task, ("data", name, "tasks", task), "a task's name has no /")
+            for name, spec in study.data.items()
+            for task in spec.tasks
+        ],
+        *[
             (0 <= spec.copies <= 1, ("data", name, "copies"), "must be a share between 0 and 1")
             for name, spec in study.data.items()
         ],
     ]
-    for part, names in (("methods", study.methods), ("data", study.data)):
+    named: list[tuple[Where, Iterable[str]]] = [(("methods",), study.methods), (("data",), study.data)]
+    named += [(("data", name, "tasks"), spec.tasks) for name, spec in study.data.items()]
+    for part, names in named:
         folders = [folder_name(name) for name in names]
         rules += [
             (
                 folders.count(folder_name(name)) == 1,
-                (part, name),
+                (*part, name),
                 f"another one has the same folder {folder_name(name)}",
             )
             for name in names

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm, t as student
 
-from s2r2.errors import S2R2Error
 from s2r2.evaluation.metrics.bootstrap import DRAWS, resampled
 
 LEVEL = 0.05
@@ -50,9 +49,7 @@ class Estimate:
         low, high = 0.0, 1.0  # the interval is the narrower, the larger the level
         for _ in range(60):
             level = (low + high) / 2
-            half = math.hypot(
-                by_seeds * student.ppf(1 - level / 2, self.seeds - 1), by_images * norm.ppf(1 - level / 2)
-            )
+            half = math.hypot(by_seeds * student.isf(level / 2, self.seeds - 1), by_images * norm.isf(level / 2))
             low, high = (low, level) if half < abs(self.value) else (level, high)
         return high
 
@@ -63,7 +60,7 @@ def holm(p_values: Sequence[float], level: float = LEVEL) -> list[bool]:
     The k-th smallest of m p-values is compared with level / (m - k + 1), until one is larger. NaN is no comparison.
     Source: Holm 1979, *A Simple Sequentially Rejective Multiple Test Procedure*.
     """
-    order = [i for i in sorted(range(len(p_values)), key=lambda i: p_values[i]) if math.isfinite(p_values[i])]
+    order = sorted((i for i, p in enumerate(p_values) if math.isfinite(p)), key=lambda i: p_values[i])
     out = [False] * len(p_values)
     for place, i in enumerate(order):
         if p_values[i] > level / (len(order) - place):
@@ -78,7 +75,7 @@ def figure(runs: Sequence[np.ndarray], targets: np.ndarray) -> Estimate:
     Args:
         runs: For each seed what :func:`s2r2.study.tasks.evaluate_task` gave: ``(N,)`` values or pseudo-values,
             ``(S, N)`` or ``(N, C)``.
-        targets: ``(N,)`` or ``(N, C)`` labels of the images evaluated on.
+        targets: ``(N,)`` labels of the images evaluated on, or ``(N, C)`` those that scores are for.
     """
     return estimate([resampled_run(run, targets) for run in runs])
 
@@ -109,13 +106,7 @@ def _resampled(run: np.ndarray, targets: np.ndarray, draws: int) -> np.ndarray:
 
 
 def estimate(seeds: Sequence[np.ndarray]) -> Estimate:
-    """A figure, or a difference, from what :func:`resampled_run` gave for each seed.
-
-    Raises:
-        S2R2Error: The seeds were not evaluated on the same images.
-    """
-    if len({len(seed) for seed in seeds}) > 1:
-        raise S2R2Error("runs of a study were evaluated on different images: choose another `out`")
+    """A figure, or a difference, from what :func:`resampled_run` gave for each seed."""
     table = np.stack(seeds)  # (S, 1 + draws)
     count = len(table)
     low, high = np.quantile(table[:, 1:].mean(0), [0.025, 0.975])

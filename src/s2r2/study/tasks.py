@@ -1,6 +1,6 @@
 """What an encoder is worth on labeled images, image by image, so that two encoders can be compared in pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,10 @@ class TaskResult:
     Attributes:
         scores: By the name under which studies compare a figure, what its mean is taken of, see
             :class:`~s2r2.evaluation.task.Outcome`; NaN for a figure that means nothing; ``targets``, the labels
-            ``(N,)`` or ``(N, C)`` of the images evaluated on.
+            ``(N,)`` or ``(N, C)`` of the images evaluated on; ``targets NAME``, those that the scores of a figure are
+            for where they are others.
         record: Plain data: for each figure title, explanation and ``[value, low, high, count]``, exactly as
-            ``s2r2 evaluate`` has them; and what a reader must know.
+            ``s2r2 evaluate`` has them; what a reader must know; and hashes of the images.
     """
 
     scores: dict[str, np.ndarray]
@@ -67,23 +68,40 @@ def evaluate_task(
             if name in outcomes:
                 known = bool(np.isfinite(figures[name].value))
                 scores[shared] = outcomes[name].resampled_values if known else np.full(len(scores[TARGETS]), np.nan)
+                if known and (own := outcomes[name].targets) is not None and not np.array_equal(own, scores[TARGETS]):
+                    scores[f"{TARGETS} {shared}"] = own
                 record[shared] = {
                     "title": columns[name].title,
                     "explanation": columns[name].explanation,
                     "figure": figures[name].to_list(),
                 }
     notes = [caution.text for caution in found]
-    return TaskResult(scores, {"figures": record, "notes": notes, "gallery_resampled": True})
+    images = [train.fingerprint, test.fingerprint]
+    return TaskResult(scores, {"figures": record, "notes": notes, "gallery_resampled": True, "images": images})
 
 
-def check_tasks(tasks: dict[str, dict[str, Any]], side: int, protocols: Sequence[str]) -> None:
+def targets_of(scores: Mapping[str, np.ndarray], task: str, name: str) -> np.ndarray:
+    """The labels that a figure of a task is judged by."""
+    labels, values = scores[f"{task}/{TARGETS}"], scores[f"{task}/{name}"]
+    if labels.ndim == 1 and values.ndim == 2 and values.shape[1] != len(labels) == len(values):  # of earlier versions
+        labels = labels[:, None] == np.arange(values.shape[1])
+    return scores.get(f"{task}/{TARGETS} {name}", labels)
+
+
+def check_tasks(tasks: dict[str, dict[str, Any]], side: int, protocols: Sequence[str], held_out: float = 0.0) -> None:
     """Decode the images of all tasks, and refuse those without labels, or without what a protocol needs.
 
     Raises:
-        S2R2Error: There are no such images, no labels in common, or a protocol cannot be run on them.
+        S2R2Error: There are no such images, no labels in common, a protocol cannot be run on them, or what the final
+            stage evaluates on is what kNN and probe learn from.
     """
     for name, parts in tasks.items():
-        _, _, task = _images(TaskSpec(**parts), side, 0.0, 0)
+        train, test, task = _images(TaskSpec(**parts), side, 0.0, 0)
+        if not held_out and train.fingerprint == test.fingerprint:
+            raise S2R2Error(
+                f"task {name}: {parts['train']} and {parts['test']} are the same images, so every figure would be too "
+                "good: give held-out images as test, or a share of the training labels as held_out"
+            )
         if not task.labeled or not task.has_train_labels or not task.test_labeled.any():
             raise S2R2Error(f"task {name}: {parts['train']} and {parts['test']} need labels to evaluate by")
         try:

@@ -13,7 +13,7 @@ from s2r2.study.plan import Cell, has_diverged, is_done, tuning_cell
 from s2r2.study.results import figure_names, read_scores
 from s2r2.study.spec import DataSpec, Study
 from s2r2.study.statistics import value_of
-from s2r2.study.tasks import TARGETS
+from s2r2.study.tasks import targets_of
 
 Settings = dict[str, Any]
 
@@ -127,4 +127,4 @@ def _figure(cell: Cell, name: str, data: DataSpec, out: Path) -> float:
         if f"{task}/{name}" not in scores:
             there = ", ".join(figure_names(scores, task))
             raise S2R2Error(f"tuning.figure {name}: the protocols give no such figure on {task}; use {there}")
-    return float(np.mean([value_of(scores[f"{task}/{name}"], scores[f"{task}/{TARGETS}"]) for task in data.tasks]))
+    return float(np.mean([value_of(scores[f"{task}/{name}"], targets_of(scores, task, name)) for task in data.tasks]))

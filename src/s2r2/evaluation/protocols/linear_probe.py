@@ -108,7 +108,7 @@ def fit_linear_probe(
     validation: dict[float, float] = {}
     chosen = candidates[0]
     if len(candidates) > 1:
-        validation = _validate(x, y, width, candidates, seed)
+        validation = _validate(x, y, width, candidates, seed, binary)
         chosen = max(validation, key=lambda c: (validation[c], -c))
     weight, bias = _Problem(x, y, width).minimise(chosen)
     if binary:
@@ -133,8 +133,10 @@ def split_indices(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarr
     return np.sort(order[~held]), np.sort(order[held])
 
 
-def _validate(x: Tensor, y: Tensor, width: int, strengths: Sequence[float], seed: int) -> dict[float, float]:
-    labels = y.cpu().numpy()
+def _validate(
+    x: Tensor, y: Tensor, width: int, strengths: Sequence[float], seed: int, binary: bool
+) -> dict[float, float]:
+    labels = y[:, 0].long().cpu().numpy() if binary else y.cpu().numpy()
     rest, held = split_indices(labels, HELD_OUT, seed)
     if len(held) == 0 or len(rest) == 0:
         return {strengths[len(strengths) // 2]: float("nan")}
@@ -145,7 +147,8 @@ def _validate(x: Tensor, y: Tensor, width: int, strengths: Sequence[float], seed
         weight, bias, start = problem.minimize_from(strength, start)
         logits = torch.addmm(bias, x[held], weight.T).cpu().numpy()
         if labels.ndim == 1:
-            found[strength] = float((logits.argmax(1) == labels[held]).mean())
+            guessed = logits[:, 0] > 0 if binary else logits.argmax(1)
+            found[strength] = float((guessed == labels[held]).mean())
         else:
             wanted = labels[held] > 0
             ones = np.ones((1, len(held)))
