@@ -31,6 +31,7 @@ from s2r2.losses import (
     SwAVLoss,
     cached_backward,
 )
+from s2r2.losses.neighbors import with_neighbors
 
 RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 SIZES = {2: [11, 6], 4: [7, 0, 4, 6]}[WORLD]  # uneven; with four processes one has nothing
@@ -103,6 +104,23 @@ def graded() -> None:
             together = DistributedDataParallel(Model())
             cached_backward(together, mine(inputs), lambda z, loss=loss: loss(z, mine(groups)), micro_batch=2)
             check(f"graded {name}, gradient cache", gradient_of(together), gradient_of(alone))
+
+
+def neighbors() -> None:
+    """Neighbors join in one process; all remember the same images."""
+    inputs, groups = whole_batch()
+    recent = [MemoryBank(12, 4) for _ in range(2)]
+    for bank in recent:
+        bank.add(normalize(torch.sin(torch.arange(48.0).reshape(12, 4) ** 2), dim=1), torch.zeros(12, dtype=torch.long))
+    gradients = []
+    for bank, rows, distributed in zip(recent, (lambda t: t, mine), (False, "auto"), strict=True):
+        model = Model() if distributed is False else DistributedDataParallel(Model())
+        z, levels, queries, share = with_neighbors(model(rows(inputs)), rows(groups), bank, distributed=distributed)
+        assert share > 0
+        GradedRankingLoss(temperature=0.1, distributed=distributed)(z, levels, query_mask=queries).backward()
+        gradients.append(gradient_of(model))
+    check("neighbors", gradients[1], gradients[0])
+    check("neighbors, remembered", recent[1].embeddings, recent[0].embeddings)
 
 
 def galleries() -> None:
@@ -232,6 +250,7 @@ def main() -> None:
         same_as_one_process(f"NT-Xent, {form}", lambda f=form, **o: NTXentLoss(0.2, form=f, **o))
     same_as_one_process("spread", SpreadLoss)
     graded()
+    neighbors()
     mv_dhel()
     swav()
     galleries()

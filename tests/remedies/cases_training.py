@@ -258,6 +258,16 @@ case(
     after("--options", "hold_slope=0.2"),
 )
 case(
+    "`options`: neighbors are ranked in grades of their own: leave out grades, bank, surrogate and outer",
+    trains("--options", "neighbors=0.3", "bank=64"),
+    after("--options", "neighbors=0.3"),
+)
+case(
+    "`options`: neighbors must not be negative, and recent, at least 1, needs neighbors",
+    trains("--options", "recent=64"),
+    after("--options", "recent=64", "neighbors=0.3"),
+)
+case(
     "`options`: temperature_end and spread must not be negative",
     trains("--method", "simclr", "--options", "temperature_end=-1"),
     after("--method", "simclr", "--options", "temperature_end=1"),

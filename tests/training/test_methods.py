@@ -27,7 +27,7 @@ CASES: dict[str, dict[str, Any]] = {
     "s2r2, plain views": {"recipe": "photos"},
     "s2r2, slope held, bank": {"options": {"hold_slope": 0.06, "bank": 100}},
     "s2r2": {},
-    "s2r2, vision transformer": {"backbone": "test_vit"},
+    "s2r2, vision transformer, neighbors": {"backbone": "test_vit", "options": {"neighbors": 0.5}},
     "s2r2, hybrid": {"options": {"contrastive": 0.3, "outer": "log", "temperature_end": 0.2}},
     "simclr": {"method": "simclr", "views": 0},
     "simclr, many views": {"method": "simclr", "options": {"form": "geometric", "bank": 64}},

@@ -111,7 +111,9 @@ def run_once(photos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> O
 VIT = ["--backbone", "test_vit", "--image-size", "32"]
 CASES: dict[str, list[str]] = {
     "batch norm over all processes": ["--backbone", "test_resnet", "--options", "bank=64"],
-    "multi-crop": ["--backbone", "test_resnet", "--recipe", "swav-multicrop"],
+    "multi-crop, neighbors": [
+        "--backbone", "test_resnet", "--recipe", "swav-multicrop", "--options", "neighbors=0.5",
+    ],
     "multi-crop, prototypes": [
         "--backbone", "test_resnet", "--method", "swav", "--recipe", "swav-multicrop", "--temperature", "0.1",
         "--options", "freeze_epochs=0",

@@ -39,6 +39,12 @@ def process_group(distributed: Distributed) -> dist.ProcessGroup | None:
     return group if isinstance(group, dist.ProcessGroup) and dist.get_world_size(group) > 1 else None
 
 
+def process_rank(distributed: Distributed) -> int:
+    """Number of this process among those that are gathered over; 0 where it is alone."""
+    group = process_group(distributed)
+    return 0 if group is None else dist.get_rank(group)
+
+
 def gather_sizes(local: Tensor, group: dist.ProcessGroup) -> list[int]:
     """Number of rows of each process's ``local`` ``(n, ...)``, in rank order.
 

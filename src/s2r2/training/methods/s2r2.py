@@ -16,6 +16,7 @@ from s2r2.losses import (
     SpreadLoss,
     ranking_statistics,
 )
+from s2r2.losses.neighbors import with_neighbors
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods.base import Method, Position, own_image, refuse_bank_with_grades, scheduled_temperature
 
@@ -39,6 +40,9 @@ class S2R2(Method):
             are in order; 0: none.
         graded: With grades, h-ap (hierarchical average precision) or ndcg.
         grade_weight: With grades, the weight of each, relative to the one before it (a photo's own views: 1).
+        neighbors: Weight of a second grade, relative to a photo's own views (1): its mutual nearest neighbor among
+            recent photos is to come before the rest; 0: there is none.
+        recent: With neighbors, the number of recent photos among which they are found, at most a quarter of all.
     """
 
     recipe: ClassVar[str] = "swav-multicrop"
@@ -62,6 +66,8 @@ class S2R2(Method):
         spread: float = 0.0,
         graded: str = "h-ap",
         grade_weight: float = 0.5,
+        neighbors: float = 0.0,
+        recent: int = 1024,
     ) -> None:
         super().__init__(config, images)
         if outer != "one-minus" and surrogate != "smooth-ap":
@@ -83,14 +89,23 @@ class S2R2(Method):
             raise ArgumentError("`options`: graded and grade_weight need `grades`, such as time:30s")
         if graded not in GRADED or not grade_weight > 0:
             raise ArgumentError(f"`options`: graded must be {' or '.join(GRADED)}, and grade_weight above 0")
+        if neighbors and (config.grades or bank or (surrogate, outer) != ("smooth-ap", "one-minus")):
+            raise ArgumentError(
+                "`options`: neighbors are ranked in grades of their own: leave out grades, bank, surrogate and outer"
+            )
+        if neighbors < 0 or recent < 1 or (recent != 1024 and not neighbors):
+            raise ArgumentError("`options`: neighbors must not be negative, and recent, at least 1, needs neighbors")
+        self.recent = MemoryBank(max(1, min(recent, images // 4)), config.embedding_dimensions) if neighbors else None
+        self.neighbor_share = 0.0
         memory = MemoryBank(bank, config.embedding_dimensions) if bank else None
         choice: dict[str, Any] = {"outer": outer} if surrogate == "smooth-ap" else {}
         # The loop looks for NaN every few steps; a look in every step would make the host wait for the GPU.
         common: dict[str, Any] = {"temperature": config.temperature, "check_finite": False}
         weights = [grade_weight**level for level in range(1 + len(read_grades(config.grades)))]
+        weights = [1.0, neighbors] if neighbors else weights
         self.ranking = (
             GradedRankingLoss(graded, weights=weights, **common)
-            if config.grades
+            if config.grades or neighbors
             else RankingLoss(surrogate, bank=memory, **common, **choice)
         )
         self.temperature_end, self.hold_slope, self.contrastive = temperature_end, hold_slope, contrastive
@@ -101,7 +116,7 @@ class S2R2(Method):
 
     def forward(self, embeddings: Tensor, groups: Tensor) -> Tensor:
         """1 - AP, or the surrogate chosen, or 1 - H-AP with grades, averaged over views."""
-        loss: Tensor = self.ranking(embeddings, groups)
+        loss = self._ranked(embeddings, groups)
         groups = own_image(groups)
         if self.hold_slope:
             self._steer(embeddings.detach(), groups.to(embeddings.device))
@@ -120,13 +135,22 @@ class S2R2(Method):
         )
 
     def statistics(self, embeddings: Tensor, groups: Tensor) -> dict[str, float | Tensor]:
-        """Mean positive cosine, slope of the sigmoid, temperature."""
-        return {**super().statistics(embeddings, groups), "temperature": self.current_temperature}
+        """Mean positive cosine, slope of the sigmoid, temperature; share of photos that had a neighbor."""
+        near = {} if self.recent is None else {"neighbor_share": self.neighbor_share}
+        return {**super().statistics(embeddings, groups), "temperature": self.current_temperature, **near}
 
     @property
     def current_temperature(self) -> float:
         """The temperature of this step."""
         return self.ranking.temperature
+
+    def _ranked(self, embeddings: Tensor, groups: Tensor) -> Tensor:
+        """The loss of ranking alone."""
+        queries = None
+        if self.recent is not None:
+            embeddings, groups, queries, self.neighbor_share = with_neighbors(embeddings, groups, self.recent)
+        loss: Tensor = self.ranking(embeddings, groups, query_mask=queries)
+        return loss
 
     def _steer(self, embeddings: Tensor, groups: Tensor) -> None:
         """Raise the temperature a little where the sigmoid is flatter than wanted, lower it where it is steeper."""
