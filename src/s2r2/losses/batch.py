@@ -135,7 +135,7 @@ def assemble(
         candidates = gather_with_gradient(local, sizes, world)
         # Groups and mask travel together; every process then knows all valid queries without another exchange.
         flags = torch.ones_like(groups[:, :1]) if query_mask is None else query_mask[:, None]
-        table = torch.cat([groups.to(torch.int64), flags.to(torch.int64)], dim=1).to(local.device)
+        table = torch.cat([part.to(local.device, torch.int64) for part in (groups, flags)], dim=1)
         query_sizes = sizes if gallery is None else gather_sizes(queries, world)
         table = gather(table, query_sizes, world).cpu()
         all_groups, all_mask = table[:, :-1], table[:, -1].bool()

@@ -27,7 +27,7 @@ class WithNeighbors(NamedTuple):
     Attributes:
         embeddings: This process's views, then, in the first process, the neighbors, ``(N + n, D)``.
         groups: Which image each is, and which image of the step it is near to, ``(N + n, 2)``, on the CPU.
-        queries: Which of them are queries, ``(N + n,)`` bool: the views.
+        queries: Which of them are queries, ``(N + n,)`` bool, on the CPU: the views.
         share: Share of the step's images, in all processes, that have a neighbor, 0 to 1.
     """
 
@@ -64,7 +64,7 @@ def with_neighbors(
         embeddings = torch.cat([embeddings, neighbors])
         levels = torch.cat([levels, torch.stack([names, near], dim=1)])
     queries = torch.arange(len(levels)) < len(groups)
-    return WithNeighbors(embeddings, levels, queries.to(embeddings.device), len(near) / len(numbers))
+    return WithNeighbors(embeddings, levels, queries, len(near) / len(numbers))
 
 
 def mutual_nearest(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
