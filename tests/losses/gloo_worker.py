@@ -231,6 +231,11 @@ def errors() -> None:
         SmoothAPLoss(0.1)(mine(z), mine(groups))
     with pytest.raises(S2R2Error, match="no query has a positive"):
         SmoothAPLoss(0.1)(mine(inputs), mine(torch.arange(len(inputs))))
+    columns = torch.stack([groups, groups // 2], dim=1)
+    crossing = columns + torch.tensor([0, 99]) * (RANK == 0)  # of the queries of one process; all say so
+    gallery = {"gallery": inputs, "gallery_groups": columns}
+    with pytest.raises(S2R2Error, match="are in several groups"):
+        GradedRankingLoss()(mine(inputs), mine(crossing), **gallery)
     with pytest.raises(S2R2Error, match="make them equal"):
         SmoothAPLoss(0.1)(mine(inputs)[:, : 6 - RANK], mine(groups))
     assert torch.isfinite(SmoothAPLoss(0.1)(mine(inputs)[:, :5], mine(groups)))  # made equal

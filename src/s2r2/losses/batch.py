@@ -128,7 +128,7 @@ def assemble(
     if world is None:
         candidates, candidate_groups, sizes = local, _on_cpu(local_groups), [len(local)]
         query_groups, mask = _on_cpu(groups), None if query_mask is None else query_mask.cpu()
-        world_size = 1
+        all_groups, world_size = query_groups, 1
     else:
         world_size, rank = dist.get_world_size(world), dist.get_rank(world)
         sizes = gather_sizes(local, world)
@@ -154,7 +154,7 @@ def assemble(
             candidate_groups = torch.cat([candidate_groups, remembered_groups[:, None]])
         else:
             extra = len(remembered)
-    refuse_crossing(query_groups, candidate_groups)
+    refuse_crossing(all_groups, candidate_groups)  # in all processes, or the others would wait for this one
     levels = [
         find_relevant(wanted, there, own=own, query_mask=mask, include_self=include_self, extra=extra)
         for wanted, there in _by_column(query_groups, candidate_groups)
