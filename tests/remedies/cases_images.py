@@ -33,6 +33,7 @@ from s2r2.images.store.direct import DirectImages
 from s2r2.views import RECIPES
 from s2r2.views.loader import ViewLoader
 from s2r2.views.rendering import choose_backend
+from video import write_video
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from raw_photo import raw_photo
@@ -78,7 +79,6 @@ def unread(piece: str, name: str, content: bytes | Callable[[], bytes], kind: st
 
 unread("{}, which is not read: convert it to JPEG or PNG", "a/x.jpg", b"8BPS" + bytes(80), "PNG")
 unread("{} is not read: convert it to JPEG, PNG or WebP", "a/x.psd", b"8BPS" + bytes(80), "WebP")
-unread("a video: save pictures of it as JPEG", "a/x.mp4", b"\0\0\0\x18ftypisom" + bytes(80))
 
 
 def extra(piece: str, library: str, ending: str, content: Callable[[], bytes], kind: str) -> None:
@@ -168,6 +168,34 @@ def converted_tiff(state: State, said: str) -> None:
 
 
 case("a TIFF of a kind that is not read", complex_tiff, converted_tiff)
+
+
+def a_video(state: State) -> str:
+    write_video(state.photos / "a" / "x.mp4")
+    return reasons(state, state.photos)
+
+
+def with_frames(state: State, said: str) -> None:
+    command("frames", str(state.photos / "a" / "x.mp4"), "--out", str(state.tmp / "frames"))
+    (state.photos / "a" / "x.mp4").unlink()
+    shutil.copytree(state.tmp / "frames" / "x.mp4", state.photos / "x")
+    all_read(state, state.photos, 16 + 3)
+
+
+case("a video: take pictures out of it with s2r2 frames", a_video, with_frames)
+case(
+    "is not empty: choose another `out` for pictures",
+    lambda state: (a_video(state), command("frames", str(state.photos), "--out", str(state.photos))),
+    lambda state, _: command("frames", str(state.photos), "--out", str(state.tmp / "frames")),
+)
+case(
+    "`every` is {}: give seconds, 0 or more",
+    lambda state: (
+        a_video(state),
+        command("frames", str(state.photos), "--every", "-1", "--out", str(state.tmp / "f")),
+    ),
+    lambda state, _: command("frames", str(state.photos), "--every", "0", "--out", str(state.tmp / "f")),
+)
 
 
 def an_archive(state: State) -> str:

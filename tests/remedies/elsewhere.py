@@ -3,6 +3,7 @@
 ELSEWHERE: dict[str, str] = {
     "{}; free space {} $": "test_files.py::test_what_helps_depends_on_why_nothing_was_written",
     "{}; make it writable {} $": "test_files.py::test_what_helps_depends_on_why_nothing_was_written",
+    "cannot write below {}: {}choose another `out`": "test_frames.py::test_a_full_disk_is_one_line",
     "search: missing QUERY": "test_words.py::test_words_find_photos_and_the_encoder_ranks_on_from_them",
     "did not come within {} minutes: look": "test_roll_call.py::test_machines_that_all_come_have_met",
     "ended while {} waited for the others ({}): look": "test_roll_call.py::test_machines_that_all_come_have_met",

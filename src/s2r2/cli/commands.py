@@ -110,6 +110,12 @@ COMMANDS = {
         "encoder",
         "Save a picture of what the encoder will see: photos and random views of them.",
     ),
+    "frames": Command(
+        "photo_commands",
+        "Frames",
+        "video",
+        "Photos from videos: a picture of every second, those of a video as one sequence.",
+    ),
     "cache": Command(
         "photo_commands",
         "Cache",

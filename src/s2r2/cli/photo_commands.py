@@ -1,4 +1,4 @@
-"""``s2r2 export``, ``views`` and ``cache``."""
+"""``s2r2 export``, ``views``, ``frames`` and ``cache``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +70,28 @@ class Views:
         sheet = views_sheet(photos, recipe, view_size=self.image_size, views=self.views, seed=self.seed)
         save_picture(sheet, self.picture)
         say(self.picture)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Options of ``s2r2 frames``."""
+
+    videos: Positional[tuple[Path, ...]]
+    """Videos, and folders of videos."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """Folder for the pictures and their table, frames.csv; a new or empty one."""
+    every: float = 1.0
+    """Seconds from one picture to the next; 0: every frame."""
+
+    def execute(self, words: Sequence[str]) -> None:
+        """Write pictures and table."""
+        from s2r2.images.frames import write_frames
+
+        written = write_frames(self.videos, self.out, every=self.every)
+        say(f"frames    {written.frames:,} of {amount(written.videos, 'video')}")
+        if written.skipped:
+            say(f"skipped   {amount(len(written.skipped), 'video')} in whole or in part, listed in {written.listing}")
+        say(f"table     {written.manifest}")
 
 
 @dataclass(frozen=True)

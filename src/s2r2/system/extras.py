@@ -20,6 +20,7 @@ EXTRAS = {
     "lora": ("peft",),
     "heic": ("pillow_heif",),
     "raw": ("rawpy",),
+    "video": (*_ENCODER, "av"),
     "text": ("open_clip",),
     "faiss": ("faiss",),
 }

@@ -26,7 +26,7 @@ _UNREAD = (
     *((name, f"{name.upper()} is not read: convert it to JPEG, PNG or WebP") for name in _PICTURES.split()),
     *((name, f"{name.upper()} {NEEDS_HEIC}") for name in HEIC),
     *((name, f"{name.upper()}, raw data of a camera, {NEEDS_RAW}") for name in RAW),
-    *((name, "a video: save pictures of it as JPEG to have them read") for name in _VIDEOS.split()),
+    *((name, "a video: take pictures out of it with s2r2 frames") for name in _VIDEOS.split()),
     *((name, _ARCHIVE) for name in _ARCHIVES.split()),
 )
 _RAW = frozenset(f".{name}" for name in RAW)
@@ -54,6 +54,11 @@ def ending(name: str) -> str:
 def is_image(name: str) -> bool:
     """Whether a file of this name is read: its ending says so."""
     return ending(name) in EXTENSIONS
+
+
+def is_video(name: str) -> bool:
+    """Whether a file is a video by its ending."""
+    return ending(name)[1:] in _VIDEOS.split()
 
 
 def why_unread(name: str) -> str | None:
