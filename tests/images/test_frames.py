@@ -30,6 +30,7 @@ def test_videos_become_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[s
     out = tmp_path / "frames"
     main(["frames", str(place.parent), "--out", str(out)])
     said = capsys.readouterr().out
+    assert "video     trip/one.mp4  3 pictures\n" in said
     assert "8 of 2 videos" in said
     assert "skipped" not in said
     found = rows(out / "frames.csv")

@@ -189,6 +189,11 @@ case(
     lambda state, _: command("frames", str(state.photos), "--out", str(state.tmp / "frames")),
 )
 case(
+    "no video is named: give at least one, or a folder of them",
+    lambda state: (a_video(state), command("frames", "--out", str(state.tmp / "f"))),
+    lambda state, _: command("frames", str(state.photos), "--out", str(state.tmp / "f")),
+)
+case(
     "`every` is {}: give seconds, 0 or more",
     lambda state: (
         a_video(state),

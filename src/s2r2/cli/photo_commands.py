@@ -87,7 +87,10 @@ class Frames:
         """Write pictures and table."""
         from s2r2.images.frames import write_frames
 
-        written = write_frames(self.videos, self.out, every=self.every)
+        def tell(name: str, frames: int) -> None:
+            say(f"video     {name}  {amount(frames, 'picture')}")
+
+        written = write_frames(self.videos, self.out, every=self.every, after_video=tell)
         say(f"frames    {written.frames:,} of {amount(written.videos, 'video')}")
         if written.skipped:
             say(f"skipped   {amount(len(written.skipped), 'video')} in whole or in part, listed in {written.listing}")

@@ -3,7 +3,7 @@
 import csv
 import datetime
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,13 @@ class Frames:
     skipped: list[Skipped] = field(default_factory=list)
 
 
-def write_frames(videos: Sequence[str | Path], out: str | Path, *, every: float = 1.0) -> Frames:
+def write_frames(
+    videos: Sequence[str | Path],
+    out: str | Path,
+    *,
+    every: float = 1.0,
+    after_video: Callable[[str, int], None] = lambda *_: None,
+) -> Frames:
     """Save pictures of videos as JPEG, upright, with a table for ``--grades time:2s,sequence``.
 
     The table is brought up to date after each video: what was written before a stop can be used.
@@ -53,6 +59,7 @@ def write_frames(videos: Sequence[str | Path], out: str | Path, *, every: float 
         videos: Files, and folders that are searched for videos, those below them as well.
         out: A folder that is new or empty.
         every: Seconds from one picture to the next; 0: every frame.
+        after_video: Told the name of each video that has been gone through, and how many pictures it gave.
 
     Raises:
         S2R2Error: There is no video, none can be read, or ``out`` cannot be used.
@@ -89,6 +96,7 @@ def write_frames(videos: Sequence[str | Path], out: str | Path, *, every: float 
         written.frames = len(rows)
         _write_table(written.manifest, rows)
         write_skipped(written.listing, written.skipped)
+        after_video(name, len(rows) - before)
     if not rows:
         first = written.skipped[0]
         raise S2R2Error(
@@ -104,6 +112,8 @@ class _Unread(Exception):
 
 def _find(videos: Sequence[str | Path]) -> list[tuple[Path, str]]:
     """Videos, and the names of their sequences: places below the folder that was named."""
+    if not videos:
+        raise ArgumentError("no video is named: give at least one, or a folder of them")
     found: list[tuple[Path, str]] = []
     for place in map(Path, videos):
         if place.is_dir():
