@@ -3,6 +3,7 @@
 import csv
 import datetime
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -79,8 +80,22 @@ def test_what_cannot_be_read_is_listed_with_its_reason(tmp_path: Path) -> None:
     assert reasons["empty.mp4"] == "the file is empty"
     assert {row["sequence"] for row in rows(written.manifest)} == {"a.mkv", "cut.mkv"}
     assert (tmp_path / "out" / "skipped.csv").read_text().count("\n") == 6
-    with pytest.raises(S2R2Error, match=r"none of 1 videos can be read; .*no\.mp4: damaged"):
+    with pytest.raises(S2R2Error, match=r"none of the videos can be read; .*no\.mp4: damaged"):
         write_frames([videos / "no.mp4"], tmp_path / "none")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links")
+def test_links_are_followed_once_and_what_leads_nowhere_is_told(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    write_video(elsewhere / "v.mp4")
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "linked").symlink_to(elsewhere)
+    (videos / "round").symlink_to(videos)
+    written = write_frames([videos], tmp_path / "out")
+    assert {row["sequence"] for row in rows(written.manifest)} == {"linked/v.mp4"}
+    assert [one.key for one in written.skipped] == ["round"]
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ class Frames:
         written = write_frames(self.videos, self.out, every=self.every, after_video=tell)
         say(f"frames    {written.frames:,} of {amount(written.videos, 'video')}")
         if written.skipped:
-            say(f"skipped   {amount(len(written.skipped), 'video')} in whole or in part, listed in {written.listing}")
+            say(f"skipped   {len(written.skipped):,} in whole or in part, listed in {written.listing}")
         say(f"table     {written.manifest}")
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from PIL import Image
 
 from s2r2.errors import ArgumentError, S2R2Error
-from s2r2.images.sources.names import is_helper, is_video, printable, unique
+from s2r2.images.sources.names import is_video, printable, unique
 from s2r2.images.sources.skipped import Skipped, write_skipped
+from s2r2.images.sources.walking import walk
 from s2r2.system.extras import require_extra
 from s2r2.system.files import atomic_write, make_folder, os_reason, why_not_written
 
@@ -34,7 +35,7 @@ class Frames:
         listing: ``skipped.csv``.
         frames: Pictures written.
         videos: Videos that they are of.
-        skipped: Videos that could not be read, or not to their end, and why.
+        skipped: Videos that could not be read, or not to their end, and folders that could not be listed, and why.
     """
 
     manifest: Path
@@ -68,7 +69,8 @@ def write_frames(
     require_extra("video", "reading videos")
     if not 0 <= every < float("inf"):
         raise ArgumentError(f"`every` is {every}: give seconds, 0 or more")
-    found = _find(videos)
+    problems: list[Skipped] = []
+    found = _find(videos, problems)
     out = Path(out)
     try:
         if out.is_dir() and any(out.iterdir()):
@@ -76,7 +78,7 @@ def write_frames(
         make_folder(out)
     except OSError as error:
         raise S2R2Error(f"cannot make the folder {out}: {why_not_written(error)}choose another `out`") from error
-    written = Frames(out / "frames.csv", out / "skipped.csv")
+    written = Frames(out / "frames.csv", out / "skipped.csv", skipped=problems)
     rows: list[tuple[str, ...]] = []
     for path, name in found:
         before = len(rows)
@@ -100,8 +102,7 @@ def write_frames(
     if not rows:
         first = written.skipped[0]
         raise S2R2Error(
-            f"none of {len(found)} videos can be read; {written.listing} has the reasons, the first: {first.key}: "
-            f"{first.reason}"
+            f"none of the videos can be read; {written.listing} has the reasons, the first: {first.key}: {first.reason}"
         )
     return written
 
@@ -110,25 +111,22 @@ class _Unread(Exception):
     """A video that cannot be read, or not further, and why."""
 
 
-def _find(videos: Sequence[str | Path]) -> list[tuple[Path, str]]:
+def _find(videos: Sequence[str | Path], problems: list[Skipped]) -> list[tuple[Path, str]]:
     """Videos, and the names of their sequences: places below the folder that was named."""
     if not videos:
         raise ArgumentError("no video is named: give at least one, or a folder of them")
     found: list[tuple[Path, str]] = []
     for place in map(Path, videos):
         if place.is_dir():
-            for folder, below, files in os.walk(place):
-                below[:] = sorted(name for name in below if not is_helper(name))
-                paths = [Path(folder, name) for name in sorted(files) if is_video(name) and not is_helper(name)]
-                found += [(path, path.relative_to(place).as_posix()) for path in paths]
+            found += [(place / name, name) for name in sorted(walk(place, problems, is_video))]
         elif place.exists():
             found.append((place, place.name))
         else:
             raise S2R2Error(f"no such file or folder: {place}")
     if not found:
-        raise S2R2Error(
-            f"no videos in {', '.join(map(str, videos))}: looked for .mp4, .mov, .mkv, .webm, .avi and others"
-        )
+        hint = f" ({problems[0].key}: {problems[0].reason})" if problems else ""
+        looked = "looked for .mp4, .mov, .mkv, .webm, .avi and others"
+        raise S2R2Error(f"no videos in {', '.join(map(str, videos))}{hint}: {looked}")
     names = unique([printable(name) for _, name in found])
     return [(path, name) for (path, _), name in zip(found, names, strict=True)]
 

@@ -30,6 +30,7 @@ _UNREAD = (
     *((name, _ARCHIVE) for name in _ARCHIVES.split()),
 )
 _RAW = frozenset(f".{name}" for name in RAW)
+_VIDEO_ENDINGS = frozenset(f".{name}" for name in _VIDEOS.split())
 _SHOWN = frozenset((".jpg", ".jpeg", ".heic", ".heif", ".hif"))
 _WHY_UNREAD = {f".{name}": reason for name, reason in _UNREAD}
 
@@ -58,7 +59,7 @@ def is_image(name: str) -> bool:
 
 def is_video(name: str) -> bool:
     """Whether a file is a video by its ending."""
-    return ending(name)[1:] in _VIDEOS.split()
+    return ending(name) in _VIDEO_ENDINGS
 
 
 def why_unread(name: str) -> str | None:

@@ -20,6 +20,7 @@ from s2r2.losses.neighbors import with_neighbors
 from s2r2.training.config import TrainConfig
 from s2r2.training.methods.base import Method, Position, own_image, refuse_bank_with_grades, scheduled_temperature
 
+RECENT = 1024
 SMALLEST_TEMPERATURE, LARGEST_TEMPERATURE = 0.01, 1.0
 
 
@@ -67,7 +68,7 @@ class S2R2(Method):
         graded: str = "h-ap",
         grade_weight: float = 0.5,
         neighbors: float = 0.0,
-        recent: int = 1024,
+        recent: int = RECENT,
     ) -> None:
         super().__init__(config, images)
         if outer != "one-minus" and surrogate != "smooth-ap":
@@ -93,7 +94,7 @@ class S2R2(Method):
             raise ArgumentError(
                 "`options`: neighbors are ranked in grades of their own: leave out grades, bank, surrogate and outer"
             )
-        if neighbors < 0 or recent < 1 or (recent != 1024 and not neighbors):
+        if neighbors < 0 or recent < 1 or (recent != RECENT and not neighbors):
             raise ArgumentError("`options`: neighbors must not be negative, and recent, at least 1, needs neighbors")
         self.recent = MemoryBank(max(1, min(recent, images // 4)), config.embedding_dimensions) if neighbors else None
         self.neighbor_share = 0.0

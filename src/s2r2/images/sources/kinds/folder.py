@@ -1,17 +1,16 @@
 """The images below a folder: what is read, what is listed, and what is passed over."""
 
 import os
-from pathlib import Path
 
 from s2r2.errors import S2R2Error
 from s2r2.images.decoding.formats import READ
 from s2r2.images.sources.kinds.shards import open_shards, shards_of_folder
 from s2r2.images.sources.labels import folder_labels
-from s2r2.images.sources.names import is_helper, is_image, printable, raw_beside, unique, why_unread
+from s2r2.images.sources.names import is_image, printable, raw_beside, unique, why_unread
 from s2r2.images.sources.register import Data, parts_of_data, register_source
 from s2r2.images.sources.skipped import Skipped
 from s2r2.images.sources.source import FileSource, ImageSource
-from s2r2.system.files import os_reason
+from s2r2.images.sources.walking import walk
 
 
 @register_source(
@@ -38,7 +37,7 @@ def open_folder(data: Data) -> ImageSource | None:
             f"{parts_of_data()}"
         )
     problems: list[Skipped] = []
-    found = sorted(_walk(folder, problems))
+    found = sorted(walk(folder, problems, is_image, why_unread))
     twice = raw_beside(found)
     problems += [Skipped(printable(name), reason) for name, reason in twice.items()]
     found = [name for name in found if name not in twice]
@@ -54,42 +53,3 @@ def open_folder(data: Data) -> ImageSource | None:
     paths = [str(folder / name) for name in found]
     identity = os.path.realpath(folder)
     return FileSource(printable(str(folder)), keys, paths, folder_labels(keys), problems, identity=identity)
-
-
-def _walk(folder: Path, problems: list[Skipped]) -> list[str]:
-    """Names of the images below a folder; each real folder once, so that links cannot go round."""
-    found: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    waiting = [(str(folder), "")]
-    while waiting:
-        path, prefix = waiting.pop()
-        place = printable(prefix.rstrip("/") or str(folder))
-        try:
-            status = os.stat(path)
-            if status.st_ino and (status.st_dev, status.st_ino) in seen:
-                problems.append(Skipped(place, "folder: a link to one that is read already"))
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(path) as entries:
-                below = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            problems.append(Skipped(place, f"folder: {os_reason(error)}"))
-            continue
-        folders = []
-        for entry in below:
-            if is_helper(entry.name):
-                continue
-            name = prefix + entry.name
-            try:
-                is_folder = entry.is_dir()
-            except OSError as error:  # such as a link to itself
-                problems.append(Skipped(printable(name), os_reason(error)))
-                continue
-            if is_folder:
-                folders.append((entry.path, f"{name}/"))
-            elif is_image(name):
-                found.append(name)
-            elif reason := why_unread(name):
-                problems.append(Skipped(printable(name), reason))
-        waiting += reversed(folders)
-    return found
