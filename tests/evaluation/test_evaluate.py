@@ -137,11 +137,20 @@ def test_singletons_unlabeled_and_duplicate_images_are_reported(tmp_path, build_
     test = build_store(tmp_path, photos, targets, "dup test")
     evaluation = evaluate({"oracle": oracle}, None, test, draws=20)
     text = " ".join(evaluation.notes)
-    assert "1 test images are the only ones of their class" in text
-    assert "1 test images without label" in text
+    assert "1 test image is the only one of its class: it was no query" in text
+    assert "1 test image without label was left out" in text
     both = evaluate({}, train, test, draws=20)
     assert both.about["duplicates"] == 3
     assert any("have a copy among the training images" in note for note in both.notes)
+
+
+def test_unlabeled_test_images_of_labeled_training_images_keep_their_rankings(tmp_path, build_store, striped_photos):
+    photos, labels = striped_photos(30, 3, seed=6)
+    train = build_store(tmp_path, photos[:15], labels[:15], "known train")
+    test = build_store(tmp_path, photos[15:], np.zeros((15, 3), bool), "unknown test")
+    evaluation = evaluate({"oracle": oracle}, train, test, draws=20, folder=tmp_path / "out")
+    assert "map" in evaluation.pictures
+    assert "confusion" not in evaluation.pictures  # of no classes
 
 
 def test_training_images_as_test_images_are_refused(stores):

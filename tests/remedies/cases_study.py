@@ -58,6 +58,16 @@ case(
     lambda _: TuningSpec(2, 160, {"m": {name: list(range(100)) for name in "abc"}}).settings("m"),
     lambda _, said: TuningSpec(100, 160, {"m": {"a": list(range(100))}}).settings("m"),
 )
+case(
+    "would be tried twice: give other settings in its place",
+    lambda _: TuningSpec(2, 160, {"m": [{"lr": 0.1}, {"lr": 0.1}]}).settings("m"),
+    lambda _, said: TuningSpec(2, 160, {"m": [{"lr": 0.1}, {"lr": 0.2}]}).settings("m"),
+)
+case(
+    "there is no folder {}: give the one that the study's images are in",
+    lambda state: compares(state, "--data", state.tmp / "none"),
+    lambda state, said: compares(state, "--data", state.tmp),
+)
 case("is set by the study itself: leave it out", reads(methods={"S2R2": {"seed": 3}}), reads(methods={"S2R2": {}}))
 
 
@@ -293,18 +303,23 @@ def commands(state: State, said: str) -> None:
 case("choose {}$", lambda _: command("xyzzy"), commands)
 
 
-def tuned_by(state: State, name: str) -> float:
-    """The figure of a trial whose run left two others."""
-    scores = {"t/knn": np.ones(4, bool), "t/targets": np.zeros(4, int)}
+def tuned_by(state: State, name: str, knn: float = 1.0) -> float:
+    """The figure of a trial whose run left two others, one of them n/a."""
+    scores = {"t/map": np.full(4, np.nan), "t/knn": np.full(4, knn), "t/targets": np.zeros(4, int)}
     state.patch.setattr(tuning, "has_diverged", lambda *_: False)
     state.patch.setattr(tuning, "read_scores", lambda *_: scores)
     return tuning._figure(None, name, SimpleNamespace(tasks=["t"]), state.tmp)  # type: ignore[arg-type]
 
 
 case(
-    "the protocols give no such figure on {}; use",
-    lambda state: tuned_by(state, "loss"),
+    "the protocols give no such figure on {}, or it is n/a there; use",
+    lambda state: tuned_by(state, "map"),
     lambda state, said: [tuned_by(state, name) for name in choices(said)],
+)
+case(
+    "so trials cannot be compared: give it more images",
+    lambda state: tuned_by(state, "knn", np.nan),
+    lambda state, said: tuned_by(state, "knn"),
 )
 case(
     "were evaluated on different images or labels: choose another `out`",

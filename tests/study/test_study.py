@@ -26,10 +26,10 @@ from s2r2.study import Estimate, compare, difference, figure, read_study
 from s2r2.study.cell import run_cell
 from s2r2.study.checking import check_study, prepare_images
 from s2r2.study.near_duplicates import CopiesSource
-from s2r2.study.plan import CELL_FILE, RESULT_FILE, SCORES_FILE, final_cells, is_done, tuning_cells
+from s2r2.study.plan import CELL_FILE, RESULT_FILE, SCORES_FILE, final_cells, is_done, steps_for, tuning_cells
 from s2r2.study.report_page import write_page
 from s2r2.study.results import Comparison, Results, read_scores, refuse_other_images, to_dict
-from s2r2.study.spec import folder_name, only_with, parse_study, steps_for
+from s2r2.study.spec import folder_name, only_with, parse_study
 from s2r2.study.statistics import holm, value_of
 from s2r2.study.tables import to_markdown
 from s2r2.study.tasks import TARGETS, targets_of
@@ -411,7 +411,7 @@ def test_cautions_stand_below_the_table_and_in_the_page(tmp_path: Path) -> None:
     page = write_page(results, tmp_path).read_text()
     assert "<li>Only &lt;4&gt; images.</li>" in page
     assert page.count("<td>n/a</td>") == 3
-    assert (tmp_path / "differences-digits-classes-1280.svg").is_file()
+    assert (tmp_path / "differences-digits,classes,1280.svg").is_file()
     json.dumps(to_dict(results), allow_nan=False)
 
 

@@ -28,6 +28,7 @@ from s2r2.evaluation.verdict import verdict
 from s2r2.evaluation.warnings import cautions, withdraw
 from s2r2.images import PixelStore
 from s2r2.images.grades import group_photos, read_grades
+from s2r2.system.wording import amount
 from s2r2.views import Recipe
 
 Embedder: TypeAlias = Encoder | Callable[[PixelStore], np.ndarray]
@@ -289,11 +290,11 @@ def _about(train: PixelStore | None, test: PixelStore, task: Task, side: int) ->
 
 def _note_duplicates(evaluation: Evaluation, train: np.ndarray, test: np.ndarray) -> None:
     pairs = duplicates(train, test)
-    evaluation.about["duplicates"] = len({pair.test for pair in pairs})
+    copied = evaluation.about["duplicates"] = len({pair.test for pair in pairs})
     if pairs:
         evaluation.notes.append(
-            f"{evaluation.about['duplicates']} of {len(test):,} test images have a copy among the training images "
-            "(same pixels at low resolution): kNN and probe figures are a little too good."
+            f"{copied} of {len(test):,} test images {'has' if copied == 1 else 'have'} a copy among the training "
+            "images (same pixels at low resolution): kNN and probe figures are a little too good."
         )
 
 
@@ -306,12 +307,17 @@ def _notes(evaluation: Evaluation, train: PixelStore | None, test: PixelStore, t
     else:
         counts = evaluation.rows[0].details["map"]
         if counts["without_relevant"]:
-            notes.append(
-                f"{counts['without_relevant']:,} test images are the only ones of their class: they were no queries, "
-                "but stayed among the images to be ranked."
+            alone = amount(
+                counts["without_relevant"],
+                "test image is the only one of its class: it was no query,",
+                "test images are the only ones of their class: they were no queries,",
             )
+            notes.append(f"{alone} but stayed among the images to be ranked.")
         if counts["unlabeled_queries"]:
-            notes.append(f"{counts['unlabeled_queries']:,} test images without label were left out.")
+            left_out = amount(
+                counts["unlabeled_queries"], "test image without label was", "test images without label were"
+            )
+            notes.append(f"{left_out} left out.")
         if not task.has_train_labels:
             notes.append("No labeled training images: kNN asks the other test images, and there is no linear probe.")
         ks = usual_neighbors(int(task.train_labeled.sum() if task.has_train_labels else task.test_labeled.sum()))

@@ -9,6 +9,7 @@ import numpy as np
 from s2r2.evaluation.metrics.bootstrap import LEAST_FOR_INTERVAL, Interval
 from s2r2.evaluation.protocols.base import Basis, Caution, Protocol
 from s2r2.evaluation.task import Task
+from s2r2.system.wording import amount
 
 FEW_IMAGES = 10
 """Below so many labeled test images a table says that its figures mean little."""
@@ -26,9 +27,8 @@ def cautions(task: Task, retrieval: dict[str, Any], protocols: Sequence[Protocol
     judged = int(task.test_labeled.sum())
     if judged < FEW_IMAGES:
         spread = ", and there is no ± from so few" if judged < LEAST_FOR_INTERVAL else ""
-        found.append(
-            Caution(f"Only {judged} test images have a label: these figures say next to nothing{spread}; give more.")
-        )
+        known = amount(judged, "test image has", "test images have")
+        found.append(Caution(f"Only {known} a label: these figures say next to nothing{spread}; give more."))
     found += _of_rankings(task, retrieval)
     if task.has_train_labels:
         found += _of_teaching(task)

@@ -26,6 +26,7 @@ _WIDTH = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
 _EXAMPLES = {"time": "time:30s", "place": "place:50m"}
 TIME, CAMERA, LATITUDE, LONGITUDE = ("time",), ("camera",), ("latitude", "lat"), ("longitude", "lon", "lng")
 """Columns of a manifest that stand for what EXIF says."""
+_DAY = re.compile(r"(19[7-9]\d|20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _MOST_SECONDS = 1e11
 """In the year 5138: more are milliseconds, or digits of a date."""
 
@@ -227,6 +228,8 @@ class _Facts:
     def _known(self, names: Sequence[str], read: Callable[[str, str], float]) -> np.ndarray:
         """What a manifest's column says, NaN in empty cells."""
         cells = self.column(names) or [""] * len(self.photos)
+        if names is TIME and all(_DAY.fullmatch(cell) for cell in cells if cell):  # days, no seconds of the year 1970
+            cells = [f"{cell[:4]}-{cell[4:6]}-{cell[6:]}" if cell else "" for cell in cells]
         return np.array([read(c, k) if c else math.nan for c, k in zip(cells, self.photos.keys, strict=True)])
 
     def _said(self, fact: str) -> np.ndarray:

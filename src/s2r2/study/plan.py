@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.settings.renamed import with_current_names
-from s2r2.study.spec import UNTRAINED, Study, folder_name, steps_for
+from s2r2.study.spec import UNTRAINED, Study, folder_name
 from s2r2.training import TrainConfig
 from s2r2.training.methods import resolve
 from s2r2.views import get_recipe, view_sizes
@@ -175,6 +176,11 @@ def _config(study: Study, method: dict[str, Any], settings: dict[str, Any], seed
     sizes = view_sizes(get_recipe(config.recipe), config.image_size, config.views)
     steps = steps_for(budget, config.batch_size * sum(size**2 for size in sizes), config.image_size)
     return dataclasses.replace(config, steps=steps)
+
+
+def steps_for(budget: int, pixels_per_step: int, image_size: int) -> int:
+    """Steps whose encoded pixels come nearest to so many views of full size; at least one."""
+    return max(1, math.floor(budget * image_size**2 / pixels_per_step + 0.5))
 
 
 def merged_settings(study: Study, method: dict[str, Any], settings: dict[str, Any], seed: int) -> TrainConfig:

@@ -34,7 +34,9 @@ def write_page(results: Results, folder: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    charts = {data: _chart(curves_chart(results, data), folder, f"curves-{data}") for data in results.study.data}
+    charts = {
+        data: _chart(curves_chart(results, data), folder, f"curves-{folder_name(data)}") for data in results.study.data
+    }
     content = {
         "study": results.study,
         "results": results,
@@ -55,7 +57,9 @@ def write_page(results: Results, folder: Path) -> Path:
 
 
 def _comparison(results: Results, comparison: Comparison, folder: Path) -> dict[str, Any]:
-    name = f"differences-{comparison.data}-{comparison.task}-{comparison.budget}"
+    # Commas, which no folder's name has, between the parts: a-b of c is another picture than b-c of a.
+    parts = [folder_name(comparison.data), folder_name(comparison.task), str(comparison.budget)]
+    name = f"differences-{','.join(parts)}"
     return {
         "title": f"{comparison.data}, evaluated on {comparison.task}",
         "about": f"{comparison.budget:,} views encoded in a run; {comparison.images:,} test images; per cent. "
@@ -70,5 +74,5 @@ def _comparison(results: Results, comparison: Comparison, folder: Path) -> dict[
 def _chart(drawing: str, folder: Path, name: str) -> Markup:
     """Write a chart beside the page, and give it to be put inside; every text in it is escaped where it is made."""
     if drawing:
-        write_text(folder / f"{folder_name(name)}.svg", standalone(drawing))
+        write_text(folder / f"{name}.svg", standalone(drawing))
     return Markup(drawing)

@@ -74,7 +74,7 @@ class TuningSpec:
         """The settings to try for a method.
 
         Raises:
-            S2R2Error: There are fewer of them than trials.
+            S2R2Error: There are fewer of them than trials, or two are the same.
         """
         space = self.search.get(method)
         if isinstance(space, list):
@@ -90,6 +90,9 @@ class TuningSpec:
             raise S2R2Error("must be a list of settings, or settings with lists of values")
         if len(candidates) != self.trials:
             raise S2R2Error(f"has {len(candidates)} settings for {self.trials} trials")
+        for number, tried in enumerate(candidates):
+            if tried in candidates[:number]:
+                raise S2R2Error(f"{show(tried)} would be tried twice: give other settings in its place")
         return candidates
 
 
@@ -140,10 +143,15 @@ def read_study(path: Path, root: Path | None = None) -> Study:
         root: Folder that relative paths of data start from; by default ``S2R2_DATA``, else the working folder.
 
     Raises:
-        S2R2Error: It cannot be read, or asks for what cannot be: all mistakes, with key and line.
+        S2R2Error: It cannot be read, or asks for what cannot be: all mistakes, with key and line; or there is no such
+            folder.
     """
+    folder = root or Path(os.environ.get("S2R2_DATA") or ".")
+    if not folder.is_dir():
+        given = "`data`" if root else "S2R2_DATA"
+        raise ArgumentError(f"{given}: there is no folder {folder}: give the one that the study's images are in")
     content, mistakes = read_yaml(path)
-    return parse_study(content, root or Path(os.environ.get("S2R2_DATA", ".")), mistakes)
+    return parse_study(content, folder, mistakes)
 
 
 def parse_study(content: Any, root: Path, mistakes: Mistakes | None = None) -> Study:
@@ -340,8 +348,3 @@ def folder_name(name: str) -> str:
     """A name as a folder."""
     folder = "".join(c if c.isalnum() or c in "-_.=" else "-" for c in name).strip("-")
     return folder if folder.strip(".") else "unnamed"
-
-
-def steps_for(budget: int, pixels_per_step: int, image_size: int) -> int:
-    """Steps whose encoded pixels come nearest to so many views of full size; at least one."""
-    return max(1, math.floor(budget * image_size**2 / pixels_per_step + 0.5))

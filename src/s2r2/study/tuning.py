@@ -123,8 +123,21 @@ def _figure(cell: Cell, name: str, data: DataSpec, out: Path) -> float:
     if has_diverged(cell, out):
         return -math.inf
     scores = read_scores(cell, out)
+    values = []
     for task in data.tasks:
-        if f"{task}/{name}" not in scores:
-            there = ", ".join(figure_names(scores, task))
-            raise S2R2Error(f"tuning.figure {name}: the protocols give no such figure on {task}; use {there}")
-    return float(np.mean([value_of(scores[f"{task}/{name}"], targets_of(scores, task, name)) for task in data.tasks]))
+        found = {
+            there: value_of(scores[f"{task}/{there}"], targets_of(scores, task, there))
+            for there in figure_names(scores, task)
+        }
+        usable = [there for there, value in found.items() if math.isfinite(value)]
+        if not usable:
+            raise S2R2Error(
+                f"no figure can be given on {task} (n/a), so trials cannot be compared: give it more images"
+            )
+        if name not in usable:
+            raise S2R2Error(
+                f"tuning.figure {name}: the protocols give no such figure on {task}, or it is n/a there; use "
+                f"{', '.join(usable)}"
+            )
+        values.append(found[name])
+    return float(np.mean(values))

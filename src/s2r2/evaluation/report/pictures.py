@@ -30,5 +30,5 @@ def write_pictures(
     if len(store) > 2:
         images = write_photo_map(folder / MAP, shown.embeddings, store)
         evaluation.pictures["map"] = {"picture": MAP, "images": images, "encoder": shown.row.title}
-    if task.labeled and not task.several:
+    if task.labeled and not task.several and task.test_labeled.sum() > 1:
         evaluation.pictures["confusion"] = neighbor_confusion(shown.embeddings, task.test, task.names, unknown=UNKNOWN)
