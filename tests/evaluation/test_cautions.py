@@ -31,6 +31,9 @@ def test_labels_of_another_form_are_said() -> None:
     half = Task(["a", "b", "c"], np.array([0, 2] * 10), np.array([0, 1] * 10))
     assert any("Only 1 of 2" in line for line in said(half))
     assert said(Task(["a", "b"], np.array([0, 1] * 10), np.array([0, 1] * 10))) == []
+    alike = Task(["Ant", "cafe\u0301", "caf\u00e9"], np.array([0, 2] * 10), np.array([0, 1] * 10))
+    (note,) = said(alike)
+    assert r"'cafe\u0301' (the training images' are like 'café')" in note
 
 
 def test_protocols_that_take_other_images_than_they_say() -> None:

@@ -26,7 +26,17 @@ from s2r2.study import Estimate, compare, difference, figure, read_study
 from s2r2.study.cell import run_cell
 from s2r2.study.checking import check_study, prepare_images
 from s2r2.study.near_duplicates import CopiesSource
-from s2r2.study.plan import CELL_FILE, RESULT_FILE, SCORES_FILE, final_cells, is_done, steps_for, tuning_cells
+from s2r2.study.plan import (
+    CELL_FILE,
+    RESULT_FILE,
+    SCORES_FILE,
+    Cell,
+    changes,
+    final_cells,
+    is_done,
+    steps_for,
+    tuning_cells,
+)
 from s2r2.study.report_page import write_page
 from s2r2.study.results import Comparison, Results, read_scores, refuse_other_images, to_dict
 from s2r2.study.spec import folder_name, only_with, parse_study
@@ -36,7 +46,7 @@ from s2r2.study.tasks import TARGETS, targets_of
 from s2r2.study.tuning import choose_settings
 from s2r2.system.console import PlainConsole
 from s2r2.training import TrainConfig
-from s2r2.training.setup.encoder import first_encoder
+from s2r2.training.setup.encoder import first_encoder, with_start
 from s2r2.views import get_recipe
 from small_study import SMALL_STUDY
 
@@ -250,14 +260,97 @@ def test_every_method_encodes_the_same_pixels() -> None:
         "two": {"method": "simclr", "batch_size": 256},
         "eight": {"method": "s2r2", "batch_size": 64, "recipe": "photos"},
         "crops": {"method": "swav", "batch_size": 64},
+        "larger": {"method": "simclr", "batch_size": 64, "image_size": 112},
+        "one size": {"method": "swav", "batch_size": 64, "backbone": "swin_tiny_patch4_window7_224"},
     }
     study = parse_study({**STUDY, "methods": methods, "budgets": [100_000], "config": {"image_size": 56}}, Path())
     configs = {c.method: c.content["config"] for c in final_cells(study, {}) if c.seed == 0}
-    per_image = {"two": 2.0, "eight": 8.0, "crops": 2 + 6 * (24 / 56) ** 2}
+    assert configs["one size"]["recipe"] == "photos"  # as training would have it
+    per_image = {"two": 2.0, "eight": 8.0, "crops": 2 + 6 * (24 / 56) ** 2, "larger": 8.0, "one size": 8.0}
     for method, views in per_image.items():
         encoded = configs[method]["steps"] * configs[method]["batch_size"] * views
         assert encoded == pytest.approx(100_000, rel=0.005), method
     assert steps_for(10, 10**9, 32) == 1
+
+
+def test_an_encoder_to_start_from_decides_the_same_in_plan_and_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {**STUDY["config"], "start": "untrained:test_resnet", "image_size": 48}
+    del config["backbone"], config["head_hidden"], config["embedding_dimensions"]
+    study = parse_study({**STUDY, "config": config, "methods": {"S2R2": {"views": 4}}}, Path())
+    cell = final_cells(study, {})[1]
+    planned = cell.content["config"]
+    assert (planned["backbone"], planned["image_size"], planned["recipe"]) == ("test_resnet", 48, "documents")
+    cell.folder(tmp_path).mkdir(parents=True)
+    (cell.folder(tmp_path) / CELL_FILE).write_text(json.dumps(cell.content))
+    asked: list[TrainConfig] = []
+
+    def stop(source: Any, config: TrainConfig, **_: Any) -> None:
+        asked.append(config)
+        raise S2R2Error("enough")
+
+    monkeypatch.setattr("s2r2.study.cell.train", stop)
+    with pytest.raises(S2R2Error, match="enough"):
+        run_cell(cell.folder(tmp_path))
+    made, _ = with_start(asked[0], asked[0].given, PlainConsole(quiet=True))
+    assert {name: value for name, value in made.to_dict().items() if name in planned} | {"threads": 0} == planned
+    with pytest.raises(S2R2Error, match="decides the backbone: leave out backbone"):
+        check_study(parse_study({**STUDY, "config": {**config, "backbone": "resnet18"}}, Path()))
+
+
+def test_a_result_is_that_of_what_files_held(tmp_path: Path) -> None:
+    method, recipe = tmp_path / "meth.py", tmp_path / "mine.yaml"
+    code = (
+        "from s2r2.training import Method\nclass Mine(Method):\n"
+        "    def forward(self, embeddings, groups):\n        return embeddings.sum()\n"
+    )
+    method.write_text(code)
+    recipe.write_text("hue: 0.1\n")
+    study = parse_study({**STUDY, "methods": {"mine": {"method": str(method), "recipe": str(recipe)}}}, Path())
+
+    def cell() -> Cell:
+        return final_cells(study, {})[1]
+
+    folder = cell().folder(tmp_path)
+    folder.mkdir(parents=True)
+
+    def leave(content: dict[str, Any]) -> None:
+        (folder / RESULT_FILE).write_text(json.dumps({"cell": content, "costs": COSTS}))
+
+    leave(cell().content)
+    assert is_done(cell(), tmp_path)
+    earlier = {name: value for name, value in cell().content.items() if name not in ("files", "recipe")}
+    method.write_text(code + "# changed\n")
+    with pytest.raises(S2R2Error, match=r"was run with another \S+meth\.py:"):
+        is_done(cell(), tmp_path)
+    leave(cell().content)
+    recipe.write_text("hue: 0.2\n")
+    with pytest.raises(S2R2Error, match="was run with another hue:"):
+        is_done(cell(), tmp_path)
+    leave(earlier)  # nothing is known
+    assert is_done(cell(), tmp_path)
+
+
+def test_paths_start_from_the_data_folder_with_parts_and_patterns_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("coco", "shards", "photos"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "shards" / "a-001.tar").touch()
+    task = {"train": "coco:train2017", "test": "shards/a-{000..001}.tar"}
+
+    def read(root: Path, train: str) -> Cell:
+        data = {"d": {"train": [train, "digits:test", "s3://bucket/photos:x"], "tasks": {"t": task}}}
+        return final_cells(parse_study({**STUDY, "data": data}, root), {})[0]
+
+    cell = read(tmp_path, "photos")
+    assert cell.content["train"] == [str(tmp_path / "photos"), "digits:test", "s3://bucket/photos:x"]
+    assert cell.content["tasks"]["t"] == {name: str(tmp_path / path) for name, path in task.items()}
+    monkeypatch.chdir(tmp_path)
+    assert read(Path(), "photos").content == cell.content
+    assert not changes({**cell.content, "train": ["photos", *cell.content["train"][1:]]}, cell.content)
+    assert changes({**cell.content, "train": ["coco"]}, cell.content) == ["train"]
 
 
 def test_trials_are_as_many_for_all_and_drawn_alike() -> None:
@@ -332,6 +425,11 @@ def test_a_difference_that_is_asked_for_twice_is_counted_once() -> None:
     results = Results(study, 1, 1, [one])
     assert results.differences == [there]
     assert results.no_chance == {there, back}
+    plain = to_dict(results)
+    assert plain["differences"] == 1
+    (compared,) = plain["comparisons"]
+    assert compared["pairs"][0]["figures"]["map"]["certain"] is True
+    assert compared["differences"]["SimCLR <b>"]["map"]["images"] == 0.05
     assert holm([math.nan, 0.04, math.nan, 0.001]) == [False, True, False, True]
 
 

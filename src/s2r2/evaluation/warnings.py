@@ -1,6 +1,8 @@
 """What keeps figures from meaning what they seem to: said beside them, and instead of those that mean nothing."""
 
+import difflib
 import math
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,13 +74,14 @@ def _of_teaching(task: Task) -> list[Caution]:
     found, learned = [], (Basis.TRAINING_LABELS,)
     tested, taught = _labels_of(task.test, task.test_labeled), _labels_of(task.train, task.train_labeled)
     unknown = sorted(tested - taught)
-    names = ", ".join(repr(task.names[c]) for c in unknown[:3]) + (" ..." if len(unknown) > 3 else "")
+    names = ", ".join(_quoted(task.names[c]) for c in unknown[:3]) + (" ..." if len(unknown) > 3 else "")
     if unknown:
         none = len(unknown) == len(tested)
         whole = "None" if none else f"Only {len(tested) - len(unknown)} of {len(tested)}"
+        like = _quoted(_nearest(task.names[unknown[0]], [task.names[c] for c in taught]))
         text = (
             f"{whole} of the test images' labels occur among the training images: kNN and probe cannot find "
-            f"{names} (the training images' are like {task.names[min(taught)]!r}); write the labels alike in both."
+            f"{names} (the training images' are like {like}); write the labels alike in both."
         )
         found.append(Caution(text, bases=learned if none else ()))
     if len(taught) == 1:
@@ -88,6 +91,21 @@ def _of_teaching(task: Task) -> list[Caution]:
         text = "All labeled test images have the same label: its AP is always perfect (n/a)."
         found.append(Caution(text, bases=learned))
     return found
+
+
+def _nearest(name: str, others: Sequence[str]) -> str:
+    """The one of several labels that looks most like one, spaces, case and the form of accents aside."""
+    near = difflib.get_close_matches(_folded(name), map(_folded, others), n=1)
+    return next(other for other in sorted(others) if not near or _folded(other) == near[0])
+
+
+def _folded(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _quoted(name: str) -> str:
+    """A label as it is written; an accent that is a character of its own, which nobody sees, by its number."""
+    return repr(name) if unicodedata.is_normalized("NFC", name) else ascii(name)
 
 
 def _labels_of(labels: np.ndarray, known: np.ndarray) -> set[int]:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     )
     from s2r2.images.sources.kept import Kept as Kept, clear_kept as clear_kept, list_kept as list_kept
     from s2r2.images.sources.labels import Labels as Labels
-    from s2r2.images.sources.opening import absolute_data as absolute_data, open_source as open_source
+    from s2r2.images.sources.opening import (
+        absolute_data as absolute_data,
+        data_under as data_under,
+        open_source as open_source,
+    )
     from s2r2.images.sources.register import (
         Data as Data,
         SourceKind as SourceKind,

@@ -13,14 +13,13 @@ from s2r2.images import PixelStore, open_source
 from s2r2.images.grades import read_grades
 from s2r2.settings.values import Where
 from s2r2.study.cell import training_source
-from s2r2.study.plan import RESULT_FILE, Cell, final_cells, has_diverged, merged_settings, tuning_cells
+from s2r2.study.plan import RESULT_FILE, Cell, final_cells, has_diverged, merged_settings, settle, tuning_cells
 from s2r2.study.spec import Study
 from s2r2.study.tasks import check_tasks
 from s2r2.system.console import PlainConsole
-from s2r2.training.methods import build_method, resolve
+from s2r2.training.methods import build_method
 from s2r2.training.parallel.sharding import refuse_what_cannot_be_sharded
 from s2r2.training.run.trust import refuse_unnamed
-from s2r2.training.setup.encoder import with_recipe, with_start
 
 
 def check_study(study: Study, out: Path | None = None) -> list[Cell]:
@@ -75,12 +74,9 @@ def refuse_settings(study: Study, method: str, tried: dict[str, Any]) -> None:
     Raises:
         S2R2Error: They cannot be, or the method is a file of code that the user has not named.
     """
-    quiet = PlainConsole(quiet=True)
     config = merged_settings(study, study.methods[method], tried, study.seeds[0])
     refuse_unnamed(config.method, "the study", f"add `trust_methods=[{config.method!r}]`")
-    asked = config.recipe
-    config, _ = with_start(config, config.given, quiet)
-    config = with_recipe(resolve(config), asked, quiet)
+    config = settle(config)
     build_method(config, config.batch_size)
     refuse_what_cannot_be_sharded(config, Processes())
     read_grades(config.grades)

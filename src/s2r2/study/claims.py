@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s2r2.runs import RunFolder
-from s2r2.study.plan import CELL_FILE, DIVERGED_FILE, RUN_FOLDER, Cell, with_all_settings
+from s2r2.study.plan import CELL_FILE, DIVERGED_FILE, RUN_FOLDER, Cell, changes, with_all_settings
 from s2r2.system.files import make_folder, stamp, write_text
 from s2r2.system.locking import LOCK, locked
 
@@ -47,7 +47,8 @@ class Claim:
 
     def begin(self) -> None:
         """Write down what is to be run, and remove what a failure, or training with other settings, has left."""
-        if self._before() not in (None, self.cell.content):
+        before = self._before()
+        if before is not None and changes(before, self.cell.content):
             RunFolder(self.folder / RUN_FOLDER).clear()
         for left in (ERROR_FILE, DIVERGED_FILE):
             (self.folder / left).unlink(missing_ok=True)

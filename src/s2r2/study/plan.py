@@ -1,6 +1,9 @@
 """The cells of a study: one training run and its evaluation each, as plain data."""
 
+import contextlib
 import dataclasses
+import functools
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -9,16 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from s2r2.errors import ArgumentError, S2R2Error
+from s2r2.images import absolute_data
+from s2r2.runs import RunFolder
 from s2r2.settings.renamed import with_current_names
 from s2r2.study.spec import UNTRAINED, Study, folder_name
+from s2r2.system.code_files import is_code_file
+from s2r2.system.console import PlainConsole
 from s2r2.training import TrainConfig
 from s2r2.training.methods import resolve
-from s2r2.views import get_recipe, view_sizes
+from s2r2.training.setup.encoder import with_recipe, with_start
+from s2r2.views import RECIPES, get_recipe, view_sizes
 
 _COSTS = ("pixels", "seconds", "steps", "peak_memory")
 CELL_FILE, RESULT_FILE, SCORES_FILE, RUN_FOLDER = "cell.json", "judged.json", "scores.npz", "run"
 DIVERGED_FILE = "diverged.json"
 """What a cell was whose loss, or whose encoder's embeddings, were no numbers."""
+_HELD = ("files", "recipe")
+"""What files that a cell names held: earlier versions did not write it down."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +112,7 @@ def is_done(cell: Cell, out: Path) -> bool:
     path = cell.folder(out) / RESULT_FILE
     if not path.is_file():
         return has_diverged(cell, out)
-    before = read_result(path)["cell"]
-    if before != cell.content:
-        changed = ", ".join(sorted(_differences(before, cell.content)))
+    if changed := ", ".join(changes(read_result(path)["cell"], cell.content)):
         raise ArgumentError(
             f"{path.parent} was run with another {changed}: choose another `out`, or delete that folder to run it again"
         )
@@ -115,7 +123,7 @@ def has_diverged(cell: Cell, out: Path) -> bool:
     """Whether a trial has ended in numbers that are not finite: it would again, so that is a result, the worst one."""
     try:
         text = (cell.folder(out) / DIVERGED_FILE).read_text(encoding="utf-8")
-        return cell.stage == "tuning" and with_all_settings(json.loads(text)) == cell.content
+        return cell.stage == "tuning" and not changes(with_all_settings(json.loads(text)), cell.content)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -146,6 +154,15 @@ def with_all_settings(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "config": {**_of_cells(TrainConfig()), **with_current_names(content["config"])}}
 
 
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Names of what decides a cell's result and is not as it was; what an earlier version did not note is left out."""
+    with contextlib.suppress(KeyError, TypeError, AttributeError):  # paths may stand there as the study had them
+        tasks = {name: {k: absolute_data(v) for k, v in parts.items()} for name, parts in before["tasks"].items()}
+        before = {**before, "train": [absolute_data(part) for part in before["train"]], "tasks": tasks}
+    now = {name: value for name, value in now.items() if name in before or name not in _HELD}
+    return sorted(set(_differences(before, now))) if before != now else []
+
+
 def _cell(
     study: Study, stage: str, data: str, method: str, seed: int, budget: int, trial: int, settings: dict[str, Any]
 ) -> Cell:
@@ -161,6 +178,8 @@ def _cell(
         "config": _of_cells(config),
         "settings": settings,
         **({"protocols": study.protocols} if study.protocols else {}),
+        **({} if config.recipe in RECIPES else {"recipe": get_recipe(config.recipe).to_dict()}),
+        **({"files": files} if (files := _hashes([config.method, *study.protocols], config.start)) else {}),
     }
     return Cell(stage, data, method, seed, budget, trial, json.loads(json.dumps(content)))
 
@@ -170,17 +189,56 @@ def _of_cells(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in config.to_dict().items() if name not in ("store", "device")}
 
 
+def _hashes(code: list[str], start: str) -> dict[str, str]:
+    """Of files of code and of an encoder to start from: a result is that of what they held."""
+    files = {name: Path(name) for name in code if is_code_file(name)}
+    encoder = RunFolder(start).encoder_file if Path(start).is_dir() else Path(start)
+    if start and encoder.is_file():
+        files[start] = encoder
+    about = {name: path.stat() for name, path in files.items()}
+    return {name: _hash(path, about[name].st_size, about[name].st_mtime_ns) for name, path in files.items()}
+
+
+@functools.lru_cache
+def _hash(path: Path, _size: int, _changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
 def _config(study: Study, method: dict[str, Any], settings: dict[str, Any], seed: int, budget: int) -> TrainConfig:
     """The resolved config whose steps use up the budget."""
-    config = resolve(merged_settings(study, method, settings, seed))
+    config = settle(merged_settings(study, method, settings, seed))
     sizes = view_sizes(get_recipe(config.recipe), config.image_size, config.views)
-    steps = steps_for(budget, config.batch_size * sum(size**2 for size in sizes), config.image_size)
+    steps = steps_for(budget, config.batch_size * sum(size**2 for size in sizes), full_size(study))
     return dataclasses.replace(config, steps=steps)
 
 
-def steps_for(budget: int, pixels_per_step: int, image_size: int) -> int:
+def full_size(study: Study) -> int:
+    """Side of the views that budgets and costs count in: that of the config which all rows share."""
+    return settle(merged_settings(study, {}, {}, study.seeds[0])).image_size
+
+
+def settle(config: TrainConfig) -> TrainConfig:
+    """The config as a run will have it: what its encoder to start from, its method and its backbone decide filled in.
+
+    Raises:
+        S2R2Error: It cannot be.
+    """
+    text = json.dumps({**config.to_dict(), "seed": 0}, sort_keys=True)
+    return dataclasses.replace(_settled(text, config.given), seed=config.seed)
+
+
+@functools.lru_cache(maxsize=1024)
+def _settled(text: str, given: frozenset[str]) -> TrainConfig:
+    """As :func:`settle`; an encoder to start from is read once for all cells."""
+    quiet = PlainConsole(quiet=True)
+    config, _ = with_start(TrainConfig.from_dict(json.loads(text)), given, quiet)
+    return with_recipe(resolve(config), config.recipe, quiet)
+
+
+def steps_for(budget: int, pixels_per_step: int, side: int) -> int:
     """Steps whose encoded pixels come nearest to so many views of full size; at least one."""
-    return max(1, math.floor(budget * image_size**2 / pixels_per_step + 0.5))
+    return max(1, math.floor(budget * side**2 / pixels_per_step + 0.5))
 
 
 def merged_settings(study: Study, method: dict[str, Any], settings: dict[str, Any], seed: int) -> TrainConfig:
@@ -189,7 +247,8 @@ def merged_settings(study: Study, method: dict[str, Any], settings: dict[str, An
     for part in (study.config, method, settings):
         options = {**values.get("options", {}), **part.get("options", {})}
         values = {**values, **part, "options": options}
-    return TrainConfig.from_dict({**values, "seed": seed})
+    config = TrainConfig.from_dict({**values, "seed": seed})
+    return config.only([*with_current_names(values), "seed"])
 
 
 def _differences(before: Any, now: Any, name: str = "setting") -> Iterator[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from s2r2.errors import S2R2Error
 from s2r2.runs import RunFolder
 from s2r2.study.claims import read_failure
-from s2r2.study.plan import RESULT_FILE, RUN_FOLDER, SCORES_FILE, Cell, damaged, is_done, read_result
+from s2r2.study.plan import RESULT_FILE, RUN_FOLDER, SCORES_FILE, Cell, damaged, full_size, is_done, read_result
 from s2r2.study.spec import UNTRAINED, Study
 from s2r2.study.statistics import Estimate, estimate, holm, resampled_run
 from s2r2.study.tasks import TARGETS, targets_of
@@ -149,7 +149,7 @@ def collect(study: Study, cells: list[Cell], out: Path, tuning: dict[str, dict[s
             for method in study.methods:
                 mine = [record for cell, record in zip(chosen, records, strict=True) if cell.method == method]
                 if mine:
-                    results.costs[data, method, budget] = _costs(mine)
+                    results.costs[data, method, budget] = _costs(mine, full_size(study))
         for method in study.methods:
             runs = [c for c in done if c.data == data and c.method == method and c.budget == max(study.budgets)]
             results.curves[data, method] = [curve for c in runs if len(curve := _curve(c, out))]
@@ -258,8 +258,7 @@ def _result(cell: Cell, out: Path) -> dict[str, Any]:
     return read_result(cell.folder(out) / RESULT_FILE)
 
 
-def _costs(results: list[dict[str, Any]]) -> Costs:
-    size = results[0]["cell"]["config"]["image_size"]
+def _costs(results: list[dict[str, Any]], size: int) -> Costs:
     costs = [entry["costs"] for entry in results]
     return Costs(
         float(np.mean([c["pixels"] for c in costs])) / size**2,
@@ -279,10 +278,20 @@ def _curve(cell: Cell, out: Path) -> np.ndarray:
 
 
 def to_dict(results: Results) -> dict[str, Any]:
-    """Plain values for JSON: every figure as value, low, high (None where not known), and seeds."""
+    """Plain values for JSON: every figure as value, low, high (None where not known), and seeds.
+
+    ``images`` is half of the interval over test images alone, which a table gives a single seed in brackets;
+    ``certain``, of a difference, whether Holm's correction for all ``differences`` of the study leaves it.
+    """
+    kept = results.no_chance
+
+    def gaps(row: Mapping[str, Estimate]) -> dict[str, Any]:
+        return {name: {**_plain(gap), "certain": gap in kept} for name, gap in row.items()}
+
     return {
         "study": results.study.name,
         "reference": results.reference,
+        "differences": len(results.differences),
         "cells": results.cells,
         "done": results.done,
         "failures": [vars(failure) for failure in results.failures],
@@ -292,13 +301,14 @@ def to_dict(results: Results) -> dict[str, Any]:
                 "task": c.task,
                 "budget": c.budget,
                 "images": c.images,
+                "several_labels": c.several,
                 "titles": c.titles,
+                "explanations": c.explanations,
                 "notes": c.notes,
                 "figures": {m: {n: _plain(e) for n, e in row.items()} for m, row in c.figures.items()},
-                "differences": {m: {n: _plain(e) for n, e in row.items()} for m, row in c.differences.items()},
+                "differences": {m: gaps(row) for m, row in c.differences.items()},
                 "pairs": [
-                    {"first": first, "second": second, "figures": {n: _plain(e) for n, e in row.items()}}
-                    for (first, second), row in c.pairs.items()
+                    {"first": first, "second": second, "figures": gaps(row)} for (first, second), row in c.pairs.items()
                 ],
             }
             for c in results.comparisons
@@ -312,5 +322,5 @@ def to_dict(results: Results) -> dict[str, Any]:
 
 
 def _plain(estimate: Estimate) -> dict[str, float | int | None]:
-    numbers = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    numbers = {"value": estimate.value, "low": estimate.low, "high": estimate.high, "images": estimate.images}
     return {name: round(v, 5) if math.isfinite(v) else None for name, v in numbers.items()} | {"seeds": estimate.seeds}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from s2r2.errors import ArgumentError, S2R2Error
+from s2r2.images import data_under
 from s2r2.settings.renamed import with_current_names
 from s2r2.settings.values import Mistakes, Where, fitted, plain, show
 from s2r2.settings.yaml_documents import read_yaml
@@ -222,14 +223,10 @@ def _with_lists(data: Any) -> Any:
 
 
 def _placed(spec: DataSpec, root: Path) -> DataSpec:
-    tasks = {name: TaskSpec(_place(task.train, root), _place(task.test, root)) for name, task in spec.tasks.items()}
-    return DataSpec([_place(part, root) for part in spec.train], tasks, spec.copies)
-
-
-def _place(path: str, root: Path) -> str:
-    """The path under the root if something is there, else as it is (a built-in name, an absolute path)."""
-    under = root / path
-    return str(under) if under.exists() or (root / path.rpartition(":")[0]).is_file() else path
+    tasks = {
+        name: TaskSpec(data_under(root, task.train), data_under(root, task.test)) for name, task in spec.tasks.items()
+    }
+    return DataSpec([data_under(root, part) for part in spec.train], tasks, spec.copies)
 
 
 def _check_settings(values: dict[str, Any], mistakes: Mistakes) -> None:

@@ -1,6 +1,8 @@
 """``DATA``, as people write it: whatever a registered kind of source recognizes."""
 
 import difflib
+import glob
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,6 +57,19 @@ def absolute_data(data: str | Path) -> str:
     if "://" in parsed.place or parsed.name:
         return parsed.text
     return f"{parsed.path.absolute()}{f':{parsed.part}' if parsed.part else ''}"
+
+
+def data_under(root: Path, data: str) -> str:
+    """``DATA`` whose path may start from a folder, as it is found from any other.
+
+    Args:
+        root: The folder.
+        data: A path, perhaps with a part, or a pattern of shards: there if something is there, else as it is; or a
+            built-in name or an address.
+    """
+    there = parse(str(root / data))
+    shards = ".tar" in data and any(glob.iglob(re.sub(r"\{[^{}]*\}", "*", data), root_dir=root, recursive=True))
+    return absolute_data(there.text if there.path.exists() or shards else data)
 
 
 def _open(data: Data) -> ImageSource:
