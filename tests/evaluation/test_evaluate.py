@@ -141,7 +141,10 @@ def test_singletons_unlabeled_and_duplicate_images_are_reported(tmp_path, build_
     assert "1 test image without label was left out" in text
     both = evaluate({}, train, test, draws=20)
     assert both.about["duplicates"] == 3
-    assert any("have a copy among the training images" in note for note in both.notes)
+    copied = "3 of 30 test images have a copy among the training images (same pixels at low resolution)"
+    assert f"{copied}: kNN and probe figures are too good." in both.notes
+    bare = build_store(tmp_path, photos[2:5] + photos[:1], None, "bare train")
+    assert f"{copied.replace('3', '4', 1)}." in evaluate({}, bare, test, draws=20).notes
 
 
 def test_unlabeled_test_images_of_labeled_training_images_keep_their_rankings(tmp_path, build_store, striped_photos):

@@ -202,6 +202,9 @@ def test_names_that_share_or_leave_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(S2R2Error, match="same folder"):
         read_study(written(tmp_path, methods={"a b": {}, "a-b": {}}))
     assert folder_name("..") == "unnamed"
+    long = [folder_name("β" * 300 + end) for end in "ab"]
+    assert len({*long}) == 2
+    assert all(len(name.encode()) <= 200 for name in long)
 
 
 def test_code_that_a_study_names_runs_only_if_the_user_has_named_it(

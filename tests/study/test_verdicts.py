@@ -113,6 +113,11 @@ def test_a_best_trial_at_an_edge_gets_a_trial_beyond_it(tmp_path: Path) -> None:
     assert record["digits"]["S2R2"]["edges"] == ["temperature"]
     [wider] = wider_cells(study, cells, tmp_path)  # the other method's trials have no number in common
     assert (wider.method, wider.trial, wider.content["settings"]) == ("S2R2", 2, {"temperature": 0.15})
+    sizes = {**TUNING, "search": {**TUNING["search"], "S2R2": {"batch_size": [320, 32]}}}  # 360 images
+    larger = parse_study({**STUDY, "tuning": sizes}, Path())
+    for cell in tuning_cells(larger):
+        leave_result(cell, tmp_path / "larger", 7 if cell.trial == 0 else 5)
+    assert wider_cells(larger, tuning_cells(larger), tmp_path / "larger") == []
     unfinished, _ = choose_settings(study, [*cells, wider], tmp_path)
     assert "S2R2" not in unfinished["digits"]
     leave_result(wider, tmp_path, 10)

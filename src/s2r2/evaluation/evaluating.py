@@ -114,7 +114,7 @@ def evaluate(
         row, space = _raw_pixels(train, test, side, views)
         shown.append(_judge(row, space, task, chosen))
         if space.train is not None:
-            _note_duplicates(evaluation, space.train, space.test)
+            _note_duplicates(evaluation, space.train, space.test, task)
     for row, space in spaces:
         if nowhere := nowhere_to_rank(test, space.test, space.views) or nowhere_to_rank(train, space.train):
             evaluation.notes.append(f"{row.encoder} ({row.output}) is not evaluated: {nowhere}.")
@@ -288,13 +288,14 @@ def _about(train: PixelStore | None, test: PixelStore, task: Task, side: int) ->
     return about
 
 
-def _note_duplicates(evaluation: Evaluation, train: np.ndarray, test: np.ndarray) -> None:
+def _note_duplicates(evaluation: Evaluation, train: np.ndarray, test: np.ndarray, task: Task) -> None:
     pairs = duplicates(train, test)
     copied = evaluation.about["duplicates"] = len({pair.test for pair in pairs})
     if pairs:
+        taught = task.labeled and task.has_train_labels
         evaluation.notes.append(
-            f"{copied} of {len(test):,} test images {'has' if copied == 1 else 'have'} a copy among the training "
-            "images (same pixels at low resolution): kNN and probe figures are a little too good."
+            f"{copied:,} of {len(test):,} test images {'has' if copied == 1 else 'have'} a copy among the training "
+            f"images (same pixels at low resolution){': kNN and probe figures are too good' if taught else ''}."
         )
 
 

@@ -23,7 +23,7 @@ from s2r2.study.tables import (
     tuning_rows,
 )
 from s2r2.study.verdicts import counted
-from s2r2.system.files import write_text
+from s2r2.system.files import fitting_name, write_text
 
 
 def write_page(results: Results, folder: Path) -> Path:
@@ -35,7 +35,8 @@ def write_page(results: Results, folder: Path) -> Path:
         lstrip_blocks=True,
     )
     charts = {
-        data: _chart(curves_chart(results, data), folder, f"curves-{folder_name(data)}") for data in results.study.data
+        data: _chart(curves_chart(results, data), folder, fitting_name(f"curves-{folder_name(data)}"))
+        for data in results.study.data
     }
     content = {
         "study": results.study,
@@ -59,7 +60,7 @@ def write_page(results: Results, folder: Path) -> Path:
 def _comparison(results: Results, comparison: Comparison, folder: Path) -> dict[str, Any]:
     # Commas, which no folder's name has, between the parts: a-b of c is another picture than b-c of a.
     parts = [folder_name(comparison.data), folder_name(comparison.task), str(comparison.budget)]
-    name = f"differences-{','.join(parts)}"
+    name = fitting_name(f"differences-{','.join(parts)}")
     return {
         "title": f"{comparison.data}, evaluated on {comparison.task}",
         "about": f"{comparison.budget:,} views encoded in a run; {comparison.images:,} test images; per cent. "

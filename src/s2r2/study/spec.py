@@ -16,6 +16,7 @@ from s2r2.images import data_under
 from s2r2.settings.renamed import with_current_names
 from s2r2.settings.values import Mistakes, Where, fitted, plain, show
 from s2r2.settings.yaml_documents import read_yaml
+from s2r2.system.files import fitting_name
 from s2r2.training.config import TrainConfig
 
 UNTRAINED = "untrained"
@@ -344,4 +345,4 @@ def _seeds_and_budgets(seeds: list[int], budgets: list[int], where: Where, key: 
 def folder_name(name: str) -> str:
     """A name as a folder."""
     folder = "".join(c if c.isalnum() or c in "-_.=" else "-" for c in name).strip("-")
-    return folder if folder.strip(".") else "unnamed"
+    return fitting_name(folder) if folder.strip(".") else "unnamed"

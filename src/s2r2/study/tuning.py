@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from s2r2.errors import S2R2Error
+from s2r2.study.cell import training_source
 from s2r2.study.checking import refuse_settings
 from s2r2.study.plan import Cell, has_diverged, is_done, tuning_cell
 from s2r2.study.results import figure_names, read_scores
@@ -62,7 +63,7 @@ def choose_settings(study: Study, cells: list[Cell], out: Path) -> tuple[dict[st
 def wider_cells(study: Study, cells: list[Cell], out: Path) -> list[Cell]:
     """One more trial for each number of the best settings that lies at the edge of those tried, a step beyond it.
 
-    What cannot be, such as a temperature that a method refuses, is left out.
+    What cannot be, such as a temperature that a method refuses or more images in a batch than there are, is left out.
     """
     assert study.tuning is not None
     chosen, _ = choose_settings(study, cells, out)
@@ -70,19 +71,26 @@ def wider_cells(study: Study, cells: list[Cell], out: Path) -> list[Cell]:
     for data, methods in chosen.items():
         for method in methods:
             tried = study.tuning.settings(method)
-            possible = []
-            for settings in beyond_edges(tried, chosen[data][method]).values():
-                try:
-                    refuse_settings(study, method, settings)
-                    possible.append(settings)
-                except S2R2Error:
-                    continue
+            beyond = beyond_edges(tried, chosen[data][method]).values()
+            possible = [settings for settings in beyond if _is_possible(study, data, method, settings)]
             more += [
                 tuning_cell(study, data, method, seed, study.tuning.trials + number, settings)
                 for seed in study.tuning.seeds
                 for number, settings in enumerate(possible)
             ]
     return more
+
+
+def _is_possible(study: Study, data: str, method: str, settings: Settings) -> bool:
+    """Whether a trial that nobody has asked for could be run."""
+    assert study.tuning is not None
+    try:
+        refuse_settings(study, method, settings)
+    except S2R2Error:
+        return False
+    cell = tuning_cell(study, data, method, study.tuning.seeds[0], study.tuning.trials, settings)
+    batch: int = cell.content["config"]["batch_size"]
+    return "batch_size" not in settings or batch <= len(training_source(cell.content))
 
 
 def beyond_edges(tried: list[Settings], best: Settings) -> dict[str, Settings]:

@@ -20,6 +20,7 @@ _NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _UMASK = os.umask(0o077)  # reading the mask means setting it; done once, at import
 os.umask(_UMASK)
 _PIECE = 16 << 20
+_LONGEST_NAME = 200  # bytes; file systems take 255, and a file being written has a longer name
 _FILE_MODE = 0o666 & ~_UMASK  # what open() would have given; mkstemp gives 0600
 
 
@@ -260,6 +261,14 @@ def write_text(path: str | Path, content: str) -> None:
     """Write ``content`` to ``path`` atomically as UTF-8 (see :func:`atomic_write`)."""
     with atomic_write(path, "w") as file:
         file.write(content)
+
+
+def fitting_name(name: str) -> str:
+    """The name of a file, if it is so long that a file system might not take it cut, with a hash of all of it."""
+    text = name.encode(errors="replace")
+    if len(text) <= _LONGEST_NAME:
+        return name
+    return f"{text[: _LONGEST_NAME - 13].decode(errors='ignore')}-{hashlib.sha256(text).hexdigest()[:12]}"
 
 
 def private_folder(name: str) -> Path | None:
