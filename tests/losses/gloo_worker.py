@@ -229,6 +229,8 @@ def errors() -> None:
     z[8, 1] = float("nan")  # the second process that has rows
     with pytest.raises(S2R2Error, match="not finite in row"):
         SmoothAPLoss(0.1)(mine(z), mine(groups))
+    with pytest.raises(S2R2Error, match=r"^embeddings are not finite in row \d+ of process"):
+        SmoothAPLoss(0.1)(mine(z), mine(groups), gallery=inputs, gallery_groups=groups)  # of one process; all say so
     with pytest.raises(S2R2Error, match="no query has a positive"):
         SmoothAPLoss(0.1)(mine(inputs), mine(torch.arange(len(inputs))))
     columns = torch.stack([groups, groups // 2], dim=1)

@@ -1,6 +1,7 @@
 """Gradients of slices equal those of the whole batch, in the memory of one slice."""
 
 import copy
+import functools
 import os
 import subprocess
 import sys
@@ -103,12 +104,34 @@ def test_crops_of_several_sizes():
     assert (gradients(cached) - gradients(plain)).norm() < 1e-6 * gradients(plain).norm()
 
 
-def test_batch_norm_uses_and_counts_each_slice_once():
+class Trainer:
+    """A loop with the model as an attribute, and a method that embeds."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model(pixels)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda model: model,
+        lambda model: lambda pixels: model(pixels),
+        lambda model: functools.partial(lambda first, pixels: first(pixels), model),
+        lambda model: Trainer(model).embed,
+        lambda model: lambda pixels, trainer=Trainer(model): trainer.embed(pixels),  # noqa: B008
+        lambda model: lambda pixels, all_of={"encoder": model}: all_of["encoder"](pixels),
+    ],
+    ids=["module", "closure", "partial", "method", "attribute", "item"],
+)
+def test_batch_norm_uses_and_counts_each_slice_once(given):
     pixels, groups = batch()
     loss_fn = lambda z: SmoothAPLoss(0.1)(z, groups)  # noqa: E731
     plain, cached = (Backbone(0, layer=nn.BatchNorm1d).double() for _ in range(2))
     in_slices(plain, pixels, loss_fn, 8)
-    cached_backward(cached, pixels, loss_fn, micro_batch=8)
+    cached_backward(given(cached), pixels, loss_fn, micro_batch=8)
     assert (gradients(cached) - gradients(plain)).norm() < 1e-6 * gradients(plain).norm()
     for found, expected in zip(cached.buffers(), plain.buffers(), strict=True):
         torch.testing.assert_close(found, expected)
@@ -125,6 +148,27 @@ def test_under_autocast():
         cached_backward(cached, pixels.float(), loss_fn, micro_batch=5)
     # A weight shared by slices is cast, and its gradient rounded to bfloat16, once there and once a slice here.
     assert (gradients(cached) - gradients(plain)).norm() < 0.02 * gradients(plain).norm()
+
+
+@pytest.mark.parametrize("scale", [2.0**12, 2.0**16])
+def test_small_gradients_survive_float16(scale):
+    """Of embeddings in float16 they used to be rounded before they were scaled, and the scale itself overflowed."""
+    torch.manual_seed(0)
+    pixels, groups = torch.randn(1024, 16), torch.arange(128).repeat_interleave(8)
+    loss = SmoothAPLoss()
+    plain, cached = nn.Linear(16, 32), nn.Linear(16, 32)
+    cached.load_state_dict(plain.state_dict())
+
+    def loss_fn(z: torch.Tensor) -> torch.Tensor:
+        return loss(normalize(z.float(), dim=1), groups) / 100
+
+    def in_float16(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.float16):
+            return cached(x)
+
+    loss_fn(plain(pixels)).backward()
+    cached_backward(in_float16, pixels, loss_fn, micro_batch=256, backward=lambda value: (value * scale).backward())
+    assert (gradients(cached) / scale - gradients(plain)).norm() < 0.01 * gradients(plain).norm()
 
 
 def test_loss_scaling_applies_once():
@@ -185,6 +229,13 @@ def test_forgotten_parameters_of_the_loss_are_an_error():
     [
         ({"micro_batch": 0}, "micro_batch"),
         ({"micro_batch": [3, 4]}, "micro_batch"),
+        ({"micro_batch": 4.0}, "micro_batch"),
+        ({"micro_batch": None}, "micro_batch"),
+        ({"micro_batch": True}, "micro_batch"),
+        ({"inputs": torch.zeros(8, 3).numpy()}, "inputs is ndarray"),
+        ({"inputs": {"pixels": torch.zeros(8, 3)}}, "inputs is dict"),
+        ({"loss_fn": lambda z: 1.0}, "returned float"),
+        ({"model": Backbone().double().requires_grad_(False)}, "set requires_grad"),
         ({"inputs": torch.zeros(0, 3, 8, 8).double()}, "empty"),
         ({"model": lambda x: x}, "must return embeddings"),
         ({"loss_fn": lambda z: z.sum(1)}, "one number"),

@@ -1,5 +1,7 @@
 """What the losses refuse, and that the remedies which their messages name work."""
 
+import copy
+
 import pytest
 import torch
 from ranking_cases import make_batch
@@ -7,14 +9,20 @@ from ranking_cases import make_batch
 from s2r2.errors import S2R2Error
 from s2r2.losses import (
     SURROGATES,
+    GradedRankingLoss,
     MemoryBank,
+    MVDHELLoss,
     NTXentLoss,
     RankingLoss,
     SmoothAPLoss,
+    SpreadLoss,
     SwAVLoss,
+    ranking_loss,
+    sinkhorn,
     smooth_ap_definition,
     smooth_average_precision_loss,
 )
+from s2r2.losses.neighbors import with_neighbors
 
 Z, GROUPS = make_batch([3] * 4, 0.5, 3)
 LOSSES = [SmoothAPLoss(), SmoothAPLoss(reduction="none"), RankingLoss("sup-ap"), NTXentLoss(), SwAVLoss(6, 4)]
@@ -148,6 +156,39 @@ def test_nothing_global_is_changed(loss):
     assert everything() == before
 
 
+@pytest.mark.parametrize(
+    ("loss", "groups"),
+    [
+        *[(loss, GROUPS) for loss in (*LOSSES, SmoothAPLoss(backend="torch"), SpreadLoss(), MVDHELLoss())],
+        (SmoothAPLoss(0.02, bank=MemoryBank(20, 6, positives=True)), GROUPS),
+        (RankingLoss("quantised-ap"), GROUPS),
+        (GradedRankingLoss("ndcg"), torch.stack([GROUPS, GROUPS // 2], dim=1)),
+    ],
+    ids=repr,
+)
+def test_another_default_device_changes_nothing(loss, groups):
+    """Such as torch.set_default_device("cuda") with embeddings on the CPU, or groups there as is advised."""
+    z = Z.float().requires_grad_()
+    expected = copy.deepcopy(loss)(z, groups)
+    with torch.device("meta"):
+        found = [loss(z, groups), loss(z, groups)][0]  # the second with what the bank remembers
+        found.sum().backward()
+    torch.testing.assert_close(found, expected)
+
+
+def test_neighbors_are_the_same_under_autocast_and_another_default_device():
+    torch.manual_seed(0)
+    z = torch.nn.functional.normalize(torch.randn(400, 6) * 0.01 + torch.randn(6), dim=1)
+    images, found = torch.arange(200), []
+    for settings in (torch.device("cpu"), torch.device("meta"), torch.autocast("cpu", torch.bfloat16)):
+        recent = MemoryBank(300, 6)
+        recent.add(z[200:], torch.zeros(200, dtype=torch.int64))
+        with settings:
+            found.append(with_neighbors(z[:200], images, recent).groups)
+    assert len(found[0]) > 220
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("name", [*SURROGATES, "nt-xent", "swav"])
 def test_embeddings_too_large_to_multiply_are_a_line(name, dtype):
@@ -168,6 +209,22 @@ def test_embeddings_without_numbers_are_a_line(loss):
 
 
 def test_settings_of_another_type_are_a_line():
+    for name, make in (
+        ("no graded loss", lambda: GradedRankingLoss(["h-ap"])),
+        ("no ranking loss", lambda: RankingLoss(["smooth-ap"])),
+        ("no ranking loss", lambda: ranking_loss(Z, GROUPS, None, temperature=0.1)),
+        ("weights is 1.0", lambda: GradedRankingLoss(weights=1.0)),
+        ("embeddings must be", lambda: SpreadLoss()(Z.tolist(), GROUPS)),
+        ("embeddings must be", lambda: MVDHELLoss()(Z.tolist(), GROUPS)),
+        ("epsilon is 0", lambda: sinkhorn(Z, epsilon=0)),
+        ("iterations is 1.5", lambda: sinkhorn(Z, iterations=1.5)),
+        ("groups is ", lambda: smooth_ap_definition(Z, GROUPS[:5])),
+        ("groups must be", lambda: smooth_ap_definition(Z, GROUPS.tolist())),
+        ("chunk is 2.5", lambda: smooth_ap_definition(Z, GROUPS, chunk=2.5)),
+    ):
+        with pytest.raises(S2R2Error, match=name):
+            make()
+    assert ranking_loss(Z, GROUPS, "smooth-ap", temperature=0.05) == SmoothAPLoss(0.05)(Z, GROUPS)
     for settings in ({"include_self": "no"}, {"check_finite": 1}, {"distributed": "x"}, {"distributed": 3}):
         with pytest.raises(S2R2Error, match=next(iter(settings))):
             SmoothAPLoss(**settings)(Z, GROUPS)

@@ -123,6 +123,11 @@ def graded(groups: torch.Tensor = COLUMNS, *, name: str = "h-ap", **settings: ob
     return GradedRankingLoss(name, **settings)(Z, groups)  # type: ignore[arg-type]
 
 
+case(
+    "give one number for each column of groups",
+    lambda _: graded(weights=1.0),
+    lambda _, said: graded(weights=(1.0, 0.5)),
+)
 case("give the columns from the finest", lambda _: graded(COLUMNS.flip(1)), lambda _, said: graded())
 case(
     "weights has {} levels, groups {} columns; make them equal",
@@ -232,6 +237,20 @@ case(
     lambda _: cached(micro_batch=0),
     lambda _, said: (cached(micro_batch=4), cached(micro_batch=[5])),
 )
+case(
+    "give a tensor (N, ...), or a list of them",
+    lambda _: cached(inputs=Z.numpy()),
+    lambda _, said: (cached(inputs=Z), cached(inputs=[Z[:4], Z[4:]])),
+)
+FROZEN = nn.Linear(6, 6).requires_grad_(False)
+
+
+def of_frozen(learns: bool) -> object:
+    FROZEN.weight.requires_grad_(learns)
+    return cached_backward(FROZEN, Z, lambda z: smooth_average_precision_loss(z, GROUPS), micro_batch=4)
+
+
+case("set requires_grad of those that are to learn", lambda _: of_frozen(False), lambda _, said: of_frozen(True))
 case("the batch is empty; give at least two views", lambda _: cached(inputs=Z[:0]), lambda _, said: cached())
 case(
     "reduce it to one number",

@@ -27,8 +27,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from s2r2.errors import ArgumentError
+from s2r2.losses.batch import check_arguments
 from s2r2.losses.ranking import RankingLoss, ranking_loss
-from s2r2.losses.refusals import check_above_zero, eager, transformed
+from s2r2.losses.refusals import check_above_zero, check_whole, eager, transformed
 from s2r2.losses.surrogates import create_surrogate
 
 
@@ -48,7 +49,7 @@ def smooth_ap_definition(embeddings: Tensor, groups: Tensor, temperature: float 
         Scalar loss in [0, 1).
 
     Raises:
-        S2R2Error: No group occurs twice, or a setting is not above 0.
+        S2R2Error: Wrong shapes or types, no group occurs twice, or a setting is not above 0.
     """
 
     def sum_of_losses(z: Tensor, queries: Tensor) -> Tensor:
@@ -63,10 +64,14 @@ def smooth_ap_definition(embeddings: Tensor, groups: Tensor, temperature: float 
         average_precision = (precision * positive).sum(1) / positive.sum(1).clamp(min=1)
         return ((1 - average_precision) * has_positive[queries]).sum()
 
-    check_above_zero(temperature=temperature, chunk=chunk)
-    has_positive = (groups[:, None] == groups).sum(1) > 1
     # Neither torch.func nor a compiled graph knows checkpoints, nor a look at the data.
     plain = torch.compiler.is_compiling() or transformed()
+    check_above_zero(temperature=temperature)
+    check_whole(1, chunk=chunk)
+    if not plain:
+        check_arguments(embeddings, groups)
+    groups = groups.to(embeddings.device)
+    has_positive = (groups[:, None] == groups).sum(1) > 1
     if not plain and not bool(has_positive.any()):
         raise ArgumentError(f"no group occurs twice among {len(groups)} embeddings; give each image at least two views")
     queries = torch.arange(len(embeddings), device=embeddings.device).split(chunk)

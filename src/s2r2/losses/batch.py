@@ -33,6 +33,7 @@ class Batch:
         fresh_groups: The first column of their groups, on the CPU.
         sizes: Number of rows of ``fresh`` that come from each process.
         kind: ``"embeddings"`` or ``"gallery"``: what the candidates are.
+        reach: With a gallery, the largest absolute number of each query of each process.
     """
 
     queries: Tensor
@@ -45,6 +46,7 @@ class Batch:
     fresh_groups: Tensor
     sizes: list[int]
     kind: str
+    reach: tuple[Tensor, ...] = ()
 
     @property
     def relevance(self) -> Relevance:
@@ -58,9 +60,10 @@ class Batch:
         Raises:
             NonFiniteError: Names the first such row.
         """
-        _check_finite("gallery embeddings" if self.kind == "gallery" else self.kind, self.fresh, self.sizes)
-        if self.kind == "gallery":
-            _check_finite("embeddings", self.queries.detach(), [len(self.queries)])
+        name = "gallery embeddings" if self.kind == "gallery" else self.kind
+        _check_finite(name, _reach(self.fresh), self.sizes, self.queries.dtype)
+        if self.reach:
+            _check_finite("embeddings", torch.cat(self.reach), [len(r) for r in self.reach], self.queries.dtype)
 
 
 def check_arguments(
@@ -124,24 +127,27 @@ def assemble(
     local_groups = groups if gallery_groups is None else gallery_groups
     groups, local_groups = _columns(groups), _columns(local_groups)
     world = process_group(distributed)
-    own: Tensor | None = torch.arange(len(queries))
+    own: Tensor | None = torch.arange(len(queries), device="cpu")
     if world is None:
         candidates, candidate_groups, sizes = local, _on_cpu(local_groups), [len(local)]
         query_groups, mask = _on_cpu(groups), None if query_mask is None else query_mask.cpu()
         all_groups, world_size = query_groups, 1
+        reach: tuple[Tensor, ...] = () if gallery is None else (_reach(queries),)
     else:
         world_size, rank = dist.get_world_size(world), dist.get_rank(world)
         sizes = gather_sizes(local, world)
         candidates = gather_with_gradient(local, sizes, world)
-        # Groups and mask travel together; every process then knows all valid queries without another exchange.
+        # Groups, mask and reach travel together; every process then knows all queries without another exchange.
         flags = torch.ones_like(groups[:, :1]) if query_mask is None else query_mask[:, None]
-        table = torch.cat([part.to(local.device, torch.int64) for part in (groups, flags)], dim=1)
+        reached = _reach(queries).double().view(torch.int64)[:, None]
+        table = torch.cat([part.to(local.device, torch.int64) for part in (groups, flags, reached)], dim=1)
         query_sizes = sizes if gallery is None else gather_sizes(queries, world)
         table = gather(table, query_sizes, world).cpu()
-        all_groups, all_mask = table[:, :-1], table[:, -1].bool()
+        all_groups, all_mask = table[:, :-2], table[:, -2].bool()
+        reach = () if gallery is None else table[:, -1].contiguous().view(torch.float64).split(query_sizes)
         query_groups, mask = all_groups.split(query_sizes)[rank], all_mask.split(query_sizes)[rank]
         if gallery is None:
-            candidate_groups, own = all_groups, torch.arange(len(queries)) + sum(sizes[:rank])
+            candidate_groups, own = all_groups, torch.arange(len(queries), device="cpu") + sum(sizes[:rank])
         else:
             candidate_groups = gather(local_groups.to(torch.int64).to(local.device), sizes, world).cpu()
     if gallery is not None:
@@ -166,7 +172,7 @@ def assemble(
     shares = [None] if weighting is None else weighting.shares(levels, len(queries))
     levels = [level.to(queries.device) for level in levels]
     shares = [share if share is None else share.to(queries, non_blocking=True) for share in shares]
-    return Batch(queries, candidates, levels, shares, total, world_size, fresh, fresh_groups, sizes, kind)
+    return Batch(queries, candidates, levels, shares, total, world_size, fresh, fresh_groups, sizes, kind, reach)
 
 
 def _columns(groups: Tensor) -> Tensor:
@@ -196,7 +202,7 @@ def gather_everybody(
         gathered = gather_with_gradient(gathered, sizes, world)
         all_groups = gather(groups.to(gathered.device, torch.int64), sizes, world).cpu()
     if check_finite or embeddings.device.type == "cpu":
-        _check_finite("embeddings", gathered, sizes)
+        _check_finite("embeddings", _reach(gathered), sizes, gathered.dtype)
     return gathered, all_groups
 
 
@@ -232,9 +238,13 @@ def _check_pair(name: str, vectors: Tensor, groups_name: str, groups: Tensor, gr
         )
 
 
-def _check_finite(name: str, vectors: Tensor, sizes: list[int]) -> None:
-    largest = vectors.detach().abs().amax(1)
-    good = largest <= largest_number(vectors.dtype)  # false for NaN too
+def _reach(vectors: Tensor) -> Tensor:
+    """The largest absolute number of each row."""
+    return vectors.detach().abs().amax(1)
+
+
+def _check_finite(name: str, largest: Tensor, sizes: list[int], dtype: torch.dtype) -> None:
+    good = largest <= largest_number(dtype)  # false for NaN too
     if bool(good.all()):
         return
     row = int((~good).nonzero()[0, 0])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from s2r2.errors import ArgumentError
-from s2r2.losses.batch import gather_everybody
+from s2r2.losses.batch import check_arguments, gather_everybody
 from s2r2.losses.distributed import Distributed
 from s2r2.losses.ranking import full_precision
 from s2r2.losses.refusals import check_above_zero, eager
@@ -58,6 +58,7 @@ class MVDHELLoss(nn.Module):
                 different numbers of them.
         """
         check_above_zero(temperature=self.temperature)
+        check_arguments(embeddings, groups)
         with full_precision(embeddings.device):
             batch = gather_everybody(embeddings, groups, self.distributed, check_finite=self.check_finite)
             views = by_view(*batch)

@@ -27,7 +27,7 @@ backends, exact with all of them, and costs what the ungraded loss with those gr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from s2r2.errors import ArgumentError
@@ -62,9 +62,11 @@ class GradedRankingLoss(RankingLoss):
     def __init__(
         self, name: str = "h-ap", *, temperature: float = 0.05, weights: Sequence[float] | None = None, **options: Any
     ) -> None:
-        if name not in GRADED:
+        if not isinstance(name, str) or name not in GRADED:
             raise ArgumentError(f"there is no graded loss {name!r}; choose one of {', '.join(GRADED)}")
         if options.get("bank") is not None:
             raise ArgumentError("a graded loss has no bank: stored embeddings have no levels; leave out bank")
+        if not (weights is None or isinstance(weights, Iterable)):
+            raise ArgumentError(f"weights is {weights!r}; give one number for each column of groups, the finest first")
         super().__init__(GRADED[name], temperature=temperature, **options)
         self.levels = Levels(None if weights is None else tuple(weights), by_gain=name == "ndcg")

@@ -12,8 +12,12 @@ The gradients are those of the whole batch, for one more forward pass.
 from __future__ import annotations
 
 import contextlib
+import functools
+import numbers
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from inspect import isfunction, ismethod
+from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -44,10 +48,12 @@ def cached_backward(
 
     Gradients are added to ``.grad`` of the parameters; calling the optimizer is yours. Dropout and other random
     layers see the same random numbers (of torch, on the CPU and on the device) in both passes. Batch norm sees one
-    slice at a time: its statistics are those of a slice, and enter the running averages once. Works under autocast.
+    slice at a time: its statistics are those of a slice, and enter the running averages once. Works under autocast;
+    of float16 embeddings the loss is given a float32 copy, since gradients that no scaler has seen would vanish in it.
 
     Args:
-        model: Embeds a slice, ``(n, ...)`` to ``(n, D)``. Wrapped in ``DistributedDataParallel``, gradients are
+        model: Embeds a slice, ``(n, ...)`` to ``(n, D)``: a module, or a function of modules that are its variables or
+            arguments, or attributes or items of these. Wrapped in ``DistributedDataParallel``, gradients are
             exchanged with the last slice only; the number of slices may differ between processes. Of a model in
             shards (torch's ``fully_shard``) they are exchanged with each slice, or every process would hold them
             whole; all processes must have as many slices.
@@ -65,7 +71,8 @@ def cached_backward(
         Loss and embeddings, detached.
 
     Raises:
-        S2R2Error: Wrong slice sizes, an output that is no matrix, or parameters in the loss that were not named.
+        S2R2Error: Wrong slice sizes, an output that is no matrix, parameters in the loss that were not named, or
+            nothing that gradients could flow into.
     """
     slices = _cut(inputs, micro_batch)
     own = loss_parameters if loss_parameters is not None else _parameters(loss_fn)
@@ -78,7 +85,9 @@ def cached_backward(
         for piece in slices:
             states.append(_RandomState.now(piece))
             outputs.append(_checked(inner(piece), piece))
-    embeddings = torch.cat(outputs).requires_grad_()
+    embeddings = torch.cat(outputs)
+    # Its gradient has not been scaled yet, and in float16 what is below 6e-8 would be lost.
+    embeddings = (embeddings.float() if embeddings.dtype == torch.float16 else embeddings).requires_grad_()
     with torch.enable_grad():
         loss = loss_fn(embeddings)
     _check_leaves(loss, [embeddings, *parameters])
@@ -88,6 +97,7 @@ def cached_backward(
     after = _RandomState.now(slices[0])
 
     gradients = by_embedding.split([len(piece) for piece in slices])
+    reached = False
     for number, (piece, state, gradient) in enumerate(zip(slices, states, gradients, strict=True)):
         last = number == len(slices) - 1
         # Weights that autocast has cached belong to the pass without graph, or to a graph already freed.
@@ -95,13 +105,20 @@ def cached_backward(
         state.restore()
         with contextlib.nullcontext() if last else without_exchange():
             # A scalar whose gradient is the one wanted: hooks such as a loss scaler then apply exactly once.
-            scalar = (model(piece) * gradient).sum()
-            if last:
-                pairs = zip(parameters, by_parameter, strict=True)
-                scalar = sum(((p * g).sum() for p, g in pairs if g is not None), start=scalar)
-            backward(scalar)
+            with torch.enable_grad():
+                scalar = (model(piece) * gradient).sum()
+                if last:
+                    pairs = zip(parameters, by_parameter, strict=True)
+                    scalar = sum(((p * g).sum() for p, g in pairs if g is not None), start=scalar)
+            if scalar.requires_grad:
+                backward(scalar)
+                reached = True
             del scalar  # and with it the graph, before the next slice makes its own
     after.restore()
+    if not reached:
+        raise ArgumentError(
+            "no parameter of the model or the loss requires a gradient; set requires_grad of those that are to learn"
+        )
     return CachedStep(loss.detach(), embeddings.detach())
 
 
@@ -126,13 +143,18 @@ class _RandomState:
 
 
 def _cut(inputs: Tensor | Sequence[Tensor], micro_batch: int | Sequence[int]) -> list[Tensor]:
-    tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    sizes = [micro_batch] * len(tensors) if isinstance(micro_batch, int) else list(micro_batch)
-    if len(sizes) != len(tensors) or any(size < 1 for size in sizes):
+    tensors = [inputs] if isinstance(inputs, Tensor) else inputs
+    if not isinstance(tensors, Sequence) or not all(isinstance(tensor, Tensor) and tensor.ndim for tensor in tensors):
+        raise ArgumentError(f"inputs is {type(inputs).__name__}; give a tensor (N, ...), or a list of them")
+    sizes = list(micro_batch) if isinstance(micro_batch, Sequence) else [micro_batch] * len(tensors)
+    whole = all(isinstance(size, numbers.Integral) and not isinstance(size, bool) for size in sizes)
+    if len(sizes) != len(tensors) or not whole or any(size < 1 for size in sizes):
         raise ArgumentError(
-            f"micro_batch is {micro_batch} for {len(tensors)} inputs; give a number of rows above 0, or one for each"
+            f"micro_batch is {micro_batch!r} for {len(tensors)} inputs; give a number of rows above 0, or one for each"
         )
-    slices = [piece for tensor, size in zip(tensors, sizes, strict=True) for piece in tensor.split(size) if len(piece)]
+    slices = [
+        piece for tensor, size in zip(tensors, sizes, strict=True) for piece in tensor.split(int(size)) if len(piece)
+    ]
     if not slices:
         raise ArgumentError("the batch is empty; give at least two views of an image")
     return slices
@@ -153,13 +175,50 @@ def _find_no_sync(model: Any) -> Callable[[], contextlib.AbstractContextManager[
 @contextlib.contextmanager
 def _buffers_kept(model: Any) -> Iterator[None]:
     """Undo what the block does to buffers: running statistics must not count a slice twice."""
-    buffers = list(model.buffers()) if isinstance(model, nn.Module) else []
+    buffers = [buffer for module in _modules(model) for buffer in module.buffers()]
     before = [buffer.clone() for buffer in buffers]
     try:
         yield
     finally:
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
+
+
+def _modules(model: Any) -> list[nn.Module]:
+    """The module itself, or those that a function reaches by its variables, directly or over other functions."""
+    found: dict[int, nn.Module] = {}
+    waiting = [model]
+    for _ in range(4):
+        found |= {id(thing): thing for thing in waiting if isinstance(thing, nn.Module)}
+        waiting = list({id(known): known for thing in waiting for known in _known(thing)}.values())
+    return list(found.values())
+
+
+def _known(thing: Any) -> list[Any]:
+    """What a function can use; of anything else the modules among its items or attributes."""
+    if isinstance(thing, functools.partial):
+        return [thing.func, *thing.args, *thing.keywords.values()]
+    if ismethod(thing):
+        return [thing.__func__, thing.__self__]
+    if isfunction(thing):
+        known = [thing.__globals__.get(name) for name in _names(thing.__code__)]
+        for cell in thing.__closure__ or ():
+            with contextlib.suppress(ValueError):  # of a variable that has no value yet
+                known.append(cell.cell_contents)
+        known += [*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
+        return [other for other in known if not (isfunction(other) and other.__module__.startswith("torch."))]
+    if isinstance(thing, nn.Module | type | ModuleType):
+        return []
+    parts = (
+        thing
+        if isinstance(thing, list | tuple)
+        else (thing if isinstance(thing, dict) else getattr(thing, "__dict__", {})).values()
+    )
+    return [part for part in parts if isinstance(part, nn.Module)]
+
+
+def _names(code: CodeType) -> list[str]:
+    return [*code.co_names, *(name for part in code.co_consts if isinstance(part, CodeType) for name in _names(part))]
 
 
 def _checked(output: Tensor, piece: Tensor) -> Tensor:
@@ -173,10 +232,9 @@ def _checked(output: Tensor, piece: Tensor) -> Tensor:
 
 def _check_leaves(loss: Tensor, known: list[Tensor]) -> None:
     """Refuse a loss with parameters that would silently get no gradient."""
-    if loss.grad_fn is None or loss.numel() != 1:
-        raise ArgumentError(
-            f"loss_fn returned {tuple(loss.shape)} without gradient or not scalar; reduce it to one number"
-        )
+    if not isinstance(loss, Tensor) or loss.grad_fn is None or loss.numel() != 1:
+        kind = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise ArgumentError(f"loss_fn returned {kind} without gradient or not scalar; reduce it to one number")
     seen, waiting = set(), [loss.grad_fn]
     while waiting:
         node = waiting.pop()

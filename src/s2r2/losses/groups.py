@@ -140,9 +140,9 @@ def find_relevant(
         own = torch.full_like(query_groups, -1)
     elif not include_self:
         position = torch.empty_like(members)
-        position[members] = torch.arange(len(members))
+        position[members] = torch.arange(len(members), device="cpu")
         skip = position[own[rows]] - start[rows]
-    candidate_ids = torch.full((len(candidate_groups) + extra,), -1, dtype=torch.int32)
+    candidate_ids = torch.full((len(candidate_groups) + extra,), -1, dtype=torch.int32, device="cpu")
     candidate_ids[: len(candidate_groups)] = _places(ordered, candidate_groups).to(torch.int32)
     return Relevance(rows, own[rows], start[rows], skip, count, members, candidate_ids)
 

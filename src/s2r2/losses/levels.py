@@ -48,10 +48,10 @@ class Levels:
             raise ArgumentError(f"weights has {len(weights)} levels, groups {len(levels)} columns; make them equal")
         if len(levels) == 1:
             return [None]
-        total = torch.zeros(queries, dtype=torch.float64)
+        total = torch.zeros(queries, dtype=torch.float64, device="cpu")
         parts = []
         for level, weight in zip(levels, weights, strict=True):
-            gain = ideal_gain(level.count) if self.by_gain and len(level) else torch.ones(len(level))
+            gain = ideal_gain(level.count) if self.by_gain and len(level) else torch.ones_like(level.count)
             parts.append(weight * gain.double())
             total.index_add_(0, level.rows, parts[-1])
         return [part / total[level.rows] for part, level in zip(parts, levels, strict=True)]

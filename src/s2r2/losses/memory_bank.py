@@ -53,7 +53,7 @@ class MemoryBank(nn.Module):
         if groups.shape != embeddings.shape[:1] or groups.is_floating_point():
             raise ArgumentError(f"groups are {groups.dtype} {tuple(groups.shape)}; give one integer per embedding")
         embeddings, groups = embeddings[-capacity:], groups[-capacity:]
-        place = (torch.arange(len(embeddings)) + self._next) % capacity
+        place = (torch.arange(len(embeddings), device="cpu") + self._next) % capacity
         self.embeddings[place.to(self.embeddings.device)] = embeddings.detach().to(self.embeddings)
         self.groups[place.to(self.groups.device)] = groups.to(self.groups)
         self._next = (self._next + len(embeddings)) % capacity

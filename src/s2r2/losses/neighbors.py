@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from s2r2.losses.batch import gather_everybody
 from s2r2.losses.distributed import Distributed, process_rank
 from s2r2.losses.memory_bank import MemoryBank
+from s2r2.losses.ranking import full_precision
 from s2r2.losses.spread import group_means
 
 
@@ -49,21 +50,22 @@ def with_neighbors(
         distributed: As in :class:`~s2r2.losses.RankingLoss`.
     """
     everybody, all_groups = gather_everybody(embeddings.detach(), groups, distributed, check_finite=False)
-    means = normalize(group_means(everybody, all_groups), dim=1)
-    remembered, _ = recent.contents(like=means)
-    images, places = mutual_nearest(means, remembered)
+    with full_precision(embeddings.device):  # bfloat16 would make ties of what is near
+        means = normalize(group_means(everybody, all_groups), dim=1)
+        remembered, _ = recent.contents(like=means)
+        images, places = mutual_nearest(means, remembered)
     neighbors = remembered[places].to(embeddings)  # before they are overwritten
     if torch.is_grad_enabled():
-        recent.add(means, torch.zeros(len(means), dtype=torch.int64))
+        recent.add(means, torch.zeros(len(means), dtype=torch.int64, device="cpu"))
     numbers = torch.unique(all_groups)
     near = numbers[images.cpu()]
     groups = groups.detach().to("cpu", torch.int64)
     levels = groups[:, None].expand(-1, 2)
     if process_rank(distributed) == 0:
-        names = torch.arange(len(near)) + int(numbers.max()) + 1
+        names = torch.arange(len(near), device="cpu") + int(numbers.max()) + 1
         embeddings = torch.cat([embeddings, neighbors])
         levels = torch.cat([levels, torch.stack([names, near], dim=1)])
-    queries = torch.arange(len(levels)) < len(groups)
+    queries = torch.arange(len(levels), device="cpu") < len(groups)
     return WithNeighbors(embeddings, levels, queries, len(near) / len(numbers))
 
 

@@ -36,8 +36,8 @@ class RankingLoss(nn.Module):
     them to compare by cosine. A query without positives is left out but remains a candidate for the others.
 
     Args:
-        name: ``"smooth-ap"``, ``"sup-ap"``, ``"recall-at-k"`` or ``"quantised-ap"``; formulas, sources and options in
-            :mod:`s2r2.losses.surrogates`.
+        name: ``"smooth-ap"``, ``"sup-ap"``, ``"recall-at-k"``, ``"smooth-ndcg"`` or ``"quantised-ap"``; formulas,
+            sources and options in :mod:`s2r2.losses.surrogates`.
         temperature: Width of the kernel in units of similarity, > 0; None takes the loss's own default. An
             attribute: assign a new value whenever you like. (``"quantised-ap"`` has none.)
         include_self: Count the query as a candidate and as a positive of itself, as the original Smooth-AP does.
@@ -135,7 +135,7 @@ class RankingLoss(nn.Module):
 def ranking_loss(
     embeddings: Tensor,
     groups: Tensor,
-    surrogate: Surrogate,
+    surrogate: Surrogate | str,
     *,
     temperature: float,
     gallery: Tensor | None = None,
@@ -150,7 +150,12 @@ def ranking_loss(
     no_pairs: str = "error",
     levels: Levels | None = None,
 ) -> Tensor:
-    """Functional form of :class:`RankingLoss`, which describes the arguments; with ``levels`` groups have columns."""
+    """Functional form of :class:`RankingLoss`, which describes the arguments; with ``levels`` groups have columns.
+
+    ``surrogate`` is a name, or an object with options of its own, such as ``SmoothAP(outer="log")``.
+    """
+    if not isinstance(surrogate, Surrogate):
+        surrogate = create_surrogate(surrogate)
     if reduction not in ("mean", "none"):
         raise ArgumentError(f"reduction is {reduction!r}; choose 'mean' or 'none'")
     check_above_zero(temperature=temperature)

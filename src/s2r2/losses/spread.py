@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s2r2.losses.batch import gather_everybody
+from s2r2.losses.batch import check_arguments, gather_everybody
 from s2r2.losses.distributed import Distributed
 from s2r2.losses.ranking import full_precision
 from s2r2.losses.refusals import eager, once
@@ -52,6 +52,7 @@ class SpreadLoss(nn.Module):
         Raises:
             S2R2Error: Wrong shapes or types, NaN or infinity.
         """
+        check_arguments(embeddings, groups)
         with full_precision(embeddings.device):
             batch = gather_everybody(embeddings, groups, self.distributed, check_finite=self.check_finite)
             means = group_means(*batch)

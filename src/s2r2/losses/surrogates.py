@@ -258,7 +258,7 @@ def create_surrogate(name: str, **options: Any) -> Surrogate:
     Raises:
         S2R2Error: Unknown name or option.
     """
-    if name not in SURROGATES:
+    if not isinstance(name, str) or name not in SURROGATES:
         raise ArgumentError(f"there is no ranking loss {name!r}; choose one of {', '.join(SURROGATES)}")
     known = [field.name for field in fields(SURROGATES[name]) if field.name != "temperature"]
     unknown = sorted(set(options) - set(known))

@@ -41,7 +41,12 @@ def sinkhorn(
 
     Returns:
         ``(N, K)``, float64 for float64 scores and otherwise float32.
+
+    Raises:
+        S2R2Error: A setting is not above 0.
     """
+    check_above_zero(epsilon=epsilon)
+    check_whole(1, iterations=iterations)
 
     def over_processes(value: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:
         if group is not None:
@@ -161,7 +166,7 @@ class SwAVLoss(nn.Module):
                 rows = torch.cat([embeddings, remembered])
             if self.training and torch.is_grad_enabled():
                 everybody = embeddings if group is None else gather(embeddings, gather_sizes(embeddings, group), group)
-                queue.add(everybody, torch.zeros(len(everybody), dtype=torch.int64))
+                queue.add(everybody, torch.zeros(len(everybody), dtype=torch.int64, device="cpu"))
         codes = sinkhorn(rows @ prototypes.T, epsilon=self.epsilon, iterations=self.iterations, group=group)
         return codes[: len(embeddings)]
 

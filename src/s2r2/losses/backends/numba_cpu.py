@@ -62,7 +62,7 @@ def evaluate(problem: RankingProblem, weights: Tensor | None) -> tuple[Tensor, P
                 over_rows(numba_kernels.multiply, query.numpy(), compared.numpy(), index.numpy(), positive.numpy())
             counts = relevance.count[first:last].numpy()
             within = positive.masked_fill(~valid, -torch.inf)
-            among = within if within.dtype == queries.dtype else torch.empty(within.shape, dtype=queries.dtype)
+            among = within if within.dtype == queries.dtype else torch.empty_like(within, dtype=queries.dtype)
             negative_sums = _Sums(over_rows, scores, positive, counts, scale, out)
             positive_sums = _Sums(over_rows, within, positive, counts, scale, among)
             # A positive counts itself as one half among the positives, and as one in the rank.
@@ -96,7 +96,7 @@ class _Memory:
     def tables(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """For the scores, and for what becomes of them; with anything in them."""
         if not self._tables or len(self._tables[0]) < rows:
-            self._tables = [torch.empty(rows, columns, dtype=kind) for kind in self._kinds]
+            self._tables = [torch.empty(rows, columns, dtype=kind, device="cpu") for kind in self._kinds]
         return self._tables[0][:rows], self._tables[-1][:rows]
 
 
@@ -115,7 +115,7 @@ class _Sums:
         scale: float,
         out: Tensor,
     ) -> None:
-        self.above, self.slope = (torch.zeros(positive.shape, dtype=out.dtype) for _ in range(2))
+        self.above, self.slope = (torch.zeros_like(positive, dtype=out.dtype) for _ in range(2))
         self._given = (scores.numpy(), positive.numpy(), counts, scale, out.numpy())
         self._state: tuple[np.ndarray, ...] = (np.empty(len(scores)),)
         self._kernels: Any = numba_kernels

@@ -30,7 +30,7 @@ class S2R2(Method):
     Args:
         config: Settings of the run.
         images: Images in the data.
-        surrogate: smooth-ap, sup-ap, recall-at-k or quantised-ap, see s2r2/losses/surrogates.py.
+        surrogate: smooth-ap, sup-ap, recall-at-k, smooth-ndcg or quantised-ap, see s2r2/losses/surrogates.py.
         outer: Of smooth-ap: one-minus (1 - AP) or log (minus the mean log precision at the positives).
         temperature_end: Temperature at the end of the run, reached in a straight line; 0: it does not change.
         hold_slope: Mean slope of the sigmoid, 0 to 0.25, that the temperature is steered to keep; 0: it is not.
