@@ -17,10 +17,12 @@ from PIL import Image
 from pyarrow import parquet
 
 from s2r2.errors import S2R2Error
+from s2r2.evaluation.report.rankings import FOLDER
 from s2r2.images import ImageSource, PixelStore, absolute_data, open_source, write_skipped
 from s2r2.images.sources.names import inside, printable, unique
 from s2r2.images.sources.tables import label_lists
 from s2r2.images.sources.tar_headers import DamagedTar, headers
+from s2r2.runs import RunFolder
 
 COLOURS = ("red", "lime", "blue", "white", "black", "yellow")
 
@@ -400,13 +402,25 @@ def test_every_photo_of_a_folder_is_read_or_listed(tmp_path: Path) -> None:
         (photos / name).symlink_to(target)
     source = open_source(photos)
     store = PixelStore.build(source, None, tmp_path / "stores", progress=False)
-    assert sorted(store.keys) == ["a.png", "blank.png ", "in/B.PNG"]
+    assert sorted(store.keys) == ["a.png", "blank.png ", "sub/B.PNG"]
     listed = {entry.key: entry.reason for entry in store.skipped}
-    assert set(listed) == {*unread, "pipe.png", "self.png", "round", "up", "none.png", "sub"} - {"sub/y.CR2"} | {
-        "in/y.CR2"
-    }
+    assert set(listed) == {*unread, "pipe.png", "self.png", "round", "up", "none.png", "in"}
     assert listed["x.jxl"] == "JXL is not read: convert it to JPEG, PNG or WebP"
     assert all(listed.values())
+
+
+def test_pictures_of_runs_inside_the_folder_are_no_photos(tmp_path: Path) -> None:
+    """Who trains there would find them at the resume, which refuses other photos, and labels would be lost."""
+    run, judged = RunFolder(tmp_path / "runs/mine"), RunFolder(tmp_path / "judged")
+    for path in (tmp_path / "a/1.png", tmp_path / "b/2.png", run.views_file, judged.path / FOLDER / "0.jpg"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png("red"))
+    for path in (run.config_file, judged.evaluation_file):
+        path.touch()
+    source = open_source(tmp_path)
+    assert (list(source.keys), source.problems) == (["a/1.png", "b/2.png"], [])
+    assert source.labels is not None
+    assert list(open_source(run.path).keys) == ["views.png"]  # asked for by name
 
 
 def test_folders_deeper_than_any_stack_are_read(tmp_path: Path) -> None:

@@ -138,6 +138,9 @@ ELSEWHERE: dict[str, str] = {
     "is read by this command, and would be lost: choose another name": (
         "test_inputs_stay.py::test_photos_are_not_overwritten_by_what_is_told_of_them"
     ),
+    "would be one of its photos: choose a folder beside it": (
+        "test_inputs_stay.py::test_a_picture_among_the_photos_would_be_one_of_them"
+    ),
     "cannot write {}: it is no regular file; choose another name": (
         "test_files.py::test_no_file_takes_the_place_of_a_pipe_or_device"
     ),

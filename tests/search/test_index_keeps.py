@@ -194,6 +194,20 @@ def test_a_renamed_library_is_found_without_embedding(
     assert (done.embedded, done.moved, done.missing, len(done.index)) == (0, 24, 0, 24)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links")
+def test_links_among_the_photos_double_none(update: Update, photo_folder: Path) -> None:
+    linked = "folder: a link to one that is read already"
+    (photo_folder / "a link").symlink_to("red")  # comes first by name
+    done = update()
+    assert (done.kept, done.moved, len(done.index)) == (24, 0, 24)
+    assert listed(done) == {"a link": linked}
+    (photo_folder / "red").rename(photo_folder / "reds")
+    (photo_folder / "red").symlink_to("reds")  # the rows' own names are those of a link now
+    done = update()
+    assert (done.kept, done.moved, len(done.index)) == (16, 8, 24)
+    assert listed(done) == {"a link": linked, "red": linked}
+
+
 def test_a_tar_cut_short_keeps_what_is_behind_the_cut(encoder: object, photo_folder: Path, tmp_path: Path) -> None:
     tar, store = tmp_path / "photos.tar", tmp_path / "of a tar"
     with tarfile.open(tar, "w") as archive:

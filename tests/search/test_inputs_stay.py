@@ -139,3 +139,19 @@ def test_a_folder_is_filtered_by_as_it_is_typed(encoder: Encoder, photo_folder: 
     counts = {text: int(Filter(folder=text).mask(catalogue).sum()) for text in ("red", "red/", "./red", "red//", ".")}
     assert counts == {"red": 8, "red/": 8, "./red": 8, "red//": 8, ".": 24}
     assert not Filter(folder="re").mask(catalogue).any()
+
+
+def test_a_picture_among_the_photos_would_be_one_of_them(
+    photo_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run could not be resumed after that, and labels, which are folders, would be lost."""
+    monkeypatch.chdir(photo_folder)
+    before = sorted(photo_folder.rglob("*"))
+    few = ["views", ".", "--images", "1", "--views", "1", "--image-size", "32"]
+    with pytest.raises(SystemExit):
+        main(few)
+    said = capsys.readouterr().err
+    assert "--picture views.png lies in ., and would be one of its photos: choose a folder beside it" in said
+    assert sorted(photo_folder.rglob("*")) == before
+    main([*few, "--picture", "../views.png"])
+    assert (photo_folder.parent / "views.png").is_file()

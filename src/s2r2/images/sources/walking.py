@@ -1,12 +1,17 @@
 """The files below a folder."""
 
 import os
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 from s2r2.images.sources.names import is_helper, printable
 from s2r2.images.sources.skipped import Skipped
 from s2r2.system.files import os_reason
+
+LINKED = "folder: a link to one that is read already"
+_WRITTEN = (frozenset(("config.yaml", "views.png")), frozenset(("evaluation.json", "pictures")))
+"""What only runs and evaluations have in one folder: pictures that are beside and below it are none of the photos."""
 
 
 def walk(
@@ -17,6 +22,10 @@ def walk(
 ) -> list[str]:
     """Names of the wanted files below a folder; each real folder once, so that links cannot go round.
 
+    What is there itself comes before what links lead to, so that photos keep their names when a link is made to them.
+    Folders of runs and evaluations are passed over: who trains inside the folder of photos would find their pictures
+    among the photos.
+
     Args:
         folder: The folder.
         problems: Folders that cannot be listed, and files with a reason, are added.
@@ -26,19 +35,23 @@ def walk(
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
     waiting = [(str(folder), "")]
-    while waiting:
-        path, prefix = waiting.pop()
+    links: deque[tuple[str, str]] = deque()
+    while waiting or links:
+        path, prefix = waiting.pop() if waiting else links.popleft()
         place = printable(prefix.rstrip("/") or str(folder))
         try:
             status = os.stat(path)
             if status.st_ino and (status.st_dev, status.st_ino) in seen:
-                problems.append(Skipped(place, "folder: a link to one that is read already"))
+                problems.append(Skipped(place, LINKED))
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(path) as entries:
                 below = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             problems.append(Skipped(place, f"folder: {os_reason(error)}"))
+            continue
+        names = {entry.name for entry in below}
+        if prefix and any(written <= names for written in _WRITTEN):
             continue
         folders = []
         for entry in below:
@@ -51,7 +64,7 @@ def walk(
                 problems.append(Skipped(printable(name), os_reason(error)))
                 continue
             if is_folder:
-                folders.append((entry.path, f"{name}/"))
+                (links if entry.is_symlink() else folders).append((entry.path, f"{name}/"))
             elif is_wanted(name):
                 found.append(name)
             elif reason := why_not(name):

@@ -11,6 +11,7 @@ from s2r2.images import ImageSource
 from s2r2.images.places import FilePlace
 from s2r2.images.remote import is_remote
 from s2r2.images.sources.names import is_helper, printable
+from s2r2.images.sources.walking import LINKED
 from s2r2.search.storage.rows import Known
 from s2r2.system.files import os_reason
 
@@ -63,7 +64,11 @@ class MissingPhotos:
 
     def __init__(self, source: ImageSource, failed: Mapping[str, str], seen: Collection[str]) -> None:
         self._source, self._failed, self._seen = source, failed, seen
-        self._problems = {printable(problem.key).rstrip("/" + os.sep): problem.reason for problem in source.problems}
+        self._problems = {
+            printable(problem.key).rstrip("/" + os.sep): problem.reason
+            for problem in source.problems
+            if problem.reason != LINKED  # its photos are listed, under another name
+        }
         self._names: dict[str, set[str] | OSError] = {}
         self._alive: set[str] | None = None
 

@@ -1,8 +1,9 @@
 """The images below a folder: what is read, what is listed, and what is passed over."""
 
 import os
+from pathlib import Path
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.images.decoding.formats import READ
 from s2r2.images.sources.kinds.shards import open_shards, shards_of_folder
 from s2r2.images.sources.labels import folder_labels
@@ -52,4 +53,20 @@ def open_folder(data: Data) -> ImageSource | None:
     keys = unique([printable(name) for name in found])
     paths = [str(folder / name) for name in found]
     identity = os.path.realpath(folder)
-    return FileSource(printable(str(folder)), keys, paths, folder_labels(keys), problems, identity=identity)
+    return _Folder(printable(str(folder)), keys, paths, folder_labels(keys), problems, identity=identity)
+
+
+class _Folder(FileSource):
+    """All images below a folder."""
+
+    def refuse_overwriting(self, out: Path, argument: str = "out") -> None:
+        """Refuse a picture among the photos, too: it would be one of them, and runs refuse to resume with other photos.
+
+        Raises:
+            ArgumentError: An image would be lost, or come.
+        """
+        super().refuse_overwriting(out, argument)
+        if is_image(out.name) and os.path.realpath(out).startswith(os.path.join(self.identity, "")):
+            raise ArgumentError(
+                f"`{argument}={out}` lies in {self.name}, and would be one of its photos: choose a folder beside it"
+            )
