@@ -196,6 +196,7 @@ def told(state: State, said: str) -> None:
 
 
 case("make one with s2r2 index ENCODER DATA --index", lambda s: command("search", s.tmp / "none", "x.png"), told)
+case("make one in a new folder with s2r2 index ENCODER", lambda s: command("search", s.photos, "x.png"), told)
 
 
 def deleted(state: State) -> object:

@@ -217,7 +217,7 @@ NO_ADVICE: dict[str, str] = {
     "copy of {}": "a name",
     "retry     from the last checkpoint": "what is being done",
     "check     epoch {}": "figures",
-    "run       {} epochs x {} = {}": "figures",
+    "run       {} x {} = {}": "figures",
     "`strategy='fsdp'` {}$": "what stands before each rule of sharding",
     "run       {}{}$": "how long a run is",
     "chosen    {}: {}, `lr={}`{}$": "what was chosen, as options",

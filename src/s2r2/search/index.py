@@ -75,7 +75,7 @@ class ImageIndex:
         for _ in range(10):  # an update may replace the catalogue between the two reads
             about = read_published(folder)
             if about is None:
-                raise S2R2Error(f"no index in {folder}: make one with s2r2 index ENCODER DATA --index {folder}")
+                raise S2R2Error(layout.no_index(folder))
             place = folder / about.generation
             try:
                 catalogue = Catalogue.open(place, about.number, about.photos, about.dimensions, about.files)

@@ -53,7 +53,7 @@ def walk(
         names = {entry.name for entry in below}
         if prefix and any(written <= names for written in _WRITTEN):
             continue
-        folders = []
+        folders: list[tuple[str, str]] = []
         for entry in below:
             if is_helper(entry.name):
                 continue

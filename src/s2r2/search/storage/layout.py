@@ -87,6 +87,19 @@ def check_free_for_index(folder: Path) -> None:
             raise ArgumentError(f"{folder} holds other files than an index ({entry.name}): choose another `folder`")
 
 
+def no_index(folder: Path) -> str:
+    """Says that there is no index in ``folder``, and where one can be made."""
+    try:
+        if folder.exists():
+            check_free_for_index(folder)
+    except (S2R2Error, OSError):
+        return (
+            f"no index in {folder}, which is something else: make one in a new folder with s2r2 index ENCODER DATA "
+            "--index DIR"
+        )
+    return f"no index in {folder}: make one with s2r2 index ENCODER DATA --index {folder}"
+
+
 def generation_for(folder: Path, fingerprint: str, published: str | None, rebuild: bool) -> str:
     """Name of the generation to write: the one in force, one that an interrupted process left, or a new one."""
     if published is not None and not rebuild:

@@ -43,11 +43,11 @@ def announce(prepared: Preparation, encoder: Encoder, console: PlainConsole, pro
     if done == prepared.steps:
         left = worded(", all taken: to train longer, give more `epochs` or `steps`")
     time_left = ""
-    if config.strategy != "fsdp":  # measured on the whole encoder, which need not fit
+    if config.strategy != "fsdp" and done < prepared.steps:  # measured on the whole encoder, which need not fit
         seconds = _seconds(prepared, encoder, prepared.steps - done) / processes.world_size
         time_left = f", about {format_seconds(seconds)} (estimated)"
     console.say(
-        f"run       {prepared.steps / prepared.steps_per_epoch:.4g} epochs x "
+        f"run       {_epochs(prepared)} x "
         f"{amount(prepared.steps_per_epoch, 'step')} = {amount(prepared.steps, 'step')}{left}{time_left}",
     )
     console.say(f"folder    {prepared.folder}")
@@ -60,10 +60,13 @@ def _announce_minutes(prepared: Preparation, console: PlainConsole) -> None:
     elif done:
         left = f", resumed at step {done + 1:,} after {trained:.1f} minutes"
     else:
-        epochs = prepared.steps / prepared.steps_per_epoch
-        left = f", about {epochs:.4g} epochs = {amount(prepared.steps, 'step')} (estimated)"
+        left = f", about {_epochs(prepared)} = {amount(prepared.steps, 'step')} (estimated)"
     console.say(f"run       {amount(minutes, 'minute')}{left}")
     console.say(f"folder    {prepared.folder}")
+
+
+def _epochs(prepared: Preparation) -> str:
+    return amount(float(f"{prepared.steps / prepared.steps_per_epoch:.4g}"), "epoch")
 
 
 def _seconds(prepared: Preparation, encoder: Encoder, steps: int) -> float:
