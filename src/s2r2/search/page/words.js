@@ -4,7 +4,7 @@ import * as api from "./api.js";
 
 export function words(form, { filters, onSeeds, onProblem, onStatus }) {
   const input = form.querySelector("input");
-  const hint = form.querySelector(".hint");
+  const off = form.querySelector("details");
 
   async function find(kind) {
     const text = input.value.trim();
@@ -31,8 +31,8 @@ export function words(form, { filters, onSeeds, onProblem, onStatus }) {
     // Whether the index can be searched by words, and what to do if not.
     offer(reason, asked) {
       form.querySelector(".row").hidden = Boolean(reason);
-      hint.hidden = !reason;
-      hint.textContent = reason ? `Words: ${reason}` : "";
+      off.hidden = !reason;
+      off.querySelector(".hint").textContent = reason ?? "";
       for (const kind of ["more", "less"]) form.querySelector(`.${kind}`).hidden = !asked;
     },
   };
