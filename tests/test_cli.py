@@ -272,8 +272,9 @@ def test_a_program_that_calls_main_starts_s2r2_with_its_own_arguments(monkeypatc
         ),
         (
             ["search", "x", "y", "-k", "three"],
-            "with base 10: 'three'; see s2r2 search --help",
+            "'three' is no whole number; see s2r2 search --help",
         ),
+        (["search", "x", "y", "--megapixels-from", "a few"], "'a few' is no number; see"),
         (["search", "x", "y", "-k"], "Missing value for argument '-k/--k'"),
     ],
 )

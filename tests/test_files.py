@@ -5,10 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from s2r2.errors import S2R2Error
 from s2r2.system import files
 from s2r2.system.files import atomic_write, try_lock, why_not_written, write_bytes, write_text
+from s2r2.system.thumbnails import save_picture
 
 needs_locks = pytest.mark.skipif(os.name == "nt", reason="an open file cannot be renamed there")
 
@@ -105,3 +107,17 @@ def test_what_helps_depends_on_why_nothing_was_written(
 def test_what_helps_is_read_from_what_a_library_quotes() -> None:
     quoted = "lance error: LanceError(IO): Permission denied (os error 13)"
     assert why_not_written(quoted, "and") == f"{quoted}; make it writable and "
+
+
+def test_a_picture_that_cannot_be_written_says_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's views among them, whose name nobody chooses."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    picture = Image.new("RGB", (2, 2))
+    with pytest.raises(S2R2Error, match=r"x\.png: No such file or directory; choose another folder"):
+        save_picture(picture, tmp_path / "none" / "x.png")
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(S2R2Error, match=r"views\.png: No space left on device; free space or choose another folder"):
+        save_picture(picture, tmp_path / "views.png")

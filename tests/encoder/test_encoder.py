@@ -66,7 +66,9 @@ def test_no_images_give_no_rows(encoder: Encoder) -> None:
     assert encoder.embed([]).shape == (0, encoder.dimensions())
 
 
-@pytest.mark.parametrize("bad", [np.zeros((4, 4, 3)), np.zeros((4, 4, 7), np.uint8), "no/such/file.jpg"])
+@pytest.mark.parametrize(
+    "bad", [np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 7), np.uint8), "no/such/file.jpg"]
+)
 def test_what_is_no_image_is_refused_in_one_line(encoder: Encoder, bad: object) -> None:
     with pytest.raises(S2R2Error) as error:
         encoder.embed([bad])

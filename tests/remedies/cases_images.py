@@ -804,8 +804,8 @@ def by_torchvision(state: State, said: str) -> None:
 
 case("views backend numba is not installed", without_numba, by_torchvision)
 case(
-    "give a .png or .jpg in a folder that exists",
-    lambda state: views(state, "--picture", state.tmp / "nowhere" / "x.png"),
+    "give it a name that ends in .png or .jpg",
+    lambda state: views(state, "--picture", state.tmp / "x.xyz"),
     lambda state, said: [
         views(state, "--picture", state.tmp / f"x{kind}") for kind in re.findall(r"(\.[pj][np]g)", said)
     ],

@@ -199,6 +199,8 @@ def _in_one_line(box: str) -> str:
     said = "; ".join(line.rstrip(".") for line in lines if line and not line.startswith(_POINTERS))
     start = re.match(r"Missing from s2r2 \w+: ", said)
     if start is None:
+        said = re.sub(r"invalid literal for int\(\) with base 10: ('.*?')", r"\1 is no whole number", said)
+        said = re.sub(r"could not convert string to float: ('.*?')", r"\1 is no number", said)
         # None stands for an option that is left out; the choices are in any order.
         return re.sub(r"Expected one of \(.*\)", lambda m: re.sub("'None', |, 'None'", "", m[0]), said)
     return f"missing {', '.join(re.findall(r'(?:^|[)] )(--[^ ]+ [^ ]+|[^ ]+)', said[start.end() :]))}"

@@ -68,9 +68,9 @@ def load_image(image: ImageLike, short_side: int | None = None) -> np.ndarray:
     array = np.asarray(image)
     if array.dtype != np.uint8:
         raise ArgumentError(f"an image array must be uint8 in 0..255, not {array.dtype}: convert it first")
-    if array.ndim == 3 and array.shape[2] == 3:
+    if array.size and array.ndim == 3 and array.shape[2] == 3:
         return array
-    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 4):
+    if array.size and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 4)):
         return to_array(Image.fromarray(array))
     raise ArgumentError(f"an image array must be (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
 

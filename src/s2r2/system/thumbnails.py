@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from s2r2.errors import S2R2Error
+from s2r2.system.files import why_not_written
 
 PAPER = (255, 255, 255)
 
@@ -46,8 +47,7 @@ def save_picture(picture: Image.Image, path: str | Path, **options: Any) -> None
     """
     try:
         picture.save(path, **options)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise S2R2Error(
-            f"cannot write {path} ({why}): give a .png or .jpg in a folder that exists and has room"
-        ) from error
+    except OSError as error:
+        raise S2R2Error(f"cannot write {path}: {why_not_written(error)}choose another folder") from error
+    except ValueError as error:  # no picture format has such an ending
+        raise S2R2Error(f"cannot write {path}: {error}; give it a name that ends in .png or .jpg") from error
