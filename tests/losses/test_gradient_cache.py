@@ -122,7 +122,7 @@ class Trainer:
         lambda model: functools.partial(lambda first, pixels: first(pixels), model),
         lambda model: Trainer(model).embed,
         lambda model: lambda pixels, trainer=Trainer(model): trainer.embed(pixels),  # noqa: B008
-        lambda model: lambda pixels, all_of={"encoder": model}: all_of["encoder"](pixels),
+        lambda model: lambda pixels, all_of={"encoders": [[model]]}: all_of["encoders"][0][0](pixels),
     ],
     ids=["module", "closure", "partial", "method", "attribute", "item"],
 )

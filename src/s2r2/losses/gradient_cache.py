@@ -12,16 +12,15 @@ The gradients are those of the whole batch, for one more forward pass.
 from __future__ import annotations
 
 import contextlib
-import functools
 import numbers
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from inspect import isfunction, ismethod
-from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from s2r2.errors import ArgumentError
@@ -52,11 +51,10 @@ def cached_backward(
     of float16 embeddings the loss is given a float32 copy, since gradients that no scaler has seen would vanish in it.
 
     Args:
-        model: Embeds a slice, ``(n, ...)`` to ``(n, D)``: a module, or a function of modules that are its variables or
-            arguments, or attributes or items of these. Wrapped in ``DistributedDataParallel``, gradients are
-            exchanged with the last slice only; the number of slices may differ between processes. Of a model in
-            shards (torch's ``fully_shard``) they are exchanged with each slice, or every process would hold them
-            whole; all processes must have as many slices.
+        model: Embeds a slice, ``(n, ...)`` to ``(n, D)``: a module, or a function that calls modules. Wrapped in
+            ``DistributedDataParallel``, gradients are exchanged with the last slice only; the number of slices may
+            differ between processes. Of a model in shards (torch's ``fully_shard``) they are exchanged with each
+            slice, or every process would hold them whole; all processes must have as many slices.
         inputs: The batch ``(N, ...)``; or several tensors of different sizes (multi-crop), whose embeddings are
             concatenated in their order.
         loss_fn: Takes the embeddings ``(N, D)`` and returns a scalar.
@@ -175,50 +173,27 @@ def _find_no_sync(model: Any) -> Callable[[], contextlib.AbstractContextManager[
 @contextlib.contextmanager
 def _buffers_kept(model: Any) -> Iterator[None]:
     """Undo what the block does to buffers: running statistics must not count a slice twice."""
-    buffers = [buffer for module in _modules(model) for buffer in module.buffers()]
-    before = [buffer.clone() for buffer in buffers]
-    try:
-        yield
-    finally:
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
+    before: dict[int, tuple[Tensor, Tensor]] = {}
+    seen: set[int] = set()
+    thread = threading.get_ident()
 
+    def keep(module: nn.Module, _inputs: Any = None) -> None:
+        if torch.compiler.is_compiling() or id(module) in seen or threading.get_ident() != thread:
+            return
+        for part in module.modules():
+            seen.add(id(part))
+            before.update((id(b), (b, b.clone())) for b in part.buffers(recurse=False) if id(b) not in before)
 
-def _modules(model: Any) -> list[nn.Module]:
-    """The module itself, or those that a function reaches by its variables, directly or over other functions."""
-    found: dict[int, nn.Module] = {}
-    waiting = [model]
-    for _ in range(4):
-        found |= {id(thing): thing for thing in waiting if isinstance(thing, nn.Module)}
-        waiting = list({id(known): known for thing in waiting for known in _known(thing)}.values())
-    return list(found.values())
-
-
-def _known(thing: Any) -> list[Any]:
-    """What a function can use; of anything else the modules among its items or attributes."""
-    if isinstance(thing, functools.partial):
-        return [thing.func, *thing.args, *thing.keywords.values()]
-    if ismethod(thing):
-        return [thing.__func__, thing.__self__]
-    if isfunction(thing):
-        known = [thing.__globals__.get(name) for name in _names(thing.__code__)]
-        for cell in thing.__closure__ or ():
-            with contextlib.suppress(ValueError):  # of a variable that has no value yet
-                known.append(cell.cell_contents)
-        known += [*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
-        return [other for other in known if not (isfunction(other) and other.__module__.startswith("torch."))]
-    if isinstance(thing, nn.Module | type | ModuleType):
-        return []
-    parts = (
-        thing
-        if isinstance(thing, list | tuple)
-        else (thing if isinstance(thing, dict) else getattr(thing, "__dict__", {})).values()
-    )
-    return [part for part in parts if isinstance(part, nn.Module)]
-
-
-def _names(code: CodeType) -> list[str]:
-    return [*code.co_names, *(name for part in code.co_consts if isinstance(part, CodeType) for name in _names(part))]
+    with contextlib.ExitStack() as stack:
+        if isinstance(model, nn.Module):
+            keep(model)
+        else:  # a function: of whichever modules it calls
+            stack.callback(register_module_forward_pre_hook(keep).remove)
+        try:
+            yield
+        finally:
+            for buffer, value in before.values():
+                buffer.copy_(value)
 
 
 def _checked(output: Tensor, piece: Tensor) -> Tensor:
