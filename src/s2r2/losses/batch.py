@@ -139,11 +139,12 @@ def assemble(
         candidates = gather_with_gradient(local, sizes, world)
         # Groups, mask and reach travel together; every process then knows all queries without another exchange.
         flags = torch.ones_like(groups[:, :1]) if query_mask is None else query_mask[:, None]
-        reached = _reach(queries).double().view(torch.int64)[:, None]
-        table = torch.cat([part.to(local.device, torch.int64) for part in (groups, flags, reached)], dim=1)
+        reached = [] if gallery is None else [_reach(queries).double().view(torch.int64)[:, None]]
+        table = torch.cat([part.to(local.device, torch.int64) for part in (groups, flags, *reached)], dim=1)
         query_sizes = sizes if gallery is None else gather_sizes(queries, world)
         table = gather(table, query_sizes, world).cpu()
-        all_groups, all_mask = table[:, :-2], table[:, -2].bool()
+        columns = groups.shape[1]
+        all_groups, all_mask = table[:, :columns], table[:, columns].bool()
         reach = () if gallery is None else table[:, -1].contiguous().view(torch.float64).split(query_sizes)
         query_groups, mask = all_groups.split(query_sizes)[rank], all_mask.split(query_sizes)[rank]
         if gallery is None:
