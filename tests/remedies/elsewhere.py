@@ -138,6 +138,7 @@ ELSEWHERE: dict[str, str] = {
     "is read by this command, and would be lost: choose another name": (
         "test_inputs_stay.py::test_photos_are_not_overwritten_by_what_is_told_of_them"
     ),
+    "no photo of the index has this {}: {}; try {}": "test_filters.py::test_the_command_filters",
     "would be one of its photos: choose a folder beside it": (
         "test_inputs_stay.py::test_a_picture_among_the_photos_would_be_one_of_them"
     ),

@@ -200,6 +200,11 @@ def test_the_command_filters(indexed: Path, capsys: pytest.CaptureFixture[str]) 
     }  # fmt: skip
     main([*words, "--megapixels-from", "7"])
     assert capsys.readouterr().out.splitlines()[-1] == "no other photo of the index passes the filters"
+    for asked, near in (("photos/sea", "sea"), ("./dep", "deep"), ("x", "deep, sea")):
+        main([*words[:3], "--folder", asked])
+        assert capsys.readouterr().out.splitlines()[-1].endswith(f"has this folder: {Path(asked)}; try {near}"), asked
+        main([*words[:3], "--folder", near.partition(",")[0]])
+        assert capsys.readouterr().out.count("\n") > 1
     with pytest.raises(SystemExit) as ended:
         main([*words, "--taken-from", "2024-06-01"])
     assert ended.value.code == 2

@@ -11,6 +11,7 @@ import numpy as np
 from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.refining.learning import Judged
 from s2r2.search import ImageIndex, read_marks
+from s2r2.system.files import os_reason
 from s2r2.system.terminal import csv_plain
 from s2r2.system.wording import amount
 
@@ -97,7 +98,8 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
         reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True)
         lines = [(reader.line_num, line) for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise S2R2Error(f"cannot read {path} ({error}): give a CSV with the columns photo and label") from error
+        why = os_reason(error) if isinstance(error, OSError) else error
+        raise S2R2Error(f"cannot read {path} ({why}): give a CSV with the columns photo and label") from error
     columns = reader.fieldnames or []
     photo = next((name for name in ("photo", "path") if name in columns), None)  # path: as a manifest has it
     if photo is None or "label" not in columns:

@@ -1,8 +1,11 @@
 """Which photos a search may find: by folder, label, date, camera and size, all of them together."""
 
+import difflib
 import posixpath
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,6 +99,23 @@ def matching(catalogue: "Catalogue", *filters: Filter) -> np.ndarray | None:
     """``(N,)`` bool: which photos all of these filters let through; None for all photos."""
     masks = [mask for one in filters if (mask := one.mask(catalogue)) is not None]
     return np.logical_and.reduce(masks) if masks else None
+
+
+def asked_in_vain(catalogue: "Catalogue", where: Filter) -> Iterator[str]:
+    """Says which folder, label or camera no photo of an index has, and such as they have."""
+    known = {"folder": catalogue.folders[0], "label": catalogue.labels[0], "camera": catalogue.cameras[0]}
+    for what, names in known.items():
+        asked = getattr(where, what)
+        if not asked or np.any(Filter(**{what: asked}).mask(catalogue)):
+            continue
+        if what == "folder":  # perhaps as it is seen from here, with the name of the folder of photos before it
+            asked = _folder_of_keys(asked)
+            names = [*names, *(str(above) for name in names for above in PurePosixPath(name).parents if above.name)]
+        there = sorted({name for text in names for name in (text.split(";") if what == "label" else [text]) if name})
+        below = [name for name in there if asked.endswith(f"/{name}")]
+        near = [max(below, key=len)] if below else difflib.get_close_matches(asked, there[:10_000]) or there[:3]
+        if near:
+            yield f"no photo of the index has this {what}: {asked}; try {', '.join(near)}"
 
 
 def day(taken: float) -> date:

@@ -10,7 +10,7 @@ from typing import Literal
 from rich.cells import cell_len, set_cell_size
 
 from s2r2.errors import ArgumentError
-from s2r2.search.filtering import EVERYTHING, Filter
+from s2r2.search.filtering import EVERYTHING, Filter, asked_in_vain
 from s2r2.search.hit import DESCRIPTION, Hit
 from s2r2.search.index import ImageIndex
 from s2r2.search.query_image import Box
@@ -88,6 +88,8 @@ def search_and_show(
     if form == "table":
         if not hits and where != EVERYTHING:
             console.say(f"no {'other ' if more or less else ''}photo of the index passes the filters")
+            for line in asked_in_vain(index.catalogue, where):
+                console.say(visible(line))
         for name, path in (("ranking", out), ("picture", picture)):
             if path is not None:
                 console.say(f"{name}   {path}")
