@@ -139,6 +139,9 @@ ELSEWHERE: dict[str, str] = {
         "test_inputs_stay.py::test_photos_are_not_overwritten_by_what_is_told_of_them"
     ),
     "no photo of the index has this {}: {}; try {}": "test_filters.py::test_the_command_filters",
+    "would find the copies there: choose a folder beside them": (
+        "test_duplicates.py::test_copies_are_not_moved_to_where_they_would_be_found_again"
+    ),
     "would be one of its photos: choose a folder beside it": (
         "test_inputs_stay.py::test_a_picture_among_the_photos_would_be_one_of_them"
     ),

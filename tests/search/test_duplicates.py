@@ -174,6 +174,20 @@ def test_the_trash_has_copies_and_where_they_were(
     assert were == {copy.path for copy in planned.copies}
 
 
+def test_copies_are_not_moved_to_where_they_would_be_found_again(
+    copies: tuple[Path, ImageIndex], tmp_path: Path
+) -> None:
+    folder, index = copies
+    planned, before = plan(index, find_duplicates(index), "path=*/a/*"), names(folder)
+    for among in (folder, folder / "copies"):
+        with pytest.raises(S2R2Error, match=r"lies among the photos, .*: choose a folder beside them"):
+            move_copies(index, planned, among)
+    assert names(folder) == before
+    assert len(list(move_copies(index, planned, folder / ".copies"))) == 2
+    done = update_index("untrained:test_resnet", folder, tmp_path / "index", drop_missing=True, progress=False)
+    assert (len(done.index), done.dropped) == (3, 2)  # a folder is empty now
+
+
 def test_a_copy_that_cannot_be_removed_stays_where_it_was_and_only_there(
     copies: tuple[Path, ImageIndex], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

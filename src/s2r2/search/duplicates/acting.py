@@ -9,7 +9,8 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
+from s2r2.images.sources.names import is_helper
 from s2r2.search.duplicates.planning import Copy, Plan
 from s2r2.search.index import ImageIndex
 from s2r2.system.files import os_reason, sync_folder, why_not_written, write_bytes
@@ -50,13 +51,35 @@ def move_copies(index: ImageIndex, plan: Plan, folder: Path) -> Iterator[tuple[C
         Each copy and what was done, for people.
 
     Raises:
-        S2R2Error: The folder cannot be made.
+        S2R2Error: The folder cannot be made, or lies among the photos.
     """
+    _refuse_among_photos(index, plan, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise S2R2Error(f"cannot make the folder {folder}: {why_not_written(error)}choose another `move_to`") from error
     return _each(index, plan, lambda path: f"moved to {_moved(path, folder)}")
+
+
+def _refuse_among_photos(index: ImageIndex, plan: Plan, folder: Path) -> None:
+    """Refuse a folder from which the next update would take the copies into the index again."""
+    if Path(index.about.data).suffix.lower() in (".csv", ".parquet"):  # which says what its photos are
+        return
+    rows = ((index.location(copy.row).replace(os.sep, "/"), index.hit(1, copy.row, 1.0).key) for copy in plan.copies)
+    root = next((place[: -len(key)] for place, key in rows if place.endswith(f"/{key}")), None)
+    if root is not None and _leads_into(folder, root):
+        raise ArgumentError(
+            f"`move_to={folder}` lies among the photos, and the next update of the index would find the copies there: "
+            "choose a folder beside them"
+        )
+
+
+def _leads_into(folder: Path, root: str) -> bool:
+    try:
+        parts = Path(os.path.realpath(folder)).relative_to(os.path.realpath(root)).parts
+    except ValueError:
+        return False
+    return not any(map(is_helper, parts))  # those are passed over
 
 
 def trash_copies(index: ImageIndex, plan: Plan) -> Iterator[tuple[Copy, str]]:
