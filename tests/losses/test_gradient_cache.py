@@ -137,6 +137,33 @@ def test_batch_norm_uses_and_counts_each_slice_once(given):
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error:Using `torch.compile")
+@pytest.mark.parametrize("kind", ["wrapped", "in place", "function"])
+def test_a_function_of_a_compiled_model_is_compiled_once(kind):
+    pixels, groups = batch()
+    plain, cached = (Backbone(0, layer=nn.BatchNorm1d).double() for _ in range(2))
+    graphs: list[object] = []
+
+    def counted(graph, _inputs):  # type: ignore[no-untyped-def]
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile((lambda pixels: cached(pixels)) if kind == "function" else cached, backend=counted)
+    if kind == "in place":
+        compiled = cached
+        cached.compile(backend=counted)
+    loss_fn = lambda z: SmoothAPLoss(0.1)(z, groups)  # noqa: E731
+    after = []
+    for _ in range(3):
+        in_slices(plain, pixels, loss_fn, 8)
+        cached_backward(lambda pixels: compiled(pixels), pixels, loss_fn, micro_batch=8)
+        after.append(len(graphs))
+    assert after[0] == after[2]
+    for found, expected in zip(cached.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_under_autocast():
     pixels, groups = batch()
     plain, cached = Backbone(), Backbone()

@@ -12,10 +12,14 @@ The gradients are those of the whole batch, for one more forward pass.
 from __future__ import annotations
 
 import contextlib
+import functools
 import numbers
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from inspect import isfunction, ismethod
+from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -187,6 +191,10 @@ def _buffers_kept(model: Any) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if isinstance(model, nn.Module):
             keep(model)
+        elif any(map(_compiled, reached := _reached(model))):  # which a hook that comes and goes has compiled anew
+            for module in reached:
+                if isinstance(module, nn.Module):
+                    keep(module)
         else:  # a function: of whichever modules it calls
             stack.callback(register_module_forward_pre_hook(keep).remove)
         try:
@@ -194,6 +202,47 @@ def _buffers_kept(model: Any) -> Iterator[None]:
         finally:
             for buffer, value in before.values():
                 buffer.copy_(value)
+
+
+def _reached(function: Any) -> list[Any]:
+    """What a function reaches by its variables, directly or over other functions; nothing where nothing is compiled."""
+    found: dict[int, Any] = {}
+    waiting = [function] if "torch._dynamo" in sys.modules else []
+    for _ in range(4):
+        found |= {id(thing): thing for thing in waiting}
+        waiting = list({id(known): known for thing in waiting for known in _known(thing)}.values())
+    return list(found.values())
+
+
+def _compiled(thing: Any) -> bool:
+    """Whether it is a compiled function, or has a compiled module."""
+    if not isinstance(thing, nn.Module):
+        return isfunction(thing) and hasattr(thing, "_torchdynamo_orig_callable")
+    compiled: Any = sys.modules["torch._dynamo"].OptimizedModule
+    return any(isinstance(part, compiled) or part._compiled_call_impl is not None for part in thing.modules())
+
+
+def _known(thing: Any) -> list[Any]:
+    """What a function can use; of anything else the modules among its items or attributes."""
+    if isinstance(thing, functools.partial):
+        return [thing.func, *thing.args, *thing.keywords.values()]
+    if ismethod(thing):
+        return [thing.__func__, thing.__self__]
+    if isfunction(thing):
+        known = [thing.__globals__.get(name) for name in _names(thing.__code__)]
+        for cell in thing.__closure__ or ():
+            with contextlib.suppress(ValueError):  # of a variable that has no value yet
+                known.append(cell.cell_contents)
+        known += [*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
+        return [other for other in known if not (isfunction(other) and other.__module__.startswith("torch."))]
+    if isinstance(thing, nn.Module | type | ModuleType):
+        return []
+    parts = thing if isinstance(thing, dict | list | tuple) else getattr(thing, "__dict__", {})
+    return [part for part in (parts.values() if hasattr(parts, "values") else parts) if isinstance(part, nn.Module)]
+
+
+def _names(code: CodeType) -> list[str]:
+    return [*code.co_names, *(name for part in code.co_consts if isinstance(part, CodeType) for name in _names(part))]
 
 
 def _checked(output: Tensor, piece: Tensor) -> Tensor:
