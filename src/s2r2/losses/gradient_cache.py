@@ -12,14 +12,12 @@ The gradients are those of the whole batch, for one more forward pass.
 from __future__ import annotations
 
 import contextlib
-import functools
 import numbers
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from inspect import isfunction, ismethod
-from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -55,7 +53,8 @@ def cached_backward(
     of float16 embeddings the loss is given a float32 copy, since gradients that no scaler has seen would vanish in it.
 
     Args:
-        model: Embeds a slice, ``(n, ...)`` to ``(n, D)``: a module, or a function that calls modules. Wrapped in
+        model: Embeds a slice, ``(n, ...)`` to ``(n, D)``: a module, or a function that calls modules (it is called
+            once more, with two rows, to see which buffers they have). Wrapped in
             ``DistributedDataParallel``, gradients are exchanged with the last slice only; the number of slices may
             differ between processes. Of a model in shards (torch's ``fully_shard``) they are exchanged with each
             slice, or every process would hold them whole; all processes must have as many slices.
@@ -83,7 +82,7 @@ def cached_backward(
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
     states, outputs = [], []
-    with torch.no_grad(), _buffers_kept(inner):
+    with torch.no_grad(), _buffers_kept(inner, slices[0]):
         for piece in slices:
             states.append(_RandomState.now(piece))
             outputs.append(_checked(inner(piece), piece))
@@ -175,74 +174,40 @@ def _find_no_sync(model: Any) -> Callable[[], contextlib.AbstractContextManager[
 
 
 @contextlib.contextmanager
-def _buffers_kept(model: Any) -> Iterator[None]:
+def _buffers_kept(model: Any, piece: Tensor) -> Iterator[None]:
     """Undo what the block does to buffers: running statistics must not count a slice twice."""
+    buffers = list(model.buffers()) if isinstance(model, nn.Module) else _buffers_reached(model, piece[:2])
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+
+
+def _buffers_reached(function: Callable[[Tensor], Any], few: Tensor) -> list[Tensor]:
+    """The buffers of all modules that a function calls: a call with a few rows shows which, and leaves no trace."""
     before: dict[int, tuple[Tensor, Tensor]] = {}
-    seen: set[int] = set()
-    thread = threading.get_ident()
+    thread, state = threading.get_ident(), _RandomState.now(few)
 
-    def keep(module: nn.Module, _inputs: Any = None) -> None:
-        if torch.compiler.is_compiling() or id(module) in seen or threading.get_ident() != thread:
-            return
-        for part in module.modules():
-            seen.add(id(part))
-            before.update((id(b), (b, b.clone())) for b in part.buffers(recurse=False) if id(b) not in before)
+    def keep(module: nn.Module, _inputs: Any) -> None:
+        if not torch.compiler.is_compiling() and threading.get_ident() == thread:
+            before.update((id(b), (b, b.clone())) for b in module.buffers() if id(b) not in before)
 
-    with contextlib.ExitStack() as stack:
-        if isinstance(model, nn.Module):
-            keep(model)
-        elif any(map(_compiled, reached := _reached(model))):  # which a hook that comes and goes has compiled anew
-            for module in reached:
-                if isinstance(module, nn.Module):
-                    keep(module)
-        else:  # a function: of whichever modules it calls
-            stack.callback(register_module_forward_pre_hook(keep).remove)
-        try:
-            yield
-        finally:
-            for buffer, value in before.values():
-                buffer.copy_(value)
-
-
-def _reached(function: Any) -> list[Any]:
-    """What a function reaches by its variables, directly or over other functions; nothing where nothing is compiled."""
-    found: dict[int, Any] = {}
-    waiting = [function] if "torch._dynamo" in sys.modules else []
-    for _ in range(4):
-        found |= {id(thing): thing for thing in waiting}
-        waiting = list({id(known): known for thing in waiting for known in _known(thing)}.values())
-    return list(found.values())
-
-
-def _compiled(thing: Any) -> bool:
-    """Whether it is a compiled function, or has a compiled module."""
-    if not isinstance(thing, nn.Module):
-        return isfunction(thing) and hasattr(thing, "_torchdynamo_orig_callable")
-    compiled: Any = sys.modules["torch._dynamo"].OptimizedModule
-    return any(isinstance(part, compiled) or part._compiled_call_impl is not None for part in thing.modules())
-
-
-def _known(thing: Any) -> list[Any]:
-    """What a function can use; of anything else the modules among its items or attributes."""
-    if isinstance(thing, functools.partial):
-        return [thing.func, *thing.args, *thing.keywords.values()]
-    if ismethod(thing):
-        return [thing.__func__, thing.__self__]
-    if isfunction(thing):
-        known = [thing.__globals__.get(name) for name in _names(thing.__code__)]
-        for cell in thing.__closure__ or ():
-            with contextlib.suppress(ValueError):  # of a variable that has no value yet
-                known.append(cell.cell_contents)
-        known += [*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
-        return [other for other in known if not (isfunction(other) and other.__module__.startswith("torch."))]
-    if isinstance(thing, nn.Module | type | ModuleType):
-        return []
-    parts = thing if isinstance(thing, dict | list | tuple) else getattr(thing, "__dict__", {})
-    return [part for part in (parts.values() if hasattr(parts, "values") else parts) if isinstance(part, nn.Module)]
-
-
-def _names(code: CodeType) -> list[str]:
-    return [*code.co_names, *(name for part in code.co_consts if isinstance(part, CodeType) for name in _names(part))]
+    hook = register_module_forward_pre_hook(keep)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Using `torch.compile")  # says that hooks may be called twice
+            # Compiled code calls no hooks, and would be compiled anew because of them.
+            compiled = "torch._dynamo" in sys.modules
+            with torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext():
+                function(few)
+    finally:
+        hook.remove()
+        for buffer, value in before.values():
+            buffer.copy_(value)
+        state.restore()
+    return [buffer for buffer, _ in before.values()]
 
 
 def _checked(output: Tensor, piece: Tensor) -> Tensor:
