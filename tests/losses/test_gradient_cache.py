@@ -156,7 +156,7 @@ def test_a_function_of_a_compiled_model_is_compiled_once(kind):
     after = []
     for _ in range(3):
         in_slices(plain, pixels, loss_fn, 8)
-        cached_backward(lambda pixels, of=[[compiled]]: of[0][0](pixels), pixels, loss_fn, micro_batch=8)  # noqa: B006
+        cached_backward(lambda pixels, of=[[compiled]]: of[0][0](pixels), pixels, loss_fn, micro_batch=8)
         after.append(len(graphs))
     assert after[0] == after[2]
     for found, expected in zip(cached.buffers(), plain.buffers(), strict=True):
