@@ -172,6 +172,29 @@ def deleted(state: State, said: str) -> None:
 case("choose another `out`, or delete that folder to run it again", lambda state: judged(state, ""), deleted)
 case("{} is damaged: delete {} to run it again", lambda state: judged(state, "{"), deleted)
 
+
+def trained_on_others(state: State, said: str = "", out: str = "out") -> object:
+    """Photos have come since a run of a study was trained."""
+    photos = state.photos
+    tasks = STUDY["data"]["digits"]["tasks"]
+    path = written(state, data={"mine": {"train": str(photos), "tasks": tasks}})
+    cell = final_cells(read_study(path), {})[1]
+    folder = cell.folder(state.tmp / "out")
+    folder.mkdir(parents=True, exist_ok=True)
+    costs = dict.fromkeys(("pixels", "seconds", "steps", "peak_memory"), 1)
+    if not said:
+        (folder / RESULT_FILE).write_text(json.dumps({"cell": cell.content, "costs": costs, "photos": "others"}))
+    return command("compare", path, "--minutes", 0, "--out", state.tmp / out)
+
+
+def elsewhere_or_deleted(state: State, said: str) -> None:
+    trained_on_others(state, said, "another")
+    shutil.rmtree(named(r"(/\S+) was trained", said))
+    trained_on_others(state, said)
+
+
+case("choose another `out`, or delete what was trained on those", trained_on_others, elsewhere_or_deleted)
+
 # Several processes
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -648,6 +649,14 @@ def test_a_second_call_runs_nothing_and_another_setting_is_refused(finished: tup
     assert (
         sum(is_done(cell, out) for cell in final_cells(more, choose_settings(study, tuning_cells(study), out)[0])) == 6
     )
+    copy = shutil.copytree(out, tmp_path / "out")
+    assert compare(more, out=copy, minutes=0, quiet=True).done == 6
+    result = copy / "final/digits/S2R2/1280-seed-0" / RESULT_FILE
+    content = json.loads(result.read_text())
+    assert content["photos"]
+    result.write_text(json.dumps({**content, "photos": "of others"}))
+    with pytest.raises(S2R2Error, match=r"S2R2/1280-seed-0 was trained on other photos than digits\S* has now"):
+        compare(more, out=copy, minutes=0, quiet=True)
 
 
 @pytest.mark.parametrize("name", ["small", "small_v3", "long", "gpu", "recipe", "duplicates"])
@@ -684,7 +693,7 @@ def test_a_cell_that_cannot_run_is_one_line(tmp_path: Path) -> None:
 def test_the_untrained_encoder_needs_no_batch(tmp_path: Path) -> None:
     path = written(tmp_path, config={**STUDY["config"], "batch_size": 4000}, methods={"S2R2": {"batch_size": 32}})
     study = read_study(path)
-    prepare_images(study, check_study(study), PlainConsole(quiet=True))
+    prepare_images(study, check_study(study), tmp_path, PlainConsole(quiet=True))
 
 
 def test_images_without_labels_are_refused(tmp_path: Path) -> None:

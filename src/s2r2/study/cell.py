@@ -73,8 +73,9 @@ def _train_and_evaluate(folder: Path) -> dict[str, Any]:
     if content["untrained"]:
         encoder = first_encoder(config, get_recipe(config.recipe)).eval()
         costs: dict[str, Any] = {"pixels": 0, "seconds": 0.0, "steps": 0}
+        photos = ""
     else:
-        encoder, costs = _trained(content, config, folder / RUN_FOLDER)
+        encoder, costs, photos = _trained(content, config, folder / RUN_FOLDER)
     began = time.monotonic()
     scores: dict[str, np.ndarray] = {}
     protocols = content.get("protocols", [])
@@ -89,6 +90,7 @@ def _train_and_evaluate(folder: Path) -> dict[str, Any]:
         np.savez_compressed(file, **scores)  # type: ignore[arg-type]
     result = {
         "cell": content,
+        "photos": photos,
         "tasks": tasks,
         "costs": {**costs, "evaluation_seconds": time.monotonic() - began, "peak_memory": peak_memory()},
     }
@@ -96,16 +98,17 @@ def _train_and_evaluate(folder: Path) -> dict[str, Any]:
     return result
 
 
-def _trained(content: dict[str, Any], config: TrainConfig, folder: Path) -> tuple[Encoder, dict[str, Any]]:
-    """Train in the run folder, from its last checkpoint if there is one."""
+def _trained(content: dict[str, Any], config: TrainConfig, folder: Path) -> tuple[Encoder, dict[str, Any], str]:
+    """Train in the run folder, from its last checkpoint if there is one: the encoder, costs and hash of the photos."""
     resume = RunFolder(folder).has_checkpoint
     result = train(training_source(content), config, out=folder, resume=resume, quiet=True)
     lines = [line for line in RunFolder(folder).read_metrics() if "loss" in line]
-    return result.encoder, {
+    costs = {
         "pixels": result.steps * read_config(folder)[1]["pixels_per_step"],
         "seconds": sum(config.batch_size * config.views / line["views_per_second"] for line in lines),
         "steps": result.steps,
     }
+    return result.encoder, costs, result.photos
 
 
 def main(folder: str) -> int:

@@ -7,13 +7,23 @@ from typing import Any
 
 from s2r2.distributed.processes import Processes
 from s2r2.encoder import store_side
-from s2r2.errors import S2R2Error
+from s2r2.errors import ArgumentError, S2R2Error
 from s2r2.evaluation.protocols.register import find_protocols
 from s2r2.images import PixelStore, open_source
 from s2r2.images.grades import read_grades
+from s2r2.images.store.direct import DIRECT
 from s2r2.settings.values import Where
 from s2r2.study.cell import training_source
-from s2r2.study.plan import RESULT_FILE, Cell, final_cells, has_diverged, merged_settings, settle, tuning_cells
+from s2r2.study.plan import (
+    RESULT_FILE,
+    Cell,
+    final_cells,
+    has_diverged,
+    merged_settings,
+    settle,
+    trained_on,
+    tuning_cells,
+)
 from s2r2.study.spec import Study
 from s2r2.study.tasks import check_tasks
 from s2r2.system.console import PlainConsole
@@ -82,31 +92,40 @@ def refuse_settings(study: Study, method: str, tried: dict[str, Any]) -> None:
     read_grades(config.grades)
 
 
-def prepare_images(study: Study, cells: Sequence[Cell], console: PlainConsole) -> None:
+def prepare_images(study: Study, cells: Sequence[Cell], out: Path, console: PlainConsole) -> None:
     """Decode all images once, before several cells want them, and check that they are enough and have labels.
+
+    What cells in the study's folder ``out`` have been trained on already must be the same images.
 
     Raises:
         S2R2Error: All that is wrong with them.
     """
-    mistakes, counts, seen = study.mistakes, dict[str, int | None](), set[tuple[str, int]]()
+    mistakes, stores, seen = study.mistakes, dict[str, PixelStore | None](), set[tuple[str, int]]()
     mistakes.found.clear()
     for cell in cells:
         content = cell.content
         side, batch = store_side(content["config"]["image_size"]), content["config"]["batch_size"]
         key = json.dumps([content[k] for k in ("train", "copies", "tasks")] + [side])
-        if key not in counts:
-            counts[key] = _count_images(study, cell, side, console)
-        count = counts[key]
-        if count is None or content["untrained"] or (key, batch) in seen:
+        if key not in stores:
+            stores[key] = _decoded(study, cell, side, console)
+        store = stores[key]
+        if store is None or content["untrained"]:
             continue
+        before = trained_on(cell, out)
+        if before and not before.startswith(DIRECT) and before not in (store.fingerprint, store.former_fingerprint):
+            raise ArgumentError(
+                f"{cell.folder(out)} was trained on other photos than {store.name} has now: choose another `out`, or "
+                "delete what was trained on those"
+            )
+        if len(store) < batch and (key, batch) not in seen:
+            message = f"batch_size {batch} is larger than {cell.data} ({len(store)} images)"
+            mistakes.add(("methods", cell.method), message)
         seen.add((key, batch))
-        if count < batch:
-            mistakes.add(("methods", cell.method), f"batch_size {batch} is larger than {cell.data} ({count} images)")
     mistakes.refuse()
 
 
-def _count_images(study: Study, cell: Cell, side: int, console: PlainConsole) -> int | None:
-    """How many images a cell trains on, decoded now; None if something is wrong with them, which is then noted."""
+def _decoded(study: Study, cell: Cell, side: int, console: PlainConsole) -> PixelStore | None:
+    """The images a cell trains on, decoded now; None if something is wrong with them, which is then noted."""
     try:
         store = PixelStore.build(training_source(cell.content), side, progress=not console.quiet)
         check_tasks(cell.content["tasks"], side, cell.content.get("protocols", []), study.held_out)
@@ -114,7 +133,7 @@ def _count_images(study: Study, cell: Cell, side: int, console: PlainConsole) ->
         study.mistakes.add_error(("data", cell.data), error)
         return None
     console.say(f"images    {cell.data}: {len(store):,} to train on")
-    return len(store)
+    return store
 
 
 def _paths(study: Study) -> Iterator[tuple[Where, str]]:

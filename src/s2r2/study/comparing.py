@@ -79,7 +79,7 @@ def compare(
         executor = (
             SlurmExecutor(folder, folder_name(spec.name), slurm, processes) if slurm else LocalExecutor(processes)
         )
-        prepare_images(spec, unfinished, console)
+        prepare_images(spec, unfinished, folder, console)
         return _compare(spec, folder, Scheduler(folder, executor, deadline, console), console)
     except OSError as error:
         raise S2R2Error(f"cannot write to {folder}: {why_not_written(error)}choose another `out`") from error

@@ -144,6 +144,12 @@ def read_result(path: Path) -> dict[str, Any]:
     raise damaged(path)
 
 
+def trained_on(cell: Cell, out: Path) -> str:
+    """Hash of the photos that a finished cell was trained on; empty where none is known."""
+    path = cell.folder(out) / RESULT_FILE
+    return str(read_result(path).get("photos", "")) if path.is_file() else ""
+
+
 def damaged(path: Path) -> S2R2Error:
     """What to say of a cell's file that is gone or not what was written."""
     return S2R2Error(f"{path} is damaged: delete {path.parent} to run it again")

@@ -51,12 +51,13 @@ STEPS_BETWEEN_LOOKS = 10
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished run: its folder, the trained encoder (with FSDP in parts), steps taken and the last online check."""
+    """A finished run: folder, encoder (with FSDP in parts), steps taken, last online check and hash of the photos."""
 
     folder: Path
     encoder: Encoder
     steps: int
     check: dict[str, float]
+    photos: str
 
 
 def train(
@@ -171,9 +172,8 @@ class _Run:
         started = time.monotonic()
         self.schedule.watch.start(counting=self.config.adapt == "head" and not self.step)  # embedding counts, once
         self._start()
-        progress = TrainingProgress(
-            self.console, self.schedule, self.step, 0 if self.config.minutes else self.config.epochs
-        )
+        epochs = 0 if self.config.minutes else self.config.epochs
+        progress = TrainingProgress(self.console, self.schedule, self.step, epochs)
         with loader, progress, StopOnInterrupt() as interrupt:
             while not self.schedule.ended(self.step):
                 self._epoch(loader, progress, interrupt)
@@ -184,7 +184,8 @@ class _Run:
             write_steps_taken(self.prepared, self.step)
         self.console.say(f"trained   {amount(self.step, 'step')} in {format_seconds(time.monotonic() - started)}")
         say_skipped(self.prepared.store, self.prepared.folder, self.console)
-        return TrainingResult(self.prepared.folder, merged(self.encoder, self.config.adapt), self.step, self.figures)
+        found = self.prepared.folder, merged(self.encoder, self.config.adapt), self.step, self.figures
+        return TrainingResult(*found, self.prepared.store.fingerprint)
 
     def _epoch(self, loader: Loader, progress: TrainingProgress, interrupt: StopOnInterrupt) -> None:
         """The steps that are left of an epoch, or of the run, and a check if it is time for one."""
