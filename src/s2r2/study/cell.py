@@ -69,7 +69,7 @@ def _train_and_evaluate(folder: Path) -> dict[str, Any]:
     content = json.loads((folder / CELL_FILE).read_text(encoding="utf-8"))
     config = TrainConfig.from_dict({**content["config"], "threads": torch.get_num_threads()})
     if config.start:  # which would decide these anew unless they are given
-        object.__setattr__(config, "given", frozenset(("image_size", "recipe", "check_every", "steps")))
+        config = config.with_given(("image_size", "recipe", "check_every", "steps"))
     if content["untrained"]:
         encoder = first_encoder(config, get_recipe(config.recipe)).eval()
         costs: dict[str, Any] = {"pixels": 0, "seconds": 0.0, "steps": 0}

@@ -89,6 +89,12 @@ class TrainConfig(OutputSettings, DeviceSettings, OptimizationSettings, DataSett
         """The same settings, of which these names were given; the others must have their defaults."""
         return TrainConfig(**{name: getattr(self, name) for name in given})
 
+    def with_given(self, given: Iterable[str]) -> "TrainConfig":
+        """The same settings, of which these names count as given."""
+        made = dataclasses.replace(self)
+        object.__setattr__(made, "given", frozenset(given))
+        return made
+
     def checked(self, mistakes: Mistakes | None = None, where: Where = ()) -> "TrainConfig":
         """The config with plain Python numbers, or every setting of the wrong type and out of range.
 
@@ -109,9 +115,7 @@ class TrainConfig(OutputSettings, DeviceSettings, OptimizationSettings, DataSett
                 found.add(place, f"{show(value)}: {_RULES[name][1]}")
         if mistakes is None:
             found.refuse()
-        made = TrainConfig(**values)
-        object.__setattr__(made, "given", self.given)
-        return made
+        return TrainConfig(**values).with_given(self.given)
 
     @property
     def epochs_between_checks(self) -> int:
@@ -146,8 +150,7 @@ class TrainConfig(OutputSettings, DeviceSettings, OptimizationSettings, DataSett
         config = cls(**{name: value for name, value in settings.items() if name in known}).checked(found, where)
         if mistakes is None:
             found.refuse()
-        object.__setattr__(config, "given", frozenset())
-        return config
+        return config.with_given(())
 
 
 def read_config(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
